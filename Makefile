@@ -1,0 +1,85 @@
+# A verb per stage and per habit. Everything runs in .venv, which `make install` builds; `make help` lists the verbs.
+#
+# Variables of the stage targets (all optional):
+#   IMAGES=folder|list|tar|COCO json   RUN=run folder        RECIPE=cuts3d|maskcut|localcut|localcut_importance
+#   FEATURES=preset|file               DEPTH=name|file       DEVICE=auto|cpu|cuda
+#   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
+
+PYTHON ?= python3.11
+RUN ?= runs/default
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
+	$(if $(IMAGES),--images $(IMAGES)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
+	$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
+	$(foreach option,$(SET),--set $(option))
+
+STAGES := depth features ncut localcut confidence refine
+
+.PHONY: help install install-test install-detector demo pseudo-masks $(STAGES) export status verify \
+	test test-fast lint types clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## /{printf "%-18s %s\n", $$1, $$2}' Makefile
+
+# --- environment: each stamp is newer than what it was made from, so an unchanged install is a no-op -----------------
+
+install: .venv/.base  ## .venv with what the main job needs
+install-test: .venv/.test  ## the same, and what tests, lint and types need
+install-detector: .venv/.detector  ## the same, and MMDetection (mmcv compiles once, for 5 to 10 minutes)
+
+.venv/.base: setup.cfg pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, or make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[demo]'
+	$(BIN)/python -c 'import pipeline.system_check as check; check.main()'
+	@touch $@
+
+.venv/.test: .venv/.base
+	$(PIP) --editable '.[demo,crf,test]'
+	@touch $@
+
+.venv/.detector: .venv/.test scripts/install_mmcv.sh
+	$(PIP) --editable '.[demo,crf,test,detector]'
+	PIP='$(PIP)' sh scripts/install_mmcv.sh $(BIN)/python
+	@touch $@
+
+# --- the main job -----------------------------------------------------------------------------------------------------
+
+demo: install  ## photos in, pictures out: the cuts3d recipe on sample photos, or IMAGES=folder
+	$(BIN)/cuts3d demo --out demo $(if $(IMAGES),--images $(IMAGES)) $(if $(RECIPE),--recipe $(RECIPE))
+
+pseudo-masks: install  ## all stages fused, only the pseudo-masks are kept
+	$(BIN)/cuts3d run $(RUN_OPTIONS)
+
+$(STAGES): install  ## up to and including this stage, whose output is kept and reused by later ones
+	$(BIN)/cuts3d run $(RUN_OPTIONS) --until $@
+
+export: install  ## RUN's pseudo-masks as COCO JSON, and overlay PNGs
+	$(BIN)/cuts3d export $(RUN) --coco $(RUN)/pseudo_masks.json --overlays $(RUN)/overlays
+
+status: install  ## what is done and what is missing of RUN
+	$(BIN)/cuts3d status $(RUN)
+
+verify: install  ## every checksum, offset and mask of RUN
+	$(BIN)/cuts3d verify $(RUN)
+
+# --- habits -----------------------------------------------------------------------------------------------------------
+
+test: install-test  ## all tests
+	$(BIN)/python -m pytest -m ""
+
+test-fast: install-test  ## the tests that are not slow
+	$(BIN)/python -m pytest
+
+lint: install-test  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install-test  ## mypy
+	$(BIN)/mypy
+
+clean:  ## remove caches and builds, not .venv and not runs
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

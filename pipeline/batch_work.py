@@ -1,0 +1,245 @@
+"""One batch of images through the stages, each computed once or taken from what an earlier launch kept.
+
+B images of the batch · N = Gh·Gw patches · D feature width · Gh, Gw patch grid
+"""
+
+import dataclasses
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+
+from pipeline.images import Photo
+from pipeline.proposals import Eigenvectors, confidence_of, first_ncut, propose
+from pipeline.recipes import Recipe
+from pipeline.records import ImageRecord, Instance
+from pipeline.stage_outputs import CutImage, KeptOutputs, Output
+from stages.affinity import affinity_edges
+from stages.depth import DepthModel, to_grid
+from stages.features import FeatureExtractor
+from stages.filters import DropReason
+from stages.refine import refine_masks
+from stages.spatial_importance import spatial_importance
+
+
+@dataclass(frozen=True)
+class Method:
+    """All that decides the result for an image: the recipe (with τ settled) and the loaded models."""
+
+    recipe: Recipe
+    features: FeatureExtractor
+    depth: DepthModel | None
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if self.recipe.needs_depth and self.depth is None:
+            raise ValueError(f"recipe {self.recipe.name} needs a depth model")
+        if self.recipe.affinity.tau is None:
+            raise ValueError("affinity.tau must be settled when the method is put together")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(Gh, Gw) of the feature extractor."""
+        return self.features.grid
+
+    def config(self) -> dict[str, Any]:
+        """What run.json freezes. Device and batch size are not in it: they do not decide results."""
+        return {
+            "recipe": self.recipe.as_dict(),
+            "features": {**dataclasses.asdict(self.features.config), "fingerprint": self.features.fingerprint},
+            "depth": {"name": self.depth.name, "fingerprint": self.depth.fingerprint} if self.depth else None,
+        }
+
+
+class BatchWork:
+    """The stages of one batch, each a lazily computed attribute; asking for one runs just what it needs.
+
+    photos: of these images; empty when all that is asked for can be had from `kept`. positions: of the images in their
+    shard. kept: outputs of earlier launches by stage. seconds: gathers the time of each stage, without that of others.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        photos: Sequence[Photo],
+        positions: Sequence[int],
+        kept: Mapping[str, KeptOutputs],
+        seconds: defaultdict[str, float],
+    ) -> None:
+        self.method = method
+        self.photos = photos
+        self._positions = positions
+        self._kept = {stage: outputs for stage, outputs in kept.items() if outputs.covers(positions)}
+        self._seconds = seconds
+
+    def outputs(self, stage: str) -> Sequence[Output | ImageRecord]:
+        """What the stage gives for each image of the batch: a record for "refine", else what the stage keeps."""
+        if stage == "depth":
+            return list(self._depth_to_keep)
+        if stage == "features":
+            return list(self.features_BND.cpu().numpy())
+        if stage == "ncut":
+            first = self.first_ncut
+            values = zip(first.eigenvector_BN, first.eigenvalue_B, first.gap_B, strict=True)
+            return [(vector_N, float(eigenvalue), float(gap)) for vector_N, eigenvalue, gap in values]
+        if stage == "localcut":
+            return list(self.cut_images)
+        if stage == "confidence":
+            return list(self.confident_images)
+        return self.records
+
+    @cached_property
+    def depth_BGhGw(self) -> np.ndarray | None:
+        """(B, Gh, Gw) float32 relative depth on the patch grid; None for recipes that do not look at depth."""
+        return self._depth_to_keep if self.method.recipe.needs_depth else None
+
+    @cached_property
+    def _depth_to_keep(self) -> np.ndarray:
+        if "depth" in self._kept:
+            return self._kept["depth"].maps(self._positions)
+        if self.method.depth is None:
+            raise ValueError(f"recipe {self.method.recipe.name} has no depth stage")
+        with self._clock("depth"):
+            depths = self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
+            return to_grid(depths, *self.method.grid).numpy()
+
+    @cached_property
+    def features_BND(self) -> torch.Tensor:
+        """(B, N, D) float16 on the method's device."""
+        if "features" in self._kept:
+            return torch.from_numpy(self._kept["features"].maps(self._positions)).to(self.method.device)
+        with self._clock("features"):
+            return self.method.features([photo.rgb for photo in self.photos])
+
+    @cached_property
+    def edges_BNN(self) -> torch.Tensor:
+        """(B, N, N) float32, the semantic graph."""
+        recipe = self.method.recipe
+        depth, features_BND = self.depth_BGhGw, self.features_BND
+        with self._clock("affinity"):
+            importance_BN = None
+            if recipe.spatial_importance is not None and depth is not None:
+                depth_BGhGw = torch.from_numpy(depth).to(self.method.device)
+                importance_BN = spatial_importance(depth_BGhGw, recipe.spatial_importance).flatten(1)
+            return affinity_edges(features_BND, recipe.affinity, importance_BN, recipe.sharpen)
+
+    @cached_property
+    def first_ncut(self) -> Eigenvectors:
+        if "ncut" in self._kept:
+            return self._kept["ncut"].eigenvectors(self._positions)
+        edges_BNN = self.edges_BNN
+        with self._clock("ncut"):
+            return first_ncut(edges_BNN, self.method.recipe)
+
+    @cached_property
+    def cut_images(self) -> list[CutImage]:
+        """Proposals of each image, without confidences."""
+        for stage in ("confidence", "localcut"):
+            if stage in self._kept:
+                return self._kept[stage].cut_images(self._positions)
+        edges_BNN, depth, first = self.edges_BNN, self.depth_BGhGw, self.first_ncut
+        with self._clock("localcut"):
+            found = propose(edges_BNN, depth, self.method.grid, self.method.recipe, first)
+        del self.edges_BNN  # N² numbers an image that nobody needs any more
+        return [CutImage(image, (None,) * len(image.proposals)) for image in found]
+
+    @cached_property
+    def confident_images(self) -> list[CutImage]:
+        """Proposals of each image with the confidences of those kept."""
+        cut, depth = self.cut_images, self.depth_BGhGw
+        if "confidence" in self._kept:
+            return cut
+        with self._clock("confidence"):
+            return [
+                CutImage(
+                    image.found,
+                    tuple(
+                        None
+                        if proposal.dropped
+                        else np.rint(
+                            255 * confidence_of(proposal, None if depth is None else depth[i], self.method.recipe)
+                        ).astype(np.uint8)
+                        for proposal in image.found.proposals
+                    ),
+                )
+                for i, image in enumerate(cut)
+            ]
+
+    @cached_property
+    def records(self) -> list[ImageRecord]:
+        """The finished images."""
+        depth, images, recipe = self.depth_BGhGw, self.confident_images, self.method.recipe
+        kept = [[k for k, p in enumerate(image.found.proposals) if p.dropped is None] for image in images]
+        grid_masks = [
+            np.array([image.found.proposals[k].mask for k in indices], bool).reshape(-1, *self.method.grid)
+            for image, indices in zip(images, kept, strict=True)
+        ]
+        with self._clock("refine"):
+            refined = refine_masks(
+                [photo.rgb for photo in self.photos], grid_masks, recipe.refine, device=self.method.device
+            )
+        with self._clock("encode"):
+            floor = recipe.spatial_confidence.floor if recipe.spatial_confidence else 1.0
+            records = []
+            for i, (photo, image) in enumerate(zip(self.photos, images, strict=True)):
+                drops = Counter(str(p.dropped) for p in image.found.proposals if p.dropped)
+                instances = []
+                for mask, agrees, k in zip(refined[i].masks, refined[i].keep, kept[i], strict=True):
+                    confidence = image.confidences[k]
+                    if not agrees or not mask.any() or confidence is None:
+                        drops[str(DropReason.CRF_DISAGREES)] += 1
+                        continue
+                    scored = recipe.spatial_confidence is not None
+                    instances.append(_instance(mask, confidence, floor, image.found.proposals[k].round, scored))
+                records.append(
+                    ImageRecord(
+                        id=photo.id,
+                        size=photo.rgb.shape[:2],
+                        status="ok" if instances else "no_masks",
+                        instances=tuple(instances),
+                        drops=dict(drops),
+                        depth=None if depth is None else depth[i].astype(np.float16),
+                    )
+                )
+            return records
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.method.device.type == "cuda":
+            torch.cuda.synchronize(self.method.device)
+        self._seconds[stage] += time.perf_counter() - start
+
+
+def _instance(mask_HW: np.ndarray, confidence: np.ndarray, floor: float, round_: int, scored: bool) -> Instance:
+    """An instance from its mask at the original size and its confidence on the patch grid.
+
+    The CRF moves the outline: patches that it added get the floor, patches that it emptied get 0. The score is the mean
+    confidence over the patches of the mask; 1 for recipes without confidence, as MaskCut has it.
+    """
+    touched = _touched(mask_HW, confidence.shape)
+    confidence = np.where(touched, np.maximum(confidence, np.uint8(round(255 * floor))), 0).astype(np.uint8)
+    encoded = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
+    x, y, width, height = (float(v) for v in coco_mask.toBbox(encoded))
+    return Instance(
+        rle=encoded["counts"],
+        box=(x, y, width, height),
+        area=int(coco_mask.area(encoded)),
+        score=float(confidence[touched].mean() / 255) if scored else 1.0,
+        confidence=confidence,
+        round=round_,
+    )
+
+
+def _touched(mask_HW: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Which patches of the grid hold a pixel of the mask: (H, W) bool -> (Gh, Gw) bool."""
+    tensor = torch.from_numpy(mask_HW.astype(np.float32))[None, None]
+    return torch.nn.functional.adaptive_max_pool2d(tensor, grid)[0, 0].numpy() > 0

@@ -1,0 +1,80 @@
+"""Weights of a ViT out of a file: official checkpoints of DINO and DINOv2, timm's, training checkpoints of either."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.errors import WeightsError
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+# A training checkpoint keeps the network under one of these, and its names under one of the prefixes.
+_WRAPPERS = ("teacher", "model", "state_dict")
+_PREFIXES = ("module.", "backbone.")
+
+
+def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors file or of a torch checkpoint (read without running code from it), by name.
+
+    Raises WeightsError when there is no such file, or it holds anything but a network's tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: give the path of a {', '.join(SUFFIXES)} file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read as weights; fetch it again: {error}") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise WeightsError(f"{path} holds no state dict: save the network's `state_dict()` and give that")
+    state = dict(content)
+    for prefix in _PREFIXES:
+        if any(name.startswith(prefix) for name in state):
+            # What does not carry the prefix is a projection head of the training, no part of the backbone.
+            state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    return state
+
+
+def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> nn.Module:
+    """A timm model with these weights, at the input size they were made for where timm's definition has the same.
+
+    Official names are translated and position embeddings of another grid resampled by timm.
+    Raises WeightsError, naming `source` and the tensors, when anything is missing, left over or of another shape.
+    """
+    tensors = dict(state)
+    if "register_tokens" in tensors:
+        # timm recognises an official DINOv2 checkpoint by its mask token, which inference has no use for.
+        tensors.setdefault("mask_token", torch.zeros(1))
+    overlay = {"state_dict": tensors}
+    try:
+        built: Any = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{source} does not fit {model}: {reason[:600]}") from error
+    built.pretrained_cfg.pop("state_dict", None)  # else every tensor is kept twice
+    return built
+
+
+def preset_name(state: Mapping[str, torch.Tensor]) -> str | None:
+    """The preset that a DINO or DINOv2 checkpoint looks like by its shapes ("dinov2_vits14_reg"); None for no ViT.
+
+    Only a guess at the name: no such preset need exist.
+    """
+    projection = state.get("patch_embed.proj.weight")
+    if projection is None or projection.ndim != 4:
+        return None
+    width, patch = projection.shape[0], projection.shape[-1]
+    letter = {384: "s", 768: "b", 1024: "l"}.get(width, "?")
+    family = "dinov2" if "blocks.0.ls1.gamma" in state else "dino"
+    registers = "_reg" if "register_tokens" in state or "reg_token" in state else ""
+    return f"{family}_vit{letter}{patch}{registers}"

@@ -1,0 +1,37 @@
+"""Exceptions of the pipeline. Each says what to do next and also is the builtin that a caller would naturally catch."""
+
+
+class CutsError(Exception):
+    """Base of all errors that cuts3d raises on purpose; the command line prints them without a traceback."""
+
+
+class ConfigError(CutsError, ValueError):
+    """A recipe, option or preset is unknown or out of range."""
+
+
+class WeightsError(CutsError, OSError):
+    """Weights are missing, corrupt or cannot be fetched."""
+
+
+class ImageError(CutsError, ValueError):
+    """One image cannot be used. A record, not a crash: the shard goes on without it.
+
+    reason: short machine-readable word, e.g. "truncated"; detail: the sentence for people.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class SourceError(CutsError, ValueError):
+    """The image source (folder, list, tar, COCO file) cannot be listed, is empty or has duplicate ids."""
+
+
+class RunMismatchError(CutsError, ValueError):
+    """A run folder was made with another configuration, manifest or schema than the one asked for."""
+
+
+class StoreError(CutsError, OSError):
+    """A stored shard or commit record is missing, torn, corrupt or of another schema."""

@@ -1,0 +1,152 @@
+"""Pseudo-masks out of the store: COCO JSON, mask files, overlay pictures. All of them stream, a shard in memory at a
+time.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import ImageError, StoreError
+from pipeline.images import load_photo
+from pipeline.manifest import ImageRef
+from pipeline.overlays import decode, draw_overlay
+from pipeline.reader import RunReader
+from pipeline.records import ImageRecord, mean_confidence
+from pipeline.run_folder import RunFolder
+
+
+def export_coco(run: RunFolder, file: str | Path) -> int:
+    """Write the run as COCO JSON, class-agnostic (one category, "foreground"); returns the number of annotations.
+
+    Image ids are those of the COCO file that the run was made from, else 1, 2, ... in manifest order; file_name is the
+    image's id in the manifest. Quarantined images are left out: whether they hold objects is not known. Each
+    annotation has score, mean_confidence (0..1, over the mask's patches) and iscrowd 0. The file appears whole or not
+    at all.
+    """
+    reader = RunReader(run)
+    path = Path(file)
+    coco_ids = _coco_ids(run)
+    annotations = 0
+    with _written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
+        info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.config["recipe"]["name"]}
+        out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
+        out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
+        first = True
+        for record in reader:
+            if record.status == "quarantined":
+                continue
+            image_id = coco_ids[record.id]
+            height, width = record.size
+            image = {"id": image_id, "file_name": record.id, "height": height, "width": width}
+            out.write(("\n" if first else ",\n") + json.dumps(image, ensure_ascii=False))
+            first = False
+            for instance, confidence in zip(record.instances, _mean_confidences(record), strict=True):
+                annotations += 1
+                annotation: dict[str, Any] = {
+                    "id": annotations,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "area": instance.area,
+                    "bbox": list(instance.box),
+                    "segmentation": {"size": [height, width], "counts": instance.rle.decode("ascii")},
+                    "score": round(instance.score, 6),
+                    "mean_confidence": round(float(confidence), 6),
+                }
+                body.write(("\n" if annotations == 1 else ",\n") + json.dumps(annotation))
+        out.write('],\n"annotations": [')
+        body.seek(0)
+        while chunk := body.read(1 << 20):
+            out.write(chunk)
+        out.write("]}\n")
+    return annotations
+
+
+def export_masks(run: RunFolder, folder: str | Path) -> int:
+    """Write each image's masks as one PNG, FOLDER/<image id>.png: 0 background, i+1 for its i-th mask (8 bit; smaller
+    masks over larger ones where they overlap); returns the number of files. Images without masks get an all-zero file.
+    """
+    root = Path(folder)
+    files = 0
+    for record in RunReader(run):
+        if record.status == "quarantined":
+            continue
+        labels = np.zeros(record.size, np.uint8)
+        by_area = sorted(enumerate(record.instances), key=lambda pair: -pair[1].area)
+        for i, instance in by_area[:255]:
+            labels[decode(instance.rle, record.size)] = i + 1
+        _save(Image.fromarray(labels), root, record.id)
+        files += 1
+    return files
+
+
+def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None) -> list[Path]:
+    """Draw each image with its masks, FOLDER/<image id>.png; at most `limit` images. Returns the files.
+
+    Raises StoreError when a photo that the run has processed cannot be read any more.
+    """
+    root = Path(folder)
+    refs = {ref.id: ref for ref in run.manifest.refs}
+    files: list[Path] = []
+    for record in RunReader(run):
+        if limit is not None and len(files) >= limit:
+            break
+        if record.status == "quarantined":
+            continue
+        try:
+            photo = load_photo(refs[record.id])
+        except ImageError as error:
+            raise StoreError(f"photo {record.id} of the run cannot be read any more: {error.detail}") from error
+        files.append(_save(draw_overlay(photo.rgb, record), root, record.id))
+    return files
+
+
+def output_path(root: Path, image_id: str) -> Path:
+    """Where an image's PNG goes below a folder; StoreError for an id that would leave it."""
+    path = root / f"{image_id}.png"
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise StoreError(f"image id {image_id!r} would be written outside of {root}: the manifest is not to be trusted")
+    return path
+
+
+def _save(image: Image.Image, root: Path, image_id: str) -> Path:
+    path = output_path(root, image_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return path
+
+
+def _coco_ids(run: RunFolder) -> dict[str, int]:
+    """Image ids by manifest id: the given ones when every image has its own, else their rank."""
+    refs: tuple[ImageRef, ...] = run.manifest.refs
+    given = {ref.coco_id for ref in refs}
+    if None not in given and len(given) == len(refs):
+        return {ref.id: ref.coco_id for ref in refs if ref.coco_id is not None}
+    return {ref.id: rank for rank, ref in enumerate(refs, start=1)}
+
+
+def _mean_confidences(record: ImageRecord) -> np.ndarray:
+    if not record.instances:
+        return np.zeros(0, np.float32)
+    return mean_confidence(np.stack([instance.confidence for instance in record.instances]))
+
+
+@contextmanager
+def _written_whole(path: Path) -> Iterator[IO[str]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            yield out
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

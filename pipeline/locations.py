@@ -1,0 +1,73 @@
+"""Where files are: local paths and fsspec URLs under one roof."""
+
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from pipeline.errors import SourceError
+
+
+def is_url(location: str) -> bool:
+    """Whether `location` is an fsspec URL such as s3://bucket/key, as opposed to a local path."""
+    return "://" in location
+
+
+def filesystem(location: str) -> tuple[Any, str]:
+    """The fsspec file system of a local path or URL, and the path inside it.
+
+    Raises:
+        SourceError: the protocol is unknown, needs a package that is not installed, or the URL is a chain ("a::b").
+    """
+    if not is_url(location):
+        fs = fsspec.filesystem("file")
+        return fs, _plain(fs._strip_protocol(location))
+    if "::" in location:
+        raise SourceError(f"{location}: chained URLs are not supported; copy or mount the inner files first")
+    try:
+        fs, path = fsspec.core.url_to_fs(location)
+    except ImportError as error:
+        protocol = location.partition("://")[0]
+        raise SourceError(f"{location}: {protocol}:// needs one more package in this environment: {error}") from error
+    except ValueError as error:
+        raise SourceError(f"{location}: {error}; give a local path or a URL that fsspec knows") from error
+    return fs, _plain(path) if is_local(fs) else path
+
+
+def location_of(fs: Any, path: str) -> str:
+    """The plain local path or the URL by which `filesystem` finds `path` again."""
+    return path if is_local(fs) else str(fs.unstrip_protocol(path))
+
+
+def is_local(fs: Any) -> bool:
+    """Whether an fsspec file system is the local disk."""
+    protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    return "file" in protocols
+
+
+def parent_of(location: str) -> str:
+    """The folder that holds a file, as a path or URL."""
+    return location.rpartition("/")[0] or "/"
+
+
+def resolve(entry: str, base: str) -> str:
+    """An entry of a list as a plain local path or a URL; relative entries are taken from the folder `base`.
+
+    ".." is resolved for local paths and refused in URLs, where it means different things to different servers.
+    """
+    if entry.startswith(("file://", "local://")):
+        entry = filesystem(entry)[1]
+    elif not is_url(entry) and not entry.startswith("/"):
+        entry = f"{base.rstrip('/')}/{entry}"
+    if is_url(entry):
+        if "/../" in entry:
+            raise SourceError(f"{entry}: '..' is not allowed in a URL; write the URL out")
+        return entry
+    return _plain(entry)
+
+
+def _plain(path: str) -> str:
+    """An absolute local path without "..", "." and doubled slashes, so that one file has one name."""
+    if "/.." in path:
+        return str(Path(path).resolve())
+    return str(Path(path)) if "//" in path or "/." in path else path

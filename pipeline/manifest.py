@@ -1,0 +1,210 @@
+"""The manifest of a run: every image, its shard, and a digest that tells whether two runs mean the same images.
+
+Identity is the sorted list of ids with what is known of each image, never where the data set happens to be mounted: the
+same data set on another machine, or listed in another order, has the same digest.
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from operator import attrgetter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ConfigError, SourceError, StoreError
+
+SCHEMA = "cuts3d-manifest/1"
+MIN_SHARD_SIZE, MAX_SHARD_SIZE = 8, 256
+# Beyond this many names a message says how many more there are.
+NAMES_SHOWN = 5
+
+_INTEGER_FIELDS = ("offset", "length", "height", "width", "coco_id")
+_UNSAFE_ID = re.compile(r"\0|^[A-Za-z]:[\\/]|^[\\/]|(?:^|[\\/])\.\.(?:[\\/]|$)|://|[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """One image of a data set.
+
+    id: path relative to the root of the data set, "/" between folders, unique over the data set.
+    uri: local path or fsspec URL of the file that holds it.
+    offset, length: byte range inside that file (a member of a tar); both None for a whole file.
+    height, width: pixels as listed, before any EXIF rotation; None when unknown.
+    coco_id: `id` of the image in the COCO file it was listed in, else None.
+    """
+
+    id: str
+    uri: str
+    offset: int | None = None
+    length: int | None = None
+    height: int | None = None
+    width: int | None = None
+    coco_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.offset is None) != (self.length is None) or (self.offset or 0) < 0 or (self.length or 0) < 0:
+            raise SourceError(f"{self.id}: byte range {self.offset} + {self.length}: both must be given, none below 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A contiguous run of the manifest: the unit of work, of commit and of storage."""
+
+    key: str
+    refs: tuple[ImageRef, ...]
+
+
+class Manifest:
+    """Every image of a run, sorted by id and cut into contiguous shards of `shard_size` images. Not to be changed.
+
+    Raises:
+        SourceError: no images, an id that occurs twice, or an id that is not `safe_id`.
+        ConfigError: shard_size below 1.
+    """
+
+    def __init__(self, refs: Iterable[ImageRef], shard_size: int) -> None:
+        if shard_size < 1:
+            raise ConfigError(f"shard_size is {shard_size}: it must be at least 1 image")
+        self.refs = sort_refs(refs)
+        self.shard_size = shard_size
+
+    def __len__(self) -> int:
+        return len(self.refs)
+
+    def __repr__(self) -> str:
+        return f"Manifest({len(self)} images in {self.n_shards} shards of {self.shard_size}, {self.digest[:12]})"
+
+    @property
+    def n_shards(self) -> int:
+        return -(-len(self.refs) // self.shard_size)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256, in hexadecimal, of everything but the URIs."""
+        digest = hashlib.sha256(f"{SCHEMA}\nshard_size {self.shard_size}\nimages {len(self)}\n".encode())
+        # NUL cannot occur in an id, so no two lists of ids give the same bytes.
+        digest.update("\0".join(ref.id for ref in self.refs).encode())
+        for name, column in self._integers().items():
+            known = column.is_valid().to_numpy(zero_copy_only=False)
+            digest.update(name.encode())
+            digest.update(np.packbits(known).tobytes())
+            digest.update(column.fill_null(0).to_numpy().astype("<i8", copy=False).tobytes())
+        return digest.hexdigest()
+
+    def shards(self) -> list[Shard]:
+        """Shards in order. Keys are zero-padded to one width, five digits or more, so that they sort as text."""
+        return [
+            Shard(key, self.refs[i * self.shard_size : (i + 1) * self.shard_size])
+            for i, key in enumerate(self._shard_keys())
+        ]
+
+    def explain_difference(self, other: "Manifest") -> str:
+        """What `other` has that this manifest has not, in a sentence for people; "" when the digests are equal."""
+        if self.digest == other.digest:
+            return ""
+        mine, theirs = ({ref.id: ref for ref in manifest.refs} for manifest in (self, other))
+        # A dict keeps the order of the manifest, so the names shown are the first ones.
+        added = [name for name in theirs if name not in mine]
+        removed = [name for name in mine if name not in theirs]
+        changed = [name for name, ref in mine.items() if name in theirs and _facts(ref) != _facts(theirs[name])]
+        parts = [
+            f"{len(names)} {'image' if len(names) == 1 else 'images'} {verb} ({_some(names)})"
+            for verb, names in (("added", added), ("removed", removed), ("changed", changed))
+            if names
+        ]
+        if self.shard_size != other.shard_size:
+            parts.append(f"shard size {other.shard_size} instead of {self.shard_size}")
+        return ", ".join(parts)
+
+    def to_parquet_bytes(self) -> bytes:
+        """Parquet file: id, uri, offset, length, height, width, coco_id, shard. Same manifest, same bytes."""
+        shards = np.arange(len(self), dtype=np.int64) // self.shard_size
+        columns = {
+            "id": pa.array([ref.id for ref in self.refs], pa.string()),
+            "uri": pa.array([ref.uri for ref in self.refs], pa.string()),
+            **self._integers(),
+            "shard": pa.array(self._shard_keys(), pa.string()).take(pa.array(shards)),
+        }
+        meta = {"schema": SCHEMA, "shard_size": self.shard_size, "digest": self.digest}
+        table = pa.table(columns).replace_schema_metadata({"cuts3d": json.dumps(meta, sort_keys=True)})
+        buffer = io.BytesIO()
+        # Page checksums cover the URIs, which the digest leaves out.
+        pq.write_table(table, buffer, compression="zstd", row_group_size=1 << 17, write_page_checksum=True)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_parquet_bytes(cls, data: bytes) -> "Manifest":
+        """Inverse of `to_parquet_bytes`; StoreError when the bytes are torn, foreign or do not match their digest."""
+        try:
+            table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+            meta = json.loads((table.schema.metadata or {})[b"cuts3d"])
+            if meta["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {meta['schema']}, this version reads {SCHEMA}")
+            columns = [table[name].to_pylist() for name in ("id", "uri", *_INTEGER_FIELDS)]
+            manifest = cls(map(ImageRef, *columns), meta["shard_size"])
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"the manifest of the run cannot be read, it is torn or foreign: {error}") from error
+        if manifest.digest != meta["digest"]:
+            raise StoreError(f"the manifest is corrupt: its digest is {manifest.digest}, recorded was {meta['digest']}")
+        return manifest
+
+    def _shard_keys(self) -> list[str]:
+        width = max(5, len(str(self.n_shards - 1)))
+        return [f"{i:0{width}d}" for i in range(self.n_shards)]
+
+    def _integers(self) -> dict[str, pa.Array]:
+        return {name: pa.array(map(attrgetter(name), self.refs), pa.int64()) for name in _INTEGER_FIELDS}
+
+
+def default_shard_size(n_images: int) -> int:
+    """Images a shard: 8 to 256, about 32 shards in between, so that a run killed on a laptop loses little."""
+    return min(max(-(-n_images // 32), MIN_SHARD_SIZE), MAX_SHARD_SIZE)
+
+
+def safe_id(name: str) -> str:
+    """`name` as an id: "./" and "//" taken out, and refused what could leave a folder, as ids become names of files.
+
+    Raises:
+        SourceError: empty, absolute, with a ".." part, a URL, or with characters that are NUL or not Unicode.
+    """
+    if _UNSAFE_ID.search(name):
+        raise SourceError(f"{name!r} cannot be an image id: it must be a plain relative path without '..'; rename it")
+    if name.startswith("./") or "/./" in name or "//" in name or name.endswith(("/", "/.")) or name in ("", "."):
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))
+        if not name:
+            raise SourceError("an image has an empty name: give every image a relative path as its name")
+    return name
+
+
+def sort_refs(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
+    """The images sorted by id; SourceError when there are none, or an id is unsafe or occurs twice."""
+    ordered = tuple(sorted(refs, key=attrgetter("id")))
+    if not ordered:
+        raise SourceError("there are no images: a manifest needs at least one")
+    unsafe = [ref.id for ref in ordered if safe_id(ref.id) != ref.id]
+    if unsafe:
+        raise SourceError(f"ids are not in their plain form, pass them through safe_id: {_some(unsafe)}")
+    if any(a.id == b.id for a, b in pairwise(ordered)):
+        counts = Counter(ref.id for ref in ordered)
+        twice = [name for name, count in counts.items() if count > 1]
+        raise SourceError(
+            f"{len(twice)} image ids occur more than once: {_some(twice)}; each image must be listed once"
+        )
+    return ordered
+
+
+def _facts(ref: ImageRef) -> tuple[int | None, ...]:
+    return tuple(getattr(ref, name) for name in _INTEGER_FIELDS)
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,168 @@
+"""Recipes: named compositions of the stages, one for each row of the papers' tables, and how options override them."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ConfigError
+from stages.affinity import AffinityConfig
+from stages.bipartition import BipartitionConfig
+from stages.filters import FilterConfig
+from stages.local_cut import LocalCutConfig
+from stages.ncut import NCutConfig
+from stages.refine import RefineConfig
+from stages.spatial_confidence import SpatialConfidenceConfig
+from stages.spatial_importance import SharpenConfig, SpatialImportanceConfig
+
+
+@dataclass(frozen=True)
+class RoundsConfig:
+    """How the rounds of an image follow each other, and when they stop.
+
+    n: rounds at most, >= 1; the papers' N.
+    taken_may_return: patches taken by an earlier round may be in a later group (MaskCut, which subtracts earlier masks
+    from
+        its output) or not (CutS3D, whose instance leaves its group).
+    take_dropped: a dropped mask is taken out of the graph too, so that the next round sees something else. MaskCut
+    does not,
+        and spends its next round on the very same cut.
+    rest_iou: stop when a group is just what earlier rounds left over, to this IoU, in (0, 1]; None never stops.
+    """
+
+    n: int = 3
+    taken_may_return: bool = False
+    take_dropped: bool = True
+    rest_iou: float | None = 0.9
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"rounds.n must be at least 1, got {self.n}")
+        if self.rest_iou is not None and not 0.0 < self.rest_iou <= 1.0:
+            raise ValueError(f"rounds.rest_iou must lie in (0, 1] or be none, got {self.rest_iou}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method: which stages run, with which constants. None switches a stage off."""
+
+    name: str
+    affinity: AffinityConfig = AffinityConfig()
+    spatial_importance: SpatialImportanceConfig | None = None
+    sharpen: SharpenConfig = SharpenConfig()
+    ncut: NCutConfig = NCutConfig()
+    bipartition: BipartitionConfig = BipartitionConfig()
+    rounds: RoundsConfig = RoundsConfig()
+    local_cut: LocalCutConfig | None = None
+    spatial_confidence: SpatialConfidenceConfig | None = None
+    filters: FilterConfig = FilterConfig()
+    refine: RefineConfig = RefineConfig()
+
+    def __post_init__(self) -> None:
+        if self.spatial_confidence is not None and self.local_cut is None:
+            raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether any stage looks at depth."""
+        return self.local_cut is not None or self.spatial_importance is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, for run.json."""
+        return dataclasses.asdict(self)
+
+
+# CutLER's MaskCut as published (Wang et al. 2023): τ of the preset, N = 3, every mask scores 1.
+MASKCUT = Recipe("maskcut", rounds=RoundsConfig(taken_may_return=True, take_dropped=False, rest_iou=None))
+
+# The rows of CutS3D's ablation table, each on top of the one before.
+LOCALCUT = Recipe("localcut", local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False))
+LOCALCUT_IMPORTANCE = dataclasses.replace(
+    LOCALCUT, name="localcut_importance", spatial_importance=SpatialImportanceConfig()
+)
+CUTS3D = dataclasses.replace(LOCALCUT_IMPORTANCE, name="cuts3d", spatial_confidence=SpatialConfidenceConfig())
+
+RECIPES = {recipe.name: recipe for recipe in (MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D)}
+
+
+def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of this name with overrides like "local_cut.tau_knn=0.05" applied; ConfigError names what is wrong."""
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path:
+            raise ConfigError(f"override {override!r} is not of the form stage.option=value")
+        try:
+            recipe = _override(recipe, path.strip().split("."), text.strip(), path.strip())
+        except ValueError as error:
+            raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
+    return recipe
+
+
+def option_lines(config: Any, prefix: str = "") -> list[str]:
+    """All options of a recipe as "stage.option = value", the way `get_recipe` takes them."""
+    lines = []
+    for option in dataclasses.fields(config):
+        value = getattr(config, option.name)
+        if dataclasses.is_dataclass(value):
+            lines += option_lines(value, f"{prefix}{option.name}.")
+        elif prefix or option.name != "name":
+            lines.append(f"{prefix}{option.name} = {'none' if value is None else value}")
+    return lines
+
+
+def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
+    """Options like "size=420" as values of the fields of a dataclass type; ConfigError names what is wrong."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for override in overrides:
+        name, _, text = override.partition("=")
+        if name not in hints:
+            raise ConfigError(f"there is no option {name!r}; options: {', '.join(hints)}")
+        try:
+            values[name] = _parse(text, hints[name], name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return values
+
+
+def _override(config: Any, path: list[str], text: str, whole: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    options = [key for key in hints if key != "name"]
+    if path[0] not in options:
+        raise ValueError(f"there is no {path[0]!r} here; options: {', '.join(options)}")
+    if len(path) == 1:
+        return dataclasses.replace(config, **{path[0]: _parse(text, hints[path[0]], whole)})
+    inner = getattr(config, path[0])
+    if inner is None:
+        raise ValueError(f"this recipe has no {path[0]}; take a recipe that has it (cuts3d recipes)")
+    if not dataclasses.is_dataclass(inner):
+        raise ValueError(f"{path[0]} has no options of its own")
+    return dataclasses.replace(config, **{path[0]: _override(inner, path[1:], text, whole)})
+
+
+def _parse(text: str, hint: Any, whole: str) -> Any:
+    """A value of the field's type from its text."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if text.lower() == "none":
+        if type(None) not in kinds:
+            raise ValueError(f"{whole} cannot be none")
+        return None
+    kind = next(kind for kind in kinds if kind is not type(None))
+    if dataclasses.is_dataclass(kind):
+        fields = ", ".join(f"{whole}.{field.name}" for field in dataclasses.fields(kind))
+        raise ValueError(f"{whole} is a group of options: set {fields}, or {whole}=none to switch it off")
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{whole} is true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"{whole} is a number ({kind.__name__}), got {text!r}") from None
+    return text

@@ -1,0 +1,282 @@
+"""A run on one machine: the pending shards of a run folder, one after the other, each committed as soon as it is
+done.
+"""
+
+import contextlib
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from pipeline.batch_work import Method
+from pipeline.errors import ConfigError, StoreError
+from pipeline.ledger import Ledger, new_attempt
+from pipeline.manifest import Manifest, Shard, default_shard_size
+from pipeline.models import feature_preset, load_depth, load_features
+from pipeline.reader import RunReader
+from pipeline.recipes import get_recipe, parse_overrides
+from pipeline.records import ImageRecord
+from pipeline.run_folder import RunFolder
+from pipeline.shard_work import ShardResult, ShardWorker
+from pipeline.sources import list_images
+from pipeline.stage_outputs import STAGES, KeptOutputs
+from stages.features import FeatureConfig
+
+log = logging.getLogger(__name__)
+
+LAUNCH_FILE = "launch.json"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The settings of a run, as a user gives them. They are kept beside the run (launch.json), so that a later launch
+    need not repeat them; what decides results is frozen in run.json.
+
+    images: folder, list, tar or COCO file, see `list_images`; None goes on with the run's own manifest. root: what
+    relative names in it are relative to.
+    recipe: name of a recipe. features, depth: see `load_features`, `load_depth`. depth_kind: "depth" or
+    "inverse_depth", overrides what is known of the model's output. overrides: "stage.option=value". shard_size: images
+    a shard; None picks one from the number of images.
+    """
+
+    images: str | None = None
+    root: str | None = None
+    recipe: str = "cuts3d"
+    features: str = "dinov2_vits14"
+    depth: str = "fastdepth"
+    depth_kind: str | None = None
+    overrides: tuple[str, ...] = ()
+    shard_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.shard_size is not None and self.shard_size < 1:
+            raise ConfigError(f"shard size must be at least 1, got {self.shard_size}")
+        if self.depth_kind not in (None, "depth", "inverse_depth"):
+            raise ConfigError(f"depth kind must be depth or inverse_depth, got {self.depth_kind!r}")
+
+
+@dataclass
+class RunSummary:
+    """What a launch did and what the run is now.
+
+    done, missing: shards of the run committed and not. images, masks, quarantined: of the shards of this launch.
+    seconds: by stage; wall: of the whole launch, in seconds.
+    """
+
+    out: str
+    until: str
+    done: int = 0
+    missing: int = 0
+    images: int = 0
+    masks: int = 0
+    quarantined: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    wall: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard of the run is committed."""
+        return self.missing == 0
+
+
+class Reporter(Protocol):
+    """Whoever wants to see the progress: a bar on a terminal, or nobody."""
+
+    def start(self, images_total: int, images_done: int) -> None: ...
+
+    def image(self, record: ImageRecord | None) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Silent:
+    """A reporter that reports nothing."""
+
+    def start(self, images_total: int, images_done: int) -> None:
+        pass
+
+    def image(self, record: ImageRecord | None) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+def run(
+    out: str | Path,
+    launch: Launch | None = None,
+    *,
+    until: str = "refine",
+    device: str = "auto",
+    batch_size: int | None = None,
+    reporter: Reporter | None = None,
+) -> RunSummary:
+    """Make pseudo-masks: start a run, or go on with it, until every shard is committed.
+
+    out: run folder, path or fsspec URL. launch: the settings; None takes those of the last launch of this run.
+    until: last stage; any but "refine" keeps that stage's output under `stages/` for later launches to reuse.
+    device: "auto", "cpu", "cuda" or "cuda:N". batch_size: images at a time; None picks one.
+
+    Raises ConfigError, SourceError, WeightsError for what is wrong with the settings, RunMismatchError when the folder
+    holds another run, StoreError when it cannot be written.
+    """
+    if until not in STAGES:
+        raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
+    started = time.perf_counter()
+    launch = launch or replace(last_launch(out), images=None)
+    manifest = _manifest(out, launch)
+    method = load_method(launch, device, until)
+    folder = RunFolder.create_or_open(out, method.config(), manifest)
+    if launch.images is not None:
+        folder.files.write_atomic(LAUNCH_FILE, json.dumps(asdict(launch), indent=1, ensure_ascii=False).encode())
+    ledger = folder.ledger if until == "refine" else folder.stage_ledger(until)
+    pending = folder.pending(ledger)
+    summary = RunSummary(folder.url, until)
+    _work(folder, ledger, pending, method, until, batch_size, reporter or Silent(), summary)
+    summary.missing = len(folder.pending(ledger))
+    summary.done = folder.n_shards - summary.missing
+    summary.wall = time.perf_counter() - started
+    return summary
+
+
+def retry_quarantined(
+    out: str | Path,
+    launch: Launch | None = None,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    reporter: Reporter | None = None,
+) -> RunSummary:
+    """Process the images set aside once more, with the run's own method; what succeeds takes its place in the run."""
+    started = time.perf_counter()
+    folder = RunFolder.open(out)
+    summary = RunSummary(folder.url, "refine", done=folder.n_shards)
+    ids = [image.id for image in RunReader(folder).quarantined()]
+    if ids:
+        launch = launch or last_launch(out)
+        method = load_method(launch, device, "refine")
+        folder = RunFolder.create_or_open(out, method.config(), folder.manifest)
+        shards = folder.retry_shards(ids)
+        _work(folder, folder.ledger, shards, method, "refine", batch_size, reporter or Silent(), summary)
+    summary.wall = time.perf_counter() - started
+    return summary
+
+
+def last_launch(out: str | Path) -> Launch:
+    """The settings of the last launch of a run, StoreError when there is none."""
+    files = RunFolder.open(out).files
+    try:
+        settings = json.loads(files.read_bytes(LAUNCH_FILE))
+        known = {f.name for f in fields(Launch)}
+        settings = {name: value for name, value in settings.items() if name in known}
+        return Launch(**{**settings, "overrides": tuple(settings.get("overrides", ()))})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise StoreError(f"{LAUNCH_FILE} of {files.url} cannot be read ({error}): give the settings again") from error
+
+
+def load_method(launch: Launch, device: str, until: str = "refine") -> Method:
+    """Recipe and models of a launch, on a device; only the models that the stages up to `until` need."""
+    torch_device = pick_device(device)
+    ours = [o for o in launch.overrides if not o.startswith("features.")]
+    theirs = [o.removeprefix("features.") for o in launch.overrides if o.startswith("features.")]
+    recipe = get_recipe(launch.recipe, ours)
+    if recipe.affinity.tau is None:
+        tau = feature_preset(launch.features)[0].tau
+        recipe = replace(recipe, affinity=replace(recipe.affinity, tau=tau))
+    if until == "depth" and not recipe.needs_depth:
+        raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
+    depth = None
+    if recipe.needs_depth:
+        depth = load_depth(launch.depth, torch_device, launch.depth_kind)  # type: ignore[arg-type]
+    extractor = load_features(launch.features, torch_device, parse_overrides(FeatureConfig, theirs))
+    return Method(recipe, extractor, depth, torch_device)
+
+
+def pick_device(device: str) -> torch.device:
+    """The device of this name; "auto" is the GPU where there is one. ConfigError when it is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(f"device {device} is not there: {torch.cuda.device_count()} GPUs visible, use cpu or auto")
+    return chosen
+
+
+def _manifest(out: str | Path, launch: Launch) -> Manifest:
+    if launch.images is None:
+        return RunFolder.open(out).manifest
+    listing = list_images(launch.images, launch.root)
+    skipped = ", ".join(f"{count} {name}" for name, count in sorted(listing.skipped.items()))
+    log.info("%d images in %s%s", len(listing.refs), launch.images, f" (passed over: {skipped})" if skipped else "")
+    return Manifest(listing.refs, launch.shard_size or default_shard_size(len(listing.refs)))
+
+
+def _work(
+    folder: RunFolder,
+    ledger: Ledger,
+    shards: Sequence[Shard],
+    method: Method,
+    until: str,
+    batch_size: int | None,
+    reporter: Reporter,
+    summary: RunSummary,
+) -> None:
+    if not shards:
+        return
+    worker = ShardWorker(method, batch_size or (16 if method.device.type == "cuda" else 2))
+    attributes = {
+        "recipe": method.recipe.as_dict(),
+        "stage": until,
+        "fingerprint": folder.fingerprint,
+        "manifest_digest": folder.digest,
+    }
+    pending_images = sum(len(shard.refs) for shard in shards)
+    reporter.start(folder.n_images, max(0, folder.n_images - pending_images))
+    try:
+        for shard in shards:
+            with contextlib.ExitStack() as stack:
+                kept = _open_kept(folder, shard.key, until, stack)
+                result = worker.process(shard, until, kept, attributes, reporter.image)
+            attempt = new_attempt()
+            _write_log(folder, until, shard, attempt, result)
+            ledger.commit(shard.key, attempt, result.data, result.quarantine, result.counts, result.seconds)
+            summary.images += len(shard.refs)
+            summary.masks += result.counts.get("masks", 0)
+            summary.quarantined += len(result.quarantine)
+            summary.drops.update(result.counts.get("drops", {}))
+            for stage, value in result.seconds.items():
+                summary.seconds[stage] = summary.seconds.get(stage, 0.0) + value
+    finally:
+        reporter.stop()
+
+
+def _open_kept(folder: RunFolder, key: str, until: str, stack: contextlib.ExitStack) -> Mapping[str, KeptOutputs]:
+    """What earlier launches kept of this shard, of the stages before `until`."""
+    kept = {}
+    earlier = STAGES[: STAGES.index(until)]
+    for stage in folder.kept_stages():
+        ledger = folder.stage_ledger(stage)
+        if stage in earlier and ledger.is_committed(key):
+            name = ledger.read(key).shard.name
+            path = stack.enter_context(folder.files.open_local_or_download(name))
+            kept[stage] = KeptOutputs.open(stage, path, name)
+    return kept
+
+
+def _write_log(folder: RunFolder, until: str, shard: Shard, attempt: str, result: ShardResult) -> None:
+    """The shard's structured log: JSON lines, the shard's own first, then one an image."""
+    head = {"shard": shard.key, "attempt": attempt, "counts": result.counts, "seconds": result.seconds}
+    lines: Iterable[Mapping[str, Any]] = [head, *result.log]
+    below = "" if until == "refine" else f"stages/{until}/"
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    folder.files.write_atomic(f"{below}logs/{shard.key}-{attempt}.jsonl", text.encode())

@@ -1,0 +1,166 @@
+"""Fully connected CRF with two labels, background and foreground, that snaps masks to the edges of the photo.
+
+B images in batch · H, W pixels · P = H·W pixels of an image · M masks of an image · d features
+
+Source: Krähenbühl, Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011, as
+pydensecrf implements it; the constants are MaskCut's (CutLER).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.permutohedral import PermutohedralLattice
+
+# Pixels filtered together: on CPU one 480² image stays in the caches; a GPU wants some 18 of them (about 3 GB).
+_PIXELS_PER_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 22}
+
+
+@dataclass(frozen=True)
+class CrfConfig:
+    """backend: "torch", our own for CPU and CUDA, or "pydensecrf", the C++ reference (extra `crf`). They agree.
+    iterations: mean-field steps, >= 1.
+    gaussian_sxy, gaussian_compat: standard deviation in pixels, > 0, and Potts weight, >= 0, of the smoothness kernel.
+    bilateral_sxy, bilateral_srgb, bilateral_compat: standard deviations in pixels and in grey levels of 0..255, > 0,
+        and Potts weight, >= 0, of the appearance kernel.
+    """
+
+    backend: Literal["torch", "pydensecrf"] = "torch"
+    iterations: int = 10
+    gaussian_sxy: float = 3.0
+    gaussian_compat: float = 7.0
+    bilateral_sxy: float = 50.0
+    bilateral_srgb: float = 5.0
+    bilateral_compat: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.backend not in ("torch", "pydensecrf"):
+            raise ValueError(f"backend must be 'torch' or 'pydensecrf', got {self.backend!r}")
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be >= 1, got {self.iterations}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if "_s" in field.name and not 0 < value < math.inf:
+                raise ValueError(f"{field.name} must be finite and > 0, got {value}")
+            if field.name.endswith("_compat") and not 0 <= value < math.inf:
+                raise ValueError(f"{field.name} must be finite and >= 0, got {value}")
+
+
+def dense_crf(images_BHW3: Tensor, masks: Sequence[Tensor], config: CrfConfig) -> list[Tensor]:
+    """Refine the masks of each image; masks of one image do not influence one another.
+
+    images_BHW3: uint8 RGB, 0..255. masks: for each image a bool tensor (M, H, W), M >= 0, on the images' device.
+    Returns new masks of the same shapes, dtype and device. The result for an image does not depend on its batch.
+    Raises ValueError for other shapes, dtypes or devices, and ImportError when the backend is not installed.
+    """
+    _check(images_BHW3, masks)
+    if config.backend == "pydensecrf":
+        return [_reference_crf(image, own, config) for image, own in zip(images_BHW3, masks, strict=True)]
+    refined = [torch.zeros_like(own) for own in masks]
+    wanted = [b for b, own in enumerate(masks) if len(own)]
+    if not wanted:
+        return refined
+    height, width = images_BHW3.shape[1:3]
+    xy_P2 = _pixel_positions(height, width, images_BHW3.device)
+    gaussian = _potts_kernel((xy_P2 / config.gaussian_sxy)[None], config.gaussian_compat)
+    step = max(1, _PIXELS_PER_CHUNK.get(images_BHW3.device.type, 1 << 18) // (height * width))
+    for start in range(0, len(wanted), step):
+        chunk = wanted[start : start + step]
+        colours_BP3 = images_BHW3[chunk].view(len(chunk), -1, 3).float()
+        positions_BP2 = (xy_P2 / config.bilateral_sxy).expand(len(chunk), -1, -1)
+        features_BP5 = torch.cat([positions_BP2, colours_BP3 / config.bilateral_srgb], dim=2)
+        bilateral = _potts_kernel(features_BP5, config.bilateral_compat)
+        foreground_BPM = _mean_field([masks[b] for b in chunk], gaussian, bilateral, config.iterations)
+        for b, foreground_PM in zip(chunk, foreground_BPM, strict=True):
+            refined[b] = foreground_PM[:, : len(masks[b])].T.reshape(masks[b].shape)
+    return refined
+
+
+def _check(images_BHW3: Tensor, masks: Sequence[Tensor]) -> None:
+    if images_BHW3.dtype != torch.uint8 or images_BHW3.dim() != 4 or images_BHW3.shape[3] != 3:
+        raise ValueError(
+            f"images_BHW3 must be a uint8 tensor (B, H, W, 3), got {images_BHW3.dtype} {tuple(images_BHW3.shape)}"
+        )
+    if len(masks) != len(images_BHW3):
+        raise ValueError(f"masks must have one entry per image: {len(masks)} entries, {len(images_BHW3)} images")
+    size = images_BHW3.shape[1:3]
+    for b, own in enumerate(masks):
+        if own.dtype != torch.bool or own.dim() != 3 or own.shape[1:] != size or own.device != images_BHW3.device:
+            raise ValueError(
+                f"masks[{b}] must be a bool tensor (M, {size[0]}, {size[1]}) on {images_BHW3.device}, "
+                f"got {own.dtype} {tuple(own.shape)} on {own.device}"
+            )
+
+
+def _pixel_positions(height: int, width: int, device: torch.device) -> Tensor:
+    """(P, 2) float32: x and y of each pixel, row by row."""
+    y, x = torch.meshgrid(
+        torch.arange(height, dtype=torch.float32, device=device),
+        torch.arange(width, dtype=torch.float32, device=device),
+        indexing="ij",
+    )
+    return torch.stack([x, y], dim=-1).view(-1, 2)
+
+
+def _potts_kernel(features_BPd: Tensor, compat: float) -> PermutohedralLattice:
+    """compat · N^-½ K N^-½ with N = diag(K 1), pydensecrf's NORMALIZE_SYMMETRIC, as a scaled lattice."""
+    lattice = PermutohedralLattice.build(features_BPd)
+    norm_BP1 = lattice.filter(features_BPd.new_ones(*features_BPd.shape[:2], 1))
+    return lattice.scaled((compat / norm_BP1).sqrt())
+
+
+def _mean_field(
+    masks: list[Tensor], gaussian: PermutohedralLattice, bilateral: PermutohedralLattice, iterations: int
+) -> Tensor:
+    """Foreground (B, P, M) bool of masks (M_b, H, W), with M = max M_b.
+
+    Label l of a pixel has the logit -U_l + Σ K q_l. With two labels only the difference matters. U of the softmax of
+    a one-hot mask is .31 or 1.31, so the difference of the unaries is u = ±1, and q_fg - q_bg = s = tanh(logit / 2):
+
+        logit = u + K s        one channel per mask, and no K·1 term
+
+    """
+    n_images, n_masks = len(masks), max(len(own) for own in masks)
+    n_pixels = masks[0][0].numel()
+    unary_BPM = bilateral.splat.weights.new_full((n_images, n_pixels, n_masks), -1.0)
+    for unary_PM, own in zip(unary_BPM, masks, strict=True):
+        unary_PM[:, : len(own)] += 2 * own.flatten(1).T
+    logit_BPM = unary_BPM
+    for _ in range(iterations):
+        spin_BPM = torch.tanh(logit_BPM * 0.5)
+        # The smoothness kernel is the same for all images: they are channels of one filtering.
+        smooth_1PX = gaussian.filter(spin_BPM.transpose(0, 1).reshape(1, n_pixels, -1))
+        logit_BPM = smooth_1PX.view(n_pixels, n_images, n_masks).transpose(0, 1) + unary_BPM
+        logit_BPM += bilateral.filter(spin_BPM)
+    return logit_BPM > 0
+
+
+def _reference_crf(image_HW3: Tensor, masks_MHW: Tensor, config: CrfConfig) -> Tensor:
+    """The same by pydensecrf, one mask after the other."""
+    try:
+        from pydensecrf.densecrf import DenseCRF2D
+    except ImportError as error:
+        raise ImportError(
+            "CrfConfig(backend='pydensecrf') needs the C++ reference: pip install 'cuts3d[crf]' (a C++ compiler builds "
+            "it), or use backend='torch'"
+        ) from error
+    height, width = image_HW3.shape[:2]
+    rgb = image_HW3.cpu().numpy().copy()
+    refined = torch.zeros_like(masks_MHW)
+    for index, mask_HW in enumerate(masks_MHW.cpu().numpy()):
+        foreground_P = mask_HW.reshape(-1)
+        probability_P = np.where(foreground_P, math.e, 1).astype(np.float32) / np.float32(1 + math.e)
+        model = DenseCRF2D(width, height, 2)
+        model.setUnaryEnergy(np.ascontiguousarray(-np.log([1 - probability_P, probability_P])))
+        model.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
+        model.addPairwiseBilateral(
+            sxy=config.bilateral_sxy, srgb=config.bilateral_srgb, rgbim=rgb, compat=config.bilateral_compat
+        )
+        labels_P = np.argmax(model.inference(config.iterations), axis=0)
+        refined[index] = torch.from_numpy(labels_P.reshape(height, width) == 1)
+    return refined

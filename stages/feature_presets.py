@@ -1,0 +1,49 @@
+"""Backbones whose features are known to separate objects, each with the reading of it that does.
+
+Which feature and which affinity threshold belong together, and to a backbone, not to the method: MaskCut cuts DINO's
+keys at a cosine of 0.15, while any two of DINOv2's keys have 0.75 to 0.9 (a large bias common to all patches), so that
+nothing is left to cut. DINOv2's final tokens, or mean-centred features, do separate.
+"""
+
+from dataclasses import dataclass
+
+from stages.features import FeatureConfig
+
+
+@dataclass(frozen=True)
+class FeaturePreset:
+    """A feature and the threshold on its cosines that it is cut with.
+
+    tau: patches whose features have a cosine above it are similar (the affinity threshold of NCut).
+    """
+
+    config: FeatureConfig
+    tau: float
+
+    def __post_init__(self) -> None:
+        if not -1 < self.tau < 1:
+            raise ValueError(f"tau is {self.tau}: a threshold on cosines lies between -1 and 1")
+
+
+def _dino(model: str, patch_size: int) -> FeaturePreset:
+    # MaskCut (CutLER, arXiv 2301.11320): keys of DINO ViT-B/8 at 480 x 480, cosines above 0.15.
+    return FeaturePreset(FeatureConfig(model, patch_size, kind="keys", centred=False, size=480), tau=0.15)
+
+
+def _dinov2(model: str) -> FeaturePreset:
+    # 840 = 60 patches of 14 pixels: the grid of the papers.
+    return FeaturePreset(FeatureConfig(model, 14, kind="tokens", centred=False, size=840), tau=0.3)
+
+
+PRESETS: dict[str, FeaturePreset] = {
+    "dino_vits8": _dino("vit_small_patch8_224.dino", 8),
+    "dino_vitb8": _dino("vit_base_patch8_224.dino", 8),
+    "dino_vits16": _dino("vit_small_patch16_224.dino", 16),
+    "dino_vitb16": _dino("vit_base_patch16_224.dino", 16),
+    "dinov2_vits14": _dinov2("vit_small_patch14_dinov2.lvd142m"),
+    "dinov2_vitb14": _dinov2("vit_base_patch14_dinov2.lvd142m"),
+    "dinov2_vitl14": _dinov2("vit_large_patch14_dinov2.lvd142m"),
+    "dinov2_vits14_reg": _dinov2("vit_small_patch14_reg4_dinov2.lvd142m"),
+    "dinov2_vitb14_reg": _dinov2("vit_base_patch14_reg4_dinov2.lvd142m"),
+    "dinov2_vitl14_reg": _dinov2("vit_large_patch14_reg4_dinov2.lvd142m"),
+}

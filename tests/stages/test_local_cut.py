@@ -1,0 +1,164 @@
+"""LocalCut against brute force and networkx on small grids, and on rendered scenes with exact depth."""
+
+import numpy as np
+import pytest
+import reference_local_cut as reference
+import scipy.ndimage
+from rendered_scenes import SceneConfig, majority, majority_depth, render
+
+from stages.local_cut import (
+    CAPACITY_SCALE,
+    KnnGraph,
+    LocalCutConfig,
+    cut_at,
+    group_graph,
+    integer_capacities,
+    knn_graph,
+    local_cut,
+    min_cut_pymaxflow,
+    min_cut_scipy,
+    terminals,
+)
+from stages.point_cloud import orthographic_points, to_open3d
+
+
+def random_depth(seed: int, shape: tuple[int, int] = (12, 10)) -> np.ndarray:
+    depth = scipy.ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.0)
+    return ((depth - depth.min()) / np.ptp(depth)).astype(np.float32)
+
+
+def test_points_are_orthographic() -> None:
+    depth = random_depth(0)
+    np.testing.assert_allclose(orthographic_points(depth), reference.unproject(depth), atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_knn_graph_equals_brute_force(seed: int) -> None:
+    points = orthographic_points(random_depth(seed)) + np.random.default_rng(seed).normal(0, 1e-4, (120, 3))
+    graph = knn_graph(points, 6)
+    expected = reference.truncated_graph(points, 6, np.inf)
+    assert {(int(i), int(j)) for i, j in graph.edges_E2} == set(expected)
+    np.testing.assert_allclose(graph.lengths_E, [expected[int(i), int(j)] for i, j in graph.edges_E2], rtol=1e-9)
+    assert (graph.truncated(0.1).lengths_E < 0.1).all()
+
+
+def test_coincident_points_have_no_edge_to_themselves() -> None:
+    graph = knn_graph(np.zeros((20, 3)), 4)
+    assert (graph.edges_E2[:, 0] < graph.edges_E2[:, 1]).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("capacity", ["decreasing", "exponential", "unit", "distance"])
+def test_both_solvers_equal_networkx(seed: int, capacity: str) -> None:
+    rng = np.random.default_rng(seed)
+    graph = knn_graph(orthographic_points(random_depth(seed)), 5).truncated(0.5)
+    capacities_E = integer_capacities(graph.lengths_E, 0.5, capacity)
+    source, sink = (int(p) for p in rng.choice(graph.n, 2, replace=False))
+    edges = {(int(i), int(j)): int(c) for (i, j), c in zip(graph.edges_E2, capacities_E, strict=True)}
+    value, side_N = reference.min_cut(graph.n, edges, source, sink)
+    for solve in (min_cut_pymaxflow, min_cut_scipy):
+        got_N, flow = solve(graph, capacities_E, source, sink)
+        assert flow == value
+        np.testing.assert_array_equal(got_N, side_N)
+
+
+def test_free_nodes_are_not_the_instance() -> None:
+    """A path with two cuts of one value: the nodes between them belong to neither side, and not to the instance."""
+    graph = KnnGraph(4, np.array([[0, 1], [1, 2], [2, 3]], np.int32), np.ones(3))
+    capacities_E = np.array([5, 9, 5], np.int32)
+    for solve in (min_cut_pymaxflow, min_cut_scipy):
+        side_N, flow = solve(graph, capacities_E, 0, 3)
+        assert flow == 5
+        assert side_N.tolist() == [True, False, False, False]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_component_path_equals_max_flow_where_terminals_are_apart(seed: int) -> None:
+    depth = random_depth(seed)
+    group = depth < np.median(depth)
+    config = LocalCutConfig(k=6, tau_knn=0.25)
+    graph = group_graph(depth, group, config)
+    source, sink = terminals(-depth, group, "image")
+    fast_N, flow = cut_at(graph, config.tau_knn, source, sink, config)
+    assert flow == 0.0, "the sink was pushed away with the background"
+    short = graph.truncated(config.tau_knn)
+    capacities_E = integer_capacities(short.lengths_E, config.tau_knn, "decreasing")
+    for solve in (min_cut_pymaxflow, min_cut_scipy):
+        slow_N, value = solve(short, capacities_E, source, sink)
+        assert value == 0
+        np.testing.assert_array_equal(fast_N, slow_N)
+    edges = [(int(i), int(j)) for i, j in short.edges_E2]
+    np.testing.assert_array_equal(fast_N, reference.connected_component(graph.n, edges, source))
+
+
+def test_the_flow_is_the_capacity_across_the_cut() -> None:
+    depth = random_depth(3)
+    group = np.ones_like(depth, bool)
+    config = LocalCutConfig(k=5, tau_knn=0.6, sink="group")
+    result = local_cut(depth, group, -depth, config)
+    assert result.flow > 0
+    short = group_graph(depth, group, config).truncated(0.6)
+    side_N = result.mask.ravel()
+    crossing_E = side_N[short.edges_E2[:, 0]] != side_N[short.edges_E2[:, 1]]
+    capacities_E = integer_capacities(short.lengths_E, 0.6, "decreasing")
+    assert result.flow == pytest.approx(capacities_E[crossing_E].sum() / CAPACITY_SCALE)
+    assert side_N[result.source]
+    assert not side_N[result.sink]
+
+
+@pytest.mark.parametrize("outside", ["push", "keep", "remove"])
+def test_the_mask_stays_in_the_group(outside: str) -> None:
+    depth = random_depth(1, (16, 16))
+    group = scipy.ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(16, 16)), 2) > 0
+    result = local_cut(depth, group, depth, LocalCutConfig(tau_knn=0.3, outside=outside))  # type: ignore[arg-type]
+    assert result.mask.any()
+    assert not (result.mask & ~group).any()
+    assert result.mask.flat[result.source]
+
+
+def test_a_group_of_one_patch_is_its_own_instance() -> None:
+    group = np.zeros((8, 8), bool)
+    group[3, 4] = True
+    for sink in ("image", "group"):
+        result = local_cut(random_depth(0, (8, 8)), group, group.astype(float), LocalCutConfig(sink=sink))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(result.mask, group)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_touching_shapes_of_one_appearance_are_separated(seed: int) -> None:
+    """Two shapes that touch in the image and share their appearance: one semantic group, two instances in depth."""
+    scene = render(SceneConfig(n_objects=2, depth_gap=0.3, n_classes=1, size=240, seed=seed))
+    grid = (40, 40)
+    instances, depth = majority(scene.instances, grid), majority_depth(scene, grid)
+    group = instances > 0
+    for target in (1, 2):
+        # the eigenvector's peak lies inside an object: well within one of the two here
+        inside = scipy.ndimage.distance_transform_edt(instances == target)
+        cut = local_cut(depth, group, np.where(group, inside, -1.0), LocalCutConfig(tau_knn=0.115))
+        truth = instances == target
+        iou = (cut.mask & truth).sum() / (cut.mask | truth).sum()
+        assert iou > 0.9, f"object {target}: IoU {iou:.2f}"
+
+
+def test_empty_group_and_bad_options_are_named() -> None:
+    with pytest.raises(ValueError, match="group is empty"):
+        local_cut(random_depth(0), np.zeros((12, 10), bool), random_depth(0), LocalCutConfig())
+    for option, value in {
+        "k": 0,
+        "tau_knn": 0.0,
+        "depth_scale": -1.0,
+        "outside_depth": 0.0,
+        "outside": "drop",
+        "sink": "none",
+        "capacity": "inverse",
+        "solver": "dinic",
+    }.items():
+        with pytest.raises(ValueError, match=rf"local_cut\.{option}"):
+            LocalCutConfig(**{option: value})  # type: ignore[arg-type]
+
+
+def test_open3d_cloud_has_the_points_and_colours() -> None:
+    points = orthographic_points(random_depth(0))
+    cloud = to_open3d(points, np.full((120, 3), 0.25))
+    np.testing.assert_allclose(np.asarray(cloud.points), points * [1, -1, -1])
+    np.testing.assert_allclose(np.asarray(cloud.colors), 0.25)
