@@ -9,6 +9,7 @@ import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg
 from torch import nn
 
 from pipeline.errors import WeightsError
@@ -48,14 +49,18 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
 def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> nn.Module:
     """A timm model with these weights, at the input size they were made for where timm's definition has the same.
 
-    Official names are translated and position embeddings of another grid resampled by timm.
+    Official names are translated and position embeddings of another grid resampled by timm; a classifier is left out.
     Raises WeightsError, naming `source` and the tensors, when anything is missing, left over or of another shape.
     """
-    tensors = dict(state)
+    known = get_pretrained_cfg(model)
+    classifier = known.classifier if known is not None and known.classifier else ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    tensors = {name: value for name, value in state.items() if name.rpartition(".")[0] not in heads}
     if "register_tokens" in tensors:
         # timm recognises an official DINOv2 checkpoint by its mask token, which inference has no use for.
         tensors.setdefault("mask_token", torch.zeros(1))
-    overlay = {"state_dict": tensors}
+    # Told of as many classes as the model has, none, timm takes a tensor too few or too many for the error that it is.
+    overlay = {"state_dict": tensors, "num_classes": 0}
     try:
         built: Any = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, ValueError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pipeline.errors import CutsError
-from pipeline.stage_outputs import STAGES
+from pipeline.stage_graph import STAGES
 
 
 class _Group(click.Group):

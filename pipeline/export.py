@@ -5,9 +5,10 @@ time.
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import numpy as np
@@ -70,10 +71,10 @@ def export_coco(run: RunFolder, file: str | Path) -> int:
 
 
 def export_masks(run: RunFolder, folder: str | Path) -> int:
-    """Write each image's masks as one PNG, FOLDER/<image id>.png: 0 background, i+1 for its i-th mask (8 bit; smaller
+    """Write each image's masks as one PNG, see `picture_names`: 0 background, i+1 for its i-th mask (8 bit; smaller
     masks over larger ones where they overlap); returns the number of files. Images without masks get an all-zero file.
     """
-    root = Path(folder)
+    root, names = Path(folder), picture_names(run)
     files = 0
     for record in RunReader(run):
         if record.status == "quarantined":
@@ -82,17 +83,17 @@ def export_masks(run: RunFolder, folder: str | Path) -> int:
         by_area = sorted(enumerate(record.instances), key=lambda pair: -pair[1].area)
         for i, instance in by_area[:255]:
             labels[decode(instance.rle, record.size)] = i + 1
-        _save(Image.fromarray(labels), root, record.id)
+        _save(Image.fromarray(labels), root, names[record.id])
         files += 1
     return files
 
 
 def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None) -> list[Path]:
-    """Draw each image with its masks, FOLDER/<image id>.png; at most `limit` images. Returns the files.
+    """Draw each image with its masks, one PNG each, see `picture_names`; at most `limit` images. Returns the files.
 
     Raises StoreError when a photo that the run has processed cannot be read any more.
     """
-    root = Path(folder)
+    root, names = Path(folder), picture_names(run)
     refs = {ref.id: ref for ref in run.manifest.refs}
     files: list[Path] = []
     for record in RunReader(run):
@@ -104,20 +105,29 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
             photo = load_photo(refs[record.id])
         except ImageError as error:
             raise StoreError(f"photo {record.id} of the run cannot be read any more: {error.detail}") from error
-        files.append(_save(draw_overlay(photo.rgb, record), root, record.id))
+        files.append(_save(draw_overlay(photo.rgb, record), root, names[record.id]))
     return files
 
 
-def output_path(root: Path, image_id: str) -> Path:
-    """Where an image's PNG goes below a folder; StoreError for an id that would leave it."""
-    path = root / f"{image_id}.png"
+def picture_names(run: RunFolder) -> dict[str, str]:
+    """Name of the PNG of each image below an output folder: its id with the ending .png; where two images differ in
+    their endings alone (cat.jpg, cat.webp), .png is appended to the whole id.
+    """
+    plain = {ref.id: PurePosixPath(ref.id).with_suffix(".png").as_posix() for ref in run.manifest.refs}
+    uses = Counter(plain.values())
+    return {id_: name if uses[name] == 1 else f"{id_}.png" for id_, name in plain.items()}
+
+
+def output_path(root: Path, name: str) -> Path:
+    """Where a file of this name goes below a folder; StoreError for a name that would leave it."""
+    path = root / name
     if not path.resolve().is_relative_to(root.resolve()):
-        raise StoreError(f"image id {image_id!r} would be written outside of {root}: the manifest is not to be trusted")
+        raise StoreError(f"{name!r} would be written outside of {root}: the manifest is not to be trusted")
     return path
 
 
-def _save(image: Image.Image, root: Path, image_id: str) -> Path:
-    path = output_path(root, image_id)
+def _save(image: Image.Image, root: Path, name: str) -> Path:
+    path = output_path(root, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path)
     return path

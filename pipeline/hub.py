@@ -1,7 +1,6 @@
 """Files of the Hugging Face hub, where it can be reached; what its own cache already holds counts without it."""
 
 import threading
-import urllib.error
 import urllib.request
 from functools import cache
 from pathlib import Path
@@ -30,8 +29,10 @@ def reachable() -> bool:
             return
 
     # In a thread, since the time-out of a request does not bound the look-up of its host's name.
-    threading.Thread(target=probe, daemon=True).start()
-    return answered.wait(_PROBE_S)
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(_PROBE_S)
+    return answered.is_set()
 
 
 def file(repository: str, name: str) -> Path | None:

@@ -7,7 +7,7 @@ import colorsys
 
 import numpy as np
 import scipy.ndimage
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
 from pipeline.records import ImageRecord
@@ -19,7 +19,7 @@ def instance_colours(n: int) -> np.ndarray:
     """n colours that differ as much from each other as may be, (n, 3) uint8: steps of the golden ratio around the
     hues.
     """
-    hues = [(0.02 + i * 0.618034) % 1.0 for i in range(n)]
+    hues = [(0.48 + i * 0.618034) % 1.0 for i in range(n)]
     return np.array([[round(255 * c) for c in colorsys.hsv_to_rgb(hue, 0.85, 1.0)] for hue in hues], np.uint8)
 
 
@@ -42,13 +42,14 @@ def draw_overlay(rgb_HW3: np.ndarray, record: ImageRecord) -> Image.Image:
         canvas[small[m] & ~inner] = colours[m]
     picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(picture)
+    text_size = max(10, max(size) // 36)
     if not masks:
-        _label(pen, (4, 4), "no masks", (255, 255, 255))
+        _label(pen, (4, 4), "no masks", (255, 255, 255), text_size)
     for m in order:
         rows, columns = np.nonzero(small[m])
         if len(rows):
             at = (int(columns.min()) + 2 * width, int(rows.min()) + 2 * width)
-            _label(pen, at, f"{record.instances[m].score:.2f}", tuple(int(c) for c in colours[m]))
+            _label(pen, at, f"{record.instances[m].score:.2f}", tuple(int(c) for c in colours[m]), text_size)
     return picture
 
 
@@ -61,5 +62,6 @@ def _resize(map_2d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(map_2d).resize(size, Image.Resampling.BILINEAR))
 
 
-def _label(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: tuple[int, ...]) -> None:
-    pen.text(at, text, fill=colour, stroke_width=2, stroke_fill=(0, 0, 0))
+def _label(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str, colour: tuple[int, ...], size: int) -> None:
+    font = ImageFont.load_default(size=size)
+    pen.text(at, text, fill=colour, font=font, stroke_width=max(1, size // 8), stroke_fill=(0, 0, 0))

@@ -25,7 +25,8 @@ from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
 from pipeline.shard_work import ShardResult, ShardWorker
 from pipeline.sources import list_images
-from pipeline.stage_outputs import STAGES, KeptOutputs
+from pipeline.stage_graph import STAGES
+from pipeline.stage_outputs import KeptOutputs
 from stages.features import FeatureConfig
 
 log = logging.getLogger(__name__)

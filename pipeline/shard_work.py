@@ -15,19 +15,10 @@ from pipeline.images import Photo, load_photos
 from pipeline.manifest import ImageRef, Shard
 from pipeline.records import ImageRecord, counts_of, quarantine_of
 from pipeline.shard_file import write_shard
+from pipeline.stage_graph import INPUTS
 from pipeline.stage_outputs import KeptOutputs, Output, write_outputs
 
 log = logging.getLogger(__name__)
-
-# What each stage takes in. "photos" are the decoded images; depth is left out for recipes that do not look at it.
-_INPUTS = {
-    "depth": ("photos",),
-    "features": ("photos",),
-    "ncut": ("features", "depth"),
-    "localcut": ("ncut", "features", "depth"),
-    "confidence": ("localcut", "depth"),
-    "refine": ("photos", "confidence", "depth"),
-}
 
 
 @dataclass(frozen=True)
@@ -150,7 +141,7 @@ class ShardWorker:
 
     def _needs_photos(self, stage: str, kept: Mapping[str, KeptOutputs]) -> bool:
         """Whether the stage, or anything it takes in that is not kept, looks at the decoded images."""
-        for needed in _INPUTS[stage]:
+        for needed in INPUTS[stage]:
             if needed == "photos":
                 return True
             if needed == "depth" and not self.method.recipe.needs_depth:

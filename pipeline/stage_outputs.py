@@ -17,8 +17,6 @@ from pipeline.array_file import ArrayFile, write_arrays
 from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
 from stages.filters import DropReason
 
-STAGES = ("depth", "features", "ncut", "localcut", "confidence", "refine")
-
 _DROPS = tuple(DropReason)
 _STOPS = tuple(StopReason)
 _PER_PROPOSAL = {

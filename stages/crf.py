@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stages.permutohedral import PermutohedralLattice
 
-# Pixels filtered together: on CPU one 480² image stays in the caches; a GPU wants some 18 of them (about 3 GB).
+# Pixels filtered together: on CPU one 480² image stays in the caches; a GPU wants some 18 of them (about 2 GB).
 _PIXELS_PER_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 22}
 
 
@@ -71,7 +71,7 @@ def dense_crf(images_BHW3: Tensor, masks: Sequence[Tensor], config: CrfConfig) -
     step = max(1, _PIXELS_PER_CHUNK.get(images_BHW3.device.type, 1 << 18) // (height * width))
     for start in range(0, len(wanted), step):
         chunk = wanted[start : start + step]
-        colours_BP3 = images_BHW3[chunk].view(len(chunk), -1, 3).float()
+        colours_BP3 = images_BHW3[chunk].reshape(len(chunk), -1, 3).float()
         positions_BP2 = (xy_P2 / config.bilateral_sxy).expand(len(chunk), -1, -1)
         features_BP5 = torch.cat([positions_BP2, colours_BP3 / config.bilateral_srgb], dim=2)
         bilateral = _potts_kernel(features_BP5, config.bilateral_compat)

@@ -11,7 +11,6 @@ source, and no max-flow is run.
 from dataclasses import dataclass
 from typing import Literal
 
-import maxflow
 import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
@@ -192,7 +191,16 @@ def integer_capacities(lengths_E: np.ndarray, tau: float, capacity: str) -> np.n
 
 
 def min_cut_pymaxflow(graph: KnnGraph, capacities_E: np.ndarray, source: int, sink: int) -> tuple[np.ndarray, int]:
-    """Minimal source side, (N,) bool, and value of the min-cut, by PyMaxflow's Boykov-Kolmogorov."""
+    """Minimal source side, (N,) bool, and value of the min-cut, by PyMaxflow's Boykov-Kolmogorov.
+
+    Raises ModuleNotFoundError, with the way out, where PyMaxflow is not installed.
+    """
+    try:
+        import maxflow  # here, so that environments that must be free of the GPL can do without it
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "PyMaxflow is not installed: pip install PyMaxflow, or use local_cut.solver=scipy"
+        ) from error
     i, j = graph.edges_E2.T.astype(np.int64)
     flow_graph = maxflow.GraphInt(graph.n, len(capacities_E))
     flow_graph.add_nodes(graph.n)

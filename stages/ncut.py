@@ -104,7 +104,7 @@ def ncut(edges_BNN: torch.Tensor, alive_BN: torch.Tensor, epsilon: float, config
     for image in torch.nonzero(~converged_B).flatten().tolist():
         y_N, gap = _dense_second(operator.dense(image))
         y_BN[image], gap_B[image] = y_N.to(y_BN.dtype), gap
-    # One power step: M has eigenvalue 0 on the taken patches, so it wipes out the rounding there, which D^-½ would magnify.
+    # One power step: M is 0 on the taken patches, so it wipes out the rounding there, which D^-½ would magnify.
     power_BN = operator(y_BN)
     shrunk_B = power_BN.norm(dim=1, keepdim=True)
     y_BN = torch.where(shrunk_B > EXHAUSTED, power_BN / shrunk_B, y_BN)

@@ -11,7 +11,7 @@ from tiny_method import draw_photos, tiny_method
 
 from pipeline import runner
 from pipeline.errors import StoreError
-from pipeline.export import export_coco, export_masks, export_overlays, output_path
+from pipeline.export import export_coco, export_masks, export_overlays, output_path, picture_names
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch
@@ -79,11 +79,11 @@ def test_ids_of_a_coco_list_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_mask_files_hold_the_numbers_of_the_masks(run: RunFolder, tmp_path: Path) -> None:
     assert export_masks(run, tmp_path) == 6
-    assert (tmp_path / "a" / "000.png.png").is_file()
+    assert (tmp_path / "a" / "000.png").is_file()
     for record in RunReader(run):
         if record.status == "quarantined":
             continue
-        labels = np.asarray(Image.open(tmp_path / f"{record.id}.png"))
+        labels = np.asarray(Image.open(tmp_path / record.id))
         assert labels.shape == record.size
         assert set(np.unique(labels)) - {0} <= set(range(1, len(record.instances) + 1))
         assert (labels > 0).any() == bool(record.instances)
@@ -93,7 +93,7 @@ def test_overlays_colour_the_masks_and_leave_the_rest(run: RunFolder, tmp_path: 
     files = export_overlays(run, tmp_path, limit=4)
     assert len(files) == 4
     record = next(record for record in RunReader(run) if record.id == "a/000.png")
-    drawn = np.asarray(Image.open(tmp_path / "a" / "000.png.png").convert("RGB")).astype(int)
+    drawn = np.asarray(Image.open(tmp_path / "a" / "000.png").convert("RGB")).astype(int)
     photo = np.asarray(Image.open(str(next(ref.uri for ref in run.manifest.refs if ref.id == record.id)))).astype(int)
     assert drawn.shape == photo.shape
     changed = np.abs(drawn - photo).max(axis=2) > 30
@@ -108,6 +108,19 @@ def test_a_photo_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "photos" / "001.png").unlink()
     with pytest.raises(StoreError, match=r"photo 001\.png of the run cannot be read any more"):
         export_overlays(RunFolder.open(tmp_path / "run"), tmp_path / "overlays")
+
+
+def test_endings_are_kept_only_where_they_tell_images_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in draw_photos(tmp_path / "photos", 2):
+        Image.open(file).convert("RGB").save(file.with_suffix(".jpg"))
+    (tmp_path / "photos" / "001.jpg").unlink()
+    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe))
+    runner.run(tmp_path / "run", Launch(images=str(tmp_path / "photos")))
+    assert picture_names(RunFolder.open(tmp_path / "run")) == {
+        "000.jpg": "000.jpg.png",
+        "000.png": "000.png.png",
+        "001.png": "001.png",
+    }
 
 
 @pytest.mark.parametrize("hostile", ["../evil", "a/../../evil", "/etc/evil"])

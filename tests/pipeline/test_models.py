@@ -1,7 +1,10 @@
 """Models by name or path: the order in which weights are looked for, checkpoints that fit and those that do not."""
 
+import http.server
 import json
 import shutil
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
@@ -22,6 +26,8 @@ from stages.feature_presets import PRESETS
 from stages.features import FeatureExtractor
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+# The probe itself, uncached: the fixture `offline` puts a constant in its place.
+PROBE = hub.reachable.__wrapped__
 SMALL = {"size": 32, "precision": "float32"}
 
 
@@ -46,7 +52,7 @@ def dino_state() -> dict[str, torch.Tensor]:
     return dict(timm.create_model("vit_small_patch8_224.dino", num_classes=0).state_dict())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def registers_state() -> dict[str, torch.Tensor]:
     """Random weights of DINOv2 ViT-S/14 with registers, named and laid out as the official checkpoint's."""
     torch.manual_seed(0)
@@ -79,9 +85,8 @@ class TestCheckpoints:
     def test_official_registers_are_translated(
         self, registers_state: dict[str, torch.Tensor], mask_token: bool
     ) -> None:
-        if not mask_token:
-            del registers_state["mask_token"]
-        vit: Any = build_vit("vit_small_patch14_reg4_dinov2.lvd142m", registers_state, "file")
+        state = {name: value for name, value in registers_state.items() if mask_token or name != "mask_token"}
+        vit: Any = build_vit("vit_small_patch14_reg4_dinov2.lvd142m", state, "file")
         assert torch.equal(vit.reg_token, registers_state["register_tokens"])
         assert torch.equal(vit.pos_embed, registers_state["pos_embed"][:, 1:])
         torch.testing.assert_close(vit.cls_token, registers_state["cls_token"] + registers_state["pos_embed"][:, :1])
@@ -100,6 +105,10 @@ class TestCheckpoints:
         state = {name: value for name, value in {**tiny_state, **change}.items() if value is not None}
         with pytest.raises(WeightsError, match=f"my.pth does not fit test_vit: .*{message}"):
             build_vit("test_vit", state, "my.pth")
+
+    def test_classifier_is_left_out(self, tiny_state: dict[str, torch.Tensor]) -> None:
+        whole = {**tiny_state, "head.weight": torch.ones(1000, 64), "head.bias": torch.ones(1000)}
+        assert set(build_vit("test_vit", whole, "a.pth").state_dict()) == set(tiny_state)
 
     def test_unreadable_files_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"none.pth does not exist"):
@@ -275,6 +284,34 @@ class TestLoadDepth:
 
 
 class TestHub:
+    def test_probe_is_true_only_for_a_hub_that_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Hub(http.server.BaseHTTPRequestHandler):
+            status = 200
+
+            def do_HEAD(self) -> None:
+                self.send_response(self.status)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        monkeypatch.setenv("no_proxy", "*")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        with http.server.HTTPServer(("127.0.0.1", 0), Hub) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+            assert PROBE()
+            Hub.status = 403
+            assert not PROBE()
+            Hub.status = 200
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+            assert not PROBE()
+            monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+            server.shutdown()
+        start = time.perf_counter()
+        assert not PROBE()
+        assert time.perf_counter() - start < 6
+
     def test_local_cache_counts_without_a_hub(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         cached = {"model.safetensors": str(tmp_path / "model.safetensors")}
         monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda _, name: cached.get(name))

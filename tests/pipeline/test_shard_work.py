@@ -17,7 +17,8 @@ from pipeline.records import ImageRecord
 from pipeline.shard_file import ShardFile
 from pipeline.shard_work import ShardResult, ShardWorker
 from pipeline.sources import list_images
-from pipeline.stage_outputs import STAGES, KeptOutputs
+from pipeline.stage_graph import STAGES
+from pipeline.stage_outputs import KeptOutputs
 
 
 @pytest.fixture(scope="module")

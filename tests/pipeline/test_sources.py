@@ -343,7 +343,6 @@ def test_not_json(tmp_path: Path) -> None:
         list_images(str(write(tmp_path / "i.json", b"[1]")))
 
 
-@pytest.mark.assets
 def test_real_coco_file_agrees_with_the_photos(assets: Path) -> None:
     listing = list_images(str(assets / "coco" / "instances.json"))
     assert len(listing.refs) == 209
@@ -352,7 +351,6 @@ def test_real_coco_file_agrees_with_the_photos(assets: Path) -> None:
         assert load_photo(ref).rgb.shape[:2] == (ref.height, ref.width)
 
 
-@pytest.mark.assets
 def test_real_folder(assets: Path) -> None:
     listing = list_images(str(assets / "imagenet"))
     assert (len(listing.refs), listing.skipped) == (200, {})

@@ -231,7 +231,6 @@ def test_conversion_names_and_turns_linear_layers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.assets
 @pytest.mark.timeout(900)
 def test_published_packages_give_the_known_weights(
     assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

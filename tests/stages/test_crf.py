@@ -83,13 +83,11 @@ def assert_agree(photos: list[tuple[torch.Tensor, torch.Tensor]], reference: Crf
     assert ours.flatten(1).any(1).float().mean() > 0.6
 
 
-@pytest.mark.assets
 def test_agrees_with_pydensecrf_on_photos(assets: Path, pydensecrf: CrfConfig) -> None:
     assert_agree(annotated_photos(assets / "coco", count=3, size=480), pydensecrf)
 
 
 @pytest.mark.slow
-@pytest.mark.assets
 @pytest.mark.parametrize("size", [240, 480])
 def test_agrees_with_pydensecrf_on_many_photos(assets: Path, pydensecrf: CrfConfig, size: int) -> None:
     assert_agree(annotated_photos(assets / "coco", count=40, size=size), pydensecrf)

@@ -162,7 +162,6 @@ def test_a_mask_that_disagrees_with_the_photo_is_not_kept() -> None:
     assert not result.keep[0]
 
 
-@pytest.mark.assets
 def test_on_a_photo(assets: Path) -> None:
     path = sorted((assets / "coco" / "images").iterdir())[0]
     image = np.asarray(Image.open(path).convert("RGB"))

@@ -1,0 +1,163 @@
+"""The command line as a user meets it: every command, its exit status, its messages."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_method import draw_photos, tiny_method
+
+from pipeline import runner, weights
+from pipeline.cli import main
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    draw_photos(tmp_path / "photos", 5)
+    return tmp_path / "photos"
+
+
+def cuts3d(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_the_whole_way(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    (photos / "bad.jpg").write_bytes(b"nothing")
+    result = cuts3d("run", "--images", photos, "--out", out, "--shard-size", 4)
+    assert result.exit_code == 0, result.output
+    assert "2 done, 0 missing" in result.output
+    assert "set aside  1 images" in result.output
+    assert "nothing was left to do" in cuts3d("run", "--out", out).output
+
+    status = cuts3d("status", out)
+    assert status.exit_code == 0
+    assert "6 of 6 done" in status.output
+
+    info = cuts3d("info", out)
+    assert "bad.jpg: not_an_image" in info.output
+    facts = json.loads(cuts3d("info", out, "--json").output)
+    assert facts["committed_images"] == 6
+    assert sum(facts["score"]["counts"]) == facts["masks"] > 0
+
+    assert "no errors" in cuts3d("verify", out).output
+    exported = cuts3d(
+        "export", out, "--coco", tmp_path / "c.json", "--masks", tmp_path / "m", "--overlays", tmp_path / "o"
+    )
+    assert exported.exit_code == 0, exported.output
+    assert len(json.loads((tmp_path / "c.json").read_text())["images"]) == 5
+    assert len(list((tmp_path / "m").iterdir())) == len(list((tmp_path / "o").iterdir())) == 5
+
+    retry = cuts3d("retry-quarantined", out)
+    assert retry.exit_code == 1
+    assert "1 images tried again, 0 succeeded" in retry.output
+    assert "0 files" in cuts3d("gc", out, "--min-age", 0).output
+
+
+def test_what_is_missing_shows_in_the_exit_status(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert cuts3d("run", "--images", photos, "--out", out, "--until", "depth").exit_code == 0
+    status = cuts3d("status", out)
+    assert status.exit_code == 1
+    assert "0 of 1 done" in status.output
+    assert "depth: 1 of 1 shards" in status.output
+    verify = cuts3d("verify", out)
+    assert verify.exit_code == 1
+    assert "start the run again" in verify.output
+
+
+def test_damage_is_found(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cuts3d("run", "--images", photos, "--out", out)
+    (shard,) = (out / "shards").iterdir()
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    verify = cuts3d("verify", out)
+    assert verify.exit_code == 1
+    assert shard.name in verify.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--out", "{tmp}/run"], "give --images to start one"),
+        (["run", "--out", "{tmp}/run", "--images", "{tmp}/nowhere"], "nowhere"),
+        (["run", "--out", "{tmp}/run", "--images", "{photos}", "--set", "k=3"], "there is no 'k' here"),
+        (["run", "--out", "{tmp}/run", "--images", "{photos}", "--recipe", "cutler"], "unknown recipe 'cutler'"),
+        (["status", "{tmp}/run"], "is not a run"),
+        (["export", "{photos}"], "--coco FILE"),
+        (["weights", "fetch", "resnet"], "resnet"),
+    ],
+)
+def test_errors_are_messages_and_exit_with_2(arguments: list[str], says: str, photos: Path, tmp_path: Path) -> None:
+    result = cuts3d(*(argument.format(tmp=tmp_path, photos=photos) for argument in arguments))
+    assert result.exit_code == 2
+    assert says in result.output
+    assert "Traceback" not in result.output
+
+
+def test_an_interruption_says_what_to_do(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    result = cuts3d("run", "--images", photos, "--out", tmp_path / "run")
+    assert result.exit_code == 130
+    assert "committed shards are safe" in result.output
+
+
+def test_recipes_list_every_option() -> None:
+    output = cuts3d("recipes").output
+    for line in ("maskcut\n", "cuts3d\n", "  local_cut.tau_knn = 0.06", "  refine.crf.iterations = 10"):
+        assert line in output
+
+
+def test_weights_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path))
+    output = cuts3d("weights", "list").output
+    for name in weights.REGISTRY:
+        assert f"{name:<14} missing" in output
+    verify = cuts3d("weights", "verify")
+    assert verify.exit_code == 2
+    assert "cuts3d weights fetch" in verify.output
+
+
+def test_demo_says_where_everything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[object] = []
+    monkeypatch.setattr(weights, "fetch", lambda *names, **_: fetched.append(names))
+    result = cuts3d("demo", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert fetched
+    assert len(list((tmp_path / "photos").iterdir())) == len(list((tmp_path / "pictures-cuts3d").iterdir())) == 8
+    for word in ("pictures", "COCO JSON", "store", "masks", "s/image"):
+        assert f"\n{word}" in result.output
+
+
+@pytest.mark.parametrize("command", ["", "run", "status", "info", "verify", "gc", "export", "weights", "demo"])
+def test_help_works_without_loading_torch(command: str) -> None:
+    code = (
+        "import sys; from pipeline.cli import main\n"
+        f"try: main({[*command.split(), '--help']!r})\n"
+        "except SystemExit as done: assert done.code == 0\n"
+        "assert 'torch' not in sys.modules, 'a help page must not take seconds'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_settings_are_one_dataclass() -> None:
+    """Every setting of a launch has an option, so that nothing can be set from Python alone."""
+    names = {parameter.name for parameter in main.commands["run"].params}
+    assert {field.name for field in dataclasses.fields(runner.Launch)} <= names
