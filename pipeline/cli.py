@@ -6,6 +6,7 @@ Exit status: 0 done; 1 something is missing or damaged; 2 the command or its set
 
 import json
 import logging
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,9 @@ class _Group(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="More log lines, with tracebacks of images set aside.")
 def main(verbose: bool) -> None:
     """Unlabelled images in, instance pseudo-masks with a spatial confidence out."""
+    # Before torch is loaded: OpenMP threads otherwise spin at every barrier, and where other processes share the cores
+    # that costs the CRF a factor of ten. On free cores it makes no difference.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname).1s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
     )
