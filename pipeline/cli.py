@@ -301,3 +301,7 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     click.echo(f"store      {run_folder}/shards/")
     if not summary.complete:
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,15 +40,15 @@ class CrfConfig:
 
     def __post_init__(self) -> None:
         if self.backend not in ("torch", "pydensecrf"):
-            raise ValueError(f"backend must be 'torch' or 'pydensecrf', got {self.backend!r}")
+            raise ValueError(f"crf.backend must be 'torch' or 'pydensecrf', got {self.backend!r}")
         if self.iterations < 1:
-            raise ValueError(f"iterations must be >= 1, got {self.iterations}")
+            raise ValueError(f"crf.iterations must be >= 1, got {self.iterations}")
         for field in fields(self):
             value = getattr(self, field.name)
             if "_s" in field.name and not 0 < value < math.inf:
-                raise ValueError(f"{field.name} must be finite and > 0, got {value}")
+                raise ValueError(f"crf.{field.name} must be finite and > 0, got {value}")
             if field.name.endswith("_compat") and not 0 <= value < math.inf:
-                raise ValueError(f"{field.name} must be finite and >= 0, got {value}")
+                raise ValueError(f"crf.{field.name} must be finite and >= 0, got {value}")
 
 
 def dense_crf(images_BHW3: Tensor, masks: Sequence[Tensor], config: CrfConfig) -> list[Tensor]:

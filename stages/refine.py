@@ -32,9 +32,9 @@ class RefineConfig:
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < 1:
-            raise ValueError(f"size must be >= 1 or None, got {self.size}")
+            raise ValueError(f"refine.size must be >= 1 or None, got {self.size}")
         if not 0 <= self.min_crf_iou <= 1:
-            raise ValueError(f"min_crf_iou must be in 0..1, got {self.min_crf_iou}")
+            raise ValueError(f"refine.min_crf_iou must be in 0..1, got {self.min_crf_iou}")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class BrightnessDepth:
         return [relative_depth(image.mean(axis=2), "depth", id_) for image, id_ in zip(images, ids, strict=True)]
 
 
-def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = ()) -> Method:
+def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: str = "cpu") -> Method:
     """The named recipe on an 8×8 grid."""
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
@@ -32,7 +32,7 @@ def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = ()) -> Method
     in_3d = [] if recipe == "maskcut" else ["local_cut.tau_knn=0.3"]
     chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *in_3d, *overrides])
     depth = BrightnessDepth() if chosen.needs_depth else None
-    return Method(chosen, FeatureExtractor(vit, config), depth, torch.device("cpu"))
+    return Method(chosen, FeatureExtractor(vit, config, device), depth, torch.device(device))
 
 
 def draw_photos(folder: Path, n: int, seed: int = 0) -> list[Path]:

@@ -1,0 +1,146 @@
+"""The main job as users run it: the installed command, real weights, real photos, real kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from pipeline.reader import RunReader
+from pipeline.run_folder import RunFolder
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def command(assets: Path, photos: Path, out: Path, size: int, *more: str) -> list[str]:
+    """`cuts3d run` with the shared weights at a small input size."""
+    weights = assets / "weights"
+    return [
+        *(sys.executable, "-m", "pipeline.cli", "run", "--images", str(photos), "--out", str(out)),
+        *("--features", f"dinov2_vits14={weights}/dinov2_vits14_fp16.safetensors"),
+        *("--depth", str(weights / "fastdepth.onnx"), "--set", f"features.size={size}", "--device", "cpu", *more),
+    ]
+
+
+def cuts3d(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, capture_output=True, text=True, check=False, timeout=800, env={**os.environ, **environment}
+    )
+
+
+def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return cuts3d([sys.executable, "-m", "pipeline.cli", *map(str, arguments)])
+
+
+def photos_in(folder: Path, source: Path, n: int) -> Path:
+    folder.mkdir()
+    for photo in sorted(source.iterdir())[:n]:
+        (folder / photo.name).symlink_to(photo)
+    return folder
+
+
+def test_200_imagenet_photos_run_without_a_failure(assets: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = cuts3d(command(assets, assets / "imagenet", out, 420))
+    assert done.returncode == 0, done.stderr
+    records = list(RunReader(RunFolder.open(out)))
+    assert len(records) == 200
+    assert {record.status for record in records} <= {"ok", "no_masks"}
+    masks = sum(len(record.instances) for record in records)
+    assert masks / 200 > 1, "most photos of ImageNet show an object"
+    assert cli("verify", out).returncode == 0
+    assert "200 of 200 done" in cli("status", out).stdout
+    exported = cli("export", out, "--coco", tmp_path / "pseudo.json", "--overlays", tmp_path / "o", "--limit", 4)
+    assert exported.returncode == 0, exported.stderr
+    coco = COCO(str(tmp_path / "pseudo.json"))
+    assert len(coco.imgs) == 200
+    assert len(coco.anns) == masks
+    assert len(list((tmp_path / "o").iterdir())) == 4
+
+
+def same_store(one: Path, other: Path) -> None:
+    for a, b in zip(RunReader(RunFolder.open(one)), RunReader(RunFolder.open(other)), strict=True):
+        assert a == b
+
+
+@pytest.mark.parametrize("where", ["before_write", "mid_write", "after_write", "after_commit"])
+def test_killed_at_a_crash_point_and_resumed(assets: Path, tmp_path: Path, where: str) -> None:
+    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 6)
+    calm, struck = tmp_path / "calm", tmp_path / "struck"
+    assert cuts3d(command(assets, photos, calm, 224, "--shard-size", "2")).returncode == 0
+    launch = command(assets, photos, struck, 224, "--shard-size", "2")
+    subject = "shards/00001" if where == "mid_write" else "00001"
+    assert cuts3d(launch, CUTS3D_CRASH_AT=f"{where}:{subject}").returncode not in (0, 1, 2)
+    committed = sorted(path.stem for path in (struck / "commits").glob("*.json"))
+    assert committed == (["00000", "00001"] if where == "after_commit" else ["00000"])
+    assert cli("status", struck).returncode == 1
+    again = cuts3d(launch)
+    assert again.returncode == 0, again.stderr
+    same_store(calm, struck)
+    assert cli("gc", struck, "--min-age", 0).returncode == 0
+    assert cli("verify", struck).stdout.strip() == "3 shards, 6 images: no errors"
+
+
+def test_killed_at_random_moments_until_done(assets: Path, tmp_path: Path) -> None:
+    """SIGKILL after 4 to 9 seconds, again and again; the store that comes of it is the undisturbed one."""
+    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 16)
+    calm, struck = tmp_path / "calm", tmp_path / "struck"
+    assert cuts3d(command(assets, photos, calm, 224, "--shard-size", "1")).returncode == 0
+    launch = command(assets, photos, struck, 224, "--shard-size", "1")
+    dice = random.Random(0)
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(launch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=dice.uniform(4, 9))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        if process.returncode == 0:
+            break
+    assert cuts3d(launch).returncode == 0
+    assert kills, "the machine is too fast for this test: nothing was killed"
+    same_store(calm, struck)
+    assert cli("verify", struck).returncode == 0
+
+
+def test_interrupted_by_the_keyboard(assets: Path, tmp_path: Path) -> None:
+    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 40)
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        command(assets, photos, out, 224, "--shard-size", "2"), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("commits/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "committed shards are safe" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_localcut_uses_depth_that_the_user_brings(assets: Path, tmp_path: Path) -> None:
+    """Depth maps of one's own, for all photos but one: that one is set aside, the rest is done."""
+    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 3)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    names = sorted(path.stem for path in photos.iterdir())
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    for name in names[:2]:
+        np.save(maps / f"{name}.npy", ramp)
+    launch = command(assets, photos, tmp_path / "run", 224)
+    launch[launch.index("--depth") + 1] = f"maps:{maps}"
+    done = cuts3d(launch)
+    assert done.returncode == 0, done.stderr
+    info = json.loads(cli("info", tmp_path / "run", "--json").stdout)
+    assert [(image["id"], image["reason"]) for image in info["set_aside"]] == [(f"{names[2]}.jpg", "no_depth_map")]
