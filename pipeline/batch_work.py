@@ -25,7 +25,7 @@ from stages.affinity import affinity_edges
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
-from stages.refine import refine_masks
+from stages.refine import RefinedMasks, refine_masks
 from stages.spatial_importance import spatial_importance
 
 
@@ -186,29 +186,12 @@ class BatchWork:
                 [photo.rgb for photo in self.photos], grid_masks, recipe.refine, device=self.method.device
             )
         with self._clock("encode"):
-            floor = recipe.spatial_confidence.floor if recipe.spatial_confidence else 1.0
-            records = []
-            for i, (photo, image) in enumerate(zip(self.photos, images, strict=True)):
-                drops = Counter(str(p.dropped) for p in image.found.proposals if p.dropped)
-                instances = []
-                for mask, agrees, k in zip(refined[i].masks, refined[i].keep, kept[i], strict=True):
-                    confidence = image.confidences[k]
-                    if not agrees or not mask.any() or confidence is None:
-                        drops[str(DropReason.CRF_DISAGREES)] += 1
-                        continue
-                    scored = recipe.spatial_confidence is not None
-                    instances.append(_instance(mask, confidence, floor, image.found.proposals[k].round, scored))
-                records.append(
-                    ImageRecord(
-                        id=photo.id,
-                        size=photo.rgb.shape[:2],
-                        status="ok" if instances else "no_masks",
-                        instances=tuple(instances),
-                        drops=dict(drops),
-                        depth=None if depth is None else depth[i].astype(np.float16),
-                    )
+            return [
+                _record(photo, image, indices, result, None if depth is None else depth[i], recipe)
+                for i, (photo, image, indices, result) in enumerate(
+                    zip(self.photos, images, kept, refined, strict=True)
                 )
-            return records
+            ]
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
@@ -219,12 +202,41 @@ class BatchWork:
         self._seconds[stage] += time.perf_counter() - start
 
 
-def _instance(mask_HW: np.ndarray, confidence: np.ndarray, floor: float, round_: int, scored: bool) -> Instance:
+def _record(
+    photo: Photo,
+    image: CutImage,
+    kept: Sequence[int],
+    refined: RefinedMasks,
+    depth_GhGw: np.ndarray | None,
+    recipe: Recipe,
+) -> ImageRecord:
+    """The finished image. kept: which of its proposals were refined, in the order of the refined masks."""
+    proposals = image.found.proposals
+    drops = Counter(str(proposal.dropped) for proposal in proposals if proposal.dropped)
+    instances = []
+    for mask, agrees, k in zip(refined.masks, refined.keep, kept, strict=True):
+        confidence = image.confidences[k]
+        if agrees and confidence is not None:
+            instances.append(_instance(mask, confidence, proposals[k].round, recipe))
+        else:
+            drops[str(DropReason.CRF_DISAGREES)] += 1
+    return ImageRecord(
+        id=photo.id,
+        size=photo.rgb.shape[:2],
+        status="ok" if instances else "no_masks",
+        instances=tuple(instances),
+        drops=dict(drops),
+        depth=None if depth_GhGw is None else depth_GhGw.astype(np.float16),
+    )
+
+
+def _instance(mask_HW: np.ndarray, confidence: np.ndarray, round_: int, recipe: Recipe) -> Instance:
     """An instance from its mask at the original size and its confidence on the patch grid.
 
     The CRF moves the outline: patches that it added get the floor, patches that it emptied get 0. The score is the mean
     confidence over the patches of the mask; 1 for recipes without confidence, as MaskCut has it.
     """
+    floor = recipe.spatial_confidence.floor if recipe.spatial_confidence else 1.0
     touched = _touched(mask_HW, confidence.shape)
     confidence = np.where(touched, np.maximum(confidence, np.uint8(round(255 * floor))), 0).astype(np.uint8)
     encoded = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
@@ -233,7 +245,7 @@ def _instance(mask_HW: np.ndarray, confidence: np.ndarray, floor: float, round_:
         rle=encoded["counts"],
         box=(x, y, width, height),
         area=int(coco_mask.area(encoded)),
-        score=float(confidence[touched].mean() / 255) if scored else 1.0,
+        score=float(confidence[touched].mean() / 255) if recipe.spatial_confidence else 1.0,
         confidence=confidence,
         round=round_,
     )

@@ -101,7 +101,8 @@ def _launch(out: str, settings: dict[str, Any]) -> Any:
         base = Launch()
         if "images" not in given:
             raise ConfigError(f"there is no run at {out} yet: give --images to start one") from None
-    return replace(base, **given)
+    overrides = {override.partition("=")[0]: override for override in (*base.overrides, *given.pop("overrides", ()))}
+    return replace(base, **given, overrides=tuple(overrides.values()))
 
 
 def _say(summary: Any) -> None:

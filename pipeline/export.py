@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -31,19 +31,16 @@ def export_coco(run: RunFolder, file: str | Path) -> int:
     annotation has score, mean_confidence (0..1, over the mask's patches) and iscrowd 0. The file appears whole or not
     at all.
     """
-    reader = RunReader(run)
     path = Path(file)
-    coco_ids = _coco_ids(run)
     annotations = 0
     with _written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
         info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.config["recipe"]["name"]}
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
         out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
         first = True
-        for record in reader:
+        for image_id, record in _with_coco_ids(run, RunReader(run)):
             if record.status == "quarantined":
                 continue
-            image_id = coco_ids[record.id]
             height, width = record.size
             image = {"id": image_id, "file_name": record.id, "height": height, "width": width}
             out.write(("\n" if first else ",\n") + json.dumps(image, ensure_ascii=False))
@@ -133,13 +130,17 @@ def _save(image: Image.Image, root: Path, name: str) -> Path:
     return path
 
 
-def _coco_ids(run: RunFolder) -> dict[str, int]:
-    """Image ids by manifest id: the given ones when every image has its own, else their rank."""
+def _with_coco_ids(run: RunFolder, records: Iterable[ImageRecord]) -> Iterator[tuple[int, ImageRecord]]:
+    """Records with their COCO image ids: the given ones when every image has its own, else their rank in the manifest.
+
+    Both run in the manifest's order, so the two are merged and no table of a million ids is built.
+    """
     refs: tuple[ImageRef, ...] = run.manifest.refs
-    given = {ref.coco_id for ref in refs}
-    if None not in given and len(given) == len(refs):
-        return {ref.id: ref.coco_id for ref in refs if ref.coco_id is not None}
-    return {ref.id: rank for rank, ref in enumerate(refs, start=1)}
+    given = all(ref.coco_id is not None for ref in refs) and len({ref.coco_id for ref in refs}) == len(refs)
+    ranked = enumerate(refs, start=1)
+    for record in records:
+        rank, ref = next((rank, ref) for rank, ref in ranked if ref.id == record.id)
+        yield (ref.coco_id if given and ref.coco_id is not None else rank), record
 
 
 def _mean_confidences(record: ImageRecord) -> np.ndarray:

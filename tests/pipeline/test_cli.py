@@ -76,6 +76,16 @@ def test_what_is_missing_shows_in_the_exit_status(photos: Path, tmp_path: Path) 
     assert "start the run again" in verify.output
 
 
+def test_overrides_add_to_those_of_the_last_launch(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert cuts3d("run", "--images", photos, "--out", out, "--set", "local_cut.k=7", "--until", "depth").exit_code == 0
+    assert cuts3d("run", "--out", out, "--set", "local_cut.k=7", "--until", "ncut").exit_code == 0
+    refused = cuts3d("run", "--out", out, "--set", "rounds.n=4")
+    assert refused.exit_code == 2
+    assert "recipe.rounds.n: run has 3, now 4" in refused.output
+    assert "local_cut.k" not in refused.output, "the override of the last launch still holds"
+
+
 def test_damage_is_found(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     cuts3d("run", "--images", photos, "--out", out)
