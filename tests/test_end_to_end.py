@@ -77,8 +77,7 @@ def test_killed_at_a_crash_point_and_resumed(assets: Path, tmp_path: Path, where
     calm, struck = tmp_path / "calm", tmp_path / "struck"
     assert cuts3d(command(assets, photos, calm, 224, "--shard-size", "2")).returncode == 0
     launch = command(assets, photos, struck, 224, "--shard-size", "2")
-    subject = "shards/00001" if where == "mid_write" else "00001"
-    assert cuts3d(launch, CUTS3D_CRASH_AT=f"{where}:{subject}").returncode not in (0, 1, 2)
+    assert cuts3d(launch, CUTS3D_CRASH_AT=f"{where}:00001").returncode == -signal.SIGKILL
     committed = sorted(path.stem for path in (struck / "commits").glob("*.json"))
     assert committed == (["00000", "00001"] if where == "after_commit" else ["00000"])
     assert cli("status", struck).returncode == 1
@@ -90,34 +89,38 @@ def test_killed_at_a_crash_point_and_resumed(assets: Path, tmp_path: Path, where
 
 
 def test_killed_at_random_moments_until_done(assets: Path, tmp_path: Path) -> None:
-    """SIGKILL after 4 to 9 seconds, again and again; the store that comes of it is the undisturbed one."""
+    """SIGKILL again and again, each time before the job can be through; what comes of it is the undisturbed store."""
     photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 16)
     calm, struck = tmp_path / "calm", tmp_path / "struck"
+    started = time.monotonic()
     assert cuts3d(command(assets, photos, calm, 224, "--shard-size", "1")).returncode == 0
+    duration = time.monotonic() - started
     launch = command(assets, photos, struck, 224, "--shard-size", "1")
     dice = random.Random(0)
     kills = 0
-    for _ in range(12):
+    for _ in range(6):
         process = subprocess.Popen(launch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            process.wait(timeout=dice.uniform(4, 9))
+            process.wait(timeout=duration * dice.uniform(0.4, 0.8))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.wait()
-        if process.returncode == 0:
-            break
+    assert kills >= 1
     assert cuts3d(launch).returncode == 0
-    assert kills, "the machine is too fast for this test: nothing was killed"
     same_store(calm, struck)
     assert cli("verify", struck).returncode == 0
 
 
 def test_interrupted_by_the_keyboard(assets: Path, tmp_path: Path) -> None:
-    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 40)
+    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 100)
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(assets, photos, out, 224, "--shard-size", "2"), stderr=subprocess.PIPE, text=True
+        command(assets, photos, out, 224, "--shard-size", "2"),
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell that runs the tests in the background has its children ignore the key
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
     while not list(out.glob("commits/*.json")) and time.monotonic() < deadline:

@@ -6,7 +6,9 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.files import LocalFiles, RunFiles
@@ -139,8 +141,12 @@ def test_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch:
 
 
 def test_commit_is_refused_where_nothing_is_exclusive() -> None:
-    files = RunFiles.at("http://127.0.0.1:9/run")
-    with pytest.raises(StoreError, match=r"http:// has no exclusive create.*s3"):
+    class Plain(MemoryFileSystem):
+        protocol = "plain"
+
+    fsspec.register_implementation("plain", Plain, clobber=True)
+    files = RunFiles.at("plain://server/run")
+    with pytest.raises(StoreError, match=r"plain:// has no exclusive create.*s3"):
         files.create_exclusive("commits/1.json", b"x")
 
 
