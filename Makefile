@@ -15,7 +15,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
 	$(foreach option,$(SET),--set $(option))
 
-.PHONY: help install install-test install-detector demo pseudo-masks depth features ncut localcut confidence refine export status verify \
+.PHONY: help install install-test install-detector demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
 	test test-fast lint types clean
 
 help:  ## this list
@@ -58,6 +58,12 @@ depth features ncut localcut confidence refine: install  ## up to and including 
 
 export: install  ## RUN's pseudo-masks as COCO JSON, and overlay PNGs
 	$(BIN)/cuts3d export $(RUN) --coco $(RUN)/pseudo_masks.json --overlays $(RUN)/overlays
+
+gallery: install  ## RUN as one HTML page to sort, filter and look into
+	$(BIN)/cuts3d gallery $(RUN) --out $(RUN)/gallery.html
+
+evaluate: install  ## score RUN against TRUTH=instances.json, beside COMPARE=run if given
+	$(BIN)/cuts3d evaluate $(RUN) --truth $(TRUTH) $(if $(COMPARE),--compare $(COMPARE))
 
 status: install  ## what is done and what is missing of RUN
 	$(BIN)/cuts3d status $(RUN)

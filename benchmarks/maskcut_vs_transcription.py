@@ -34,7 +34,7 @@ def ours(features_ND: torch.Tensor, rgb: np.ndarray, grid: tuple[int, int], tau:
     """Refined mask of each round, (H, W) bool, empty where dropped."""
     recipe = get_recipe("maskcut", [f"affinity.tau={tau}"])
     edges_BNN = affinity_edges(features_ND[None], recipe.affinity)
-    found = propose(edges_BNN, None, grid, recipe, first_ncut(edges_BNN, recipe))[0]
+    found = propose(edges_BNN, features_ND[None], None, grid, recipe, first_ncut(edges_BNN, recipe))[0]
     kept = [k for k, proposal in enumerate(found.proposals) if proposal.dropped is None]
     masks = np.array([found.proposals[k].mask for k in kept], bool).reshape(-1, *grid)
     refined = refine_masks([rgb], [masks], recipe.refine)[0]

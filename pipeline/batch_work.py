@@ -17,7 +17,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from pipeline.images import Photo
-from pipeline.proposals import Eigenvectors, confidence_of, first_ncut, propose
+from pipeline.proposals import Eigenvectors, Proposal, confidence_of, first_ncut, propose
 from pipeline.recipes import Recipe
 from pipeline.records import ImageRecord, Instance
 from pipeline.stage_outputs import CutImage, KeptOutputs, Output
@@ -25,6 +25,7 @@ from stages.affinity import affinity_edges
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
+from stages.mask_score import SCORES
 from stages.refine import RefinedMasks, refine_masks
 from stages.spatial_importance import spatial_importance
 
@@ -144,9 +145,10 @@ class BatchWork:
         for stage in ("confidence", "localcut"):
             if stage in self._kept:
                 return self._kept[stage].cut_images(self._positions)
-        edges_BNN, depth, first = self.edges_BNN, self.depth_BGhGw, self.first_ncut
+        edges_BNN, features_BND = self.edges_BNN, self.features_BND
+        depth, first = self.depth_BGhGw, self.first_ncut
         with self._clock("localcut"):
-            found = propose(edges_BNN, depth, self.method.grid, self.method.recipe, first)
+            found = propose(edges_BNN, features_BND, depth, self.method.grid, self.method.recipe, first)
         del self.edges_BNN  # N² numbers an image that nobody needs any more
         return [CutImage(image, (None,) * len(image.proposals)) for image in found]
 
@@ -214,10 +216,10 @@ def _record(
     proposals = image.found.proposals
     drops = Counter(str(proposal.dropped) for proposal in proposals if proposal.dropped)
     instances = []
-    for mask, agrees, k in zip(refined.masks, refined.keep, kept, strict=True):
+    for mask, crf_iou, agrees, k in zip(refined.masks, refined.crf_iou, refined.keep, kept, strict=True):
         confidence = image.confidences[k]
         if agrees and confidence is not None:
-            instances.append(_instance(mask, confidence, proposals[k].round, recipe))
+            instances.append(_instance(mask, confidence, proposals[k], float(crf_iou), recipe))
         else:
             drops[str(DropReason.CRF_DISAGREES)] += 1
     return ImageRecord(
@@ -230,11 +232,12 @@ def _record(
     )
 
 
-def _instance(mask_HW: np.ndarray, confidence: np.ndarray, round_: int, recipe: Recipe) -> Instance:
+def _instance(
+    mask_HW: np.ndarray, confidence: np.ndarray, proposal: Proposal, crf_iou: float, recipe: Recipe
+) -> Instance:
     """An instance from its mask at the original size and its confidence on the patch grid.
 
-    The CRF moves the outline: patches that it added get the floor, patches that it emptied get 0. The score is the mean
-    confidence over the patches of the mask; 1 for recipes without confidence, as MaskCut has it.
+    The CRF moves the outline: patches that it added get the floor, patches that it emptied get 0.
     """
     floor = recipe.spatial_confidence.floor if recipe.spatial_confidence else 1.0
     touched = _touched(mask_HW, confidence.shape)
@@ -245,9 +248,11 @@ def _instance(mask_HW: np.ndarray, confidence: np.ndarray, round_: int, recipe: 
         rle=encoded["counts"],
         box=(x, y, width, height),
         area=int(coco_mask.area(encoded)),
-        score=float(confidence[touched].mean() / 255) if recipe.spatial_confidence else 1.0,
+        score=SCORES[recipe.score](proposal.contrast, float(confidence[touched].mean() / 255)),
         confidence=confidence,
-        round=round_,
+        round=proposal.round,
+        contrast=proposal.contrast,
+        crf_iou=crf_iou,
     )
 
 

@@ -48,26 +48,38 @@ def main(verbose: bool) -> None:
 
 def _launch_options(command: Any) -> Any:
     """The settings of a run, shared by the commands that start one."""
+    shard_size = click.option(
+        "--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]"
+    )
+    command = _method_options(shard_size(_device_options(command)))
+    command = click.option("--root", help="What the relative names of a list or COCO file are relative to.")(command)
+    return click.option("--images", help="Folder, list (.txt, .parquet), COCO JSON, WebDataset tar(s); path or URL.")(
+        command
+    )
+
+
+def _method_options(command: Any) -> Any:
+    """What decides the result for an image."""
     options = [
-        click.option("--images", help="Folder, list (.txt, .parquet), COCO JSON, WebDataset tar(s); path or URL."),
-        click.option("--root", help="What the relative names of a list or COCO file are relative to."),
         click.option("--recipe", help="Named recipe, see `cuts3d recipes`. [cuts3d]"),
         click.option("--features", help="Feature preset, NAME=FILE, or a checkpoint. [dinov2_vits14]"),
         click.option("--depth", help="Depth model, .onnx file, transformers folder, or maps:FOLDER. [fastdepth]"),
         click.option("--depth-kind", type=click.Choice(["depth", "inverse_depth"]), help="What the depth model gives."),
         click.option("--set", "overrides", multiple=True, metavar="STAGE.OPTION=VALUE", help="Override an option."),
-        click.option("--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]"),
     ]
     for option in reversed(options):
         command = option(command)
-    return _device_options(command)
+    return command
+
+
+_device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 
 def _device_options(command: Any) -> Any:
-    command = click.option("--batch-size", type=click.IntRange(min=1), help="Images at a time. [2 on CPU, 16 on GPU]")(
-        command
+    batch_size = click.option(
+        "--batch-size", type=click.IntRange(min=1), help="Images at a time. [2 on CPU, 16 on GPU]"
     )
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
+    return _device_option(batch_size(command))
 
 
 @main.command()
@@ -214,6 +226,69 @@ def export(run_folder: str, coco: str | None, masks: str | None, overlays: str |
         click.echo(f"{export_masks(folder, masks)} files in {masks}")
     if overlays:
         click.echo(f"{len(export_overlays(folder, overlays, limit))} pictures in {overlays}")
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--out", default="gallery.html", show_default=True, help="File to write, or a folder for gallery.html.")
+@click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="At most this many images.")
+@click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of the pictures, in pixels.")
+def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
+    """Write a page for a browser: every image with its masks, depth, eigenvectors and drops, to sort and filter.
+
+    One file, nothing else is needed. Of a larger run it shows a sample, evenly spread.
+    """
+    from pipeline.gallery import write_gallery
+    from pipeline.run_folder import RunFolder
+
+    page = write_gallery(RunFolder.open(run_folder), out, limit, thumbnail)
+    click.echo(f"{page.images} images, {page.bytes / 1e6:.1f} MB in {page.file}")
+    if page.without_photo:
+        click.echo(f"{page.without_photo} of them without a photo: the page says why")
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--truth", required=True, help="COCO instances JSON with the true objects; path or URL.")
+@click.option("--compare", metavar="RUN2", help="A run to compare with: RUN minus RUN2, and RUN over RUN2.")
+@click.option(
+    "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Rank masks by."
+)
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="CSV file to write.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="JSON file to write.")
+@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+def evaluate(
+    run_folder: str, truth: str, compare: str | None, csv_file: str | None, json_file: str | None, **settings: Any
+) -> None:
+    """Score a run's pseudo-masks against true objects, all classes as one."""
+    from pipeline.coco_truth import Truth
+    from pipeline.evaluation_report import evaluate_runs, print_report, report_csv, report_json
+    from pipeline.run_folder import RunFolder
+
+    run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
+    report = evaluate_runs(Truth.read(truth), run, other, **settings)
+    print_report(report)
+    for file, text in ((csv_file, report_csv), (json_file, report_json)):
+        if file:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).write_text(text(report), encoding="utf-8")
+            click.echo(f"written {file}")
+
+
+@main.command()
+@click.argument("image")
+@click.option("--out", type=click.Path(file_okay=False), help="Folder to write to. [inspect-NAME]")
+@_method_options
+@_device_option
+def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:
+    """All stages of one image, run afresh: a panel, the cut point cloud as PLY, and as an interactive 3D page."""
+    from pipeline.inspection import inspect as inspect_to
+    from pipeline.runner import Launch
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    for file in inspect_to(image, out or f"inspect-{Path(image).stem}", Launch(**given), device):
+        click.echo(str(file))
 
 
 @main.command()

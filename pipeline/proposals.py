@@ -6,6 +6,7 @@ Everything here lives on the patch grid. Several images go through a round toget
 whose stopping rule has spoken leaves the batch.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 
 from pipeline.recipes import Recipe
-from stages.bipartition import bipartition, component_of
+from stages.bipartition import Bipartition, bipartition, component_of
 from stages.filters import DropReason, judge, mask_iou
-from stages.local_cut import local_cut
+from stages.local_cut import local_cut, local_cut_pieces
+from stages.mask_score import feature_contrast
 from stages.ncut import ncut
 from stages.spatial_confidence import spatial_confidence
 
@@ -33,6 +35,7 @@ class Proposal:
     """What one round found.
 
     round: 0-based. eigenvector: (Gh, Gw) float32, foreground positive. eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
+    contrast: of the features inside and outside of the mask, 0..2 (`stages.mask_score`).
     group: (Gh, Gw) bool, the semantic group. mask: (Gh, Gw) bool, the candidate for an instance, without the patches of
     earlier masks. source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed
     and the sink -1. dropped: why it is not kept, or None.
@@ -42,6 +45,7 @@ class Proposal:
     eigenvector: np.ndarray
     eigenvalue: float
     gap: float
+    contrast: float
     group: np.ndarray
     mask: np.ndarray
     source: int
@@ -87,12 +91,18 @@ def first_ncut(edges_BNN: torch.Tensor, recipe: Recipe) -> Eigenvectors:
 
 
 def propose(
-    edges_BNN: torch.Tensor, depth_BGhGw: np.ndarray | None, grid: tuple[int, int], recipe: Recipe, first: Eigenvectors
+    edges_BNN: torch.Tensor,
+    features_BND: torch.Tensor,
+    depth_BGhGw: np.ndarray | None,
+    grid: tuple[int, int],
+    recipe: Recipe,
+    first: Eigenvectors,
 ) -> list[ImageProposals]:
     """Run the rounds of the recipe on a batch.
 
-    edges_BNN: (B, N, N) float32, see `affinity_edges`. depth_BGhGw: (B, Gh, Gw) float32 relative depth 0..1; None for
-    recipes without LocalCut (ValueError otherwise). grid: (Gh, Gw). first: what `first_ncut` gave for these images.
+    edges_BNN: (B, N, N) float32, see `affinity_edges`. features_BND: (B, N, D) float, on the same device, for the
+    proposals' contrast. depth_BGhGw: (B, Gh, Gw) float32 relative depth 0..1; None for recipes without LocalCut
+    (ValueError otherwise). grid: (Gh, Gw). first: what `first_ncut` gave for these images.
     """
     if recipe.local_cut is not None and depth_BGhGw is None:
         raise ValueError(f"recipe {recipe.name} cuts in 3D and needs depth")
@@ -112,7 +122,10 @@ def propose(
             _round(state, round_, solved[image], None if depth_BGhGw is None else depth_BGhGw[image], grid, recipe)
             if int(state.taken.sum()) != taken_before:
                 del solved[image]  # the graph changed; otherwise the next round sees the very same eigenvector
-    return [ImageProposals(tuple(state.proposals), state.stop) for state in states]
+    return [
+        ImageProposals(_with_contrast(state.proposals, features_ND), state.stop)
+        for state, features_ND in zip(states, features_BND, strict=True)
+    ]
 
 
 def confidence_of(proposal: Proposal, depth_GhGw: np.ndarray | None, recipe: Recipe) -> np.ndarray:
@@ -164,22 +177,46 @@ def _round(
     if rules.rest_iou is not None and state.taken.any() and mask_iou(group, ~state.taken) > rules.rest_iou:
         state.ended, state.stop = True, StopReason.REST
         return
-    if recipe.local_cut is None or depth_GhGw is None:
-        candidate, source, sink = component_of(group, parts.seed), parts.seed, -1
-    else:
-        cut = local_cut(depth_GhGw, group, parts.eigenvector, recipe.local_cut)
-        candidate, source, sink = cut.mask, cut.source, cut.sink
-
-    dropped = judge(candidate, state.previous, recipe.filters)
-    mask = candidate & ~state.put_out
-    if dropped is None and not mask.any():
-        dropped = DropReason.COVERED
-    if dropped in (DropReason.TOO_SMALL, DropReason.OVERLAPS_PREVIOUS):
-        state.previous = np.zeros(grid, bool)
-        if rules.take_dropped:
+    for candidate, source, sink in _candidates(parts, group, depth_GhGw, recipe):
+        dropped = judge(candidate, state.previous, recipe.filters)
+        mask = candidate & ~state.put_out
+        if dropped is None and not mask.any():
+            dropped = DropReason.COVERED
+        if dropped in (DropReason.TOO_SMALL, DropReason.OVERLAPS_PREVIOUS):
+            state.previous = np.zeros(grid, bool)
+            if rules.take_dropped:
+                state.taken |= candidate
+        else:
+            state.previous = candidate
             state.taken |= candidate
+            state.put_out |= mask
+        state.proposals.append(
+            Proposal(round_, parts.eigenvector, eigenvalue, gap, 0.0, group, mask, source, sink, dropped)
+        )
+    if recipe.local_cut is not None and recipe.local_cut.pieces == "all":
+        state.taken |= group  # every piece of it that is large enough has been put out
+
+
+def _candidates(
+    parts: Bipartition, group: np.ndarray, depth_GhGw: np.ndarray | None, recipe: Recipe
+) -> list[tuple[np.ndarray, int, int]]:
+    """What a round cuts out of its group: masks, (Gh, Gw) bool, each with its source and sink."""
+    if recipe.local_cut is None or depth_GhGw is None:
+        return [(component_of(group, parts.seed), parts.seed, -1)]
+    if recipe.local_cut.pieces == "all":
+        least = int(recipe.filters.min_area * group.size)
+        cuts = local_cut_pieces(depth_GhGw, group, parts.eigenvector, recipe.local_cut, least)
     else:
-        state.previous = candidate
-        state.taken |= candidate
-        state.put_out |= mask
-    state.proposals.append(Proposal(round_, parts.eigenvector, eigenvalue, gap, group, mask, source, sink, dropped))
+        cuts = [local_cut(depth_GhGw, group, parts.eigenvector, recipe.local_cut)]
+    return [(cut.mask, cut.source, cut.sink) for cut in cuts]
+
+
+def _with_contrast(proposals: list[Proposal], features_ND: torch.Tensor) -> tuple[Proposal, ...]:
+    if not proposals:
+        return ()
+    masks_MN = torch.from_numpy(np.stack([proposal.mask.ravel() for proposal in proposals])).to(features_ND.device)
+    contrast_M = feature_contrast(features_ND, masks_MN).tolist()
+    return tuple(
+        dataclasses.replace(proposal, contrast=contrast)
+        for proposal, contrast in zip(proposals, contrast_M, strict=True)
+    )

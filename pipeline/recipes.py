@@ -5,13 +5,14 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import ConfigError
 from stages.affinity import AffinityConfig
 from stages.bipartition import BipartitionConfig
 from stages.filters import FilterConfig
 from stages.local_cut import LocalCutConfig
+from stages.mask_score import SCORES
 from stages.ncut import NCutConfig
 from stages.refine import RefineConfig
 from stages.spatial_confidence import SpatialConfidenceConfig
@@ -46,7 +47,7 @@ class RoundsConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method: which stages run, with which constants. None switches a stage off."""
+    """A method: which stages run, with which constants. None switches a stage off. score: see `stages.mask_score`."""
 
     name: str
     affinity: AffinityConfig = AffinityConfig()
@@ -59,8 +60,11 @@ class Recipe:
     spatial_confidence: SpatialConfidenceConfig | None = None
     filters: FilterConfig = FilterConfig()
     refine: RefineConfig = RefineConfig()
+    score: Literal["constant", "contrast", "confidence", "contrast_confidence"] = "constant"
 
     def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise ValueError(f"score must be one of {', '.join(SCORES)}, got {self.score!r}")
         if self.spatial_confidence is not None and self.local_cut is None:
             raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
 
@@ -78,11 +82,16 @@ class Recipe:
 MASKCUT = Recipe("maskcut", rounds=RoundsConfig(taken_may_return=True, take_dropped=False, rest_iou=None))
 
 # The rows of CutS3D's ablation table, each on top of the one before.
-LOCALCUT = Recipe("localcut", local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False))
+LOCALCUT = Recipe("localcut", local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False), score="contrast")
 LOCALCUT_IMPORTANCE = dataclasses.replace(
     LOCALCUT, name="localcut_importance", spatial_importance=SpatialImportanceConfig()
 )
-CUTS3D = dataclasses.replace(LOCALCUT_IMPORTANCE, name="cuts3d", spatial_confidence=SpatialConfidenceConfig())
+CUTS3D = dataclasses.replace(
+    LOCALCUT_IMPORTANCE,
+    name="cuts3d",
+    spatial_confidence=SpatialConfidenceConfig(),
+    score="contrast_confidence",
+)
 
 RECIPES = {recipe.name: recipe for recipe in (MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D)}
 

@@ -31,6 +31,8 @@ class Instance:
     area: pixels of the mask. score: finite, larger is better.
     confidence: uint8 (Gh, Gw), spatial confidence on the patch grid, 255 = 1.0.
     round: 0-based NCut round that found it.
+    contrast: of the features inside and outside of its mask, 0..2, see `stages.mask_score`; 0 when not known.
+    crf_iou: IoU of the mask before and after the CRF, 0..1; 1 without CRF.
     """
 
     rle: bytes
@@ -39,6 +41,8 @@ class Instance:
     score: float
     confidence: np.ndarray
     round: int
+    contrast: float = 0.0
+    crf_iou: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.rle, bytes) or not self.rle:
@@ -47,8 +51,9 @@ class Instance:
             raise ValueError(f"Instance.box must be x, y, width > 0, height > 0, not {self.box}")
         if self.area <= 0:
             raise ValueError(f"Instance.area must be at least 1 pixel, not {self.area}")
-        if not math.isfinite(self.score):
-            raise ValueError(f"Instance.score must be finite, not {self.score}")
+        for name in ("score", "contrast", "crf_iou"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"Instance.{name} must be finite, not {getattr(self, name)}")
         if self.confidence.dtype != np.uint8 or self.confidence.ndim != 2:
             raise ValueError(
                 f"Instance.confidence must be uint8 (Gh, Gw), not {self.confidence.dtype} {self.confidence.shape}"

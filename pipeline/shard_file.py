@@ -42,6 +42,8 @@ _DIMS: dict[str, tuple[str, ...]] = {
     "masks/box": ("mask", "xywh"),
     "masks/area": ("mask",),
     "masks/round": ("mask",),
+    "masks/contrast": ("mask",),
+    "masks/crf_iou": ("mask",),
     "masks/confidence": ("mask", "grid_y", "grid_x"),
     "images/id": ("byte",),
     "images/id_offsets": ("image_edge",),
@@ -79,6 +81,8 @@ def write_shard(records: Sequence[ImageRecord], grid: tuple[int, int], attribute
         "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
         "masks/area": np.array([instance.area for instance in instances], np.int64),
         "masks/round": np.array([instance.round for instance in instances], np.uint8),
+        "masks/contrast": np.array([instance.contrast for instance in instances], np.float32),
+        "masks/crf_iou": np.array([instance.crf_iou for instance in instances], np.float32),
         "masks/confidence": np.array([instance.confidence for instance in instances], np.uint8).reshape(-1, *grid),
         "images/id": np.frombuffer(b"".join(ids), np.uint8),
         "images/id_offsets": _offsets([len(id_) for id_ in ids]),
@@ -132,6 +136,8 @@ class ShardFile:
         self.box = arrays["masks/box"]
         self.area = arrays["masks/area"]
         self.round = arrays["masks/round"]
+        self.contrast = arrays["masks/contrast"]
+        self.crf_iou = arrays["masks/crf_iou"]
         self.size = arrays["images/size"]
         self.status = arrays["images/status"]
         self.drops = arrays["images/drops"]
@@ -225,6 +231,8 @@ class ShardFile:
             score=float(self.score[mask]),
             confidence=self.confidence[mask],
             round=int(self.round[mask]),
+            contrast=float(self.contrast[mask]),
+            crf_iou=float(self.crf_iou[mask]),
         )
 
     def _check_shapes(self, arrays: Mapping[str, np.ndarray]) -> None:

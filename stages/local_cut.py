@@ -35,6 +35,8 @@ class LocalCutConfig:
     capacity: of an edge of length d: "decreasing" τ_knn - d; "exponential" exp(-4 d / τ_knn); "unit" 1;
         "distance" d, as the digests print it, which cuts short edges first.
     solver: "pymaxflow" (Boykov-Kolmogorov; GPL) or "scipy" (Dinic; BSD). Both give the same cut.
+    pieces: what is taken out of a group: "source" the one piece that holds the source (CutS3D); "all" every piece that
+        the group falls into, as if LocalCut were run again on what is left of it.
     """
 
     k: int = 10
@@ -45,6 +47,7 @@ class LocalCutConfig:
     sink: Literal["image", "group"] = "image"
     capacity: Literal["decreasing", "exponential", "unit", "distance"] = "decreasing"
     solver: Literal["pymaxflow", "scipy"] = "pymaxflow"
+    pieces: Literal["source", "all"] = "source"
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -57,6 +60,7 @@ class LocalCutConfig:
             "sink": ("image", "group"),
             "capacity": ("decreasing", "exponential", "unit", "distance"),
             "solver": ("pymaxflow", "scipy"),
+            "pieces": ("source", "all"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -159,15 +163,53 @@ def local_cut(
     return LocalCut(side_N.reshape(group_GhGw.shape) & group_GhGw, source, sink, flow)
 
 
+def local_cut_pieces(
+    depth_GhGw: np.ndarray,
+    group_GhGw: np.ndarray,
+    eigenvector_GhGw: np.ndarray,
+    config: LocalCutConfig,
+    least: int,
+) -> list[LocalCut]:
+    """All instances that a semantic group falls into, the one with the eigenvector's peak first.
+
+    LocalCut on the group, then on what is left of it, on one and the same graph: the components of the truncated graph,
+    of which the one that holds the sink is cut in two. Each piece's source is its patch of largest eigenvector entry.
+    Pieces of at most `least` patches are specks and left out, unless there is nothing else: then the largest is
+    returned, for the caller to drop by name. Other arguments as for `local_cut`.
+    """
+    graph = group_graph(depth_GhGw, group_GhGw, config)
+    _, sink = terminals(eigenvector_GhGw, group_GhGw, config.sink)
+    labels_N = _component_labels(graph.truncated(config.tau_knn))
+    group_N, x_N = group_GhGw.ravel(), eigenvector_GhGw.ravel()
+    sizes = np.bincount(labels_N[group_N])
+    wanted = np.flatnonzero(sizes > least) if sizes.max() > least else np.array([sizes.argmax()])
+    cuts = []
+    for label in wanted:
+        piece_N = (labels_N == label) & group_N
+        source = _peak(x_N, piece_N)
+        side_N, flow = cut_at(graph, config.tau_knn, source, sink, config)
+        cuts.append(LocalCut((piece_N & side_N).reshape(group_GhGw.shape), source, sink, flow))
+        rest_N = piece_N & ~side_N
+        if rest_N.sum() > least:
+            cuts.append(LocalCut(rest_N.reshape(group_GhGw.shape), _peak(x_N, rest_N), sink, flow))
+    return sorted(cuts, key=lambda cut: -x_N[cut.source])
+
+
+def _peak(x_N: np.ndarray, among_N: np.ndarray) -> int:
+    return int(np.where(among_N, x_N, -np.inf).argmax())
+
+
+def _component_labels(graph: KnnGraph) -> np.ndarray:
+    return scipy.sparse.csgraph.connected_components(graph.adjacency(np.ones(len(graph.edges_E2))), directed=False)[1]
+
+
 def cut_at(graph: KnnGraph, tau: float, source: int, sink: int, config: LocalCutConfig) -> tuple[np.ndarray, float]:
     """Source side of the minimal min-cut of the graph truncated at `tau`: (N,) bool, and the cut's value.
 
     With source = sink (a group of one patch) the side is the component.
     """
     short = graph.truncated(tau)
-    _, labels_N = scipy.sparse.csgraph.connected_components(
-        short.adjacency(np.ones(len(short.edges_E2))), directed=False
-    )
+    labels_N = _component_labels(short)
     component_N = labels_N == labels_N[source]
     if source == sink or not component_N[sink]:
         return component_N, 0.0

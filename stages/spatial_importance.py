@@ -42,7 +42,7 @@ class SharpenConfig:
     """
 
     exponent: Literal["product", "mean", "rows"] = "product"
-    direction: Literal["as_printed", "suppressing"] = "as_printed"
+    direction: Literal["as_printed", "suppressing"] = "suppressing"
 
     def __post_init__(self) -> None:
         if self.exponent not in ("product", "mean", "rows"):

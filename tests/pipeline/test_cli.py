@@ -154,7 +154,10 @@ def test_demo_says_where_everything_is(tmp_path: Path, monkeypatch: pytest.Monke
         assert f"\n{word}" in result.output
 
 
-@pytest.mark.parametrize("command", ["", "run", "status", "info", "verify", "gc", "export", "weights", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["", "run", "status", "info", "verify", "gc", "export", "gallery", "evaluate", "inspect", "weights", "demo"],
+)
 def test_help_works_without_loading_torch(command: str) -> None:
     code = (
         "import sys; from pipeline.cli import main\n"

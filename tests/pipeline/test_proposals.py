@@ -24,7 +24,8 @@ def run_rounds(features: np.ndarray, depth: np.ndarray | None, grid: tuple[int, 
     if recipe.spatial_importance is not None and depth is not None:
         importance = spatial_importance(torch.from_numpy(depth)[None], recipe.spatial_importance).flatten(1)
     edges = affinity_edges(torch.from_numpy(features)[None], recipe.affinity, importance, recipe.sharpen)
-    return propose(edges, None if depth is None else depth[None], grid, recipe, first_ncut(edges, recipe))[0]
+    batch = None if depth is None else depth[None]
+    return propose(edges, torch.from_numpy(features)[None], batch, grid, recipe, first_ncut(edges, recipe))[0]
 
 
 def same_masks(found: ImageProposals, features: np.ndarray, grid: tuple[int, int], tau: float, n: int) -> list[float]:
@@ -103,7 +104,7 @@ def test_a_batch_equals_its_images_alone() -> None:
     recipe = get_recipe("maskcut", ["affinity.tau=0.2"])
     features = np.stack([blobs(seed) for seed in range(4)])
     edges = affinity_edges(torch.from_numpy(features), recipe.affinity)
-    together = propose(edges, None, (20, 20), recipe, first_ncut(edges, recipe))
+    together = propose(edges, torch.from_numpy(features), None, (20, 20), recipe, first_ncut(edges, recipe))
     for image in range(4):
         alone = run_rounds(features[image], None, (20, 20), recipe)
         for one, other in zip(together[image].proposals, alone.proposals, strict=True):
@@ -169,3 +170,16 @@ def test_recipes_in_3d_need_depth() -> None:
     recipe = get_recipe("cuts3d", ["affinity.tau=0.2", "spatial_importance=none"])
     with pytest.raises(ValueError, match="needs depth"):
         run_rounds(blobs(0), None, (20, 20), recipe)
+
+
+def test_all_pieces_of_a_group_come_out_in_one_round() -> None:
+    scene = render(SceneConfig(n_objects=3, depth_gap=0.25, n_classes=1, size=240, seed=1))
+    features = features_ND(scene, (40, 40), noise=0.1, width=16, seed=1).astype(np.float32)
+    depth = majority_depth(scene, (40, 40)).astype(np.float32)
+    overrides = ["affinity.tau=0.3", "local_cut.tau_knn=0.115", "local_cut.pieces=all", "rounds.n=1"]
+    found = run_rounds(features, depth, (40, 40), get_recipe("localcut", overrides))
+    instances = majority(scene.instances, (40, 40))
+    kept = [p.mask for p in found.proposals if p.dropped is None]
+    assert np.sum(kept, axis=0).max() == 1
+    for i in (1, 2, 3):
+        assert max(mask_iou(mask, instances == i) for mask in kept) > 0.8

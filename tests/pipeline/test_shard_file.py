@@ -73,6 +73,8 @@ def test_layout_is_plain_zarr_v3_with_named_dimensions(tmp_path: Path) -> None:
         "masks/box": ("float32", (n_masks, 4), ("mask", "xywh")),
         "masks/area": ("int64", (n_masks,), ("mask",)),
         "masks/round": ("uint8", (n_masks,), ("mask",)),
+        "masks/contrast": ("float32", (n_masks,), ("mask",)),
+        "masks/crf_iou": ("float32", (n_masks,), ("mask",)),
         "masks/confidence": ("uint8", (n_masks, *GRID), ("mask", "grid_y", "grid_x")),
         "images/id": ("uint8", None, ("byte",)),
         "images/id_offsets": ("int64", (11,), ("image_edge",)),

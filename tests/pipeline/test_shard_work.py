@@ -69,12 +69,15 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
             assert decoded.sum() == instance.area > 0
             inside = instance.confidence > 0
             assert inside.any()
+            assert 0 < instance.contrast <= 2
+            assert instance.crf_iou == 1.0, "the tiny method has no CRF"
             if recipe == "cuts3d":
                 assert instance.confidence[inside].min() >= 127  # the floor of 0.5
-                assert instance.score == pytest.approx(instance.confidence[inside].mean() / 255, abs=1e-5)
             else:
                 assert (instance.confidence[inside] == 255).all()
-                assert instance.score == 1.0
+            confidence = instance.confidence[inside].mean() / 255
+            expected = 1.0 if recipe == "maskcut" else instance.contrast / 2 * confidence
+            assert instance.score == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_result_does_not_depend_on_the_batch_size(photos: Path) -> None:

@@ -15,6 +15,7 @@ from stages.local_cut import (
     integer_capacities,
     knn_graph,
     local_cut,
+    local_cut_pieces,
     min_cut_pymaxflow,
     min_cut_scipy,
     terminals,
@@ -152,6 +153,7 @@ def test_empty_group_and_bad_options_are_named() -> None:
         "sink": "none",
         "capacity": "inverse",
         "solver": "dinic",
+        "pieces": "some",
     }.items():
         with pytest.raises(ValueError, match=rf"local_cut\.{option}"):
             LocalCutConfig(**{option: value})  # type: ignore[arg-type]
@@ -162,3 +164,40 @@ def test_open3d_cloud_has_the_points_and_colours() -> None:
     cloud = to_open3d(points, np.full((120, 3), 0.25))
     np.testing.assert_allclose(np.asarray(cloud.points), points * [1, -1, -1])
     np.testing.assert_allclose(np.asarray(cloud.colors), 0.25)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_all_pieces_are_localcut_on_what_is_left(seed: int) -> None:
+    """Sink in the background: each piece is what LocalCut gives at its source, and together they are the group's."""
+    scene = render(SceneConfig(n_objects=3, depth_gap=0.2, n_classes=1, size=240, seed=seed))
+    instances, depth = majority(scene.instances, (40, 40)), majority_depth(scene, (40, 40))
+    group = instances > 0
+    x = np.where(group, scipy.ndimage.distance_transform_edt(group), -1.0)
+    config = LocalCutConfig(tau_knn=0.115, pieces="all")
+    cuts = local_cut_pieces(depth, group, x, config, least=16)
+    assert np.sum([cut.mask for cut in cuts], axis=0).max() == 1
+    np.testing.assert_array_equal(cuts[0].mask, local_cut(depth, group, x, config).mask)
+    for cut in cuts:
+        alone = local_cut(depth, group, np.where(cut.mask, x, np.minimum(x, x[cut.mask].max() - 1)), config)
+        np.testing.assert_array_equal(cut.mask, alone.mask)
+    for i in (1, 2, 3):
+        truth = instances == i
+        assert max((cut.mask & truth).sum() / (cut.mask | truth).sum() for cut in cuts) > 0.85
+
+
+def test_pieces_where_the_sink_is_in_the_group() -> None:
+    depth = random_depth(3)
+    group = np.ones_like(depth, bool)
+    config = LocalCutConfig(k=5, tau_knn=0.6, sink="group", pieces="all")
+    cuts = local_cut_pieces(depth, group, -depth, config, least=2)
+    assert len(cuts) == 2
+    np.testing.assert_array_equal(cuts[0].mask, local_cut(depth, group, -depth, config).mask)
+    np.testing.assert_array_equal(cuts[0].mask, ~cuts[1].mask)
+
+
+def test_specks_are_left_out_unless_there_is_nothing_else() -> None:
+    depth = np.random.default_rng(0).random((12, 10)).astype(np.float32)
+    group = np.ones((12, 10), bool)
+    config = LocalCutConfig(tau_knn=0.01, pieces="all")
+    cuts = local_cut_pieces(depth, group, depth, config, least=3)
+    assert [cut.mask.sum() for cut in cuts] == [1]

@@ -1,0 +1,248 @@
+"""Scores of pseudo-masks against true objects, with bootstrap confidence intervals over images.
+
+I images · B resamples
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from pipeline.bootstrap import interval, resamples
+from pipeline.coco_ap import MAX_DETECTIONS, coco_values, match
+from pipeline.coco_truth import Truth
+from pipeline.errors import ConfigError, SourceError
+from pipeline.mask_measures import mask_measures
+
+SCORES = ("own", "constant")
+IOU_TYPES = ("segm", "bbox")
+
+# Of weights of the images, float (I, B), each metric by its name, (B,).
+Values = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+_SIZES = {"small": "objects under 32² pixels", "medium": "32² to 96²", "large": "over 96²"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """name: in files and from Python. about: one line. share: a fraction of 1, shown in %. better: "higher" or "lower";
+    "" where neither is."""
+
+    name: str
+    about: str
+    share: bool = True
+    better: str = "higher"
+
+
+def _coco_metrics(kind: str) -> list[Metric]:
+    return [
+        Metric(f"{kind}_AP", "average precision, IoU 0.50 to 0.95"),
+        Metric(f"{kind}_AP50", "at IoU 0.50"),
+        Metric(f"{kind}_AP75", "at IoU 0.75"),
+        *(Metric(f"{kind}_AP_{size}", about) for size, about in _SIZES.items()),
+        *(Metric(f"{kind}_AR{n}", f"average recall, best {n} an image") for n in (1, 10, MAX_DETECTIONS)),
+        *(Metric(f"{kind}_AR_{size}", about) for size, about in _SIZES.items()),
+    ]
+
+
+METRICS: tuple[Metric, ...] = (
+    *_coco_metrics("mask"),
+    *_coco_metrics("box"),
+    Metric("object_best_iou", "best IoU of a mask with each object, mean"),
+    Metric("objects_found", "objects with a mask at IoU ≥ 0.5"),
+    Metric("mask_best_iou", "best IoU of an object with each mask, mean"),
+    Metric("mask_precision", "masks with an object at IoU ≥ 0.5"),
+    Metric("pairs_merged", "touching pairs of one class: one mask has over half of both", better="lower"),
+    Metric("pairs_not_merged", "touching pairs: no mask has over half of both"),
+    Metric("pairs_apart", "touching pairs: not merged, and masks have over half of each"),
+    Metric("pairs_separated", "touching pairs: different masks at IoU ≥ 0.5"),
+    Metric("over_segmentation", "masks mostly inside an object, mean over objects with any", False, "lower"),
+    Metric("masks_per_image", "masks an image", False, ""),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its bootstrap interval; nan where nothing defines it, low and high nan without resamples."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Estimates by the name of their metric, in the order of METRICS."""
+
+    metrics: dict[str, Estimate]
+    n_images: int
+    scores: str
+    bootstrap: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of detections on the same images: each one, and first minus second and first over second, both taken
+    resample by resample."""
+
+    first: Evaluation
+    second: Evaluation
+    difference: dict[str, Estimate]
+    ratio: dict[str, Estimate]
+
+
+def score_detections(
+    truth: Truth,
+    detections: Iterable[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    *,
+    scores: str = "own",
+    iou_types: Sequence[str] = ("segm",),
+) -> dict[str, float]:
+    """The values alone, for who scores hundreds of variants; arguments and names as for `evaluate`."""
+    values = _measures(truth, detections, image_ids, scores, iou_types)(np.ones((len(set(image_ids)), 1)))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def evaluate(
+    truth: Truth,
+    detections: Iterable[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    *,
+    scores: str = "own",
+    iou_types: Sequence[str] = ("segm", "bbox"),
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Score detections against the true objects of these images, all categories counted as one.
+
+    detections: as COCO results: image_id, score, segmentation (run-length codes of the image's size) and, unless it is
+    that of the mask, bbox; those of other images are left out. At most 100 an image count, by score.
+    scores: "own", or "constant" to leave the detections of an image in the order given, all with one score.
+    iou_types: "segm" for the metrics of masks, "bbox" for average precision and recall of boxes.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        SourceError: image_ids is empty or names images that the truth has not, or a mask is not of its image's size.
+    """
+    measures = _measures(truth, detections, image_ids, scores, iou_types)
+    values, samples = _resampled([measures], len(set(image_ids)), bootstrap, seed)
+    return Evaluation(_estimates(values[0], samples[0]), len(set(image_ids)), scores, bootstrap, seed)
+
+
+def compare(
+    truth: Truth,
+    detections: Iterable[Mapping[str, Any]],
+    others: Iterable[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    *,
+    scores: str = "own",
+    iou_types: Sequence[str] = ("segm", "bbox"),
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Score two sets of detections on the same images and resamples; arguments and errors as for `evaluate`."""
+    measures = [_measures(truth, found, image_ids, scores, iou_types) for found in (detections, others)]
+    n_images = len(set(image_ids))
+    values, samples = _resampled(measures, n_images, bootstrap, seed)
+    first, second = (
+        Evaluation(_estimates(value, sample), n_images, scores, bootstrap, seed)
+        for value, sample in zip(values, samples, strict=True)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference, ratio = (
+            _estimates(
+                {name: operation(values[0][name], values[1][name]) for name in values[0]},
+                {name: operation(samples[0][name], samples[1][name]) for name in samples[0]},
+            )
+            for operation in (np.subtract, np.divide)
+        )
+    return Comparison(first, second, difference, ratio)
+
+
+def _measures(
+    truth: Truth,
+    detections: Iterable[Mapping[str, Any]],
+    image_ids: Sequence[int],
+    scores: str,
+    iou_types: Sequence[str],
+) -> Values:
+    """All metrics as a function of the weights (I, B) of the images, which are sorted by id, as in pycocotools."""
+    if scores not in SCORES:
+        raise ConfigError(f"scores is {scores!r}: it must be one of {', '.join(SCORES)}")
+    if not iou_types or not set(iou_types) <= set(IOU_TYPES):
+        raise ConfigError(f"iou_types is {tuple(iou_types)}: it must name one or more of {', '.join(IOU_TYPES)}")
+    ids = sorted(set(image_ids))
+    unknown = [image_id for image_id in ids if image_id not in truth.images]
+    if unknown or not ids:
+        raise SourceError(f"{truth.name} has no image {unknown[0]}" if unknown else "there are no images to score")
+    by_image: dict[int, list[Mapping[str, Any]]] = {image_id: [] for image_id in ids}
+    for detection in detections:
+        if detection["image_id"] in by_image:
+            by_image[detection["image_id"]].append(detection)
+    objects = [truth.objects(image_id) for image_id in ids]
+    found = [_as_pycocotools_has_them(truth, image_id, by_image[image_id], scores) for image_id in ids]
+
+    parts: dict[str, Values] = {}
+    if "segm" in iou_types:
+        parts["mask_"] = coco_values(match(objects, found, "segm"))
+        of_masks = mask_measures(truth, ids, [[d["segmentation"] for d in image] for image in found])
+        parts[""] = lambda weights_IB: {name: ratio(weights_IB) for name, ratio in of_masks.items()}
+    if "bbox" in iou_types:
+        boxes = [[{**d, "area": d["bbox"][2] * d["bbox"][3]} for d in image] for image in found]
+        parts["box_"] = coco_values(match(objects, boxes, "bbox"))
+
+    def values(weights_IB: np.ndarray) -> dict[str, np.ndarray]:
+        by_name = {prefix + name: value for prefix, part in parts.items() for name, value in part(weights_IB).items()}
+        return {metric.name: by_name[metric.name] for metric in METRICS if metric.name in by_name}
+
+    return values
+
+
+def _as_pycocotools_has_them(
+    truth: Truth, image_id: int, detections: list[Mapping[str, Any]], scores: str
+) -> list[dict[str, Any]]:
+    """The best detections of one image, best first, with the fields that pycocotools' matching needs."""
+    ranked = detections if scores == "constant" else sorted(detections, key=lambda d: -d["score"])
+    ranked = ranked[:MAX_DETECTIONS]
+    rles = [d["segmentation"] for d in ranked]
+    if any(tuple(rle["size"]) != truth.size(image_id) for rle in rles):
+        height, width = truth.size(image_id)
+        raise SourceError(f"a mask of image {image_id} is not of the size that {truth.name} gives, {height} × {width}")
+    areas = coco_mask.area(rles) if rles else ()
+    if any(area == 0 for area in areas):
+        raise SourceError(f"a mask of image {image_id} is empty: leave it out")
+    boxes = coco_mask.toBbox(rles).tolist() if rles else ()
+    return [
+        {
+            "id": number,
+            "score": 1.0 if scores == "constant" else float(detection["score"]),
+            "segmentation": detection["segmentation"],
+            "area": float(area),
+            "bbox": list(detection.get("bbox") or box),
+        }
+        for number, (detection, area, box) in enumerate(zip(ranked, areas, boxes, strict=True), start=1)
+    ]
+
+
+def _resampled(
+    measures: Sequence[Values], n_images: int, bootstrap: int, seed: int
+) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
+    """Of each of the measures: the values of the images as they are, each (1,), and of the resamples, each (B,)."""
+    if bootstrap < 0 or seed < 0:
+        raise ConfigError(f"bootstrap is {bootstrap} and seed is {seed}: both must be at least 0")
+    values = [measure(np.ones((n_images, 1))) for measure in measures]
+    chunks = [[measure(weights_IB) for measure in measures] for weights_IB in resamples(n_images, bootstrap, seed)]
+    samples = [
+        {name: np.concatenate([np.empty(0), *(chunk[i][name] for chunk in chunks)]) for name in value}
+        for i, value in enumerate(values)
+    ]
+    return values, samples
+
+
+def _estimates(values: dict[str, np.ndarray], samples: dict[str, np.ndarray]) -> dict[str, Estimate]:
+    return {name: Estimate(float(value[0]), *interval(samples[name])) for name, value in values.items()}

@@ -1,0 +1,131 @@
+"""What the gallery's page holds of one image: JSON with two packed fields in base64, `photo`, a WebP file, and `maps`.
+
+h, w pixels of the thumbnail · Gh, Gw patch grid
+
+`maps` are deflated bytes: maps that follow each other without gaps, each of Gh·Gw cells unless said otherwise.
+
+    depth                   levels, if the run has depth
+    for each proposal:      eigenvector, levels; semantic group, bits; mask, bits
+    for each instance:      confidence, bytes, 255 = 1
+    for each instance:      mask, bits, of h·w pixels
+
+Bytes: row by row. Levels: 0..127, each row minus the row above it, modulo 256 (smooth maps deflate well so). Bits:
+eight in a byte, the first in the highest place, each map padded to whole bytes.
+"""
+
+import base64
+import io
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import ImageError
+from pipeline.images import Photo
+from pipeline.overlays import decode
+from pipeline.proposals import Proposal
+from pipeline.records import ImageRecord, mean_confidence
+from pipeline.stage_outputs import CutImage
+from stages.filters import DropReason
+
+LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart
+WEBP_QUALITY = 60
+
+
+def image_block(record: ImageRecord, cut: CutImage | None, photo: Photo | ImageError, thumbnail: int) -> dict[str, Any]:
+    """All that the page shows of one image. cut: its proposals, None where they are not kept. photo: or why there is
+    none. thumbnail: longest side of photo and masks, pixels.
+    """
+    problem = None
+    if isinstance(photo, ImageError):
+        problem = {"reason": photo.reason, "detail": photo.detail}
+    elif 0 not in record.size and photo.rgb.shape[:2] != record.size:
+        (h, w), (height, width) = photo.rgb.shape[:2], record.size
+        problem = {"reason": "changed", "detail": f"the photo is {w}×{h} pixels now, the run saw {width}×{height}"}
+    height, width = photo.rgb.shape[:2] if isinstance(photo, Photo) and not problem else record.size
+    scale = min(1.0, thumbnail / max(height, width, 1))
+    small = max(1, round(height * scale)), max(1, round(width * scale))
+    proposals = cut.found.proposals if cut else ()
+    return {
+        "photo": _webp(photo.rgb, small) if isinstance(photo, Photo) and not problem else "",
+        "problem": problem,
+        "size": [height, width],
+        "small": small,
+        "status": record.status,
+        "detail": record.detail,
+        "has_depth": record.depth is not None,
+        "instances": [
+            {
+                "score": round(instance.score, 4),
+                "confidence": round(float(mean_confidence(instance.confidence[None])[0]), 4),
+                "contrast": round(instance.contrast, 4),
+                "crf_iou": round(instance.crf_iou, 4),
+                "area": instance.area,
+                "round": instance.round,
+            }
+            for instance in record.instances
+        ],
+        "proposals": [_proposal(proposal, record, proposals) for proposal in proposals] if cut else None,
+        "stop": str(cut.found.stop) if cut else None,
+        "maps": base64_text(zlib.compress(b"".join(_maps(record, proposals, small)), 9)),
+    }
+
+
+def _proposal(proposal: Proposal, record: ImageRecord, proposals: tuple[Proposal, ...]) -> dict[str, Any]:
+    of_round = [k for k, instance in enumerate(record.instances) if instance.round == proposal.round]
+    dropped = proposal.dropped
+    if dropped is None and not of_round:
+        # It left the patch grid as a mask and was dropped later; the record counts for which reasons that happened.
+        later = Counter(record.drops) - Counter(str(p.dropped) for p in proposals if p.dropped)
+        dropped_later = " or ".join(sorted(later)) or str(DropReason.CRF_DISAGREES)
+    return {
+        "round": proposal.round,
+        "eigenvalue": _number(proposal.eigenvalue),
+        "gap": _number(proposal.gap),
+        "source": proposal.source,
+        "sink": proposal.sink,
+        "patches": int(proposal.mask.sum()),
+        "instance": of_round[0] if dropped is None and of_round else None,
+        "dropped": str(dropped) if dropped else None if of_round else dropped_later,
+    }
+
+
+def _maps(record: ImageRecord, proposals: tuple[Proposal, ...], small: tuple[int, int]) -> Iterator[bytes]:
+    if record.depth is not None:
+        yield _levels(record.depth.astype(np.float32))
+    for proposal in proposals:
+        low, high = float(proposal.eigenvector.min()), float(proposal.eigenvector.max())
+        yield _levels((proposal.eigenvector - low) / (high - low or 1.0))
+        yield np.packbits(proposal.group).tobytes()
+        yield np.packbits(proposal.mask).tobytes()
+    for instance in record.instances:
+        yield instance.confidence.tobytes()
+    for instance in record.instances:
+        mask = Image.fromarray(decode(instance.rle, record.size).astype(np.uint8) * 255)
+        share = np.asarray(mask.resize((small[1], small[0]), Image.Resampling.BOX))
+        # A mask too small for any pixel of the thumbnail is to be seen all the same.
+        yield np.packbits(share > 127 if (share > 127).any() else share > 0).tobytes()
+
+
+def _levels(map_0_to_1: np.ndarray) -> bytes:
+    levels = np.rint(map_0_to_1.clip(0, 1) * LEVELS).astype(np.uint8)
+    return np.diff(levels, axis=0, prepend=np.zeros((1, levels.shape[1]), np.uint8)).tobytes()
+
+
+def _webp(rgb_HW3: np.ndarray, small: tuple[int, int]) -> str:
+    image = Image.fromarray(rgb_HW3).resize((small[1], small[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=WEBP_QUALITY, method=6)
+    return base64_text(file.getvalue())
+
+
+def base64_text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _number(value: float) -> float | None:
+    return round(value, 5) if math.isfinite(value) else None

@@ -1,0 +1,242 @@
+"""All stages of one image, run afresh and laid open: for whoever wants to know how a mask came about.
+
+N = Gh·Gw patches · Gh, Gw patch grid · H, W pixels · D feature width
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline import runner
+from pipeline.batch_work import BatchWork, Method
+from pipeline.errors import ConfigError, StoreError
+from pipeline.images import Photo, load_photo
+from pipeline.overlays import instance_colours
+from pipeline.proposals import Proposal, StopReason
+from pipeline.recipes import Recipe
+from pipeline.records import ImageRecord, Instance
+from pipeline.sources import list_images
+from stages.affinity import cosine_similarity
+from stages.filters import DropReason
+from stages.local_cut import KnnGraph, group_graph
+from stages.point_cloud import orthographic_points, to_open3d
+from stages.refine import refine_masks
+from stages.spatial_importance import spatial_importance
+
+NO_INSTANCE = np.array([110, 114, 122], np.uint8)  # colour of points that belong to no instance
+
+
+@dataclass(frozen=True)
+class InspectedProposal:
+    """One proposal with what went into it and what became of it.
+
+    piece, pieces: its place, from 1, among the proposals of its round. taken: (Gh, Gw) bool, patches that earlier
+    rounds took out of the graph. cosines: (Gh, Gw) float32, of each patch's
+    features with those of the source. edges: (Gh, Gw) float32, weights of the source's edges in the semantic graph of
+    this round. graph: LocalCut's k-NN graph, not truncated; None without LocalCut. confidence: (Gh, Gw) float32 in
+    0..1, None for proposals dropped before. refined: (H, W) bool and crf_iou: its IoU with the mask that went into the
+    CRF, both None for proposals dropped before. instance: as the record has it, None for dropped proposals.
+    """
+
+    proposal: Proposal
+    piece: int
+    pieces: int
+    taken: np.ndarray
+    cosines: np.ndarray
+    edges: np.ndarray
+    graph: KnnGraph | None
+    confidence: np.ndarray | None
+    refined: np.ndarray | None
+    crf_iou: float | None
+    instance: Instance | None
+
+    @property
+    def dropped(self) -> DropReason | None:
+        """Why it did not become an instance, the CRF's verdict included; None when it did."""
+        if self.proposal.dropped is None and self.instance is None:
+            return DropReason.CRF_DISAGREES
+        return self.proposal.dropped
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All intermediate results of one image.
+
+    method: as `Method.config` has it. depth, importance: (Gh, Gw) float32; None for recipes that do without. features:
+    (N, D) float16. stop: why the rounds ended. record: exactly what a run stores of this image. seconds: by stage.
+    """
+
+    photo: Photo
+    recipe: Recipe
+    method: dict[str, Any]
+    grid: tuple[int, int]
+    depth: np.ndarray | None
+    importance: np.ndarray | None
+    features: np.ndarray
+    proposals: tuple[InspectedProposal, ...]
+    stop: StopReason
+    record: ImageRecord
+    seconds: dict[str, float]
+
+    def index_of(self, inspected: InspectedProposal) -> int:
+        """Index in the record of the instance that the proposal became; ValueError when it was dropped."""
+        found = [i for i, instance in enumerate(self.record.instances) if instance is inspected.instance]
+        if not found:
+            raise ValueError("this proposal became no instance of the record")
+        return found[0]
+
+    @cached_property
+    def points_N3(self) -> np.ndarray:
+        """The point cloud as LocalCut measures it, float64; ValueError for recipes that do not look at depth."""
+        if self.depth is None:
+            raise ValueError(f"recipe {self.recipe.name} does not look at depth: there is no point cloud")
+        scale = self.recipe.local_cut.depth_scale if self.recipe.local_cut else 1.0
+        return orthographic_points(self.depth) * [1.0, 1.0, scale]
+
+    @cached_property
+    def photo_N3(self) -> np.ndarray:
+        """Mean colour of the photo in each patch, uint8."""
+        size = self.grid[1], self.grid[0]
+        return np.asarray(Image.fromarray(self.photo.rgb).resize(size, Image.Resampling.BOX)).reshape(-1, 3)
+
+    @cached_property
+    def instance_N(self) -> np.ndarray:
+        """Which instance of the record each patch was cut out for, int16; -1 for none. Before refinement, so that the
+        instances do not overlap."""
+        owner_N = np.full(self.grid[0] * self.grid[1], -1, np.int16)
+        for inspected in self.proposals:
+            if inspected.instance is not None:
+                owner_N[inspected.proposal.mask.ravel()] = self.index_of(inspected)
+        return owner_N
+
+    @cached_property
+    def instances_N3(self) -> np.ndarray:
+        """Colour of each patch's instance as the overlays have it, uint8; grey for none."""
+        palette = np.concatenate([instance_colours(len(self.record.instances)).reshape(-1, 3), NO_INSTANCE[None]])
+        return palette[self.instance_N]
+
+
+def inspect_image(photo: Photo, method: Method) -> Inspection:
+    """Run all stages on one photo with the very code of a run and keep everything."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    work = BatchWork(method, [photo], [0], {}, seconds)
+    recipe, grid = method.recipe, method.grid
+    edges_NN = work.edges_BNN[0].cpu().numpy()  # before the cuts: the batch lets go of them there
+    cut = work.confident_images[0]
+    record = work.records[0]
+    depth = None if work.depth_BGhGw is None else work.depth_BGhGw[0]
+    importance = None
+    if recipe.spatial_importance is not None and depth is not None:
+        importance = spatial_importance(torch.from_numpy(depth)[None], recipe.spatial_importance)[0].numpy()
+
+    proposals = cut.found.proposals
+    cosines_PN = cosine_similarity(work.features_BND)[0, [p.source for p in proposals]].cpu().numpy()
+    kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
+    # once more: the record holds neither what the CRF disagreed with nor its verdicts
+    masks = np.array([proposals[k].mask for k in kept], bool).reshape(-1, *grid)
+    refined = refine_masks([photo.rgb], [masks], recipe.refine, method.device)[0]
+    place = {k: m for m, k in enumerate(kept)}
+    instances = dict(zip([k for k in kept if refined.keep[place[k]]], record.instances, strict=True))
+    sizes = Counter(proposal.round for proposal in proposals)
+    inspected = []
+    for k, proposal in enumerate(proposals):
+        taken = _taken_before(proposal.round, proposals, recipe, grid)
+        confidence = cut.confidences[k]
+        graph = None
+        if recipe.local_cut is not None and depth is not None:
+            graph = group_graph(depth, proposal.group, recipe.local_cut)
+        inspected.append(
+            InspectedProposal(
+                proposal=proposal,
+                piece=1 + sum(other.round == proposal.round for other in proposals[:k]),
+                pieces=sizes[proposal.round],
+                taken=taken,
+                cosines=cosines_PN[k].reshape(grid),
+                edges=edges_NN[proposal.source].reshape(grid) * ~taken,
+                graph=graph,
+                confidence=None if confidence is None else confidence.astype(np.float32) / 255,
+                refined=refined.masks[place[k]] if k in place else None,
+                crf_iou=float(refined.crf_iou[place[k]]) if k in place else None,
+                instance=instances.get(k),
+            )
+        )
+    return Inspection(
+        photo=photo,
+        recipe=recipe,
+        method=method.config(),
+        grid=grid,
+        depth=depth,
+        importance=importance,
+        features=work.features_BND[0].cpu().numpy(),
+        proposals=tuple(inspected),
+        stop=cut.found.stop,
+        record=record,
+        seconds=dict(seconds),
+    )
+
+
+def inspect(image: str, out: str | Path, launch: runner.Launch | None = None, device: str = "auto") -> list[Path]:
+    """Lay one image open in a folder: panel.png always; cloud.ply and instances.ply for recipes that look at depth;
+    cloud.html, the interactive page, for those with LocalCut. Returns the files.
+
+    image: path or URL of one image. launch: recipe, models and overrides; its images and shard size do not matter.
+    Raises ConfigError when it is not one image, ImageError when it cannot be used, StoreError when
+    `out` cannot be written, and what `load_method` raises.
+    """
+    # here, since they draw what this module defines, and the arrays alone are to be had without matplotlib
+    from pipeline.inspection_page import page_html
+    from pipeline.inspection_panel import draw_panel
+
+    refs = list_images(image).refs
+    if len(refs) != 1:
+        raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
+    photo = load_photo(refs[0])
+    inspection = inspect_image(photo, runner.load_method(launch or runner.Launch(), device, "refine"))
+    folder = Path(out)
+    files = [folder / "panel.png"]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_panel(inspection).save(files[0])
+        if inspection.depth is not None:
+            files += write_clouds(inspection, folder)
+        if inspection.recipe.local_cut is not None:
+            files.append(folder / "cloud.html")
+            files[-1].write_text(page_html(inspection), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"the inspection cannot be written to {folder}: {error}") from error
+    return files
+
+
+def write_clouds(inspection: Inspection, folder: Path) -> list[Path]:
+    """The point cloud as PLY files: cloud.ply in the colours of the photo, instances.ply in those of the instances.
+
+    OSError when a file cannot be written, ValueError for recipes that do not look at depth.
+    """
+    import open3d as o3d  # heavy (a second)
+
+    files = []
+    for name, colours_N3 in (("cloud.ply", inspection.photo_N3), ("instances.ply", inspection.instances_N3)):
+        files.append(folder / name)
+        # open3d reports a failed write as a warning and False
+        if not o3d.io.write_point_cloud(str(files[-1]), to_open3d(inspection.points_N3, colours_N3 / 255)):
+            raise OSError(f"{files[-1]} cannot be written: is the folder writable and the disk not full?")
+    return files
+
+
+def _taken_before(round_: int, proposals: Sequence[Proposal], recipe: Recipe, grid: tuple[int, int]) -> np.ndarray:
+    """(Gh, Gw) bool, the patches that the rounds before this one took, by the recipe's rules."""
+    taken = np.zeros(grid, bool)
+    for proposal in proposals:
+        if proposal.round < round_:
+            if recipe.local_cut is not None and recipe.local_cut.pieces == "all":
+                taken |= proposal.group
+            elif recipe.rounds.take_dropped or proposal.dropped in (None, DropReason.COVERED):
+                taken |= proposal.mask
+    return taken

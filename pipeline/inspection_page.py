@@ -1,0 +1,82 @@
+"""The interactive page of an inspection: its point cloud, cut live in the browser, in one file that needs no network.
+
+N = Gh·Gw patches · E edges of a k-NN graph · Gh, Gw patch grid
+"""
+
+import base64
+import html
+import importlib.resources
+import json
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from pipeline.inspection import InspectedProposal, Inspection
+from pipeline.inspection_words import drop_sentence, image_name, label, stop_sentence
+from stages.spatial_confidence import threshold_ladder
+
+
+def page_html(inspection: Inspection) -> str:
+    """The page as HTML text. ValueError for recipes without LocalCut: they have no graph to show.
+
+    The image's name is untrusted: it enters as escaped text in the title and as JSON without "<" in the data.
+    """
+    folder = importlib.resources.files("pipeline") / "inspect_page"
+    style, script, page = ((folder / name).read_text("utf-8") for name in ("cloud.css", "cloud.js", "page.html"))
+    data = json.dumps(page_data(inspection)).replace("<", "\\u003c")
+    # one pass: nothing that is put in is looked at again
+    return Template(page).substitute(name=html.escape(image_name(inspection)), style=style, script=script, data=data)
+
+
+def page_data(inspection: Inspection) -> dict[str, Any]:
+    """What the page shows, as JSON values; arrays as {"type", "data"}: element type and base64 of little-endian bytes.
+
+    Edges are sorted by length, so that a threshold is a prefix of them.
+    """
+    cut, confidence = inspection.recipe.local_cut, inspection.recipe.spatial_confidence
+    if cut is None:
+        raise ValueError(f"recipe {inspection.recipe.name} has no LocalCut: there is no cut to show in 3D")
+    ladder = [] if confidence is None else threshold_ladder(cut.tau_knn, confidence).tolist()
+    return {
+        "name": image_name(inspection),
+        "grid": list(inspection.grid),
+        "stop": stop_sentence(inspection),
+        "k": cut.k,
+        "tau": cut.tau_knn,
+        "ladder": ladder,
+        "outside": cut.outside,
+        "push": cut.outside_depth * cut.depth_scale if cut.outside == "push" else 0.0,
+        "points": _packed(inspection.points_N3, "float32"),
+        "photo": _packed(inspection.photo_N3, "uint8"),
+        "instances": _packed(inspection.instances_N3, "uint8"),
+        "proposals": [_proposal(inspected, inspection) for inspected in inspection.proposals],
+    }
+
+
+def _proposal(inspected: InspectedProposal, inspection: Inspection) -> dict[str, Any]:
+    proposal, graph = inspected.proposal, inspected.graph
+    if graph is None:
+        raise ValueError("a proposal without a k-NN graph: this inspection was not made by LocalCut")
+    order_E = np.argsort(graph.lengths_E, kind="stable")
+    confidence = np.zeros(proposal.mask.shape) if inspected.confidence is None else inspected.confidence
+    return {
+        "label": label(inspected),
+        "dropped": drop_sentence(inspected, inspection),
+        "score": None if inspected.instance is None else inspected.instance.score,
+        "eigenvalue": proposal.eigenvalue,
+        "gap": proposal.gap,
+        "source": proposal.source,
+        "sink": proposal.sink,
+        "eigenvector": _packed(proposal.eigenvector, "float32"),
+        "group": _packed(proposal.group, "uint8"),
+        "confidence": _packed(confidence * 255, "uint8"),
+        "edges": _packed(graph.edges_E2[order_E], "uint16" if graph.n <= 1 << 16 else "uint32"),
+        # in double precision: at a threshold, a rounded length would be on the wrong side
+        "lengths": _packed(graph.lengths_E[order_E], "float64"),
+    }
+
+
+def _packed(array: np.ndarray, kind: str) -> dict[str, str]:
+    values = np.rint(array) if kind.startswith("uint") else array
+    return {"type": kind, "data": base64.b64encode(values.astype(np.dtype(kind).newbyteorder("<")).tobytes()).decode()}
