@@ -33,7 +33,7 @@ def export_coco(run: RunFolder, file: str | Path) -> int:
     """
     path = Path(file)
     annotations = 0
-    with _written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
+    with written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
         info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.config["recipe"]["name"]}
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
         out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
@@ -150,7 +150,8 @@ def _mean_confidences(record: ImageRecord) -> np.ndarray:
 
 
 @contextmanager
-def _written_whole(path: Path) -> Iterator[IO[str]]:
+def written_whole(path: Path) -> Iterator[IO[str]]:
+    """A UTF-8 text file that appears at `path` whole, when the block ends well, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)

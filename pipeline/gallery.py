@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from pipeline.errors import ConfigError, ImageError, StoreError
+from pipeline.export import written_whole
 from pipeline.gallery_blocks import base64_text, image_block
 from pipeline.images import Photo, load_photos
 from pipeline.ledger import RETRY_PREFIX
@@ -165,18 +166,12 @@ def _write_page(path: Path, name: str, index: dict[str, Any], blocks: IO[str]) -
     head, foot = _part("page.html").split("{{DATA}}")
     texts = {"{{POLICY}}": policy, "{{NAME}}": html.escape(name), "{{STYLE}}": style}
     head = re.sub("|".join(texts), lambda mark: texts[mark[0]], head)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as out:
-            out.write(head)
-            out.write(_script("application/json", "index", _json(index)))
-            out.write(f"<script>{program}</script>\n")
-            shutil.copyfileobj(blocks, out, 1 << 20)
-            out.write(foot)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as out:
+        out.write(head)
+        out.write(_script("application/json", "index", _json(index)))
+        out.write(f"<script>{program}</script>\n")
+        shutil.copyfileobj(blocks, out, 1 << 20)
+        out.write(foot)
 
 
 @cache
