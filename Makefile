@@ -4,6 +4,7 @@
 #   IMAGES=folder|list|tar|COCO json   RUN=run folder        RECIPE=cuts3d|maskcut|localcut|localcut_importance
 #   FEATURES=preset|file               DEPTH=name|file       DEVICE=auto|cpu|cuda
 #   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
+# Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 
 PYTHON ?= python3.11
 RUN ?= runs/default
@@ -16,7 +17,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(foreach option,$(SET),--set $(option))
 
 .PHONY: help install install-test install-detector demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
-	test test-fast lint types clean
+	test test-fast lint types bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -85,6 +86,11 @@ lint: install-test  ## ruff
 
 types: install-test  ## mypy
 	$(BIN)/mypy
+
+bench: install-test  ## seconds a stage, masks and memory beside a transcription of MaskCut, on sample photos or IMAGES
+	$(BIN)/python benchmarks/bench.py $(if $(IMAGES),--images $(IMAGES)) $(if $(COUNT),--count $(COUNT)) \
+		$(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) $(if $(DEVICE),--device $(DEVICE)) \
+		$(if $(THREADS),--threads $(THREADS)) $(if $(OUT),--out $(OUT))
 
 clean:  ## remove caches and builds, not .venv and not runs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
