@@ -17,15 +17,16 @@ import torch
 from pycocotools import mask as coco_mask
 
 from pipeline.images import Photo
-from pipeline.proposals import Eigenvectors, Proposal, confidence_of, first_ncut, propose
+from pipeline.proposals import Eigenvectors, Proposal, confidence_of
 from pipeline.recipes import Recipe
 from pipeline.records import ImageRecord, Instance
+from pipeline.search import first_ncut, propose, semantic_graph
 from pipeline.stage_outputs import CutImage, KeptOutputs, Output
-from stages.affinity import affinity_edges
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
-from stages.mask_score import SCORES
+from stages.local_cut import image_graph
+from stages.mask_score import score_of
 from stages.refine import RefinedMasks, refine_masks
 from stages.spatial_importance import spatial_importance
 
@@ -120,8 +121,8 @@ class BatchWork:
             return self.method.features([photo.rgb for photo in self.photos])
 
     @cached_property
-    def edges_BNN(self) -> torch.Tensor:
-        """(B, N, N) float32, the semantic graph."""
+    def graph_BNN(self) -> torch.Tensor:
+        """(B, N, N) float32, the semantic graph: see `search.semantic_graph`."""
         recipe = self.method.recipe
         depth, features_BND = self.depth_BGhGw, self.features_BND
         with self._clock("affinity"):
@@ -129,15 +130,15 @@ class BatchWork:
             if recipe.spatial_importance is not None and depth is not None:
                 depth_BGhGw = torch.from_numpy(depth).to(self.method.device)
                 importance_BN = spatial_importance(depth_BGhGw, recipe.spatial_importance).flatten(1)
-            return affinity_edges(features_BND, recipe.affinity, importance_BN, recipe.sharpen)
+            return semantic_graph(features_BND, importance_BN, recipe)
 
     @cached_property
     def first_ncut(self) -> Eigenvectors:
         if "ncut" in self._kept:
             return self._kept["ncut"].eigenvectors(self._positions)
-        edges_BNN = self.edges_BNN
+        graph_BNN = self.graph_BNN
         with self._clock("ncut"):
-            return first_ncut(edges_BNN, self.method.recipe)
+            return first_ncut(graph_BNN, self.method.recipe)
 
     @cached_property
     def cut_images(self) -> list[CutImage]:
@@ -145,11 +146,11 @@ class BatchWork:
         for stage in ("confidence", "localcut"):
             if stage in self._kept:
                 return self._kept[stage].cut_images(self._positions)
-        edges_BNN, features_BND = self.edges_BNN, self.features_BND
+        graph_BNN, features_BND = self.graph_BNN, self.features_BND
         depth, first = self.depth_BGhGw, self.first_ncut
         with self._clock("localcut"):
-            found = propose(edges_BNN, features_BND, depth, self.method.grid, self.method.recipe, first)
-        del self.edges_BNN  # N² numbers an image that nobody needs any more
+            found = propose(graph_BNN, features_BND, depth, self.method.grid, self.method.recipe, first)
+        del self.graph_BNN  # N² numbers an image that nobody needs any more
         return [CutImage(image, (None,) * len(image.proposals)) for image in found]
 
     @cached_property
@@ -160,19 +161,21 @@ class BatchWork:
             return cut
         with self._clock("confidence"):
             return [
-                CutImage(
-                    image.found,
-                    tuple(
-                        None
-                        if proposal.dropped
-                        else np.rint(
-                            255 * confidence_of(proposal, None if depth is None else depth[i], self.method.recipe)
-                        ).astype(np.uint8)
-                        for proposal in image.found.proposals
-                    ),
-                )
+                CutImage(image.found, self._confidences(image, None if depth is None else depth[i]))
                 for i, image in enumerate(cut)
             ]
+
+    def _confidences(self, image: CutImage, depth_GhGw: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
+        """Of the proposals kept: Spatial Confidence before its floor, (Gh, Gw) uint8, 255 = 1."""
+        recipe = self.method.recipe
+        severed = recipe.local_cut is not None and recipe.local_cut.outside == "sever" and depth_GhGw is not None
+        whole = image_graph(depth_GhGw, recipe.local_cut) if severed else None  # type: ignore[arg-type]
+        return tuple(
+            None
+            if proposal.dropped
+            else np.rint(255 * confidence_of(proposal, depth_GhGw, recipe, whole)).astype(np.uint8)
+            for proposal in image.found.proposals
+        )
 
     @cached_property
     def records(self) -> list[ImageRecord]:
@@ -240,6 +243,7 @@ def _instance(
     The CRF moves the outline: patches that it added get the floor, patches that it emptied get 0.
     """
     floor = recipe.spatial_confidence.floor if recipe.spatial_confidence else 1.0
+    parts = dataclasses.replace(proposal.parts, stability=float(confidence[proposal.mask].mean() / 255))
     touched = _touched(mask_HW, confidence.shape)
     confidence = np.where(touched, np.maximum(confidence, np.uint8(round(255 * floor))), 0).astype(np.uint8)
     encoded = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
@@ -248,10 +252,10 @@ def _instance(
         rle=encoded["counts"],
         box=(x, y, width, height),
         area=int(coco_mask.area(encoded)),
-        score=SCORES[recipe.score](proposal.contrast, float(confidence[touched].mean() / 255)),
+        score=score_of(parts, recipe.score),
         confidence=confidence,
         round=proposal.round,
-        contrast=proposal.contrast,
+        parts=parts,
         crf_iou=crf_iou,
     )
 

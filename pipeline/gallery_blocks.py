@@ -19,6 +19,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def image_block(record: ImageRecord, cut: CutImage | None, photo: Photo | ImageE
             {
                 "score": round(instance.score, 4),
                 "confidence": round(float(mean_confidence(instance.confidence[None])[0]), 4),
-                "contrast": round(instance.contrast, 4),
+                "parts": {name: round(value, 4) for name, value in asdict(instance.parts).items()},
                 "crf_iou": round(instance.crf_iou, 4),
                 "area": instance.area,
                 "round": instance.round,

@@ -5,16 +5,19 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pipeline.errors import ConfigError
 from stages.affinity import AffinityConfig
 from stages.bipartition import BipartitionConfig
+from stages.crf import CrfConfig
 from stages.filters import FilterConfig
 from stages.local_cut import LocalCutConfig
-from stages.mask_score import SCORES
+from stages.mask_score import CONSTANT, OBJECTNESS, check_score
 from stages.ncut import NCutConfig
+from stages.ncut_tree import TreeConfig
 from stages.refine import RefineConfig
+from stages.select import SelectConfig
 from stages.spatial_confidence import SpatialConfidenceConfig
 from stages.spatial_importance import SharpenConfig, SpatialImportanceConfig
 
@@ -47,24 +50,31 @@ class RoundsConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method: which stages run, with which constants. None switches a stage off. score: see `stages.mask_score`."""
+    """A method: which stages run, with which constants. None switches a stage off.
+
+    rounds or tree, one of the two: how the image is searched. bipartition and filters are of the rounds, select is of
+    the tree. score: "constant", or the product that ranks masks, see `stages.mask_score`.
+    """
 
     name: str
     affinity: AffinityConfig = AffinityConfig()
     spatial_importance: SpatialImportanceConfig | None = None
     sharpen: SharpenConfig = SharpenConfig()
     ncut: NCutConfig = NCutConfig()
+    rounds: RoundsConfig | None = None
     bipartition: BipartitionConfig = BipartitionConfig()
-    rounds: RoundsConfig = RoundsConfig()
+    filters: FilterConfig = FilterConfig()
+    tree: TreeConfig | None = None
+    select: SelectConfig = SelectConfig()
     local_cut: LocalCutConfig | None = None
     spatial_confidence: SpatialConfidenceConfig | None = None
-    filters: FilterConfig = FilterConfig()
     refine: RefineConfig = RefineConfig()
-    score: Literal["constant", "contrast", "confidence", "contrast_confidence"] = "constant"
+    score: str = CONSTANT
 
     def __post_init__(self) -> None:
-        if self.score not in SCORES:
-            raise ValueError(f"score must be one of {', '.join(SCORES)}, got {self.score!r}")
+        check_score(self.score)
+        if (self.rounds is None) == (self.tree is None):
+            raise ValueError("a recipe searches by rounds or by a tree: switch on one of the two")
         if self.spatial_confidence is not None and self.local_cut is None:
             raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
 
@@ -82,18 +92,31 @@ class Recipe:
 MASKCUT = Recipe("maskcut", rounds=RoundsConfig(taken_may_return=True, take_dropped=False, rest_iou=None))
 
 # The rows of CutS3D's ablation table, each on top of the one before.
-LOCALCUT = Recipe("localcut", local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False), score="contrast")
+LOCALCUT = Recipe(
+    "localcut", rounds=RoundsConfig(), local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False),
+    score="contrast*uniqueness*nearness*clearance",
+)  # fmt: skip
 LOCALCUT_IMPORTANCE = dataclasses.replace(
     LOCALCUT, name="localcut_importance", spatial_importance=SpatialImportanceConfig()
 )
-CUTS3D = dataclasses.replace(
-    LOCALCUT_IMPORTANCE,
-    name="cuts3d",
-    spatial_confidence=SpatialConfidenceConfig(),
-    score="contrast_confidence",
+CUTS3D_ROUNDS = dataclasses.replace(
+    LOCALCUT_IMPORTANCE, name="cuts3d_rounds", spatial_confidence=SpatialConfidenceConfig(), score=OBJECTNESS
 )
 
-RECIPES = {recipe.name: recipe for recipe in (MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D)}
+# What wins on photos (docs/decisions/0007-tree-and-score.md): CutS3D's LocalCut and Spatial Confidence in a tree of
+# cuts, and a CRF that small masks survive.
+CUTS3D = Recipe(
+    "cuts3d",
+    tree=TreeConfig(),
+    local_cut=LocalCutConfig(outside="sever"),
+    spatial_confidence=SpatialConfidenceConfig(lowest=1 / 3),
+    refine=RefineConfig(
+        size=320, crf=CrfConfig(iterations=5, gaussian_sxy=2.0, bilateral_sxy=10.0, bilateral_srgb=8.0)
+    ),
+    score=OBJECTNESS,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D)}
 
 
 def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
@@ -148,7 +171,9 @@ def _override(config: Any, path: list[str], text: str, whole: str) -> Any:
         return dataclasses.replace(config, **{path[0]: _parse(text, hints[path[0]], whole)})
     inner = getattr(config, path[0])
     if inner is None:
-        raise ValueError(f"this recipe has no {path[0]}; take a recipe that has it (cuts3d recipes)")
+        raise ValueError(
+            f"this recipe has no {path[0]}: switch it on first, {path[0]}=on, or take one that has it (cuts3d recipes)"
+        )
     if not dataclasses.is_dataclass(inner):
         raise ValueError(f"{path[0]} has no options of its own")
     return dataclasses.replace(config, **{path[0]: _override(inner, path[1:], text, whole)})
@@ -163,8 +188,10 @@ def _parse(text: str, hint: Any, whole: str) -> Any:
         return None
     kind = next(kind for kind in kinds if kind is not type(None))
     if dataclasses.is_dataclass(kind):
+        if text.lower() == "on":
+            return typing.cast(type, kind)()
         fields = ", ".join(f"{whole}.{field.name}" for field in dataclasses.fields(kind))
-        raise ValueError(f"{whole} is a group of options: set {fields}, or {whole}=none to switch it off")
+        raise ValueError(f"{whole} is a group of options: set {fields}, or {whole}=none or on to switch it")
     if kind is bool:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{whole} is true or false, got {text!r}")

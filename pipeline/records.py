@@ -6,9 +6,11 @@ Dimension letters: M masks, Gh, Gw patch grid.
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
+
+from stages.mask_score import ScoreParts
 
 OK, NO_MASKS, QUARANTINED = "ok", "no_masks", "quarantined"
 STATUSES = (OK, NO_MASKS, QUARANTINED)
@@ -31,7 +33,7 @@ class Instance:
     area: pixels of the mask. score: finite, larger is better.
     confidence: uint8 (Gh, Gw), spatial confidence on the patch grid, 255 = 1.0.
     round: 0-based NCut round that found it.
-    contrast: of the features inside and outside of its mask, 0..2, see `stages.mask_score`; 0 when not known.
+    parts: what the score is made of, all of them, whichever the recipe multiplies; see `stages.mask_score`.
     crf_iou: IoU of the mask before and after the CRF, 0..1; 1 without CRF.
     """
 
@@ -41,7 +43,7 @@ class Instance:
     score: float
     confidence: np.ndarray
     round: int
-    contrast: float = 0.0
+    parts: ScoreParts = ScoreParts()
     crf_iou: float = 1.0
 
     def __post_init__(self) -> None:
@@ -51,9 +53,9 @@ class Instance:
             raise ValueError(f"Instance.box must be x, y, width > 0, height > 0, not {self.box}")
         if self.area <= 0:
             raise ValueError(f"Instance.area must be at least 1 pixel, not {self.area}")
-        for name in ("score", "contrast", "crf_iou"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"Instance.{name} must be finite, not {getattr(self, name)}")
+        for name, value in {"score": self.score, "crf_iou": self.crf_iou, **asdict(self.parts)}.items():
+            if not math.isfinite(value):
+                raise ValueError(f"Instance.{name} must be finite, not {value}")
         if self.confidence.dtype != np.uint8 or self.confidence.ndim != 2:
             raise ValueError(
                 f"Instance.confidence must be uint8 (Gh, Gw), not {self.confidence.dtype} {self.confidence.shape}"

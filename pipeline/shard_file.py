@@ -30,6 +30,7 @@ from pipeline.array_file import ArrayFile, damaged, write_arrays
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.files import VERIFY_HINT
 from pipeline.records import QUARANTINED, STATUSES, ImageRecord, Instance
+from stages.mask_score import PARTS, ScoreParts
 
 SCHEMA = "cuts3d-pseudo-masks"
 VERSION = 1
@@ -42,7 +43,7 @@ _DIMS: dict[str, tuple[str, ...]] = {
     "masks/box": ("mask", "xywh"),
     "masks/area": ("mask",),
     "masks/round": ("mask",),
-    "masks/contrast": ("mask",),
+    **{f"masks/{part}": ("mask",) for part in PARTS},
     "masks/crf_iou": ("mask",),
     "masks/confidence": ("mask", "grid_y", "grid_x"),
     "images/id": ("byte",),
@@ -81,7 +82,10 @@ def write_shard(records: Sequence[ImageRecord], grid: tuple[int, int], attribute
         "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
         "masks/area": np.array([instance.area for instance in instances], np.int64),
         "masks/round": np.array([instance.round for instance in instances], np.uint8),
-        "masks/contrast": np.array([instance.contrast for instance in instances], np.float32),
+        **{
+            f"masks/{part}": np.array([getattr(instance.parts, part) for instance in instances], np.float32)
+            for part in PARTS
+        },
         "masks/crf_iou": np.array([instance.crf_iou for instance in instances], np.float32),
         "masks/confidence": np.array([instance.confidence for instance in instances], np.uint8).reshape(-1, *grid),
         "images/id": np.frombuffer(b"".join(ids), np.uint8),
@@ -136,7 +140,7 @@ class ShardFile:
         self.box = arrays["masks/box"]
         self.area = arrays["masks/area"]
         self.round = arrays["masks/round"]
-        self.contrast = arrays["masks/contrast"]
+        self.parts = {part: arrays[f"masks/{part}"] for part in PARTS}
         self.crf_iou = arrays["masks/crf_iou"]
         self.size = arrays["images/size"]
         self.status = arrays["images/status"]
@@ -231,7 +235,7 @@ class ShardFile:
             score=float(self.score[mask]),
             confidence=self.confidence[mask],
             round=int(self.round[mask]),
-            contrast=float(self.contrast[mask]),
+            parts=ScoreParts(**{part: float(values[mask]) for part, values in self.parts.items()}),
             crf_iou=float(self.crf_iou[mask]),
         )
 

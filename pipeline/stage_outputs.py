@@ -16,6 +16,7 @@ import numpy as np
 from pipeline.array_file import ArrayFile, write_arrays
 from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
 from stages.filters import DropReason
+from stages.mask_score import PARTS, ScoreParts
 
 _DROPS = tuple(DropReason)
 _STOPS = tuple(StopReason)
@@ -23,7 +24,7 @@ _PER_PROPOSAL = {
     "round": np.uint8,
     "eigenvalue": np.float32,
     "gap": np.float32,
-    "contrast": np.float32,
+    **dict.fromkeys(PARTS, np.float32),
     "source": np.int32,
     "sink": np.int32,
     "dropped": np.uint8,
@@ -92,7 +93,7 @@ def _add_proposals(
         values = [
             (0 if proposal.dropped is None else 1 + _DROPS.index(proposal.dropped))
             if name == "dropped"
-            else getattr(proposal, name)
+            else getattr(proposal.parts if name in PARTS else proposal, name)
             for proposal in proposals
         ]
         is_map = name in ("eigenvector", "group", "mask")
@@ -160,7 +161,7 @@ def _proposal(row: Mapping[str, Any]) -> Proposal:
         eigenvector=row["eigenvector"],
         eigenvalue=float(row["eigenvalue"]),
         gap=float(row["gap"]),
-        contrast=float(row["contrast"]),
+        parts=ScoreParts(**{part: float(row[part]) for part in PARTS}),
         group=row["group"],
         mask=row["mask"],
         source=int(row["source"]),

@@ -37,6 +37,13 @@ class AffinityConfig:
         if not 0.0 < self.epsilon < 1.0:
             raise ValueError(f"affinity.epsilon must lie in (0, 1), got {self.epsilon}")
 
+    @property
+    def settled_tau(self) -> float:
+        """τ; ValueError while it is None."""
+        if self.tau is None:
+            raise ValueError("affinity.tau is not set: give a value or take the feature preset's")
+        return self.tau
+
 
 def cosine_similarity(features_BND: torch.Tensor) -> torch.Tensor:
     """Cosines of all pairs of patches: (B, N, D) any float -> (B, N, N) float32 in [-1, 1]; zero vectors have cosine
@@ -46,26 +53,42 @@ def cosine_similarity(features_BND: torch.Tensor) -> torch.Tensor:
     return unit_BND @ unit_BND.transpose(1, 2)
 
 
+def similarities(
+    features_BND: torch.Tensor,
+    importance_BN: torch.Tensor | None = None,
+    sharpening: SharpenConfig | None = None,
+) -> torch.Tensor:
+    """Similarities of all pairs of patches: cosines, sharpened where `importance_BN` is given: (B, N, N) float32.
+
+    features_BND: (B, N, D), any float dtype. importance_BN: Spatial Importance of the patches, (B, N) float32 in [β,
+    1] (CutS3D eq. 3). Raises ValueError when the features are not finite.
+    """
+    if not torch.isfinite(features_BND).all():
+        raise ValueError("the features hold NaN or infinity: check the feature extractor's weights and precision")
+    cosines_BNN = cosine_similarity(features_BND)
+    if importance_BN is None:
+        return cosines_BNN
+    return sharpen(cosines_BNN, importance_BN, sharpening or SharpenConfig())
+
+
+def joined(similarity: torch.Tensor, tau: float, weights: str) -> torch.Tensor:
+    """Weights of the edges of the semantic graph, float32 in [0, 1]: those of similarities above `tau`, 0 elsewhere.
+
+    similarity: float32 of any shape. weights: see `AffinityConfig`.
+    """
+    above = similarity > tau
+    return above.float() if weights == "binary" else similarity.clamp(0.0, 1.0).mul_(above)
+
+
 def affinity_edges(
     features_BND: torch.Tensor,
     config: AffinityConfig,
     importance_BN: torch.Tensor | None = None,
     sharpening: SharpenConfig | None = None,
 ) -> torch.Tensor:
-    """Edges of the semantic graph, (B, N, N) float32 in [0, 1], symmetric.
+    """Edges of the semantic graph, (B, N, N) float32 in [0, 1], symmetric: `similarities` joined at τ.
 
-    features_BND: (B, N, D), any float dtype. importance_BN: Spatial Importance of the patches, (B, N) float32 in [β,
-    1]; when given, the cosines are sharpened by it first (CutS3D eq. 3).
     Raises ValueError when `config.tau` is not settled or the features are not finite.
     """
-    if config.tau is None:
-        raise ValueError("affinity.tau is not set: give a value or take the feature preset's")
-    if not torch.isfinite(features_BND).all():
-        raise ValueError("the features hold NaN or infinity: check the feature extractor's weights and precision")
-    weights_BNN = cosine_similarity(features_BND)
-    if importance_BN is not None:
-        weights_BNN = sharpen(weights_BNN, importance_BN, sharpening or SharpenConfig())
-    above_BNN = weights_BNN > config.tau
-    if config.weights == "binary":
-        return above_BNN.float()
-    return weights_BNN.clamp_(0.0, 1.0).mul_(above_BNN)
+    tau = config.settled_tau
+    return joined(similarities(features_BND, importance_BN, sharpening), tau, config.weights)

@@ -25,11 +25,12 @@ CAPACITY_SCALE = 1 << 20
 @dataclass(frozen=True)
 class LocalCutConfig:
     """k: neighbours of a point, >= 1.
-    tau_knn: longest edge kept, > 0, in units of the point cloud (image side 1, depth range 1; at 60×60 patches
-        are 1/59 apart).
+    tau_knn: longest edge kept, > 0, in units of the point cloud (image side 1, depth range 1) at 60×60 patches, which
+        are 1/59 apart; on other grids it is scaled with the distance of the patches, see `tau_on`.
     depth_scale: factor on z before distances are taken, > 0.
     outside: what becomes of points outside the semantic group: "push" moves them `outside_depth` farther away (CutS3D),
-        "keep" leaves them where they are, "remove" takes them out of the graph.
+        "keep" leaves them where they are, "remove" takes them out before neighbours are sought, "sever" cuts their
+        edges, so that one graph serves all groups of an image.
     outside_depth: how far "push" moves them, > 0.
     sink: "image" takes the eigenvector's minimum over all patches, "group" over the semantic group.
     capacity: of an edge of length d: "decreasing" τ_knn - d; "exponential" exp(-4 d / τ_knn); "unit" 1;
@@ -42,7 +43,7 @@ class LocalCutConfig:
     k: int = 10
     tau_knn: float = 0.06
     depth_scale: float = 1.0
-    outside: Literal["push", "keep", "remove"] = "push"
+    outside: Literal["push", "keep", "remove", "sever"] = "push"
     outside_depth: float = 2.0
     sink: Literal["image", "group"] = "image"
     capacity: Literal["decreasing", "exponential", "unit", "distance"] = "decreasing"
@@ -56,7 +57,7 @@ class LocalCutConfig:
             if not getattr(self, name) > 0:
                 raise ValueError(f"local_cut.{name} must be > 0, got {getattr(self, name)}")
         choices = {
-            "outside": ("push", "keep", "remove"),
+            "outside": ("push", "keep", "remove", "sever"),
             "sink": ("image", "group"),
             "capacity": ("decreasing", "exponential", "unit", "distance"),
             "solver": ("pymaxflow", "scipy"),
@@ -65,6 +66,10 @@ class LocalCutConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"local_cut.{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+
+    def tau_on(self, grid: tuple[int, int]) -> float:
+        """τ_knn on a (Gh, Gw) patch grid: in proportion to the distance of its patches."""
+        return self.tau_knn * 59.0 / max(max(grid) - 1, 1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,11 @@ class KnnGraph:
         """The graph without the edges of length `tau` or more."""
         short_E = self.lengths_E < tau
         return KnnGraph(self.n, self.edges_E2[short_E], self.lengths_E[short_E])
+
+    def within(self, group_N: np.ndarray) -> "KnnGraph":
+        """The graph without the edges that have an end outside of the (N,) bool `group_N`."""
+        inside_E = group_N[self.edges_E2].all(axis=1)
+        return KnnGraph(self.n, self.edges_E2[inside_E], self.lengths_E[inside_E])
 
     def adjacency(self, weights_E: np.ndarray) -> scipy.sparse.csr_array:
         """Symmetric (n, n) sparse matrix of the edges with these weights."""
@@ -116,14 +126,23 @@ def knn_graph(points_N3: np.ndarray, k: int) -> KnnGraph:
     return KnnGraph(n, edges_E2, distances_NK.ravel()[proper][first])
 
 
-def group_graph(depth_GhGw: np.ndarray, group_GhGw: np.ndarray, config: LocalCutConfig) -> KnnGraph:
+def image_graph(depth_GhGw: np.ndarray, config: LocalCutConfig) -> KnnGraph:
+    """k-NN graph of the whole point cloud. depth_GhGw: (Gh, Gw) float, relative depth 0..1."""
+    return knn_graph(orthographic_points(depth_GhGw) * [1.0, 1.0, config.depth_scale], config.k)
+
+
+def group_graph(
+    depth_GhGw: np.ndarray, group_GhGw: np.ndarray, config: LocalCutConfig, whole: KnnGraph | None = None
+) -> KnnGraph:
     """k-NN graph of the point cloud with the points outside the semantic group treated as `config.outside` says.
 
-    depth_GhGw: float, relative depth 0..1. group_GhGw: bool. Node i is the patch of flat index i in every case; removed
-    points have no edges.
+    depth_GhGw: float, relative depth 0..1. group_GhGw: bool. whole: what `image_graph` gives, for who has it already.
+    Node i is the patch of flat index i in every case; removed points have no edges.
     """
-    points_N3 = orthographic_points(depth_GhGw) * [1.0, 1.0, config.depth_scale]
     group_N = group_GhGw.ravel()
+    if config.outside == "sever":
+        return (image_graph(depth_GhGw, config) if whole is None else whole).within(group_N)
+    points_N3 = orthographic_points(depth_GhGw) * [1.0, 1.0, config.depth_scale]
     if config.outside == "remove":
         inside = np.flatnonzero(group_N)
         if len(inside) < 2:
@@ -159,7 +178,7 @@ def local_cut(
     """
     graph = group_graph(depth_GhGw, group_GhGw, config)
     source, sink = terminals(eigenvector_GhGw, group_GhGw, config.sink)
-    side_N, flow = cut_at(graph, config.tau_knn, source, sink, config)
+    side_N, flow = cut_at(graph, config.tau_on(group_GhGw.shape), source, sink, config)
     return LocalCut(side_N.reshape(group_GhGw.shape) & group_GhGw, source, sink, flow)
 
 
@@ -179,7 +198,8 @@ def local_cut_pieces(
     """
     graph = group_graph(depth_GhGw, group_GhGw, config)
     _, sink = terminals(eigenvector_GhGw, group_GhGw, config.sink)
-    labels_N = _component_labels(graph.truncated(config.tau_knn))
+    tau = config.tau_on(group_GhGw.shape)
+    labels_N = component_labels(graph.truncated(tau))
     group_N, x_N = group_GhGw.ravel(), eigenvector_GhGw.ravel()
     sizes = np.bincount(labels_N[group_N])
     wanted = np.flatnonzero(sizes > least) if sizes.max() > least else np.array([sizes.argmax()])
@@ -187,7 +207,7 @@ def local_cut_pieces(
     for label in wanted:
         piece_N = (labels_N == label) & group_N
         source = _peak(x_N, piece_N)
-        side_N, flow = cut_at(graph, config.tau_knn, source, sink, config)
+        side_N, flow = cut_at(graph, tau, source, sink, config)
         cuts.append(LocalCut((piece_N & side_N).reshape(group_GhGw.shape), source, sink, flow))
         rest_N = piece_N & ~side_N
         if rest_N.sum() > least:
@@ -199,7 +219,8 @@ def _peak(x_N: np.ndarray, among_N: np.ndarray) -> int:
     return int(np.where(among_N, x_N, -np.inf).argmax())
 
 
-def _component_labels(graph: KnnGraph) -> np.ndarray:
+def component_labels(graph: KnnGraph) -> np.ndarray:
+    """Which connected component each node is in: (N,) int32 from 0."""
     return scipy.sparse.csgraph.connected_components(graph.adjacency(np.ones(len(graph.edges_E2))), directed=False)[1]
 
 
@@ -209,7 +230,7 @@ def cut_at(graph: KnnGraph, tau: float, source: int, sink: int, config: LocalCut
     With source = sink (a group of one patch) the side is the component.
     """
     short = graph.truncated(tau)
-    labels_N = _component_labels(short)
+    labels_N = component_labels(short)
     component_N = labels_N == labels_N[source]
     if source == sink or not component_N[sink]:
         return component_N, 0.0

@@ -6,7 +6,8 @@ With y = D^½ x this is the ordinary problem M y = μ y, M = D^-½ A D^-½, μ =
 (μ = 1, y₁ ∝ D^½·1), so it is projected out and a Lanczos iteration finds the next one: a few dozen matrix-vector
 products in place of a dense factorisation (CutLER runs `scipy.linalg.eigh` on N×N doubles for every cut). Patches
 taken by earlier rounds are not removed from the graph: as in MaskCut, whose features are zeroed there, their edges all
-become ε. So one matrix of edges serves all rounds of an image, with an `alive` mask.
+become ε. So one matrix of edges serves all rounds of an image, with an `alive` mask. Patches that are not `present` are
+no patches at all: they pad graphs of different sizes to one batch.
 """
 
 from dataclasses import dataclass
@@ -54,16 +55,24 @@ class NormalisedAffinity:
     """M = D^-½ (ε + (1-ε)·alive·edges·alive) D^-½ as an operator on (B, N) vectors; the matrix itself is never formed.
 
     edges_BNN: (B, N, N) float32 in [0, 1], symmetric. alive_BN: (B, N) bool or float 0/1. epsilon: in (0, 1).
+    present_BN: (B, N) bool, False for padding, which has no edges at all, not even ε; None where all are present.
     """
 
-    def __init__(self, edges_BNN: torch.Tensor, alive_BN: torch.Tensor, epsilon: float) -> None:
+    def __init__(
+        self,
+        edges_BNN: torch.Tensor,
+        alive_BN: torch.Tensor,
+        epsilon: float,
+        present_BN: torch.Tensor | None = None,
+    ) -> None:
         self.edges_BNN = edges_BNN
-        self.alive_BN = alive_BN.to(edges_BNN.dtype)
+        self.present_BN = torch.ones_like(alive_BN, dtype=torch.bool) if present_BN is None else present_BN
+        self.alive_BN = (alive_BN.bool() & self.present_BN).to(edges_BNN.dtype)
         self.epsilon = epsilon
-        n = edges_BNN.shape[1]
-        self.degree_BN = epsilon * n + (1.0 - epsilon) * self.alive_BN * self._product(self.alive_BN)
-        self.scale_BN = self.degree_BN.rsqrt()
-        trivial_BN = self.degree_BN.sqrt()
+        n_B1 = self.present_BN.sum(dim=1, keepdim=True)
+        degree_BN = epsilon * n_B1 + (1.0 - epsilon) * self.alive_BN * self._product(self.alive_BN)
+        self.scale_BN = degree_BN.rsqrt() * self.present_BN
+        trivial_BN = degree_BN.sqrt() * self.present_BN
         self.trivial_BN = trivial_BN / trivial_BN.norm(dim=1, keepdim=True)
 
     def _product(self, vectors_BN: torch.Tensor) -> torch.Tensor:
@@ -79,31 +88,41 @@ class NormalisedAffinity:
         return self.scale_BN * (ones_part_B1 + edges_part_BN)
 
     def dense(self, image: int) -> torch.Tensor:
-        """M of one image as an (N, N) float64 matrix, for the dense solver."""
-        alive_N = self.alive_BN[image].double()
-        a_NN = self.epsilon + (1.0 - self.epsilon) * alive_N[:, None] * self.edges_BNN[image].double() * alive_N
-        scale_N = a_NN.sum(dim=1).rsqrt()
-        return scale_N[:, None] * a_NN * scale_N
+        """M of one image as a float64 matrix of its present patches, for the dense solver."""
+        present_N = self.present_BN[image]
+        alive_n = self.alive_BN[image, present_N].double()
+        edges_nn = self.edges_BNN[image][present_N][:, present_N].double()
+        a_nn = self.epsilon + (1.0 - self.epsilon) * alive_n[:, None] * edges_nn * alive_n
+        scale_n = a_nn.sum(dim=1).rsqrt()
+        return scale_n[:, None] * a_nn * scale_n
 
 
-def ncut(edges_BNN: torch.Tensor, alive_BN: torch.Tensor, epsilon: float, config: NCutConfig) -> NCutResult:
+def ncut(
+    edges_BNN: torch.Tensor,
+    alive_BN: torch.Tensor,
+    epsilon: float,
+    config: NCutConfig,
+    present_BN: torch.Tensor | None = None,
+) -> NCutResult:
     """Second generalised eigenvector of each image of a batch, on the device of `edges_BNN`, in fp32.
 
     edges_BNN: (B, N, N) float32 in [0, 1], symmetric (see `affinity.affinity_edges`). alive_BN: (B, N) bool, False for
-    patches that earlier rounds took. epsilon: weight of absent edges. The dense solver (float64) takes over for an
+    patches that earlier rounds took. epsilon: weight of absent edges. present_BN: (B, N) bool, False for padding, whose
+    entries of the eigenvector are 0; None where there is none. The dense solver (float64) takes over for an
     image whose iteration has not reached `config.tolerance` after `config.max_steps`: that is, where the eigen-gap is
     too small.
     Deterministic: the start vector is fixed. Raises ValueError on fewer than 3 patches.
     Source: Shi & Malik's NCut as used by TokenCut, CutLER and CutS3D.
     """
-    n = edges_BNN.shape[1]
-    if n < 3:
-        raise ValueError(f"NCut needs at least 3 patches, got {n}: use a larger input size or a smaller patch")
-    operator = NormalisedAffinity(edges_BNN, alive_BN, epsilon)
-    y_BN, gap_B, steps_B, converged_B = _lanczos(operator, config)
+    operator = NormalisedAffinity(edges_BNN, alive_BN, epsilon, present_BN)
+    smallest, largest = (int(n) for n in operator.present_BN.sum(dim=1).aminmax())
+    if smallest < 3:
+        raise ValueError(f"NCut needs at least 3 patches, got {smallest}: use a larger input size or a smaller patch")
+    y_BN, gap_B, steps_B, converged_B = _lanczos(operator, config, largest)
     for image in torch.nonzero(~converged_B).flatten().tolist():
-        y_N, gap = _dense_second(operator.dense(image))
-        y_BN[image], gap_B[image] = y_N.to(y_BN.dtype), gap
+        y_n, gap = _dense_second(operator.dense(image))
+        y_BN[image, operator.present_BN[image]] = y_n.to(y_BN.dtype)
+        gap_B[image] = gap
     # One power step: M is 0 on the taken patches, so it wipes out the rounding there, which D^-½ would magnify.
     power_BN = operator(y_BN)
     shrunk_B = power_BN.norm(dim=1, keepdim=True)
@@ -122,18 +141,18 @@ def ncut(edges_BNN: torch.Tensor, alive_BN: torch.Tensor, epsilon: float, config
 
 
 def _lanczos(
-    operator: NormalisedAffinity, config: NCutConfig
+    operator: NormalisedAffinity, config: NCutConfig, largest: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Top eigenpair of M on the complement of the trivial vector: y_BN (unit), gap_B, steps_B, converged_B."""
     trivial_BN = operator.trivial_BN
     b, n = trivial_BN.shape
     device = trivial_BN.device
-    max_steps = min(config.max_steps, n - 1)
+    max_steps = min(config.max_steps, largest - 1)  # no Krylov space has more dimensions than its graph has patches
     # basis_BmN[:, 0] is the trivial vector: orthogonalising against the whole basis deflates it on the way
     basis_BmN = torch.zeros(b, max_steps + 1, n, device=device)
     basis_BmN[:, 0] = trivial_BN
     start_N = torch.randn(n, generator=torch.Generator().manual_seed(0)).to(device)
-    w_BN, _ = _orthogonalise(start_N.expand(b, n), basis_BmN[:, :1])
+    w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :1])
     basis_BmN[:, 1] = w_BN / w_BN.norm(dim=1, keepdim=True)
     tridiagonal_Bmm = torch.zeros(b, max_steps, max_steps, dtype=torch.float64)
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.local_cut import LocalCutConfig, cut_at, group_graph
+from stages.local_cut import KnnGraph, LocalCutConfig, cut_at, group_graph
 
 
 @dataclass(frozen=True)
 class SpatialConfidenceConfig:
-    """thresholds: T >= 1. lowest: τ_min as a fraction of τ_knn, in (0, 1]. floor: least confidence inside the mask, in
-    [0, 1].
+    """thresholds: T >= 1. lowest: τ_min as a fraction of τ_knn, in (0, 1]. floor: least confidence that is stored for a
+    patch of a mask, in [0, 1]; scores are made of confidences without it.
     """
 
     thresholds: int = 6
@@ -45,15 +45,15 @@ def spatial_confidence(
     sink: int,
     cut: LocalCutConfig,
     config: SpatialConfidenceConfig,
+    whole: KnnGraph | None = None,
 ) -> np.ndarray:
-    """Confidence of each patch of an instance: (Gh, Gw) float32; [floor, 1] inside the mask, 0 outside.
+    """Spatial Confidence of each patch of an instance, before its floor: (Gh, Gw) float32, 0 outside of the mask.
 
     depth_GhGw, group_GhGw: as given to `local_cut`; mask_GhGw: bool, its result or what later steps left of it;
-    source, sink: flat patch indices it returned.
+    source, sink: flat patch indices it returned. whole: see `group_graph`.
     """
-    graph = group_graph(depth_GhGw, group_GhGw, cut)
+    graph = group_graph(depth_GhGw, group_GhGw, cut, whole)
     votes_N = np.zeros(graph.n, dtype=np.float32)
-    for tau in threshold_ladder(cut.tau_knn, config):
+    for tau in threshold_ladder(cut.tau_on(mask_GhGw.shape), config):
         votes_N += cut_at(graph, float(tau), source, sink, cut)[0]
-    share = votes_N.reshape(mask_GhGw.shape) / config.thresholds
-    return np.where(mask_GhGw, np.maximum(share, config.floor), 0.0).astype(np.float32)
+    return np.where(mask_GhGw, votes_N.reshape(mask_GhGw.shape) / config.thresholds, 0.0).astype(np.float32)

@@ -1,0 +1,116 @@
+"""The tree of cuts of a batch of images: NCut again and again, LocalCut of every part, the best of all that came out.
+
+B images · N = Gh·Gw patches · M candidates · T thresholds · Gh, Gw patch grid
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.recipes import Recipe
+from stages.local_cut import group_graph, image_graph
+from stages.mask_score import ScoreParts, mask_parts, score_of
+from stages.ncut_tree import Part, TreeConfig, ncut_tree
+from stages.select import distinct, soft_nms
+from stages.spatial_confidence import threshold_ladder
+from stages.threshold_pieces import core, pieces, stability, threshold_labels
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A part, or a piece that LocalCut cuts out of it. labels_TN: of the part's pieces at all thresholds, None without
+    LocalCut.
+    """
+
+    part: Part
+    mask_N: np.ndarray
+    labels_TN: np.ndarray | None
+
+
+def search_tree(
+    similarity_BNN: torch.Tensor,
+    features_BND: torch.Tensor,
+    depth_BGhGw: np.ndarray | None,
+    grid: tuple[int, int],
+    recipe: Recipe,
+    tree: TreeConfig,
+    first: Eigenvectors,
+) -> list[ImageProposals]:
+    """Proposals of each image, best first: `recipe.select.masks` at most. Arguments as for `search.propose`."""
+    roots = list(zip(first.eigenvector_BN, first.eigenvalue_B.tolist(), first.gap_B.tolist(), strict=True))
+    found = ncut_tree(similarity_BNN, roots, grid, tree, recipe.affinity, recipe.ncut)
+    return [
+        ImageProposals(
+            _best(parts, features_BND[image], None if depth_BGhGw is None else depth_BGhGw[image], recipe, tree),
+            StopReason.TREE,
+        )
+        for image, parts in enumerate(found)
+    ]
+
+
+def _best(
+    parts: list[Part], features_ND: torch.Tensor, depth_GhGw: np.ndarray | None, recipe: Recipe, tree: TreeConfig
+) -> tuple[Proposal, ...]:
+    candidates = list(_candidates(parts, depth_GhGw, recipe, tree))
+    if not candidates:
+        return ()
+    masks_MN = np.array([candidate.mask_N for candidate in candidates])
+    kept = distinct(masks_MN, recipe.select.same_iou)
+    candidates, masks_MN = [candidates[k] for k in kept], masks_MN[kept]
+    grid = candidates[0].part.mask.shape
+    described = mask_parts(features_ND, depth_GhGw, masks_MN.reshape(-1, *grid), recipe.affinity.settled_tau)
+    if recipe.spatial_confidence is not None:
+        described = [
+            own if candidate.labels_TN is None
+            else dataclasses.replace(own, stability=stability(candidate.labels_TN, candidate.mask_N))
+            for own, candidate in zip(described, candidates, strict=True)
+        ]  # fmt: skip
+    scores_M = np.array([score_of(own, recipe.score) for own in described])
+    best, novelty = soft_nms(scores_M, masks_MN, recipe.select)
+    return tuple(
+        _proposal(place, candidates[k], dataclasses.replace(described[k], novelty=float(novelty[place])))
+        for place, k in enumerate(best)
+    )
+
+
+def _candidates(
+    parts: list[Part], depth_GhGw: np.ndarray | None, recipe: Recipe, tree: TreeConfig
+) -> Iterator[_Candidate]:
+    """Every part, and what LocalCut makes of it at the thresholds of Spatial Confidence (at τ_knn without it)."""
+    cut = recipe.local_cut
+    if cut is None or depth_GhGw is None:
+        yield from (_Candidate(part, part.mask.ravel(), None) for part in parts)
+        return
+    whole = image_graph(depth_GhGw, cut) if cut.outside == "sever" else None
+    tau = cut.tau_on(depth_GhGw.shape)
+    taus_T = np.array([tau]) if recipe.spatial_confidence is None else threshold_ladder(tau, recipe.spatial_confidence)
+    least = int(tree.min_area * depth_GhGw.size)
+    for part in parts:
+        part_N = part.mask.ravel()
+        labels_TN = threshold_labels(group_graph(depth_GhGw, part.mask, cut, whole), taus_T)
+        yield _Candidate(part, part_N, labels_TN)
+        for piece_N in pieces(labels_TN, part_N, least):
+            yield _Candidate(part, piece_N, labels_TN)
+
+
+def _proposal(place: int, candidate: _Candidate, parts: ScoreParts) -> Proposal:
+    """Source and sink: the eigenvector's peak in the candidate's core, and its lowest patch, on the other side."""
+    part = candidate.part
+    core_N = candidate.mask_N if candidate.labels_TN is None else core(candidate.labels_TN, candidate.mask_N)
+    x_N = part.eigenvector.ravel()
+    return Proposal(
+        round=place,
+        eigenvector=part.eigenvector,
+        eigenvalue=part.eigenvalue,
+        gap=part.gap,
+        parts=parts,
+        group=part.mask,
+        mask=candidate.mask_N.reshape(part.mask.shape),
+        source=int(np.where(core_N, x_N, -np.inf).argmax()),
+        sink=-1 if candidate.labels_TN is None else int(x_N.argmin()),
+        dropped=None,
+    )
