@@ -178,24 +178,25 @@ class BatchWork:
         )
 
     @cached_property
+    def refined(self) -> list[RefinedMasks]:
+        """Of each image the proposals kept before, refined, in their order."""
+        grid_masks = [
+            np.array([p.mask for p in image.found.proposals if p.dropped is None], bool).reshape(-1, *self.method.grid)
+            for image in self.cut_images
+        ]
+        photos = [photo.rgb for photo in self.photos]
+        with self._clock("refine"):
+            return refine_masks(photos, grid_masks, self.method.recipe.refine, device=self.method.device)
+
+    @cached_property
     def records(self) -> list[ImageRecord]:
         """The finished images."""
-        depth, images, recipe = self.depth_BGhGw, self.confident_images, self.method.recipe
-        kept = [[k for k, p in enumerate(image.found.proposals) if p.dropped is None] for image in images]
-        grid_masks = [
-            np.array([image.found.proposals[k].mask for k in indices], bool).reshape(-1, *self.method.grid)
-            for image, indices in zip(images, kept, strict=True)
-        ]
-        with self._clock("refine"):
-            refined = refine_masks(
-                [photo.rgb for photo in self.photos], grid_masks, recipe.refine, device=self.method.device
-            )
+        depth, recipe = self.depth_BGhGw, self.method.recipe
+        done = zip(self.photos, self.confident_images, self.refined, strict=True)
         with self._clock("encode"):
             return [
-                _record(photo, image, indices, result, None if depth is None else depth[i], recipe)
-                for i, (photo, image, indices, result) in enumerate(
-                    zip(self.photos, images, kept, refined, strict=True)
-                )
+                _record(photo, image, refined, None if depth is None else depth[i], recipe)
+                for i, (photo, image, refined) in enumerate(done)
             ]
 
     @contextmanager
@@ -210,14 +211,14 @@ class BatchWork:
 def _record(
     photo: Photo,
     image: CutImage,
-    kept: Sequence[int],
     refined: RefinedMasks,
     depth_GhGw: np.ndarray | None,
     recipe: Recipe,
 ) -> ImageRecord:
-    """The finished image. kept: which of its proposals were refined, in the order of the refined masks."""
+    """The finished image."""
     proposals = image.found.proposals
     drops = Counter(str(proposal.dropped) for proposal in proposals if proposal.dropped)
+    kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
     instances = []
     for mask, crf_iou, agrees, k in zip(refined.masks, refined.crf_iou, refined.keep, kept, strict=True):
         confidence = image.confidences[k]

@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -29,6 +29,7 @@ from pipeline.reader import RunReader
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
 from pipeline.stage_outputs import CutImage, KeptOutputs
+from stages.mask_score import PARTS
 
 PROPOSAL_STAGES = ("confidence", "localcut")  # whose kept output holds the proposals, the fuller one first
 PROGRAM = ("data.js", "drawing.js", "list.js", "detail.js", "start.js")  # one script
@@ -78,6 +79,7 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
             "run": _facts(run, reader),
             "grid": _grid(run, reader),
             "kept": kept > 0,
+            "parts": _measured_parts(run.config["recipe"]),
             "colours": instance_colours(max(len(line["scores"]) for line in lines) or 1).tolist(),
             "images": lines,
         }
@@ -130,6 +132,8 @@ def _facts(run: RunFolder, reader: RunReader) -> dict[str, Any]:
         "created": run.created,
         "fingerprint": run.fingerprint[:12],
         "recipe": recipe["name"],
+        "searched": "tree" if recipe["tree"] else "rounds",
+        "score": recipe["score"],
         "features": f"{features['model']} {features['kind']}, {features['size']} px, τ {recipe['affinity']['tau']}",
         "depth": depth["name"] if depth else "not used",
         "images": run.n_images,
@@ -144,11 +148,24 @@ def _grid(run: RunFolder, reader: RunReader) -> tuple[int, int]:
     return reader.open_shard(next(iter(reader.commits))).grid
 
 
+def _measured_parts(recipe: Mapping[str, Any]) -> dict[str, bool]:
+    """Parts of the score and whether this recipe, as run.json has it, measures them; the others are 1."""
+    needs = {
+        "nearness": recipe["local_cut"] or recipe["spatial_importance"],
+        "stability": recipe["spatial_confidence"],
+        "novelty": recipe["tree"],
+    }
+    return {part: bool(needs.get(part, True)) for part in PARTS}
+
+
 def _index_line(record: ImageRecord) -> dict[str, Any]:
+    """What images are sorted and filtered by; of the parts of the score their means over the image's masks."""
+    n = max(len(record.instances), 1)
     return {
         "id": record.id,
         "status": record.status,
         "scores": [round(instance.score, 6) for instance in record.instances],
+        "parts": [round(sum(getattr(one.parts, part) for one in record.instances) / n, 4) for part in PARTS],
         "drops": record.drops,
         "reason": record.reason,
     }

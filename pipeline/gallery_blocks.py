@@ -5,7 +5,7 @@ h, w pixels of the thumbnail · Gh, Gw patch grid
 `maps` are deflated bytes: maps that follow each other without gaps, each of Gh·Gw cells unless said otherwise.
 
     depth                   levels, if the run has depth
-    for each proposal:      eigenvector, levels; semantic group, bits; mask, bits
+    for each proposal:      eigenvector, levels; what it parts, bits; semantic group, bits; mask, bits
     for each instance:      confidence, bytes, 255 = 1
     for each instance:      mask, bits, of h·w pixels
 
@@ -35,6 +35,7 @@ from stages.filters import DropReason
 
 LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart
 WEBP_QUALITY = 60
+SAME = 1e-3  # a launch that computes a contrast anew may come to a slightly other one
 
 
 def image_block(record: ImageRecord, cut: CutImage | None, photo: Photo | ImageError, thumbnail: int) -> dict[str, Any]:
@@ -70,28 +71,44 @@ def image_block(record: ImageRecord, cut: CutImage | None, photo: Photo | ImageE
             }
             for instance in record.instances
         ],
-        "proposals": [_proposal(proposal, record, proposals) for proposal in proposals] if cut else None,
+        "proposals": _proposals(record, proposals) if cut else None,
         "stop": str(cut.found.stop) if cut else None,
         "maps": base64_text(zlib.compress(b"".join(_maps(record, proposals, small)), 9)),
     }
 
 
-def _proposal(proposal: Proposal, record: ImageRecord, proposals: tuple[Proposal, ...]) -> dict[str, Any]:
-    of_round = [k for k, instance in enumerate(record.instances) if instance.round == proposal.round]
-    dropped = proposal.dropped
-    if dropped is None and not of_round:
-        # It left the patch grid as a mask and was dropped later; the record counts for which reasons that happened.
-        later = Counter(record.drops) - Counter(str(p.dropped) for p in proposals if p.dropped)
-        dropped_later = " or ".join(sorted(later)) or str(DropReason.CRF_DISAGREES)
+def _proposals(record: ImageRecord, proposals: tuple[Proposal, ...]) -> list[dict[str, Any]]:
+    """Each proposal with the index of the instance that it became, or why it was dropped.
+
+    Instances are in the order of their proposals. Some proposals left the patch grid as masks and were dropped later;
+    which of several of a round they were is told by their contrast. For what reasons, the record counts.
+    """
+    later = Counter(record.drops) - Counter(str(p.dropped) for p in proposals if p.dropped)
+    dropped_later = " or ".join(sorted(later)) or str(DropReason.CRF_DISAGREES)
+    shown, following = [], 0
+    for proposal in proposals:
+        became = None
+        if proposal.dropped is None and following < len(record.instances):
+            instance = record.instances[following]
+            if instance.round == proposal.round and abs(instance.parts.contrast - proposal.parts.contrast) < SAME:
+                became, following = following, following + 1
+        dropped = None if became is not None else str(proposal.dropped or dropped_later)
+        shown.append(_proposal(proposal, became, dropped))
+    return shown
+
+
+def _proposal(proposal: Proposal, instance: int | None, dropped: str | None) -> dict[str, Any]:
     return {
         "round": proposal.round,
+        "level": proposal.level,
+        "tau": _number(proposal.tau),
         "eigenvalue": _number(proposal.eigenvalue),
         "gap": _number(proposal.gap),
         "source": proposal.source,
         "sink": proposal.sink,
         "patches": int(proposal.mask.sum()),
-        "instance": of_round[0] if dropped is None and of_round else None,
-        "dropped": str(dropped) if dropped else None if of_round else dropped_later,
+        "instance": instance,
+        "dropped": dropped,
     }
 
 
@@ -99,8 +116,10 @@ def _maps(record: ImageRecord, proposals: tuple[Proposal, ...], small: tuple[int
     if record.depth is not None:
         yield _levels(record.depth.astype(np.float32))
     for proposal in proposals:
-        low, high = float(proposal.eigenvector.min()), float(proposal.eigenvector.max())
-        yield _levels((proposal.eigenvector - low) / (high - low or 1.0))
+        was_cut = proposal.was_cut
+        low, high = (float(bound(proposal.eigenvector[was_cut])) for bound in (np.min, np.max))
+        yield _levels(np.where(was_cut, (proposal.eigenvector - low) / (high - low or 1.0), 0.0))
+        yield np.packbits(was_cut).tobytes()
         yield np.packbits(proposal.group).tobytes()
         yield np.packbits(proposal.mask).tobytes()
     for instance in record.instances:

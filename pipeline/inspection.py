@@ -5,7 +5,7 @@ N = Gh·Gw patches · Gh, Gw patch grid · H, W pixels · D feature width
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from pipeline.records import ImageRecord, Instance
 from pipeline.sources import list_images
 from stages.affinity import cosine_similarity
 from stages.filters import DropReason
-from stages.local_cut import KnnGraph, group_graph
+from stages.local_cut import KnnGraph, group_graph, image_graph
+from stages.mask_score import ScoreParts
+from stages.ncut_tree import Part, ncut_tree, part_edges
 from stages.point_cloud import orthographic_points, to_open3d
-from stages.refine import refine_masks
 from stages.spatial_importance import spatial_importance
 
 NO_INSTANCE = np.array([110, 114, 122], np.uint8)  # colour of points that belong to no instance
@@ -37,18 +38,19 @@ NO_INSTANCE = np.array([110, 114, 122], np.uint8)  # colour of points that belon
 class InspectedProposal:
     """One proposal with what went into it and what became of it.
 
-    piece, pieces: its place, from 1, among the proposals of its round. taken: (Gh, Gw) bool, patches that earlier
-    rounds took out of the graph. cosines: (Gh, Gw) float32, of each patch's
-    features with those of the source. edges: (Gh, Gw) float32, weights of the source's edges in the semantic graph of
-    this round. graph: LocalCut's k-NN graph, not truncated; None without LocalCut. confidence: (Gh, Gw) float32 in
-    0..1, None for proposals dropped before. refined: (H, W) bool and crf_iou: its IoU with the mask that went into the
-    CRF, both None for proposals dropped before. instance: as the record has it, None for dropped proposals.
+    piece, pieces: its place, from 1, among the proposals of its round. outside: (Gh, Gw) bool, patches that are not in
+    the graph that was cut: those that earlier rounds took, or what lies outside of the part of the tree. cosines:
+    (Gh, Gw) float32, of each patch's features with those of the source. edges: (Gh, Gw) float32, weights of the
+    source's edges in the graph that was cut. graph: LocalCut's k-NN graph, not truncated; None without LocalCut.
+    confidence: (Gh, Gw) float32 in 0..1, without its floor; None for proposals dropped before. refined: (H, W) bool and
+    crf_iou: its IoU with the mask that went into the CRF, both None for proposals dropped before. instance: as the
+    record has it, None for dropped proposals.
     """
 
     proposal: Proposal
     piece: int
     pieces: int
-    taken: np.ndarray
+    outside: np.ndarray
     cosines: np.ndarray
     edges: np.ndarray
     graph: KnnGraph | None
@@ -64,13 +66,33 @@ class InspectedProposal:
             return DropReason.CRF_DISAGREES
         return self.proposal.dropped
 
+    @property
+    def parts(self) -> ScoreParts:
+        """Parts of the score; with the stability that goes into it as soon as there is a confidence."""
+        if self.instance is not None:
+            return self.instance.parts
+        inside = self.proposal.mask
+        if self.confidence is None or not inside.any():
+            return self.proposal.parts
+        return replace(self.proposal.parts, stability=float(self.confidence[inside].mean()))
+
+    def unknown_parts(self, recipe: Recipe) -> frozenset[str]:
+        """Parts of the score that were not measured, and are 1 in its product."""
+        unmeasured = {
+            "nearness": not recipe.needs_depth,
+            "stability": recipe.spatial_confidence is None or self.confidence is None,
+            "novelty": recipe.tree is None,
+        }
+        return frozenset(name for name, so in unmeasured.items() if so)
+
 
 @dataclass(frozen=True)
 class Inspection:
     """All intermediate results of one image.
 
     method: as `Method.config` has it. depth, importance: (Gh, Gw) float32; None for recipes that do without. features:
-    (N, D) float16. stop: why the rounds ended. record: exactly what a run stores of this image. seconds: by stage.
+    (N, D) float16. tree: all parts that a tree of cuts gives, whether they became masks or not; empty for rounds. stop:
+    why the search ended. record: exactly what a run stores of this image. seconds: by stage.
     """
 
     photo: Photo
@@ -80,6 +102,7 @@ class Inspection:
     depth: np.ndarray | None
     importance: np.ndarray | None
     features: np.ndarray
+    tree: tuple[Part, ...]
     proposals: tuple[InspectedProposal, ...]
     stop: StopReason
     record: ImageRecord
@@ -108,12 +131,12 @@ class Inspection:
 
     @cached_property
     def instance_N(self) -> np.ndarray:
-        """Which instance of the record each patch was cut out for, int16; -1 for none. Before refinement, so that the
-        instances do not overlap."""
+        """Which instance of the record each patch was cut out for, int16; -1 for none. Before refinement; where masks
+        lie on each other, as those of a tree may, the smallest."""
         owner_N = np.full(self.grid[0] * self.grid[1], -1, np.int16)
-        for inspected in self.proposals:
-            if inspected.instance is not None:
-                owner_N[inspected.proposal.mask.ravel()] = self.index_of(inspected)
+        kept = [inspected for inspected in self.proposals if inspected.instance is not None]
+        for inspected in sorted(kept, key=lambda one: -int(one.proposal.mask.sum())):
+            owner_N[inspected.proposal.mask.ravel()] = self.index_of(inspected)
         return owner_N
 
     @cached_property
@@ -128,45 +151,12 @@ def inspect_image(photo: Photo, method: Method) -> Inspection:
     seconds: defaultdict[str, float] = defaultdict(float)
     work = BatchWork(method, [photo], [0], {}, seconds)
     recipe, grid = method.recipe, method.grid
-    edges_NN = work.edges_BNN[0].cpu().numpy()  # before the cuts: the batch lets go of them there
-    cut = work.confident_images[0]
+    graph_NN = work.graph_BNN[0]  # before the cuts: the batch lets go of it there
     record = work.records[0]
     depth = None if work.depth_BGhGw is None else work.depth_BGhGw[0]
     importance = None
     if recipe.spatial_importance is not None and depth is not None:
         importance = spatial_importance(torch.from_numpy(depth)[None], recipe.spatial_importance)[0].numpy()
-
-    proposals = cut.found.proposals
-    cosines_PN = cosine_similarity(work.features_BND)[0, [p.source for p in proposals]].cpu().numpy()
-    kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
-    # once more: the record holds neither what the CRF disagreed with nor its verdicts
-    masks = np.array([proposals[k].mask for k in kept], bool).reshape(-1, *grid)
-    refined = refine_masks([photo.rgb], [masks], recipe.refine, method.device)[0]
-    place = {k: m for m, k in enumerate(kept)}
-    instances = dict(zip([k for k in kept if refined.keep[place[k]]], record.instances, strict=True))
-    sizes = Counter(proposal.round for proposal in proposals)
-    inspected = []
-    for k, proposal in enumerate(proposals):
-        taken = _taken_before(proposal.round, proposals, recipe, grid)
-        confidence = cut.confidences[k]
-        graph = None
-        if recipe.local_cut is not None and depth is not None:
-            graph = group_graph(depth, proposal.group, recipe.local_cut)
-        inspected.append(
-            InspectedProposal(
-                proposal=proposal,
-                piece=1 + sum(other.round == proposal.round for other in proposals[:k]),
-                pieces=sizes[proposal.round],
-                taken=taken,
-                cosines=cosines_PN[k].reshape(grid),
-                edges=edges_NN[proposal.source].reshape(grid) * ~taken,
-                graph=graph,
-                confidence=None if confidence is None else confidence.astype(np.float32) / 255,
-                refined=refined.masks[place[k]] if k in place else None,
-                crf_iou=float(refined.crf_iou[place[k]]) if k in place else None,
-                instance=instances.get(k),
-            )
-        )
     return Inspection(
         photo=photo,
         recipe=recipe,
@@ -175,11 +165,58 @@ def inspect_image(photo: Photo, method: Method) -> Inspection:
         depth=depth,
         importance=importance,
         features=work.features_BND[0].cpu().numpy(),
-        proposals=tuple(inspected),
-        stop=cut.found.stop,
+        tree=_tree(work, graph_NN),
+        proposals=_inspected(work, graph_NN, depth),
+        stop=work.cut_images[0].found.stop,
         record=record,
         seconds=dict(seconds),
     )
+
+
+def _tree(work: BatchWork, similarity_NN: torch.Tensor) -> tuple[Part, ...]:
+    """All parts of the only image of the batch. Cut once more: the proposals hold only those that became masks."""
+    recipe, first = work.method.recipe, work.first_ncut
+    if recipe.tree is None:
+        return ()
+    roots = [(first.eigenvector_BN[0], float(first.eigenvalue_B[0]), float(first.gap_B[0]))]
+    return tuple(ncut_tree(similarity_NN[None], roots, work.method.grid, recipe.tree, recipe.affinity, recipe.ncut)[0])
+
+
+def _inspected(work: BatchWork, graph_NN: torch.Tensor, depth_GhGw: np.ndarray | None) -> tuple[InspectedProposal, ...]:
+    """The proposals of the only image of the batch. graph_NN: its semantic graph."""
+    recipe, grid = work.method.recipe, work.method.grid
+    (cut,), (refined,), (record,) = work.confident_images, work.refined, work.records
+    proposals = cut.found.proposals
+    cosines_PN = cosine_similarity(work.features_BND)[0, [p.source for p in proposals]].cpu().numpy()
+    kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
+    place = {k: m for m, k in enumerate(kept)}
+    instances = dict(zip([k for k in kept if refined.keep[place[k]]], record.instances, strict=True))
+    sizes = Counter(proposal.round for proposal in proposals)
+    severed = recipe.local_cut is not None and recipe.local_cut.outside == "sever" and depth_GhGw is not None
+    whole = image_graph(depth_GhGw, recipe.local_cut) if severed else None  # type: ignore[arg-type]
+    inspected = []
+    for k, proposal in enumerate(proposals):
+        outside = _outside(proposal, proposals, recipe)
+        confidence = cut.confidences[k]
+        graph = None
+        if recipe.local_cut is not None and depth_GhGw is not None:
+            graph = group_graph(depth_GhGw, proposal.group, recipe.local_cut, whole)
+        inspected.append(
+            InspectedProposal(
+                proposal=proposal,
+                piece=1 + sum(other.round == proposal.round for other in proposals[:k]),
+                pieces=sizes[proposal.round],
+                outside=outside,
+                cosines=cosines_PN[k].reshape(grid),
+                edges=_edges_of(proposal.source, graph_NN, outside, recipe),
+                graph=graph,
+                confidence=None if confidence is None else confidence.astype(np.float32) / 255,
+                refined=refined.masks[place[k]] if k in place else None,
+                crf_iou=float(refined.crf_iou[place[k]]) if k in place else None,
+                instance=instances.get(k),
+            )
+        )
+    return tuple(inspected)
 
 
 def inspect(image: str, out: str | Path, launch: runner.Launch | None = None, device: str = "auto") -> list[Path]:
@@ -230,13 +267,27 @@ def write_clouds(inspection: Inspection, folder: Path) -> list[Path]:
     return files
 
 
-def _taken_before(round_: int, proposals: Sequence[Proposal], recipe: Recipe, grid: tuple[int, int]) -> np.ndarray:
-    """(Gh, Gw) bool, the patches that the rounds before this one took, by the recipe's rules."""
-    taken = np.zeros(grid, bool)
-    for proposal in proposals:
-        if proposal.round < round_:
+def _outside(proposal: Proposal, proposals: Sequence[Proposal], recipe: Recipe) -> np.ndarray:
+    """(Gh, Gw) bool, the patches that were not in the graph when this proposal was cut, by the recipe's rules."""
+    if recipe.rounds is None:
+        return ~proposal.was_cut
+    taken = np.zeros_like(proposal.mask)
+    for earlier in proposals:
+        if earlier.round < proposal.round:
             if recipe.local_cut is not None and recipe.local_cut.pieces == "all":
-                taken |= proposal.group
-            elif recipe.rounds.take_dropped or proposal.dropped in (None, DropReason.COVERED):
-                taken |= proposal.mask
+                taken |= earlier.group
+            elif recipe.rounds.take_dropped or earlier.dropped in (None, DropReason.COVERED):
+                taken |= earlier.mask
     return taken
+
+
+def _edges_of(patch: int, graph_NN: torch.Tensor, outside: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """(Gh, Gw) float32, weights of a patch's edges in the graph that was cut. graph_NN: see `search.semantic_graph`."""
+    edges = np.zeros(outside.shape, np.float32)
+    inside_n = torch.from_numpy(np.flatnonzero(~outside)).to(graph_NN.device)
+    row_n = graph_NN[patch, inside_n]
+    if recipe.tree is not None:
+        place = int(torch.searchsorted(inside_n, patch))
+        row_n = part_edges(graph_NN[inside_n][:, inside_n], recipe.affinity)[place]
+    edges[~outside] = row_n.cpu().numpy()
+    return edges

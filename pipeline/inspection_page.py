@@ -7,14 +7,27 @@ import base64
 import html
 import importlib.resources
 import json
+import math
+from dataclasses import asdict
 from string import Template
 from typing import Any
 
 import numpy as np
 
 from pipeline.inspection import InspectedProposal, Inspection
-from pipeline.inspection_words import drop_sentence, image_name, label, stop_sentence
-from stages.spatial_confidence import threshold_ladder
+from pipeline.inspection_words import (
+    cut_sentence,
+    drop_sentence,
+    group_words,
+    image_name,
+    label,
+    score_sentence,
+    side_words,
+    stop_sentence,
+    terminal_words,
+)
+from pipeline.proposals import cut_thresholds
+from stages.mask_score import CONSTANT
 
 
 def page_html(inspection: Inspection) -> str:
@@ -34,17 +47,21 @@ def page_data(inspection: Inspection) -> dict[str, Any]:
 
     Edges are sorted by length, so that a threshold is a prefix of them.
     """
-    cut, confidence = inspection.recipe.local_cut, inspection.recipe.spatial_confidence
+    recipe = inspection.recipe
+    cut = recipe.local_cut
     if cut is None:
-        raise ValueError(f"recipe {inspection.recipe.name} has no LocalCut: there is no cut to show in 3D")
-    ladder = [] if confidence is None else threshold_ladder(cut.tau_knn, confidence).tolist()
+        raise ValueError(f"recipe {recipe.name} has no LocalCut: there is no cut to show in 3D")
     return {
         "name": image_name(inspection),
         "grid": list(inspection.grid),
         "stop": stop_sentence(inspection),
         "k": cut.k,
-        "tau": cut.tau_knn,
-        "ladder": ladder,
+        "tau": cut.tau_on(inspection.grid),
+        "ladder": cut_thresholds(recipe, inspection.grid).tolist() if recipe.spatial_confidence else [],
+        "group": group_words(inspection),
+        "terminals": terminal_words(inspection),
+        "sides": side_words(inspection),
+        "score": score_sentence(inspection),
         "outside": cut.outside,
         "push": cut.outside_depth * cut.depth_scale if cut.outside == "push" else 0.0,
         "points": _packed(inspection.points_N3, "float32"),
@@ -59,9 +76,15 @@ def _proposal(inspected: InspectedProposal, inspection: Inspection) -> dict[str,
     if graph is None:
         raise ValueError("a proposal without a k-NN graph: this inspection was not made by LocalCut")
     order_E = np.argsort(graph.lengths_E, kind="stable")
+    score = inspection.recipe.score
+    counting = set(() if score == CONSTANT else score.split("*")) - inspected.unknown_parts(inspection.recipe)
     confidence = np.zeros(proposal.mask.shape) if inspected.confidence is None else inspected.confidence
     return {
-        "label": label(inspected),
+        "label": label(inspected, inspection),
+        "how": cut_sentence(inspected, inspection),
+        # what is not in the recipe's score or was not measured is left out
+        "parts": {name: value for name, value in asdict(inspected.parts).items() if name in counting},
+        "tau": proposal.tau if math.isfinite(proposal.tau) else None,
         "dropped": drop_sentence(inspected, inspection),
         "score": None if inspected.instance is None else inspected.instance.score,
         "eigenvalue": proposal.eigenvalue,
@@ -69,6 +92,7 @@ def _proposal(inspected: InspectedProposal, inspection: Inspection) -> dict[str,
         "source": proposal.source,
         "sink": proposal.sink,
         "eigenvector": _packed(proposal.eigenvector, "float32"),
+        "outside": _packed(~proposal.was_cut, "uint8"),
         "group": _packed(proposal.group, "uint8"),
         "confidence": _packed(confidence * 255, "uint8"),
         "edges": _packed(graph.edges_E2[order_E], "uint16" if graph.n <= 1 << 16 else "uint32"),

@@ -12,7 +12,7 @@ from pipeline.recipes import Recipe
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph
 from stages.mask_score import ScoreParts
-from stages.spatial_confidence import spatial_confidence
+from stages.spatial_confidence import spatial_confidence, threshold_ladder
 
 
 class StopReason(StrEnum):
@@ -26,26 +26,38 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Proposal:
-    """What one round found.
+    """What one round found, or one of the best of a tree of cuts.
 
-    round: 0-based; of a tree search the place among the proposals, best first. eigenvector: (Gh, Gw) float32,
-    foreground positive; of a tree search 0 outside of what was cut. eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
+    round: 0-based; of a tree search the place among the proposals, best first. level: NCuts that lead to it, one after
+    the other, >= 1; always 1 for rounds, which all cut the whole image. eigenvector: (Gh, Gw) float32, foreground
+    positive; of a tree search 0 outside of what was cut. eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
     parts: of the score; stability is filled in when the confidence is known, and stays 1 for rounds before.
-    group: (Gh, Gw) bool, the semantic group. mask: (Gh, Gw) bool, the candidate for an instance, without the patches of
-    earlier masks. source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed
-    and the sink -1. dropped: why it is not kept, or None.
+    group: (Gh, Gw) bool, the semantic group; of a tree search the part. mask: (Gh, Gw) bool, the candidate for an
+    instance, without the patches of earlier masks. tau: LocalCut's threshold that cut it out of the group, the highest
+    where several cut the same; infinity where no edge had to be cut in 3D: without LocalCut, and for a part as it is.
+    source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed and the sink -1.
+    dropped: why it is not kept, or None.
     """
 
     round: int
+    level: int
     eigenvector: np.ndarray
     eigenvalue: float
     gap: float
     parts: ScoreParts
     group: np.ndarray
     mask: np.ndarray
+    tau: float
     source: int
     sink: int
     dropped: DropReason | None
+
+    @property
+    def was_cut(self) -> np.ndarray:
+        """(Gh, Gw) bool, what its NCut parted, of a tree search; the whole image on the first level."""
+        if self.level == 1:
+            return np.ones_like(self.group)
+        return (self.eigenvector != 0) | self.group  # an entry may be 0 by chance
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,16 @@ class ImageProposals:
 
     proposals: tuple[Proposal, ...]
     stop: StopReason
+
+
+def cut_thresholds(recipe: Recipe, grid: tuple[int, int]) -> np.ndarray:
+    """LocalCut's thresholds on a (Gh, Gw) patch grid, ascending, float64: those of Spatial Confidence, or τ_knn alone;
+    empty without LocalCut.
+    """
+    if recipe.local_cut is None:
+        return np.zeros(0)
+    tau = recipe.local_cut.tau_on(grid)
+    return np.array([tau]) if recipe.spatial_confidence is None else threshold_ladder(tau, recipe.spatial_confidence)
 
 
 def confidence_of(

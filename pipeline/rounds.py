@@ -7,6 +7,7 @@ whose stopping rule has spoken leaves the batch.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,6 +107,7 @@ def _round(
     if rules.rest_iou is not None and state.taken.any() and mask_iou(group, ~state.taken) > rules.rest_iou:
         state.ended, state.stop = True, StopReason.REST
         return
+    tau = math.inf if recipe.local_cut is None else recipe.local_cut.tau_on(grid)
     for candidate, source, sink in _candidates(parts, group, depth_GhGw, recipe):
         dropped = judge(candidate, state.previous, recipe.filters)
         mask = candidate & ~state.put_out
@@ -120,7 +122,20 @@ def _round(
             state.taken |= candidate
             state.put_out |= mask
         state.proposals.append(
-            Proposal(round_, parts.eigenvector, eigenvalue, gap, ScoreParts(), group, mask, source, sink, dropped)
+            Proposal(
+                round=round_,
+                level=1,
+                eigenvector=parts.eigenvector,
+                eigenvalue=eigenvalue,
+                gap=gap,
+                parts=ScoreParts(),
+                group=group,
+                mask=mask,
+                tau=tau,
+                source=source,
+                sink=sink,
+                dropped=dropped,
+            )
         )
     if recipe.local_cut is not None and recipe.local_cut.pieces == "all":
         state.taken |= group  # every piece of it that is large enough has been put out

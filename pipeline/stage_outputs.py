@@ -22,9 +22,11 @@ _DROPS = tuple(DropReason)
 _STOPS = tuple(StopReason)
 _PER_PROPOSAL = {
     "round": np.uint8,
+    "level": np.uint8,
+    "tau": np.float64,
     "eigenvalue": np.float32,
     "gap": np.float32,
-    **dict.fromkeys(PARTS, np.float32),
+    **dict.fromkeys(PARTS, np.float64),  # as they are: a rounded one would give another score
     "source": np.int32,
     "sink": np.int32,
     "dropped": np.uint8,
@@ -158,12 +160,14 @@ def _proposal(row: Mapping[str, Any]) -> Proposal:
     dropped = int(row["dropped"])
     return Proposal(
         round=int(row["round"]),
+        level=int(row["level"]),
         eigenvector=row["eigenvector"],
         eigenvalue=float(row["eigenvalue"]),
         gap=float(row["gap"]),
         parts=ScoreParts(**{part: float(row[part]) for part in PARTS}),
         group=row["group"],
         mask=row["mask"],
+        tau=float(row["tau"]),
         source=int(row["source"]),
         sink=int(row["sink"]),
         dropped=_DROPS[dropped - 1] if dropped else None,

@@ -4,19 +4,19 @@ B images · N = Gh·Gw patches · M candidates · T thresholds · Gh, Gw patch g
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
 from pipeline.recipes import Recipe
 from stages.local_cut import group_graph, image_graph
 from stages.mask_score import ScoreParts, mask_parts, score_of
 from stages.ncut_tree import Part, TreeConfig, ncut_tree
 from stages.select import distinct, soft_nms
-from stages.spatial_confidence import threshold_ladder
 from stages.threshold_pieces import core, pieces, stability, threshold_labels
 
 
@@ -72,7 +72,7 @@ def _best(
     scores_M = np.array([score_of(own, recipe.score) for own in described])
     best, novelty = soft_nms(scores_M, masks_MN, recipe.select)
     return tuple(
-        _proposal(place, candidates[k], dataclasses.replace(described[k], novelty=float(novelty[place])))
+        _proposal(place, candidates[k], dataclasses.replace(described[k], novelty=float(novelty[place])), recipe)
         for place, k in enumerate(best)
     )
 
@@ -86,8 +86,7 @@ def _candidates(
         yield from (_Candidate(part, part.mask.ravel(), None) for part in parts)
         return
     whole = image_graph(depth_GhGw, cut) if cut.outside == "sever" else None
-    tau = cut.tau_on(depth_GhGw.shape)
-    taus_T = np.array([tau]) if recipe.spatial_confidence is None else threshold_ladder(tau, recipe.spatial_confidence)
+    taus_T = cut_thresholds(recipe, depth_GhGw.shape)
     least = int(tree.min_area * depth_GhGw.size)
     for part in parts:
         part_N = part.mask.ravel()
@@ -97,20 +96,33 @@ def _candidates(
             yield _Candidate(part, piece_N, labels_TN)
 
 
-def _proposal(place: int, candidate: _Candidate, parts: ScoreParts) -> Proposal:
+def _proposal(place: int, candidate: _Candidate, parts: ScoreParts, recipe: Recipe) -> Proposal:
     """Source and sink: the eigenvector's peak in the candidate's core, and its lowest patch, on the other side."""
     part = candidate.part
     core_N = candidate.mask_N if candidate.labels_TN is None else core(candidate.labels_TN, candidate.mask_N)
     x_N = part.eigenvector.ravel()
     return Proposal(
         round=place,
+        level=part.depth,
         eigenvector=part.eigenvector,
         eigenvalue=part.eigenvalue,
         gap=part.gap,
         parts=parts,
         group=part.mask,
         mask=candidate.mask_N.reshape(part.mask.shape),
+        tau=_tau(candidate, recipe),
         source=int(np.where(core_N, x_N, -np.inf).argmax()),
         sink=-1 if candidate.labels_TN is None else int(x_N.argmin()),
         dropped=None,
     )
+
+
+def _tau(candidate: _Candidate, recipe: Recipe) -> float:
+    """The highest threshold at which the candidate is a piece of its part; infinity when it is the part itself."""
+    part_N, mask_N, labels_TN = candidate.part.mask.ravel(), candidate.mask_N, candidate.labels_TN
+    if labels_TN is None or np.array_equal(mask_N, part_N):
+        return math.inf
+    patch = int(mask_N.argmax())
+    is_piece_T = [np.array_equal((labels_N == labels_N[patch]) & part_N, mask_N) for labels_N in labels_TN]
+    taus_T = cut_thresholds(recipe, candidate.part.mask.shape)
+    return float(taus_T[is_piece_T].max())

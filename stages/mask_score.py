@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 RING = 0.05  # width of the ring around a mask, of the grid's longer side: 3 patches of 60
 ALIKE = 2.0  # a patch is like a mask when its cosine with the mask's mean feature exceeds so many times τ
+SMALLEST_CONTRAST = 1e-6  # what is less is rounding, where all patches are alike: a blank photo has no masks
 DEPTH_STEP = 0.002  # of the depth range: what is farther by less is as far
 
 
@@ -78,8 +79,8 @@ def mask_parts(
     reach = max(1, round(RING * max(grid)))
     grown_MGG = F.max_pool2d(inside_MN.view(-1, 1, *grid), 2 * reach + 1, stride=1, padding=reach)
     ring_MD = (grown_MGG.flatten(1) - inside_MN) @ unit_ND
-    contrast_M = 0.5 - 0.5 * F.cosine_similarity(mean_MD, ring_MD, dim=1)
-    defined_M = masks_MN.any(dim=1) & ~masks_MN.all(dim=1)
+    contrast_M = (0.5 - 0.5 * F.cosine_similarity(mean_MD, ring_MD, dim=1)).clamp(max=1.0)
+    defined_M = masks_MN.any(dim=1) & ~masks_MN.all(dim=1) & (contrast_M > SMALLEST_CONTRAST)
     alike_MN = F.normalize(mean_MD, dim=1) @ unit_ND.T > min(ALIKE * tau, 0.95)
     uniqueness_M = (alike_MN & masks_MN).sum(dim=1) / alike_MN.sum(dim=1).clamp(min=1)
     columns = (

@@ -25,12 +25,11 @@ class BrightnessDepth:
 
 
 def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: str = "cpu") -> Method:
-    """The named recipe on an 8×8 grid."""
+    """The named recipe on an 8×8 grid. LocalCut's threshold is left alone: it goes with the grid."""
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
     config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=True, size=64)
-    in_3d = [] if recipe == "maskcut" else ["local_cut.tau_knn=0.3"]
-    chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *in_3d, *overrides])
+    chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *overrides])
     depth = BrightnessDepth() if chosen.needs_depth else None
     return Method(chosen, FeatureExtractor(vit, config, device), depth, torch.device(device))
 

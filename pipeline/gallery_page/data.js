@@ -24,6 +24,18 @@ const STOPS = {
   nothing_left: "the next group held no patch that was not taken before",
   rest: "the next group was just what the earlier rounds had left over",
 };
+const PARTS = {
+  contrast: "how unlike its surroundings the mask looks to the features",
+  uniqueness: "share of what looks like the mask that is inside of it",
+  nearness: "share of the outline beyond which the scene is farther",
+  clearance: "share of the image's border that the mask leaves free",
+  stability: "mean Spatial Confidence before its floor: how little the mask changes with LocalCut's threshold",
+  novelty: "lower the more it overlaps better masks of the image",
+};
+const inTree = index.run.searched === "tree";
+const measured = Object.keys(index.parts).filter((part) => index.parts[part]);
+const counting = index.run.score.split("*"); // parts that the score is the product of
+const GROUP = inTree ? "Part" : "Semantic group";
 
 /** An element with attributes (`text` and `class` included) and children. */
 function make(tag, attributes = {}, ...children) {
@@ -64,6 +76,7 @@ async function decode(number) {
   image.depth = image.has_depth ? levels(take(cells)) : null;
   for (const proposal of image.proposals ?? []) {
     proposal.eigenvector = levels(take(cells));
+    proposal.cut = bits(cells);
     proposal.group = bits(cells);
     proposal.mask = bits(cells);
   }

@@ -51,7 +51,15 @@ function scale(colours, from, to) {
   return [make("br"), from, bar, to];
 }
 
-/** The panels of one image, the table of its instances, what was dropped, and its rounds. */
+/** "Mask 1" of a tree, "Round 1" or, where a round gave several, "Round 1, piece 2". */
+function nameOf(proposal, proposals) {
+  if (inTree) return `Mask ${proposal.round + 1}`;
+  const together = proposals.filter((one) => one.round === proposal.round);
+  const piece = together.length > 1 ? `, piece ${together.indexOf(proposal) + 1}` : "";
+  return `Round ${proposal.round + 1}${piece}`;
+}
+
+/** The panels of one image, the table of its instances, what was dropped, and its proposals. */
 function detail(image, number) {
   const { instances, proposals } = image;
   const processed = image.status !== "quarantined";
@@ -59,8 +67,8 @@ function detail(image, number) {
 
   const masks = labelled(`Masks of ${counted(instances.length, "instance")}`);
   const depth = labelled("Depth"), eigenvector = labelled("Eigenvector");
-  const group = labelled("Semantic group"), confidence = labelled("Spatial confidence");
-  const ofRound = [make("span"), make("span")], ofInstance = make("span");
+  const group = labelled(GROUP), confidence = labelled("Spatial confidence");
+  const ofProposal = [make("span"), make("span")], ofInstance = make("span");
   const main = picture(image, ...photoOf(image, number), masks);
   main.style.width = `min(100%, calc(74vh * ${shapeOf(image)}))`;
 
@@ -70,8 +78,8 @@ function detail(image, number) {
   const panel = (box, ...words) => panels.push(make("figure", {}, box, caption(...words)));
   if (image.depth) panel(picture(image, depth), "Depth", ...scale(DEPTH, "near", "far"));
   if (proposals?.length) {
-    panel(picture(image, eigenvector), "Eigenvector", ofRound[0], ...scale(VIRIDIS, "low", "high"));
-    panel(picture(image, ...photoOf(image, number), group), "Semantic group", ofRound[1]);
+    panel(picture(image, eigenvector), "Eigenvector", ofProposal[0], ...scale(VIRIDIS, "low", "high"));
+    panel(picture(image, ...photoOf(image, number), group), GROUP, ofProposal[1]);
   }
   if (processed) {
     panel(picture(image, confidence), "Spatial confidence", ofInstance, make("br"), "dark: unsure, bright: sure");
@@ -97,14 +105,14 @@ function detail(image, number) {
     paintEigenvector(eigenvector, image, PANEL, proposal);
     paintGroup(group, image, PANEL, proposal, Boolean(image.photo));
     markTerminals(group, proposal);
-    for (const span of ofRound) span.textContent = ` of round ${proposal.round + 1}`;
+    for (const span of ofProposal) span.textContent = ` of ${nameOf(proposal, proposals).toLowerCase()}`;
   }
 
   if (image.depth) paintDepth(depth, image, PANEL);
   requestAnimationFrame(paint); // by then the picture has its size
   return [
     make("div", { class: panels.length < 4 ? "panels few" : "panels" }, ...panels),
-    ...instanceTable(rows), ...dropList(number), ...(processed ? rounds(image, number) : []),
+    ...instanceTable(rows), ...dropList(number), ...(processed ? proposalList(image, number) : []),
   ];
 }
 
@@ -122,13 +130,19 @@ function instanceRow(image, k, point) {
   const dot = make("span", { class: "dot" });
   dot.style.background = `rgb(${colourOf(k)})`;
   const share = (100 * instance.area) / (image.size[0] * image.size[1]);
-  const values = [
-    instance.score.toFixed(3), instance.confidence.toFixed(3), instance.contrast.toFixed(3),
-    instance.crf_iou.toFixed(2), `${instance.area.toLocaleString("en")} px`, `${share.toFixed(1)} %`,
-    String(instance.round + 1),
+  const parts = measured.map((part) => {
+    const kind = counting.includes(part) ? "part" : "part idle";
+    const cell = make("td", { class: kind, text: instance.parts[part].toFixed(2) });
+    cell.style.setProperty("--share", instance.parts[part]);
+    return cell;
+  });
+  const rest = [
+    instance.confidence.toFixed(2), instance.crf_iou.toFixed(2), `${instance.area.toLocaleString("en")} px`,
+    `${share.toFixed(1)} %`, String(instance.round + 1),
   ];
   const row = make("tr", { tabindex: "0" },
-    make("td", {}, dot, `Instance ${k + 1}`), ...values.map((text) => make("td", { text })));
+    make("td", {}, dot, `Instance ${k + 1}`), make("td", { text: instance.score.toFixed(3) }), ...parts,
+    ...rest.map((text) => make("td", { text })));
   for (const event of ["pointerenter", "focus"]) row.addEventListener(event, () => point(k));
   for (const event of ["pointerleave", "blur"]) row.addEventListener(event, () => point(-1));
   return row;
@@ -136,10 +150,16 @@ function instanceRow(image, k, point) {
 
 function instanceTable(rows) {
   if (!rows.length) return [];
-  const titles = ["", "Score", "Mean confidence", "Contrast", "CRF agrees (IoU)", "Area", "Of the image", "Round"];
-  const head = make("tr", {}, ...titles.map((text) => make("th", { scope: "col", text })));
+  const heading = (text, title) => make("th", { scope: "col", text, title });
+  const rest = ["Mean confidence", "CRF agrees (IoU)", "Area", "Of the image", inTree ? "Mask" : "Round"];
+  const head = make("tr", {}, heading(""), heading("Score"),
+    ...measured.map((part) => heading(part[0].toUpperCase() + part.slice(1), PARTS[part])),
+    ...rest.map((text) => heading(text)));
   const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
-  return [make("h3", { text: "Instances" }), make("div", { class: "scroll" }, table)];
+  const product = index.run.score === "constant" ? "The score is 1 for every mask; the bars say what else is known."
+    : `The score is the product ${counting.join(" × ")}.`;
+  return [make("h3", { text: "Instances" }), make("div", { class: "scroll" }, table),
+    make("p", { class: "hint", text: product })];
 }
 
 function dropList(number) {
@@ -151,23 +171,28 @@ function dropList(number) {
   return [make("h3", { text: "Dropped" }), make("ul", { class: "plain" }, ...lines)];
 }
 
-function rounds(image, number) {
-  const title = make("h3", { text: "Rounds" });
-  if (!image.proposals) {
+function proposalList(image, number) {
+  const { proposals } = image;
+  const title = make("h3", { text: inTree ? "Best of the tree of cuts" : "Rounds" });
+  if (!proposals) {
     return [title, make("p", { class: "hint" },
       "Eigenvectors, groups and dropped proposals are not kept for this image. ",
       make("code", { text: `cuts3d run --out ${index.run.name} --until confidence` }),
       " keeps them; then make the gallery anew.")];
   }
-  const end = `After ${counted(image.proposals.length, "round")}: ${STOPS[image.stop] ?? image.stop}.`;
-  const legend = "Disc: source of LocalCut; square: its sink. Grey: the group; in colour: the mask cut out of it.";
-  return [title, make("div", { class: "rounds" }, ...image.proposals.map((one) => round(image, number, one))),
+  const rounds = counted(new Set(proposals.map((one) => one.round)).size, "round");
+  const end = inTree ? "Of all parts of the tree and their pieces these scored best."
+    : `After ${rounds}: ${STOPS[image.stop] ?? image.stop}.`;
+  const legend = `Disc: source of LocalCut; square: its sink. Grey: the ${inTree ? "part of the tree" : "group"}; ` +
+    "in colour: the mask cut out of it.";
+  return [title, make("div", { class: "proposals" }, ...proposals.map((one) => proposalBox(image, number, one))),
     make("p", { class: "hint", text: `${end} ${legend}` })];
 }
 
-function round(image, number, proposal) {
-  const left = labelled(`Eigenvector of round ${proposal.round + 1}`);
-  const right = labelled(`Group and mask of round ${proposal.round + 1}`);
+function proposalBox(image, number, proposal) {
+  const name = nameOf(proposal, image.proposals);
+  const left = labelled(`Eigenvector of ${name.toLowerCase()}`);
+  const right = labelled(`${GROUP} and mask of ${name.toLowerCase()}`);
   paintEigenvector(left, image, PANEL, proposal);
   paintGroup(right, image, PANEL, proposal, Boolean(image.photo));
   for (const canvas of [left, right]) markTerminals(canvas, proposal);
@@ -177,12 +202,14 @@ function round(image, number, proposal) {
     : make("span", { class: "pill good", text: `instance ${proposal.instance + 1}` });
   const value = (number) => (number === null ? "–" : number.toFixed(3));
   const patches = counted(proposal.patches, "patch", "patches");
+  const piece = proposal.tau === null ? "the part as it is" : `piece at τ ${value(proposal.tau)}`;
+  const tree = inTree ? ` · ${piece}, after ${counted(proposal.level, "cut")}` : "";
   const figures = make("small", {
-    text: `${patches} · λ₂ ${value(proposal.eigenvalue)} · gap ${value(proposal.gap)}`,
+    text: `${patches}${tree} · λ₂ ${value(proposal.eigenvalue)} · gap ${value(proposal.gap)}`,
     title: "λ₂: eigenvalue of the normalised cut; gap: λ₃ − λ₂, small when the cut is ambiguous",
   });
-  return make("div", { class: "round" },
-    make("header", {}, make("strong", { text: `Round ${proposal.round + 1}` }), fate, figures),
+  return make("div", { class: "proposal" },
+    make("header", {}, make("strong", { text: name }), fate, figures),
     make("div", { class: "pair" }, make("figure", {}, picture(image, left)),
       make("figure", {}, picture(image, ...photoOf(image, number), right))));
 }

@@ -35,9 +35,9 @@ function paintCells(canvas, image, width, paint) {
 
 const paintDepth = (canvas, image, width) => paintCells(canvas, image, width, (i) => DEPTH[image.depth[i]]);
 const paintEigenvector = (canvas, image, width, proposal) =>
-  paintCells(canvas, image, width, (i) => VIRIDIS[proposal.eigenvector[i]]);
+  paintCells(canvas, image, width, (i) => (proposal.cut[i] ? VIRIDIS[proposal.eigenvector[i]] : DARK));
 
-/** The semantic group, and in it the mask of the proposal. overPhoto: translucent, to lie on the photo. */
+/** The semantic group or part, and in it the mask of the proposal. overPhoto: translucent, to lie on the photo. */
 function paintGroup(canvas, image, width, proposal, overPhoto) {
   const colour = proposal.dropped ? DROPPED : colourOf(proposal.instance);
   const group = [148, 168, 172];
@@ -48,14 +48,15 @@ function paintGroup(canvas, image, width, proposal, overPhoto) {
   });
 }
 
-/** Confidence of all instances, or of one: from dark to the colour of the instance. */
+/** Numbers of the instances, the largest first: small ones are drawn on top. */
+const bySize = ({ instances }) => instances.map((_, k) => k).sort((a, b) => instances[b].area - instances[a].area);
+
+/** Confidence of all instances, small ones on top, or of one: from dark to the colour of the instance. */
 function paintConfidence(canvas, image, width, only = -1) {
+  const order = only < 0 ? bySize(image) : [only];
   paintCells(canvas, image, width, (i) => {
-    let most = 0, k = -1;
-    image.instances.forEach((instance, j) => {
-      if ((only < 0 || only === j) && instance.cells[i] > most) [most, k] = [instance.cells[i], j];
-    });
-    return k < 0 ? DARK : mixed(DARK, colourOf(k), 0.12 + 0.88 * (most / 255) ** 1.5);
+    const k = order.findLast((one) => image.instances[one].cells[i] > 0);
+    return k === undefined ? DARK : mixed(DARK, colourOf(k), 0.12 + 0.88 * (image.instances[k].cells[i] / 255) ** 1.5);
   });
 }
 
@@ -127,8 +128,7 @@ function paintMasks(canvas, image, width, only = -1) {
   const scale = width / w;
   const line = Math.min(0.8 / scale, 0.3); // how far above 1/2 the soft mask still counts as its outline
   const out = new ImageData(width, height), data = out.data;
-  const order = image.instances.map((_, k) => k).sort((a, b) => image.instances[b].area - image.instances[a].area);
-  for (const k of order) {
+  for (const k of bySize(image)) {
     const { map, top, left, bottom, right } = softened(image.instances[k], image.small);
     const colour = colourOf(k);
     const faded = only >= 0 && only !== k;

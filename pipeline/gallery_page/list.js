@@ -37,12 +37,13 @@ function extremes(values) {
 }
 
 function countChoices() {
-  const most = Math.min(9, extremes(images.map((image) => image.scores.length))[1]);
+  const last = 10; // and more
+  const most = Math.min(last, extremes(images.map((image) => image.scores.length))[1]);
   return Array.from({ length: most + 1 }, (_, n) => ({
     key: String(n),
-    label: n === 9 ? "9+" : String(n),
-    spoken: n === 9 ? "9 or more masks" : counted(n, "mask"),
-    fits: (image) => image.status !== "quarantined" && Math.min(image.scores.length, 9) === n,
+    label: n === last ? `${n}+` : String(n),
+    spoken: n === last ? `${n} or more masks` : counted(n, "mask"),
+    fits: (image) => image.status !== "quarantined" && Math.min(image.scores.length, last) === n,
   }));
 }
 
@@ -69,6 +70,10 @@ const SORTS = {
   count: ["Number of masks", (image) => image.scores.length, true],
   drops: ["Number of drops", dropCount, true],
   status: ["Status", (image) => Object.keys(STATUS).indexOf(image.status), true],
+  ...Object.fromEntries(measured.map((part) => {
+    const place = Object.keys(index.parts).indexOf(part);
+    return [part, [`Mean ${part}`, (image) => (image.scores.length ? image.parts[place] : null), true]];
+  })),
 };
 let falling = false; // direction of the order
 let visible = []; // numbers of the images that fit, in order
@@ -212,7 +217,8 @@ function card(number) {
   const maps = index.kept ? ["depth", "eigenvector", "group", "confidence"] : ["depth", "confidence"];
   const strip = maps.map((name) =>
     make("span", {},
-      make("canvas", { class: name, width: 4, height: 3, "aria-hidden": "true" }), make("em", { text: name })));
+      make("canvas", { class: name, width: 4, height: 3, "aria-hidden": "true" }),
+      make("em", { text: name === "group" && inTree ? "part" : name })));
   const button = make("button", { type: "button", class: "card", "data-number": number },
     make("span", { class: "picture" }),
     make("span", { class: "strip" }, ...strip),

@@ -48,7 +48,7 @@ function drawFacts() {
     Masks: `${number(run.masks)}, ${(run.masks / Math.max(run.finished, 1)).toFixed(2)} an image`,
     Dropped: Object.entries(run.drops).map(([reason, n]) => `${number(n)} ${words(reason)}`).join(", ") || "none",
     "Set aside": counted(run.quarantined, "image"),
-    Recipe: run.recipe, Features: run.features, Depth: run.depth,
+    Recipe: run.recipe, Score: run.score.replaceAll("*", " × "), Features: run.features, Depth: run.depth,
     Run: `${run.created.slice(0, 10)}, ${run.fingerprint}`,
   };
   for (const [name, text] of Object.entries(facts)) {

@@ -15,15 +15,15 @@ const photo = unpack(data.photo);
 const instances = unpack(data.instances);
 const proposals = data.proposals.map((proposal) => {
   const maps = Object.fromEntries(
-    ["eigenvector", "group", "confidence", "edges", "lengths"].map((key) => [key, unpack(proposal[key])]));
-  return {...proposal, ...maps};
+    ["eigenvector", "outside", "group", "confidence", "edges", "lengths"].map((key) => [key, unpack(proposal[key])]));
+  return {...proposal, ...maps, tau: proposal.tau ?? Infinity};
 });
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const SOURCE = css("--source"), SINK = css("--sink"), CUT = css("--cut"), KEPT = css("--kept"), INK = css("--ink");
 const GROUND = [20, 24, 26], OFF = [84, 92, 98], DIMMED = 0.34;
 const VIRIDIS = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
 const SIGNED = [[33, 102, 172], [146, 197, 222], [247, 247, 247], [244, 165, 130], [178, 24, 43]];
-const tauMax = 2 * data.tau;
+const tauMax = 2 * data.tau; // of the slider, whose right end stands for infinity: nothing is cut
 
 // ---------------------------------------------------------------- the cut
 
@@ -54,9 +54,10 @@ function disjointSets(group) {
   return {find, join, areaOf: (i) => area[find(i)]};
 }
 
-/** Component of the source among the edges shorter than tau, within the semantic group. */
+/** Component of the source among the edges shorter than tau, within the group; at infinity the whole group. */
 function componentAt(proposal, tau) {
   const below = countBelow(proposal.lengths, tau), sets = disjointSets(proposal.group);
+  if (tau === Infinity) proposal.group.forEach((inside, i) => { if (inside) sets.join(proposal.source, i); });
   for (let e = 0; e < below; e++) sets.join(proposal.edges[2 * e], proposal.edges[2 * e + 1]);
   const root = sets.find(proposal.source);
   const inside = Uint8Array.from({length: n}, (_, i) => proposal.group[i] && sets.find(i) === root);
@@ -65,7 +66,7 @@ function componentAt(proposal, tau) {
     const i = proposal.edges[2 * e], j = proposal.edges[2 * e + 1];
     if (e < below) { if (inside[i] && inside[j]) kept.push(i, j); } else if (inside[i] !== inside[j]) cut.push(i, j);
   }
-  const joined = proposal.sink !== proposal.source && sets.find(proposal.sink) === root;
+  const joined = tau < Infinity && proposal.sink !== proposal.source && sets.find(proposal.sink) === root;
   return {inside, area: sets.areaOf(proposal.source), cut, kept, joined};
 }
 
@@ -85,11 +86,13 @@ function growth(proposal) {
 const MODES = {
   photo: {colour: (i) => [photo[3 * i], photo[3 * i + 1], photo[3 * i + 2]]},
   eigenvector: {
-    scale: [SIGNED, "background", "foreground"],
-    colour: (i, proposal) => along(SIGNED, 0.5 + 0.5 * (proposal.eigenvector[i] - proposal.mean) / proposal.spread),
+    scale: [SIGNED, ...data.sides],
+    words: [["#545c62", "not in what was cut"]],
+    colour: (i, proposal) => (proposal.outside[i] ? OFF
+      : along(SIGNED, 0.5 + 0.5 * (proposal.eigenvector[i] - proposal.mean) / proposal.spread)),
   },
   group: {
-    words: [["#5b8def", "semantic group"]],
+    words: [["#5b8def", data.group]],
     colour: (i, proposal) => (proposal.group[i] ? [91, 141, 239] : OFF),
   },
   instance: {
@@ -108,8 +111,9 @@ function along(colours, t) {
 }
 
 for (const proposal of proposals) {
-  proposal.mean = proposal.eigenvector.reduce((sum, x) => sum + x, 0) / n;
-  proposal.spread = proposal.eigenvector.reduce((most, x) => Math.max(most, Math.abs(x - proposal.mean)), 1e-12);
+  const parted = proposal.eigenvector.filter((_, i) => !proposal.outside[i]);
+  proposal.mean = parted.reduce((sum, x) => sum + x, 0) / parted.length;
+  proposal.spread = parted.reduce((most, x) => Math.max(most, Math.abs(x - proposal.mean)), 1e-12);
   proposal.growth = growth(proposal);
 }
 
@@ -127,11 +131,15 @@ function look(angle) {
 function follow() {
   const linked = new URLSearchParams(location.hash.slice(1)), last = Math.max(proposals.length - 1, 0);
   state.proposal = Math.min(Math.max(Math.trunc(Number(linked.get("proposal")) || 1) - 1, 0), last);
-  state.tau = Math.min(Math.max(Number(linked.get("tau")) || data.tau, 0), tauMax);
+  state.tau = linked.has("tau") ? tauFrom(Number(linked.get("tau")) || 0) : ownTau();
   state.colour = shown.includes(linked.get("colour")) ? linked.get("colour") : "photo";
   look(Object.hasOwn(ANGLES, linked.get("view")) ? linked.get("view") : "start");
   update();
 }
+
+/** The threshold that cut the proposal's mask out of its group. */
+const ownTau = () => (proposals.length ? proposals[state.proposal].tau : data.tau);
+const tauFrom = (value) => (value >= tauMax ? Infinity : Math.max(value, 0));
 
 let component = null;
 let pushed = 0; // how far the points outside the group are pushed back, 0..1 of the way
@@ -254,8 +262,8 @@ function drawCurve() {
   brush.clearRect(0, 0, width, height);
   if (!proposal) return;
   const left = 8, right = width - 8, top = 14, bottom = height - 4; // the thumb of the slider stays 8 px inside, too
-  const most = Math.max(...proposal.growth.map(([, area]) => area));
-  const x = (tau) => left + ((right - left) * Math.min(tau, tauMax)) / tauMax;
+  const most = areaAt(proposal, Infinity);
+  const x = (tau) => left + ((right - left) * Math.min(tau, tauMax)) / tauMax; // infinity is at the right end
   const y = (area) => bottom - ((bottom - top) * area) / most;
   brush.strokeStyle = css("--line");
   brush.lineWidth = 1;
@@ -276,7 +284,7 @@ function drawCurve() {
   brush.stroke();
   brush.fillStyle = css("--soft");
   brush.font = "11px system-ui, 'DejaVu Sans', sans-serif";
-  brush.fillText(`up to ${most} patches`, left, 10);
+  brush.fillText(`of ${most} patches`, left, 10);
   for (const tau of data.ladder) {
     brush.fillStyle = tau <= state.tau + 1e-12 ? SOURCE : css("--soft");
     brush.beginPath();
@@ -288,6 +296,7 @@ function drawCurve() {
 }
 
 function areaAt(proposal, tau) {
+  if (tau === Infinity) return proposal.group.reduce((sum, inside) => sum + inside, 0);
   let area = 1;
   for (const [step, size] of proposal.growth) if (step < tau) area = size; // edges of length tau are out
   return area;
@@ -305,9 +314,10 @@ function line(brush, x0, y0, x1, y1) {
 function update() {
   const proposal = proposals[state.proposal];
   element("proposal").value = String(state.proposal);
-  element("tau").value = String(state.tau);
-  element("tau-value").textContent = state.tau.toFixed(4) + (state.tau === data.tau ? " (recipe)" : "");
-  element("reset-tau").disabled = state.tau === data.tau;
+  element("tau").value = String(Math.min(state.tau, tauMax));
+  const shownTau = state.tau === Infinity ? "∞" : state.tau.toFixed(4);
+  element("tau-value").textContent = shownTau + (state.tau === ownTau() ? " (this mask’s)" : "");
+  element("reset-tau").disabled = state.tau === ownTau();
   for (const button of element("colour").children) {
     button.setAttribute("aria-pressed", String(button.dataset.mode === state.colour));
   }
@@ -316,16 +326,18 @@ function update() {
     element("proposal-value").textContent = `${proposal.label} (${state.proposal + 1} of ${proposals.length})`;
     const verdict = element("verdict");
     verdict.textContent = proposal.dropped
-      ? `Dropped, ${proposal.dropped}.` : `Kept, score ${proposal.score.toFixed(2)}.`;
+      ? `Dropped, ${proposal.dropped}.` : `Kept, score ${proposal.score.toFixed(3)}: ${proposal.how}.`;
     verdict.className = proposal.dropped ? "dropped" : "";
+    drawParts(proposal);
     const edges = component.cut.length / 2;
-    element("live").textContent =
-      `${component.area} ${component.area === 1 ? "patch hangs" : "patches hang"} on the source, ` +
+    element("live").textContent = state.tau === Infinity
+      ? `All ${component.area} patches of the ${data.group}: no edge within it is cut.`
+      : `${component.area} ${component.area === 1 ? "patch hangs" : "patches hang"} on the source, ` +
       `${edges} cut edge${edges === 1 ? "" : "s"} at the border.` +
       (component.joined ? " The sink hangs on it too: here LocalCut runs a min-cut, which this page does not." : "");
   }
   const mode = MODES[state.colour], legend = element("legend");
-  legend.replaceChildren(entry(SOURCE, "source: strongest foreground"), entry(SINK, "sink: strongest background"));
+  legend.replaceChildren(entry(SOURCE, data.terminals[0]), entry(SINK, data.terminals[1]));
   if (mode.scale) {
     const [ramp, low, high] = mode.scale, stops = ramp.map((c) => `rgb(${c})`).join(",");
     const bar = entry(`linear-gradient(90deg, ${stops})`, high);
@@ -336,6 +348,17 @@ function update() {
   for (const [colour, word] of mode.words || []) legend.append(entry(colour, word));
   drawCurve();
   redraw();
+}
+
+/** A bar for each part of the score. */
+function drawParts(proposal) {
+  element("parts").replaceChildren(...Object.entries(proposal.parts).flatMap(([name, value]) => {
+    const term = document.createElement("dt"), bar = document.createElement("dd");
+    term.textContent = name;
+    bar.textContent = value.toFixed(2);
+    bar.style.setProperty("--share", value);
+    return [term, bar];
+  }));
 }
 
 function entry(colour, word) {
@@ -366,17 +389,23 @@ function animatePush(goal) {
 element("name").textContent = data.name;
 element("about").textContent =
   `${n} patches (${data.grid[1]}×${data.grid[0]}) as points: x, y of the photo, depth away from you. ` +
-  `Each is joined to its ${data.k} nearest; edges of τ or longer are cut.`;
+  `Each is joined to its ${data.k} nearest; edges of τ or longer are cut` +
+  (data.outside === "sever" ? `, and those that leave the ${data.group}.` : ".");
 element("stop").textContent = data.stop;
+element("score").textContent = `Score: ${data.score}.`;
 element("curve-about").textContent = "Area of what hangs on the source, against τ." + (data.ladder.length
   ? ` Dots: the ${data.ladder.length} thresholds of Spatial Confidence. A flat curve is a stable cut.` : "");
 element("proposal").max = String(Math.max(proposals.length - 1, 0));
 element("proposal").disabled = proposals.length < 2;
-element("proposal").addEventListener("input", (event) => { state.proposal = Number(event.target.value); update(); });
+element("proposal").addEventListener("input", (event) => {
+  state.proposal = Number(event.target.value);
+  state.tau = ownTau();
+  update();
+});
 element("tau").max = String(tauMax);
-element("tau").addEventListener("input", (event) => { state.tau = Number(event.target.value); update(); });
+element("tau").addEventListener("input", (event) => { state.tau = tauFrom(Number(event.target.value)); update(); });
 element("reset-tau").addEventListener("click", () => {
-  state.tau = data.tau;
+  state.tau = ownTau();
   update();
 });
 for (const name of shown) {

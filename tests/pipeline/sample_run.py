@@ -14,6 +14,7 @@ from pipeline.manifest import ImageRef, Manifest, Shard
 from pipeline.records import ImageRecord, Instance, counts_of, quarantine_of
 from pipeline.run_folder import RunFolder
 from pipeline.shard_file import write_shard
+from stages.mask_score import PARTS, ScoreParts
 
 GRID = (6, 8)
 CONFIG = {"recipe": {"name": "sample", "ncut": {"tau": 0.15, "rounds": 3}}, "seed": 7}
@@ -29,8 +30,9 @@ def sample_instance(rng: np.random.Generator, size: tuple[int, int], round_: int
     rle = coco_mask.encode(mask)
     x, y, w, h = map(float, coco_mask.toBbox(rle))
     confidence = rng.integers(0, 7, GRID).astype(np.uint8) * 42
-    score = float(np.float32(rng.random()))
-    return Instance(rle["counts"], (x, y, w, h), int(coco_mask.area(rle)), score, confidence, round_)
+    score, crf_iou, *parts = rng.random(2 + len(PARTS)).astype(np.float32).tolist()
+    area = int(coco_mask.area(rle))
+    return Instance(rle["counts"], (x, y, w, h), area, score, confidence, round_, ScoreParts(*parts), crf_iou)
 
 
 def sample_record(image_id: str, *, readable: bool = True) -> ImageRecord:

@@ -80,9 +80,9 @@ def test_overrides_add_to_those_of_the_last_launch(photos: Path, tmp_path: Path)
     out = tmp_path / "run"
     assert cuts3d("run", "--images", photos, "--out", out, "--set", "local_cut.k=7", "--until", "depth").exit_code == 0
     assert cuts3d("run", "--out", out, "--set", "local_cut.k=7", "--until", "ncut").exit_code == 0
-    refused = cuts3d("run", "--out", out, "--set", "rounds.n=4")
+    refused = cuts3d("run", "--out", out, "--set", "tree.depth=3")
     assert refused.exit_code == 2
-    assert "recipe.rounds.n: run has 3, now 4" in refused.output
+    assert "recipe.tree.depth: run has 4, now 3" in refused.output
     assert "local_cut.k" not in refused.output, "the override of the last launch still holds"
 
 

@@ -1,6 +1,8 @@
 """COCO JSON, mask files and overlays of a run."""
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ from pycocotools.coco import COCO
 from tiny_method import draw_photos, tiny_method
 
 from pipeline import runner
+from pipeline.coco_truth import Truth
 from pipeline.errors import StoreError
+from pipeline.evaluation_report import evaluate_runs
 from pipeline.export import export_coco, export_masks, export_overlays, output_path, picture_names
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
@@ -58,6 +62,26 @@ def test_coco_json_is_what_the_store_holds(run: RunFolder, tmp_path: Path) -> No
     fields = ("image_id", "category_id", "segmentation", "score")
     results = coco.loadRes([{name: annotation[name] for name in fields} for annotation in coco.anns.values()])
     assert len(results.anns) == n, "pycocotools takes them as detections too"
+
+
+def test_scores_of_a_tree_reach_export_and_evaluation(run: RunFolder, tmp_path: Path) -> None:
+    """Stored with all their parts, their product ranks the masks: the first of each image is what AR1 looks at."""
+    records = [record for record in RunReader(run) if record.status == "ok"]
+    for record in records:
+        scores = [instance.score for instance in record.instances]
+        products = [math.prod(dataclasses.astuple(instance.parts)) for instance in record.instances]
+        assert scores == pytest.approx(products, rel=1e-5)
+        assert scores[0] == max(scores) > 0
+    export_coco(run, tmp_path / "pseudo.json")
+    truth = json.loads((tmp_path / "pseudo.json").read_text())
+    ranked = sorted(truth["annotations"], key=lambda annotation: -annotation["score"])
+    best = {annotation["image_id"]: annotation for annotation in reversed(ranked)}
+    assert len(best) == len(records) < len(ranked)
+    evaluation = evaluate_runs(Truth(truth | {"annotations": list(best.values())}), run, bootstrap=0).evaluations[0]
+    values = {name: estimate.value for name, estimate in evaluation.metrics.items()}
+    assert values["mask_AR1"] == pytest.approx(1), "the mask with the best score is the object"
+    assert values["object_best_iou"] == pytest.approx(1)
+    assert values["masks_per_image"] == pytest.approx(len(ranked) / len(truth["images"]))
 
 
 def test_nothing_half_written_stays_behind(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from tiny_method import draw_photos, tiny_method
 
 from pipeline import gallery, runner
 from pipeline.cli import main
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.gallery import write_gallery
-from pipeline.gallery_blocks import LEVELS
+from pipeline.gallery_blocks import LEVELS, image_block
 from pipeline.ledger import new_attempt
 from pipeline.manifest import ImageRef, Manifest
 from pipeline.overlays import decode
@@ -36,6 +36,7 @@ from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch
 from pipeline.shard_file import write_shard
 from pipeline.stage_outputs import KeptOutputs, write_outputs
+from stages.mask_score import PARTS
 
 # Ends the script element that holds it, opens a tag, closes an attribute; and is no ASCII. The folder is "a<".
 HOSTILE = ("a</script><img src=x onerror=alert(1)>.png", "\"'&amp;<!--\u2028ü🦊.png", "__proto__.png")
@@ -80,16 +81,23 @@ def unpack_maps(block: dict[str, Any], grid: tuple[int, int]) -> dict[str, Any]:
         return np.cumsum(take(grid[0] * grid[1]).reshape(grid), axis=0, dtype=np.uint8)
 
     depth = levels() if block["has_depth"] else None
-    proposals = [(levels(), bits(grid), bits(grid)) for _ in block["proposals"] or ()]
+    proposals = [(levels(), bits(grid), bits(grid), bits(grid)) for _ in block["proposals"] or ()]
     confidences = [take(grid[0] * grid[1]).reshape(grid) for _ in block["instances"]]
     masks = [bits(tuple(block["small"])) for _ in block["instances"]]
     assert at == len(data)
     return {"depth": depth, "proposals": proposals, "confidences": confidences, "masks": masks}
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+ALL_PIECES = "local_cut.pieces=all"
+DROPS = "filters.min_area=0.12"  # so that some proposals are dropped
+RUNS = {"rounds": ("cuts3d_rounds", [DROPS]), "pieces": ("cuts3d_rounds", [DROPS, ALL_PIECES]), "tree": ("cuts3d", [])}
+ONLY_ROUNDS = pytest.mark.parametrize("run", ["rounds"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=list(RUNS))
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Photos of two discs, three of them with hostile names, and a file that is no photo; proposals are kept."""
+    recipe, overrides = RUNS[request.param]
     root = tmp_path_factory.mktemp("gallery")
     photos = draw_photos(root / "photos", 9)
     for photo, name in zip(photos, HOSTILE, strict=False):
@@ -97,9 +105,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         photo.rename(root / "photos" / name)
     (root / "photos" / "broken.jpg").write_bytes(b"no image")
     with pytest.MonkeyPatch.context() as patch:
-        filters = ["filters.min_area=0.12"]  # so that some proposals are dropped
-        patch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, filters))
-        runner.run(root / "run", Launch(images=str(root / "photos"), shard_size=4), until="confidence")
+        patch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, overrides))
+        launch = Launch(images=str(root / "photos"), recipe=recipe, shard_size=4)
+        runner.run(root / "run", launch, until="confidence")
         runner.run(root / "run")
     return RunFolder.open(root / "run")
 
@@ -122,6 +130,8 @@ def test_the_page_holds_what_the_store_holds(run: RunFolder, written: Path) -> N
     for record, line, block in zip(records, page.index["images"], page.blocks, strict=True):
         assert (line["status"], line["drops"], line["reason"]) == (record.status, record.drops, record.reason)
         assert line["scores"] == [pytest.approx(instance.score, abs=1e-6) for instance in record.instances]
+        means = [np.mean([getattr(i.parts, part) for i in record.instances] or [0]) for part in page.index["parts"]]
+        assert line["parts"] == pytest.approx(means, abs=1e-4)
         assert tuple(block["size"]) == record.size
         maps = unpack_maps(block, grid)
         if record.depth is None:
@@ -132,7 +142,7 @@ def test_the_page_holds_what_the_store_holds(run: RunFolder, written: Path) -> N
             record.instances, block["instances"], maps["confidences"], maps["masks"], strict=True
         ):
             assert (shown["area"], shown["round"]) == (instance.area, instance.round)
-            assert shown["contrast"] == pytest.approx(instance.contrast, abs=1e-4)
+            assert shown["parts"] == pytest.approx(asdict(instance.parts), abs=1e-4)
             assert shown["crf_iou"] == pytest.approx(instance.crf_iou, abs=1e-4)
             assert shown["confidence"] == pytest.approx(mean_confidence(instance.confidence[None])[0], abs=1e-4)
             np.testing.assert_array_equal(confidence, instance.confidence)
@@ -155,26 +165,48 @@ def test_proposals_are_those_that_were_kept(run: RunFolder, written: Path) -> No
             (cut,) = kept.cut_images([position])
             maps = unpack_maps(block, tuple(page.index["grid"]))
             assert block["stop"] == cut.found.stop
-            rounds = {instance.round: k for k, instance in enumerate(records[ref.id].instances)}
-            for proposal, shown, (eigenvector, group, mask) in zip(
+            # without CRF, every proposal that was kept became an instance
+            instances = iter(range(len(records[ref.id].instances)))
+            for proposal, shown, (eigenvector, was_cut, group, mask) in zip(
                 cut.found.proposals, block["proposals"], maps["proposals"], strict=True
             ):
-                assert (shown["round"], shown["source"], shown["sink"]) == (
-                    proposal.round,
-                    proposal.source,
-                    proposal.sink,
-                )
+                for name in ("round", "level", "source", "sink"):
+                    assert shown[name] == getattr(proposal, name)
+                assert shown["tau"] == (round(proposal.tau, 5) if np.isfinite(proposal.tau) else None)
+                np.testing.assert_array_equal(was_cut, proposal.was_cut)
                 np.testing.assert_array_equal(group, proposal.group)
                 np.testing.assert_array_equal(mask, proposal.mask)
-                spread = proposal.eigenvector - proposal.eigenvector.min()
-                np.testing.assert_allclose(eigenvector / LEVELS, spread / spread.max(), atol=0.51 / LEVELS)
+                assert not eigenvector[~was_cut].any()
+                spread = proposal.eigenvector[was_cut] - proposal.eigenvector[was_cut].min()
+                np.testing.assert_allclose(eigenvector[was_cut] / LEVELS, spread / spread.max(), atol=0.51 / LEVELS)
                 if proposal.dropped:
                     assert (shown["dropped"], shown["instance"]) == (proposal.dropped, None)
                     dropped += 1
                 else:
-                    fate = ("crf_disagrees", None) if proposal.round not in rounds else (None, rounds[proposal.round])
-                    assert (shown["dropped"], shown["instance"]) == fate
-    assert dropped > 0
+                    assert (shown["dropped"], shown["instance"]) == (None, next(instances))
+            assert next(instances, None) is None
+    assert (dropped > 0) == (page.index["run"]["searched"] == "rounds")
+
+
+@ONLY_ROUNDS
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_proposal_that_the_crf_dropped_is_told_from_the_others(run: RunFolder, lost: int) -> None:
+    """Also among pieces of one round, of which the record holds those that are left."""
+    ledger = run.stage_ledger("confidence")
+    kept = KeptOutputs.open("confidence", ledger.contents(ledger.read("00001").shard))
+    (cut,) = kept.cut_images([int(np.flatnonzero(kept.done)[0])])
+    proposals = [replace(cut.found.proposals[0], round=k // 2, dropped=None) for k in range(3)]
+    proposals = [replace(p, parts=replace(p.parts, contrast=0.1 * k)) for k, p in enumerate(proposals)]
+    record = next(record for record in RunReader(run) if record.instances)
+    left = [p for k, p in enumerate(proposals) if k != lost]
+    instances = tuple(replace(record.instances[0], round=p.round, parts=p.parts) for p in left)
+    record = replace(record, instances=instances, drops={"crf_disagrees": 1})
+    cut = replace(cut, found=replace(cut.found, proposals=tuple(proposals)))
+    shown = image_block(record, cut, ImageError("missing", "gone"), 320)["proposals"]
+    fates = [(proposal["instance"], proposal["dropped"]) for proposal in shown]
+    expected = [(0, None), (1, None)]
+    expected.insert(lost, (None, "crf_disagrees"))
+    assert fates == expected
 
 
 def test_photos_are_small_and_upright(run: RunFolder, tmp_path: Path) -> None:
@@ -305,10 +337,11 @@ def ink(browser: Browser, selector: str) -> int:
     )
 
 
+@ONLY_ROUNDS
 @pytest.mark.slow
 def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
     records = {record.id: record for record in RunReader(run)}
-    index = read_page(written).index["images"]
+    images = read_page(written).index["images"]
     with chromium(1280, 2800) as browser:  # all ten cards in view
         browser.open(written)
         browser.wait("document.querySelector('.masks')")
@@ -326,19 +359,19 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         browser.click("[aria-label^='Status: set aside']")
         assert names(browser) == ["broken.jpg"]
         browser.click("[aria-label^='Status: with masks']")
-        assert set(names(browser)) == {i["id"] for i in index if i["status"] in ("ok", "quarantined")}
+        assert set(names(browser)) == {i["id"] for i in images if i["status"] in ("ok", "quarantined")}
         browser.click("#clear")
-        reason = next(reason for image in index for reason in image["drops"])
+        reason = next(reason for image in images for reason in image["drops"])
         browser.click(f"[aria-label^='Proposals dropped because: {reason_words(browser, reason)}']")
-        assert set(names(browser)) == {image["id"] for image in index if image["drops"].get(reason)}
+        assert set(names(browser)) == {image["id"] for image in images if image["drops"].get(reason)}
         browser.click("#clear")
         browser.click("[aria-label^='Masks an image: 1 mask']")
-        assert set(names(browser)) == {image["id"] for image in index if len(image["scores"]) == 1}
+        assert set(names(browser)) == {image["id"] for image in images if len(image["scores"]) == 1}
         browser.click("#clear")
 
         bins = browser.run("return [...document.querySelectorAll('[aria-label^=\"Score\"]')].map((b) => b.ariaLabel)")
         edges = np.array([[float(edge) for edge in re.findall(r"\d\.\d\d", label)] for label in bins])
-        scores = np.array([score for image in index for score in image["scores"]])
+        scores = np.array([score for image in images for score in image["scores"]])
         assert scores.min() >= edges[0, 0]
         assert scores.max() <= edges[-1, 1]
         inside = [
@@ -346,21 +379,21 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         ]
         browser.click(f"[aria-label='{inside[0]}']")
         low, high = edges[bins.index(inside[0])]
-        assert set(names(browser)) == {i["id"] for i in index if any(low <= s < high for s in i["scores"])}
+        assert set(names(browser)) == {i["id"] for i in images if any(low <= s < high for s in i["scores"])}
         browser.click("#clear")
 
         # Order: by best score, images without masks last whichever way.
         browser.run("const s = document.getElementById('sort'); s.value = 'best'; s.dispatchEvent(new Event('change'))")
         scored = [
             max(records[name].instances, key=lambda i: i.score).score
-            for name in names(browser)[: len(index) - 1]
+            for name in names(browser)[: len(images) - 1]
             if records[name].instances
         ]
         assert scored == pytest.approx(sorted(scored, reverse=True), abs=1e-6)
-        without = sum(not image["scores"] for image in index)
-        assert all(not records[name].instances for name in names(browser)[len(index) - without :])
+        without = sum(not image["scores"] for image in images)
+        assert all(not records[name].instances for name in names(browser)[len(images) - without :])
         browser.click("#direction")
-        assert all(not records[name].instances for name in names(browser)[len(index) - without :])
+        assert all(not records[name].instances for name in names(browser)[len(images) - without :])
         assert "sort=best-up" in browser.run("return location.hash")
 
         # One image large: by keyboard there and back, arrows go on, pointing lights up.
@@ -374,7 +407,8 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         record = records[order[0]]
         assert browser.run("return document.querySelectorAll('tbody tr').length") == len(record.instances) > 0
         assert f"{record.instances[0].score:.3f}" in browser.run("return document.querySelector('tbody').textContent")
-        assert browser.run("return document.querySelectorAll('.round').length") >= len(record.instances)
+        assert browser.run("return document.querySelectorAll('.proposal').length") >= len(record.instances)
+        assert "Rounds" in titles(browser)
         browser.wait("document.querySelector('.main canvas').width > 4")
         assert ink(browser, ".main canvas") > 0
         browser.point_at("tbody tr:first-child")
@@ -395,6 +429,41 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         assert "not an image" in browser.run("return document.querySelector('dialog').textContent")
         assert browser.run("return document.documentElement.scrollWidth") == 390
         assert browser.errors() == []
+
+
+@pytest.mark.parametrize("run", ["tree"], indirect=True)
+@pytest.mark.slow
+def test_a_tree_in_a_browser(run: RunFolder, written: Path) -> None:
+    records = {record.id: record for record in RunReader(run)}
+    with chromium(1280, 2800) as browser:
+        # Order by a part of the score.
+        browser.open(written, "sort=nearness-down")
+        browser.wait("document.querySelector('.masks')")
+        means = [[i.parts.nearness for i in records[name].instances] for name in names(browser)]
+        means = [np.mean(values) for values in means if values]
+        assert means == pytest.approx(sorted(means, reverse=True), abs=1e-4)
+
+        browser.click(".place[data-position='0'] .card")
+        browser.wait("document.querySelector('.main canvas').width > 4")
+        record = records[names(browser)[0]]
+        table = browser.run("return [...document.querySelectorAll('th')].map((h) => h.textContent)")
+        assert table[1:8] == ["Score", *(part.capitalize() for part in PARTS)]
+        row = browser.run("return [...document.querySelectorAll('tbody tr:first-child td')].map((d) => d.textContent)")
+        first = record.instances[0]
+        assert row[1:8] == [f"{first.score:.3f}", *(f"{value:.2f}" for value in asdict(first.parts).values())]
+        assert "Best of the tree of cuts" in titles(browser)
+        found = browser.run("return [...document.querySelectorAll('.proposal')].map((p) => p.textContent)")
+        assert len(found) == len(record.instances)
+        for k, text in enumerate(found):
+            assert re.match(
+                rf"Mask {k + 1}instance {k + 1}\d+ patch.*(the part as it is|piece at τ).*after \d cut", text
+            )
+        assert browser.errors() == []
+
+
+def titles(browser: Browser) -> list[str]:
+    """Headings in the dialog."""
+    return browser.run("return [...document.querySelectorAll('dialog h3')].map((h) => h.textContent)")
 
 
 def reason_words(browser: Browser, reason: str) -> str:
@@ -440,6 +509,7 @@ def many_images(root: Path, run: RunFolder, n: int) -> RunFolder:
     return copy
 
 
+@ONLY_ROUNDS
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_thousand_images(run: RunFolder, tmp_path: Path) -> None:

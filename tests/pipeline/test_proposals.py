@@ -1,185 +1,79 @@
-"""The rounds of a recipe against the plain transcription of MaskCut, and LocalCut's gain over it on rendered scenes."""
+"""How sure a proposal is of its patches, and at which thresholds it was cut."""
 
-from pathlib import Path
+import dataclasses
+import math
 
 import numpy as np
 import pytest
-import torch
-from reference_maskcut import maskcut as reference_maskcut
-from rendered_scenes import SceneConfig, features_ND, majority, majority_depth, render
+import scipy.ndimage
 
-from pipeline.images import load_photo
-from pipeline.models import load_features
-from pipeline.proposals import ImageProposals, StopReason, confidence_of, first_ncut, propose
-from pipeline.recipes import Recipe, get_recipe
-from pipeline.sources import list_images
-from stages.affinity import affinity_edges
-from stages.filters import DropReason, mask_iou
-from stages.spatial_importance import spatial_importance
+from pipeline.proposals import Proposal, confidence_of, cut_thresholds
+from pipeline.recipes import get_recipe
+from stages.local_cut import image_graph, local_cut
+from stages.mask_score import ScoreParts
+from stages.spatial_confidence import SpatialConfidenceConfig, threshold_ladder
+
+GRID = (20, 20)
 
 
-def run_rounds(features: np.ndarray, depth: np.ndarray | None, grid: tuple[int, int], recipe: Recipe) -> ImageProposals:
-    """One image through edges and rounds."""
-    importance = None
-    if recipe.spatial_importance is not None and depth is not None:
-        importance = spatial_importance(torch.from_numpy(depth)[None], recipe.spatial_importance).flatten(1)
-    edges = affinity_edges(torch.from_numpy(features)[None], recipe.affinity, importance, recipe.sharpen)
-    batch = None if depth is None else depth[None]
-    return propose(edges, torch.from_numpy(features)[None], batch, grid, recipe, first_ncut(edges, recipe))[0]
-
-
-def same_masks(found: ImageProposals, features: np.ndarray, grid: tuple[int, int], tau: float, n: int) -> list[float]:
-    """IoU of each round's mask with that of the transcription; rounds that are empty in both count 1."""
-    rounds = reference_maskcut(features.astype(np.float64), grid, tau, n, peak_positive=True)
-    assert len(found.proposals) == len(rounds) == n
-    ious = []
-    for proposal, expected in zip(found.proposals, rounds, strict=True):
-        put_out = np.zeros(grid, bool) if proposal.dropped else proposal.mask
-        ious.append(mask_iou(put_out, expected.output) if put_out.any() or expected.output.any() else 1.0)
-    return ious
-
-
-def blobs(seed: int, n: int = 3, grid: tuple[int, int] = (20, 20)) -> np.ndarray:
-    """Features of n blobs of their own appearance on a background, (N, D) float32."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: grid[0], : grid[1]]
-    label = np.zeros(grid, int)
-    for i in range(n):
-        cy, cx = rng.integers(4, 16, 2)
-        label[(y - cy) ** 2 + (x - cx) ** 2 < (3 + i) ** 2] = i + 1
-    directions = rng.normal(size=(n + 1, 24))
-    return (directions[label.ravel()] + 0.6 * rng.normal(size=(label.size, 24))).astype(np.float32)
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_maskcut_equals_the_transcription_on_planted_blobs(seed: int) -> None:
-    features = blobs(seed)
-    recipe = get_recipe("maskcut", ["affinity.tau=0.2"])
-    ious = same_masks(run_rounds(features, None, (20, 20), recipe), features, (20, 20), 0.2, 3)
-    assert np.mean(ious) >= 0.99, ious
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_maskcut_equals_the_transcription_on_50_photos(assets: Path) -> None:
-    """The bar: mean IoU of the masks >= 0.98 over 50 photos, same features, dense double eigh in the transcription.
-
-    A 30×30 grid, at which 150 dense solves take a minute; at 60×60 see benchmarks/.
-    """
-    extractor = load_features(f"dinov2_vits14={assets}/weights/dinov2_vits14_fp16.safetensors", "cpu", {"size": 420})
-    recipe = get_recipe("maskcut", ["affinity.tau=0.3"])
-    ious = []
-    for ref in list_images(str(assets / "coco" / "images")).refs[:50]:
-        features = extractor([load_photo(ref).rgb])[0].numpy()
-        ious += same_masks(run_rounds(features, None, (30, 30), recipe), features, (30, 30), 0.3, 3)
-    assert len(ious) == 150
-    assert np.mean(ious) >= 0.98
-
-
-def scene_ious(seed: int, recipe: Recipe) -> list[float]:
-    """Best IoU of a mask with each of two touching objects of one appearance, rendered with exact depth."""
-    grid = (40, 40)
-    scene = render(SceneConfig(n_objects=2, depth_gap=0.3, n_classes=1, size=240, seed=seed))
-    features = features_ND(scene, grid, noise=0.1, width=16, seed=seed).astype(np.float32)
-    found = run_rounds(features, majority_depth(scene, grid).astype(np.float32), grid, recipe)
-    instances = majority(scene.instances, grid)
-    masks = [p.mask for p in found.proposals if p.dropped is None]
-    return [max((mask_iou(mask, instances == i) for mask in masks), default=0.0) for i in (1, 2)]
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_localcut_separates_what_maskcut_merges(seed: int) -> None:
-    flat = scene_ious(seed, get_recipe("maskcut", ["affinity.tau=0.3"]))
-    assert min(flat) < 0.6, "one mask for both objects cannot fit the smaller one"
-    cut = scene_ious(seed, get_recipe("localcut", ["affinity.tau=0.3", "local_cut.tau_knn=0.115"]))
-    assert min(cut) > 0.85, cut
-
-
-def test_importance_and_confidence_recipes_run_on_a_scene() -> None:
-    cut = scene_ious(1, get_recipe("cuts3d", ["affinity.tau=0.3", "local_cut.tau_knn=0.115"]))
-    assert min(cut) > 0.8, cut
-
-
-def test_a_batch_equals_its_images_alone() -> None:
-    recipe = get_recipe("maskcut", ["affinity.tau=0.2"])
-    features = np.stack([blobs(seed) for seed in range(4)])
-    edges = affinity_edges(torch.from_numpy(features), recipe.affinity)
-    together = propose(edges, torch.from_numpy(features), None, (20, 20), recipe, first_ncut(edges, recipe))
-    for image in range(4):
-        alone = run_rounds(features[image], None, (20, 20), recipe)
-        for one, other in zip(together[image].proposals, alone.proposals, strict=True):
-            assert one.dropped == other.dropped
-            np.testing.assert_array_equal(one.mask, other.mask)
-
-
-def test_masks_of_an_image_do_not_overlap_and_cuts3d_groups_hold_no_taken_patch() -> None:
-    scene = render(SceneConfig(n_objects=3, depth_gap=0.2, n_classes=2, size=240, seed=4))
-    features = features_ND(scene, (40, 40), noise=0.1, width=16, seed=0).astype(np.float32)
-    depth = majority_depth(scene, (40, 40)).astype(np.float32)
-    for name in ("maskcut", "cuts3d"):
-        found = run_rounds(features, depth, (40, 40), get_recipe(name, ["affinity.tau=0.3", "rounds.n=5"]))
-        kept = [p for p in found.proposals if p.dropped is None]
-        assert np.sum([p.mask for p in kept], axis=0).max() == 1
-        taken = np.zeros((40, 40), bool)
-        for proposal in kept:
-            assert not (proposal.mask & taken).any()
-            if name == "cuts3d":
-                assert not (proposal.group & taken).any()
-                assert not (proposal.mask & ~proposal.group).any()
-            taken |= proposal.mask
-
-
-def test_rounds_end_when_the_group_is_what_was_left_over() -> None:
-    """One object on a plain background: after it, the background is the rest, not a second object."""
+def cut_proposal(recipe_name: str) -> tuple[Proposal, np.ndarray]:
+    """A LocalCut of a group on rough depth, and the depth."""
+    recipe = get_recipe(recipe_name)
+    assert recipe.local_cut is not None
     rng = np.random.default_rng(0)
-    label = np.zeros((20, 20), int)
-    label[6:14, 6:14] = 1
-    features = (np.eye(8)[label.ravel()] + 0.05 * rng.normal(size=(400, 8))).astype(np.float32)
-    depth = np.where(label == 1, 0.2, 0.9).astype(np.float32)
-    overrides = ["affinity.tau=0.3", "rounds.rest_iou=0.9"]
-    found = run_rounds(features, depth, (20, 20), get_recipe("localcut", overrides))
-    assert found.stop in (StopReason.REST, StopReason.NOTHING_LEFT)
-    assert [p.dropped for p in found.proposals if p.mask.any()] == [None]
-    np.testing.assert_array_equal(found.proposals[0].mask, label == 1)
+    depth = scipy.ndimage.gaussian_filter(rng.random(GRID), 1.0)
+    depth = ((depth - depth.min()) / np.ptp(depth)).astype(np.float32)
+    group = np.zeros(GRID, bool)
+    group[3:15, 4:17] = True
+    x = np.where(group, rng.random(GRID), -1.0).astype(np.float32)
+    cut = local_cut(depth, group, x, recipe.local_cut)
+    tau = recipe.local_cut.tau_on(GRID)
+    return Proposal(0, 1, x, 0.1, 0.1, ScoreParts(), group, cut.mask, tau, cut.source, cut.sink, None), depth
 
 
-def test_a_dropped_mask_is_taken_out_so_that_the_next_round_differs() -> None:
-    features = blobs(3)
-    depth = np.random.default_rng(0).random((20, 20)).astype(np.float32)  # every patch its own component
-    recipe = get_recipe("localcut", ["affinity.tau=0.2", "local_cut.tau_knn=0.01", "rounds.rest_iou=none"])
-    found = run_rounds(features, depth, (20, 20), recipe)
-    assert [p.dropped for p in found.proposals] == [DropReason.TOO_SMALL] * 3
-    assert len({p.source for p in found.proposals}) == 3
+@pytest.mark.parametrize("name", ["cuts3d_rounds", "cuts3d"])
+def test_confidence_is_the_mean_of_cuts_at_the_recipes_thresholds(name: str) -> None:
+    recipe = get_recipe(name)
+    assert recipe.local_cut is not None
+    proposal, depth = cut_proposal(name)
+    cuts = [
+        local_cut(depth, proposal.group, proposal.eigenvector, dataclasses.replace(recipe.local_cut, tau_knn=tau)).mask
+        for tau in cut_thresholds(recipe, (60, 60)).tolist()
+    ]
+    confidence = confidence_of(proposal, depth, recipe)
+    np.testing.assert_allclose(confidence, np.where(proposal.mask, np.mean(cuts, axis=0), 0), atol=1e-6)
+    assert confidence.dtype == np.float32
+    assert confidence.shape == GRID
+    assert len(np.unique(confidence)) > 2
+    if recipe.local_cut.outside == "sever":
+        whole = image_graph(depth, recipe.local_cut)
+        np.testing.assert_array_equal(confidence_of(proposal, depth, recipe, whole), confidence)
 
 
-def test_a_blank_image_gives_no_error() -> None:
-    features = np.ones((400, 8), np.float32)
-    for name in ("maskcut", "cuts3d"):
-        found = run_rounds(features, np.zeros((20, 20), np.float32), (20, 20), get_recipe(name, ["affinity.tau=0.2"]))
-        assert len(found.proposals) <= 3
+@pytest.mark.parametrize("name", ["maskcut", "localcut"])
+def test_confidence_of_recipes_without_it_is_the_mask(name: str) -> None:
+    proposal, depth = cut_proposal("localcut")
+    np.testing.assert_array_equal(confidence_of(proposal, depth, get_recipe(name)), proposal.mask.astype(np.float32))
 
 
-def test_confidence_of_recipes_without_it_is_the_mask() -> None:
-    features = blobs(0)
-    recipe = get_recipe("maskcut", ["affinity.tau=0.2"])
-    proposal = run_rounds(features, None, (20, 20), recipe).proposals[0]
-    np.testing.assert_array_equal(confidence_of(proposal, None, recipe), proposal.mask.astype(np.float32))
+def test_thresholds_of_a_recipe() -> None:
+    assert cut_thresholds(get_recipe("maskcut"), GRID).tolist() == []
+    assert cut_thresholds(get_recipe("localcut", ["local_cut.tau_knn=0.05"]), (60, 60)).tolist() == [0.05]
+    overrides = ["local_cut.tau_knn=0.05", "spatial_confidence.thresholds=4", "spatial_confidence.lowest=0.25"]
+    np.testing.assert_allclose(
+        cut_thresholds(get_recipe("cuts3d", overrides), (30, 30)),
+        threshold_ladder(0.05 * 59 / 29, SpatialConfidenceConfig(thresholds=4, lowest=0.25)),
+    )
 
 
-def test_recipes_in_3d_need_depth() -> None:
-    recipe = get_recipe("cuts3d", ["affinity.tau=0.2", "spatial_importance=none"])
-    with pytest.raises(ValueError, match="needs depth"):
-        run_rounds(blobs(0), None, (20, 20), recipe)
-
-
-def test_all_pieces_of_a_group_come_out_in_one_round() -> None:
-    scene = render(SceneConfig(n_objects=3, depth_gap=0.25, n_classes=1, size=240, seed=1))
-    features = features_ND(scene, (40, 40), noise=0.1, width=16, seed=1).astype(np.float32)
-    depth = majority_depth(scene, (40, 40)).astype(np.float32)
-    overrides = ["affinity.tau=0.3", "local_cut.tau_knn=0.115", "local_cut.pieces=all", "rounds.n=1"]
-    found = run_rounds(features, depth, (40, 40), get_recipe("localcut", overrides))
-    instances = majority(scene.instances, (40, 40))
-    kept = [p.mask for p in found.proposals if p.dropped is None]
-    assert np.sum(kept, axis=0).max() == 1
-    for i in (1, 2, 3):
-        assert max(mask_iou(mask, instances == i) for mask in kept) > 0.8
+def test_what_was_cut() -> None:
+    """On the first level the whole image, below it what the eigenvector is of; an entry may be 0 by chance."""
+    proposal, _ = cut_proposal("cuts3d")
+    assert proposal.was_cut.all()
+    x = np.where(proposal.group, 1.0, 0.0).astype(np.float32)
+    x[2] = -0.5
+    x[5, 5] = 0.0
+    deeper = dataclasses.replace(proposal, level=2, eigenvector=x, tau=math.inf)
+    expected = proposal.group.copy()
+    expected[2] = True
+    np.testing.assert_array_equal(deeper.was_cut, expected)

@@ -83,17 +83,28 @@ def test_other_settings_are_refused_by_name(photos: Path, tmp_path: Path) -> Non
     before = sorted(out.rglob("*"))
     with pytest.raises(RunMismatchError, match=r"recipe\.local_cut\.k: run has 10, now 7"):
         run(out, dataclasses.replace(launch, overrides=("local_cut.k=7",)))
-    with pytest.raises(RunMismatchError, match=r"recipe\.name"):
-        run(out, dataclasses.replace(launch, recipe="maskcut"))
+    with pytest.raises(RunMismatchError, match=r"recipe\.tree\.depth: run has 4, now 2"):
+        run(out, dataclasses.replace(launch, overrides=("tree.depth=2",)))
+    with pytest.raises(RunMismatchError, match=r"recipe\.select\.masks: run has 10, now 3"):
+        run(out, dataclasses.replace(launch, overrides=("select.masks=3",)))
+    for other in ("maskcut", "cuts3d_rounds"):
+        with pytest.raises(RunMismatchError, match=r"recipe\.name"):
+            run(out, dataclasses.replace(launch, recipe=other))
     draw_photos(photos / "more", 1)
     with pytest.raises(RunMismatchError, match=r"more/000\.png"):
         run(out, launch)
     assert sorted(out.rglob("*")) == before
 
 
-@pytest.mark.parametrize("stage", ["depth", "features", "ncut", "localcut", "confidence"])
-def test_a_stage_target_keeps_its_output_for_later_ones(photos: Path, tmp_path: Path, stage: str) -> None:
-    launch = Launch(images=str(photos), shard_size=4)
+@pytest.mark.parametrize(
+    ("recipe", "stage"),
+    [
+        *(("cuts3d", stage) for stage in ("depth", "features", "ncut", "localcut", "confidence")),
+        *(("cuts3d_rounds", stage) for stage in ("ncut", "localcut", "confidence")),
+    ],
+)
+def test_a_stage_target_keeps_its_output_for_later_ones(photos: Path, tmp_path: Path, recipe: str, stage: str) -> None:
+    launch = Launch(images=str(photos), shard_size=4, recipe=recipe)
     fused = tmp_path / "fused"
     run(fused, launch)
     out = tmp_path / "run"

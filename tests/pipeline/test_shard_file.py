@@ -1,5 +1,6 @@
 """Array files and shard files: round trips, determinism, laziness, layout, and damage found on opening."""
 
+import dataclasses
 import io
 import zipfile
 from pathlib import Path
@@ -16,8 +17,10 @@ from pipeline.array_file import open_arrays, write_arrays
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.records import ImageRecord, Instance, counts_of, mean_confidence, quarantine_of
 from pipeline.shard_file import ShardFile, write_shard
+from stages.mask_score import ScoreParts
 
 RECORDS = [record for shard in sample_manifest().shards() for record in shard_records(shard)]
+SCORE_PARTS = ("contrast", "uniqueness", "nearness", "clearance", "stability", "novelty")
 IDS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=30)
 
 
@@ -73,7 +76,7 @@ def test_layout_is_plain_zarr_v3_with_named_dimensions(tmp_path: Path) -> None:
         "masks/box": ("float32", (n_masks, 4), ("mask", "xywh")),
         "masks/area": ("int64", (n_masks,), ("mask",)),
         "masks/round": ("uint8", (n_masks,), ("mask",)),
-        "masks/contrast": ("float32", (n_masks,), ("mask",)),
+        **{f"masks/{part}": ("float32", (n_masks,), ("mask",)) for part in SCORE_PARTS},
         "masks/crf_iou": ("float32", (n_masks,), ("mask",)),
         "masks/confidence": ("uint8", (n_masks, *GRID), ("mask", "grid_y", "grid_x")),
         "images/id": ("uint8", None, ("byte",)),
@@ -91,6 +94,27 @@ def test_layout_is_plain_zarr_v3_with_named_dimensions(tmp_path: Path) -> None:
         assert shape is None or found[name].shape == shape
     assert group["images/status"].attrs["names"] == ["ok", "no_masks", "quarantined"]
     assert group["images/drops"].attrs["names"] == ["too_small"]
+
+
+def test_the_parts_of_the_score_have_a_column_each(tmp_path: Path) -> None:
+    """Each part under its own name, in the masks' order, whichever of them the recipe multiplies."""
+    data = write_shard(RECORDS, GRID, {})
+    instances = [instance for record in RECORDS for instance in record.instances]
+    shard = ShardFile.open(data)
+    assert tuple(shard.parts) == SCORE_PARTS
+    path = tmp_path / "00000-a.zarr.zip"
+    path.write_bytes(data)
+    group = zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r")
+    for part in SCORE_PARTS:
+        values = np.array([getattr(instance.parts, part) for instance in instances], np.float32)
+        assert len(np.unique(values)) == len(instances) > 3
+        np.testing.assert_array_equal(shard.parts[part], values)
+        np.testing.assert_array_equal(np.asarray(group[f"masks/{part}"]), values)
+    np.testing.assert_array_equal(shard.crf_iou, np.array([i.crf_iou for i in instances], np.float32))
+    assert [i.parts for r in shard.records() for i in r.instances] == [instance.parts for instance in instances]
+    lacking = write_arrays({"masks/score": np.zeros(3)}, {"masks/score": ("mask",)}, dict(shard.attributes))
+    with pytest.raises(StoreError, match="is missing"):
+        ShardFile.open(lacking)
 
 
 def test_maps_are_decoded_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +199,10 @@ def test_map_of_another_grid_is_refused() -> None:
         ({"box": (0.0, 0.0, 0.0, 3.0)}, "width > 0"),
         ({"box": (0.0, 0.0, float("nan"), 3.0)}, "width > 0"),
         ({"area": 0}, "at least 1 pixel"),
-        ({"score": float("nan")}, "must be finite"),
+        ({"score": float("nan")}, "score must be finite"),
+        ({"parts": ScoreParts(nearness=float("nan"))}, "nearness must be finite, not nan"),
+        ({"parts": ScoreParts(novelty=float("inf"))}, "novelty must be finite, not inf"),
+        ({"crf_iou": float("nan")}, "crf_iou must be finite"),
         ({"confidence": np.zeros(GRID, np.float32)}, r"must be uint8 \(Gh, Gw\)"),
         ({"round": 256}, r"0\.\.255"),
     ],
@@ -209,10 +236,15 @@ def test_image_record_says_what_is_wrong(change: dict, message: str) -> None:
         ImageRecord(**(good | change))
 
 
-def test_records_differ_when_a_map_does() -> None:
+def test_records_differ_when_a_map_or_a_part_does() -> None:
     first = sample_record("000/0.jpg")
     assert first == sample_record("000/0.jpg")
     assert first != sample_record("000/1.jpg")
+    instance = sample_instance(np.random.default_rng(0), (20, 20))
+    assert instance == dataclasses.replace(instance, parts=dataclasses.replace(instance.parts))
+    for part in SCORE_PARTS:
+        other = dataclasses.replace(instance.parts, **{part: 0.125})
+        assert instance != dataclasses.replace(instance, parts=other)
 
 
 def test_few_images_of_a_big_array_are_read_alone(tmp_path: Path) -> None:

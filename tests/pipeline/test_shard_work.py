@@ -13,12 +13,15 @@ from tiny_method import BrightnessDepth, draw_photos, tiny_method
 from pipeline.batch_work import Method
 from pipeline.errors import CutsError, ImageError
 from pipeline.manifest import Shard
+from pipeline.recipes import RECIPES
 from pipeline.records import ImageRecord
 from pipeline.shard_file import ShardFile
 from pipeline.shard_work import ShardResult, ShardWorker
 from pipeline.sources import list_images
 from pipeline.stage_graph import STAGES
 from pipeline.stage_outputs import KeptOutputs
+
+WITH_CONFIDENCE = ("cuts3d_rounds", "cuts3d")
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +56,10 @@ class FailsOn(BrightnessDepth):
         return super().predict(images, ids)
 
 
-@pytest.mark.parametrize("recipe", ["maskcut", "localcut", "localcut_importance", "cuts3d"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
-    result = process(tiny_method(recipe), photos)
+    method = tiny_method(recipe)
+    result = process(method, photos)
     shard = ShardFile.open(result.data)
     assert list(shard.ids) == [f"{i:03d}.png" for i in range(5)]
     assert result.counts["images"] == 5
@@ -69,25 +73,74 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
             assert decoded.sum() == instance.area > 0
             inside = instance.confidence > 0
             assert inside.any()
-            assert 0 < instance.contrast <= 2
             assert instance.crf_iou == 1.0, "the tiny method has no CRF"
-            if recipe == "cuts3d":
+            if recipe in WITH_CONFIDENCE:
                 assert instance.confidence[inside].min() >= 127  # the floor of 0.5
             else:
                 assert (instance.confidence[inside] == 255).all()
-            confidence = instance.confidence[inside].mean() / 255
-            expected = 1.0 if recipe == "maskcut" else instance.contrast / 2 * confidence
-            assert instance.score == pytest.approx(expected, abs=1e-5)
+            parts = dataclasses.asdict(instance.parts)
+            assert all(0 <= value <= 1 for value in parts.values())
+            assert parts["contrast"] > 0
+            assert parts["stability"] == 1.0 or recipe in WITH_CONFIDENCE
+            assert parts["novelty"] == 1.0 or recipe == "cuts3d"
+            assert parts["nearness"] == 1.0 or recipe != "maskcut"
+            score = method.recipe.score
+            factors = [] if score == "constant" else [parts[name] for name in score.split("*")]
+            assert instance.score == pytest.approx(np.prod(factors), abs=1e-5)
+        places = [instance.round for instance in record.instances]
+        assert places == sorted(places)
+        if recipe == "cuts3d":
+            assert places == list(range(len(places))), "a tree's masks are numbered in the order of their scores"
+            scores = [instance.score for instance in record.instances]
+            np.testing.assert_allclose(
+                scores, sorted(scores, reverse=True), atol=0.01
+            )  # stability is kept in 255 steps
+            assert len(places) <= 10
+    stabilities = [instance.parts.stability for record in shard.records() for instance in record.instances]
+    assert (len(set(stabilities)) > 1) == (recipe in WITH_CONFIDENCE)
 
 
-def test_the_result_does_not_depend_on_the_batch_size(photos: Path) -> None:
-    one = ShardFile.open(process(tiny_method(), photos, batch_size=1).data)
-    four = ShardFile.open(process(tiny_method(), photos, batch_size=4).data)
+@pytest.mark.parametrize("recipe", ["cuts3d_rounds", "cuts3d"])
+def test_stability_is_the_mean_confidence_without_its_floor(photos: Path, recipe: str) -> None:
+    """What is stored for a patch of a mask is at least the floor; what the score is made of is not."""
+    with_floor, without = (
+        [
+            instance
+            for record in ShardFile.open(
+                process(tiny_method(recipe, [f"spatial_confidence.floor={floor}"]), photos).data
+            ).records()
+            for instance in record.instances
+        ]
+        for floor in (0.9, 0.0)
+    )
+    assert len(with_floor) == len(without) > 0
+    kept = KeptOutputs.open("confidence", process(tiny_method(recipe), photos, "confidence").data).cut_images(range(5))
+    means = [
+        c[p.mask].mean() / 255
+        for i in kept
+        for p, c in zip(i.found.proposals, i.confidences, strict=True)
+        if c is not None
+    ]
+    assert [instance.parts.stability for instance in without] == pytest.approx(means, abs=1e-6)
+    for one, other in zip(with_floor, without, strict=True):
+        assert (one.parts, one.score) == (other.parts, other.score)
+        inside = one.confidence > 0
+        assert one.confidence[inside].min() >= round(255 * 0.9)
+        np.testing.assert_array_equal(one.confidence[inside], np.maximum(other.confidence[inside], round(255 * 0.9)))
+    assert min(instance.parts.stability for instance in without) < 0.9
+
+
+@pytest.mark.parametrize("recipe", ["cuts3d_rounds", "cuts3d"])
+def test_the_result_does_not_depend_on_the_batch_size(photos: Path, recipe: str) -> None:
+    one = ShardFile.open(process(tiny_method(recipe), photos, batch_size=1).data)
+    four = ShardFile.open(process(tiny_method(recipe), photos, batch_size=4).data)
     np.testing.assert_array_equal(one.rle, four.rle)
     np.testing.assert_array_equal(one.confidence, four.confidence)
+    for part, values in one.parts.items():
+        np.testing.assert_allclose(values, four.parts[part], atol=1e-6)
 
 
-@pytest.mark.parametrize("recipe", ["maskcut", "cuts3d"])
+@pytest.mark.parametrize("recipe", ["maskcut", "cuts3d_rounds", "cuts3d"])
 def test_stage_by_stage_equals_fused(photos: Path, recipe: str) -> None:
     """Each stage takes in what the earlier ones kept, and the last gives the very bytes of the fused run."""
     method = tiny_method(recipe)
@@ -105,8 +158,9 @@ def test_stage_by_stage_equals_fused(photos: Path, recipe: str) -> None:
             assert kept[stage].done.all()
 
 
-def test_any_single_kept_stage_gives_the_same(photos: Path) -> None:
-    method = tiny_method()
+@pytest.mark.parametrize("recipe", ["cuts3d_rounds", "cuts3d"])
+def test_any_single_kept_stage_gives_the_same(photos: Path, recipe: str) -> None:
+    method = tiny_method(recipe)
     fused = process(method, photos)
     for stage in STAGES[:-1]:
         kept = {stage: KeptOutputs.open(stage, process(method, photos, stage).data)}

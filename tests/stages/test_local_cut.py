@@ -10,8 +10,10 @@ from stages.local_cut import (
     CAPACITY_SCALE,
     KnnGraph,
     LocalCutConfig,
+    component_labels,
     cut_at,
     group_graph,
+    image_graph,
     integer_capacities,
     knn_graph,
     local_cut,
@@ -26,6 +28,11 @@ from stages.point_cloud import orthographic_points, to_open3d
 def random_depth(seed: int, shape: tuple[int, int] = (12, 10)) -> np.ndarray:
     depth = scipy.ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.0)
     return ((depth - depth.min()) / np.ptp(depth)).astype(np.float32)
+
+
+def at_60(tau: float, grid: tuple[int, int]) -> float:
+    """The option that makes the threshold `tau` on this grid: it is given for 60×60 patches."""
+    return tau * (max(grid) - 1) / 59
 
 
 def test_points_are_orthographic() -> None:
@@ -77,13 +84,13 @@ def test_free_nodes_are_not_the_instance() -> None:
 def test_component_path_equals_max_flow_where_terminals_are_apart(seed: int) -> None:
     depth = random_depth(seed)
     group = depth < np.median(depth)
-    config = LocalCutConfig(k=6, tau_knn=0.25)
+    config, tau = LocalCutConfig(k=6), 0.25
     graph = group_graph(depth, group, config)
     source, sink = terminals(-depth, group, "image")
-    fast_N, flow = cut_at(graph, config.tau_knn, source, sink, config)
+    fast_N, flow = cut_at(graph, tau, source, sink, config)
     assert flow == 0.0, "the sink was pushed away with the background"
-    short = graph.truncated(config.tau_knn)
-    capacities_E = integer_capacities(short.lengths_E, config.tau_knn, "decreasing")
+    short = graph.truncated(tau)
+    capacities_E = integer_capacities(short.lengths_E, tau, "decreasing")
     for solve in (min_cut_pymaxflow, min_cut_scipy):
         slow_N, value = solve(short, capacities_E, source, sink)
         assert value == 0
@@ -95,7 +102,7 @@ def test_component_path_equals_max_flow_where_terminals_are_apart(seed: int) -> 
 def test_the_flow_is_the_capacity_across_the_cut() -> None:
     depth = random_depth(3)
     group = np.ones_like(depth, bool)
-    config = LocalCutConfig(k=5, tau_knn=0.6, sink="group")
+    config = LocalCutConfig(k=5, tau_knn=at_60(0.6, depth.shape), sink="group")
     result = local_cut(depth, group, -depth, config)
     assert result.flow > 0
     short = group_graph(depth, group, config).truncated(0.6)
@@ -107,11 +114,87 @@ def test_the_flow_is_the_capacity_across_the_cut() -> None:
     assert not side_N[result.sink]
 
 
-@pytest.mark.parametrize("outside", ["push", "keep", "remove"])
+@pytest.mark.parametrize("seed", range(6))
+def test_severed_edges_against_brute_force(seed: int) -> None:
+    """One graph of the whole image, less the edges that have an end outside of the group."""
+    depth = random_depth(seed) + np.random.default_rng(seed).normal(0, 1e-4, (12, 10))
+    group = scipy.ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(12, 10)), 1.5) > 0
+    group_N = group.ravel()
+    config = LocalCutConfig(k=6, tau_knn=at_60(0.2, depth.shape), outside="sever")
+    everywhere = reference.truncated_graph(reference.unproject(depth), 6, np.inf)
+    expected = {(i, j): length for (i, j), length in everywhere.items() if group_N[i] and group_N[j]}
+    graph = group_graph(depth, group, config)
+    assert {(int(i), int(j)) for i, j in graph.edges_E2} == set(expected)
+    assert 0 < len(expected) < len(everywhere)
+    np.testing.assert_allclose(graph.lengths_E, [expected[int(i), int(j)] for i, j in graph.edges_E2], rtol=1e-9)
+
+    short = [edge for edge, length in expected.items() if length < 0.2]
+    for peak in np.flatnonzero(group_N)[::7]:
+        x = np.where(group, 0.0, -1.0)  # the sink lies outside, as that of a part of a cut does
+        x.flat[peak] = 1.0
+        result = local_cut(depth, group, x, config)
+        assert result.source == peak
+        component_N = reference.connected_component(120, short, int(peak))
+        np.testing.assert_array_equal(result.mask.ravel(), component_N)
+        assert result.flow == 0.0
+        value, side_N = reference.min_cut(120, dict.fromkeys(short, 3), int(peak), int(np.flatnonzero(~group_N)[0]))
+        assert value == 0
+        np.testing.assert_array_equal(side_N, component_N)
+
+
+@pytest.mark.parametrize("depth_scale", [1.0, 2.5])
+def test_one_graph_of_the_image_serves_all_its_groups(depth_scale: float) -> None:
+    depth = random_depth(4)
+    config = LocalCutConfig(k=5, outside="sever", depth_scale=depth_scale)
+    whole = image_graph(depth, config)
+    np.testing.assert_array_equal(
+        whole.edges_E2, knn_graph(reference.unproject(depth) * [1, 1, depth_scale], 5).edges_E2
+    )
+    for level in (0.2, 0.5, 0.8):
+        group = depth < level
+        ours, shared = group_graph(depth, group, config), group_graph(depth, group, config, whole)
+        np.testing.assert_array_equal(ours.edges_E2, shared.edges_E2)
+        np.testing.assert_array_equal(ours.lengths_E, shared.lengths_E)
+        assert ours.n == shared.n == 120
+    assert len(whole.edges_E2) == len(group_graph(depth, np.ones_like(group), config, whole).edges_E2)
+
+
+def test_edges_within_a_group() -> None:
+    graph = KnnGraph(4, np.array([[0, 1], [1, 2], [2, 3]], np.int32), np.array([0.1, 0.2, 0.3]))
+    inside = graph.within(np.array([True, True, False, True]))
+    assert (inside.n, inside.edges_E2.tolist(), inside.lengths_E.tolist()) == (4, [[0, 1]], [0.1])
+    assert component_labels(inside).tolist() == [0, 0, 1, 2]
+    nothing = graph.within(np.zeros(4, bool))
+    assert (nothing.edges_E2.shape, nothing.lengths_E.shape) == ((0, 2), (0,))
+
+
+def test_the_threshold_goes_with_the_distance_of_the_patches() -> None:
+    """τ_knn is given for 60×60: on any grid it is as many patches long."""
+    config = LocalCutConfig(tau_knn=0.05)
+    assert config.tau_on((60, 60)) == 0.05
+    for grid in ((30, 30), (16, 40), (2, 2)):
+        flat = knn_graph(orthographic_points(np.zeros(grid)), 4)
+        assert config.tau_on(grid) / flat.lengths_E.min() == pytest.approx(0.05 * 59)
+    assert np.isfinite(config.tau_on((1, 1)))
+
+
+@pytest.mark.parametrize("outside", ["push", "sever"])
+def test_a_scene_is_cut_alike_on_all_grids(outside: str) -> None:
+    scene = render(SceneConfig(n_objects=2, depth_gap=0.4, n_classes=1, size=240, seed=2))
+    for side in (20, 30, 40, 60):
+        instances, depth = majority(scene.instances, (side, side)), majority_depth(scene, (side, side))
+        inside = scipy.ndimage.distance_transform_edt(instances == 1)
+        config = LocalCutConfig(outside=outside)  # type: ignore[arg-type]
+        cut = local_cut(depth, instances > 0, np.where(instances > 0, inside, -1.0), config)
+        truth = instances == 1
+        assert (cut.mask & truth).sum() / (cut.mask | truth).sum() > 0.9, side
+
+
+@pytest.mark.parametrize("outside", ["push", "keep", "remove", "sever"])
 def test_the_mask_stays_in_the_group(outside: str) -> None:
     depth = random_depth(1, (16, 16))
     group = scipy.ndimage.gaussian_filter(np.random.default_rng(2).normal(size=(16, 16)), 2) > 0
-    result = local_cut(depth, group, depth, LocalCutConfig(tau_knn=0.3, outside=outside))  # type: ignore[arg-type]
+    result = local_cut(depth, group, depth, LocalCutConfig(tau_knn=0.08, outside=outside))  # type: ignore[arg-type]
     assert result.mask.any()
     assert not (result.mask & ~group).any()
     assert result.mask.flat[result.source]
@@ -135,7 +218,7 @@ def test_touching_shapes_of_one_appearance_are_separated(seed: int) -> None:
     for target in (1, 2):
         # the eigenvector's peak lies inside an object: well within one of the two here
         inside = scipy.ndimage.distance_transform_edt(instances == target)
-        cut = local_cut(depth, group, np.where(group, inside, -1.0), LocalCutConfig(tau_knn=0.115))
+        cut = local_cut(depth, group, np.where(group, inside, -1.0), LocalCutConfig(tau_knn=0.075))
         truth = instances == target
         iou = (cut.mask & truth).sum() / (cut.mask | truth).sum()
         assert iou > 0.9, f"object {target}: IoU {iou:.2f}"
@@ -173,7 +256,7 @@ def test_all_pieces_are_localcut_on_what_is_left(seed: int) -> None:
     instances, depth = majority(scene.instances, (40, 40)), majority_depth(scene, (40, 40))
     group = instances > 0
     x = np.where(group, scipy.ndimage.distance_transform_edt(group), -1.0)
-    config = LocalCutConfig(tau_knn=0.115, pieces="all")
+    config = LocalCutConfig(tau_knn=0.075, pieces="all")
     cuts = local_cut_pieces(depth, group, x, config, least=16)
     assert np.sum([cut.mask for cut in cuts], axis=0).max() == 1
     np.testing.assert_array_equal(cuts[0].mask, local_cut(depth, group, x, config).mask)
@@ -188,7 +271,7 @@ def test_all_pieces_are_localcut_on_what_is_left(seed: int) -> None:
 def test_pieces_where_the_sink_is_in_the_group() -> None:
     depth = random_depth(3)
     group = np.ones_like(depth, bool)
-    config = LocalCutConfig(k=5, tau_knn=0.6, sink="group", pieces="all")
+    config = LocalCutConfig(k=5, tau_knn=at_60(0.6, depth.shape), sink="group", pieces="all")
     cuts = local_cut_pieces(depth, group, -depth, config, least=2)
     assert len(cuts) == 2
     np.testing.assert_array_equal(cuts[0].mask, local_cut(depth, group, -depth, config).mask)
@@ -198,6 +281,6 @@ def test_pieces_where_the_sink_is_in_the_group() -> None:
 def test_specks_are_left_out_unless_there_is_nothing_else() -> None:
     depth = np.random.default_rng(0).random((12, 10)).astype(np.float32)
     group = np.ones((12, 10), bool)
-    config = LocalCutConfig(tau_knn=0.01, pieces="all")
+    config = LocalCutConfig(tau_knn=0.005, pieces="all")
     cuts = local_cut_pieces(depth, group, depth, config, least=3)
     assert [cut.mask.sum() for cut in cuts] == [1]

@@ -1,5 +1,7 @@
 """NCut against dense float64 eigensolvers, on random, planted and degenerate graphs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -23,6 +25,20 @@ def dense_affinity(edges_NN: torch.Tensor, alive_N: torch.Tensor) -> np.ndarray:
     """CutLER's matrix written out: edges of taken patches are ε, like all absent ones."""
     kept = edges_NN.double().numpy() * alive_N.double().numpy()[:, None] * alive_N.double().numpy()
     return EPSILON + (1 - EPSILON) * kept
+
+
+def padded(graphs: Sequence[torch.Tensor], n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Graphs of at most `n` patches as one batch, and which patches are present: a random few, in order. The padding
+    holds ones, which must not count.
+    """
+    rng = np.random.default_rng(seed)
+    edges_BNN = torch.ones(len(graphs), n, n)
+    present_BN = torch.zeros(len(graphs), n, dtype=torch.bool)
+    for image, graph_nn in enumerate(graphs):
+        places_n = torch.from_numpy(np.sort(rng.choice(n, len(graph_nn), replace=False)))
+        present_BN[image, places_n] = True
+        edges_BNN[image, places_n[:, None], places_n] = graph_nn
+    return edges_BNN, present_BN
 
 
 def reference(a_NN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,6 +125,73 @@ def test_a_small_gap_falls_back_to_the_dense_solver() -> None:
     assert sine(result.eigenvector_BN[0], vectors[:, 1]) < 1e-4
 
 
+def test_a_padded_batch_equals_each_graph_alone() -> None:
+    graphs = [planted_edges(seed, sizes)[0] for seed, sizes in enumerate([(60, 40), (30, 20, 13), (9, 8), (2, 1)])]
+    edges_BNN, present_BN = padded(graphs, 110)
+    together = ncut(edges_BNN, present_BN, EPSILON, NCutConfig(tolerance=1e-5), present_BN)
+    assert not together.dense_B.any()
+    assert (together.eigenvector_BN[~present_BN] == 0).all()
+    for image, graph_nn in enumerate(graphs):
+        all_n = torch.ones(len(graph_nn), dtype=torch.bool)
+        alone = ncut(graph_nn[None], all_n[None], EPSILON, NCutConfig(tolerance=1e-5))
+        values, vectors = reference(dense_affinity(graph_nn, all_n))
+        x_n = together.eigenvector_BN[image, present_BN[image]]
+        assert sine(x_n, alone.eigenvector_BN[0].double().numpy()) < 1e-4
+        assert sine(x_n, vectors[:, 1]) < 1e-4
+        assert together.eigenvalue_B[image].item() == pytest.approx(values[1], abs=2e-6)
+        assert together.gap_B[image].item() == pytest.approx(values[2] - values[1], rel=0.1, abs=1e-6)
+        assert together.residual_B[image].item() < 1e-5
+
+
+def test_taken_patches_of_a_padded_graph() -> None:
+    """Taken patches keep ε edges to all present ones, padding none: two masks that must not be mixed up."""
+    graphs = [planted_edges(seed, (30, 25))[0] for seed in range(2)]
+    edges_BNN, present_BN = padded(graphs, 70)
+    alive_BN = present_BN.clone()
+    for image in range(2):
+        alive_BN[image, torch.nonzero(present_BN[image])[:6, 0]] = False
+    result = ncut(edges_BNN, alive_BN, EPSILON, NCutConfig(tolerance=1e-5), present_BN)
+    for image, graph_nn in enumerate(graphs):
+        values, vectors = reference(dense_affinity(graph_nn, alive_BN[image, present_BN[image]]))
+        assert result.eigenvalue_B[image].item() == pytest.approx(values[1], abs=2e-6)
+        assert sine(result.eigenvector_BN[image, present_BN[image]], vectors[:, 1]) < 1e-3
+    assert (result.eigenvector_BN[~present_BN] == 0).all()
+
+
+def test_the_operator_of_a_padded_graph_is_its_dense_matrix() -> None:
+    graphs = [planted_edges(3, (20, 20))[0], planted_edges(4, (12, 5))[0]]
+    edges_BNN, present_BN = padded(graphs, 50)
+    operator = NormalisedAffinity(edges_BNN, present_BN, EPSILON, present_BN)
+    vector_BN = torch.randn(2, 50, generator=torch.Generator().manual_seed(1))
+    product_BN = operator(vector_BN)
+    assert (product_BN[~present_BN] == 0).all()
+    assert (operator.trivial_BN[~present_BN] == 0).all()
+    for image, graph_nn in enumerate(graphs):
+        present_N = present_BN[image]
+        m_nn = operator.dense(image)
+        a_nn = dense_affinity(graph_nn, torch.ones(len(graph_nn)))
+        scale_n = a_nn.sum(axis=1) ** -0.5
+        np.testing.assert_allclose(m_nn.numpy(), scale_n[:, None] * a_nn * scale_n, rtol=1e-9)
+        torch.testing.assert_close(
+            product_BN[image, present_N].double(), m_nn @ vector_BN[image, present_N].double(), atol=1e-5, rtol=1e-5
+        )
+        top_n = np.linalg.eigh(m_nn.numpy())[1][:, -1]
+        assert abs(top_n @ operator.trivial_BN[image, present_N].double().numpy()) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_dense_solver_takes_over_on_padded_graphs() -> None:
+    graphs = [planted_edges(seed, (n, n, n), inside=0.5, outside=0.3)[0] for seed, n in ((5, 60), (6, 40))]
+    edges_BNN, present_BN = padded(graphs, 200)
+    result = ncut(edges_BNN, present_BN, EPSILON, NCutConfig(tolerance=1e-6, max_steps=8), present_BN)
+    assert result.dense_B.all()
+    assert (result.eigenvector_BN[~present_BN] == 0).all()
+    for image, graph_nn in enumerate(graphs):
+        values, vectors = reference(dense_affinity(graph_nn, torch.ones(len(graph_nn))))
+        assert result.eigenvalue_B[image].item() == pytest.approx(values[1], abs=2e-6)
+        assert result.gap_B[image].item() == pytest.approx(values[2] - values[1], abs=2e-6)
+        assert sine(result.eigenvector_BN[image, present_BN[image]], vectors[:, 1]) < 1e-4
+
+
 @pytest.mark.parametrize("fill", [0.0, 1.0])
 def test_graphs_without_structure_give_a_finite_vector(fill: float) -> None:
     """A blank image: all patches alike (1) or all unlike (0). Every vector is an eigenvector; none must be NaN."""
@@ -139,3 +222,7 @@ def test_bad_arguments_are_named() -> None:
         NCutConfig(max_steps=3)
     with pytest.raises(ValueError, match="at least 3 patches"):
         ncut(torch.ones(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), EPSILON, NCutConfig())
+    few_BN = torch.ones(2, 9, dtype=torch.bool)
+    few_BN[1, 2:] = False
+    with pytest.raises(ValueError, match="at least 3 patches, got 2"):
+        ncut(torch.ones(2, 9, 9), few_BN, EPSILON, NCutConfig(), few_BN)

@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage
 import torch
 
-from stages.affinity import AffinityConfig, affinity_edges, cosine_similarity
+from stages.affinity import AffinityConfig, affinity_edges, cosine_similarity, joined, similarities
 from stages.spatial_importance import (
     SharpenConfig,
     SpatialImportanceConfig,
@@ -90,6 +90,27 @@ def test_edges_are_the_thresholded_cosines() -> None:
     assert binary[0, 3].sum() == 0
     soft = affinity_edges(features, AffinityConfig(tau=0.2, weights="soft")).numpy()
     np.testing.assert_allclose(soft, np.where(cosines > 0.2, cosines, 0).clip(0, 1), atol=1e-6)
+
+
+def test_similarities_are_joined_at_any_threshold() -> None:
+    """What a tree of cuts starts from: one matrix of similarities, thresholds of its own for every part."""
+    features = torch.randn(2, 20, 6, generator=torch.Generator().manual_seed(1))
+    importance = torch.rand(2, 20, generator=torch.Generator().manual_seed(2)) * 0.5 + 0.45
+    plain, sharpened = similarities(features), similarities(features, importance, SharpenConfig(exponent="mean"))
+    torch.testing.assert_close(plain, cosine_similarity(features))
+    torch.testing.assert_close(sharpened, sharpen(plain.clone(), importance, SharpenConfig(exponent="mean")))
+    torch.testing.assert_close(similarities(features, importance), sharpen(plain.clone(), importance, SharpenConfig()))
+    before = plain.clone()
+    for tau in (-0.5, 0.0, 0.4):
+        np.testing.assert_array_equal(joined(plain, tau, "binary").numpy(), plain.numpy() > tau)
+        soft = np.where(plain.numpy() > tau, plain.numpy().clip(0, 1), 0)
+        np.testing.assert_array_equal(joined(plain, tau, "soft").numpy(), soft)
+        for weights in ("binary", "soft"):
+            config = AffinityConfig(tau=tau, weights=weights)  # type: ignore[arg-type]
+            torch.testing.assert_close(affinity_edges(features, config), joined(plain, tau, weights))
+    torch.testing.assert_close(plain, before, rtol=0, atol=0, msg="every part joins the same similarities")
+    with pytest.raises(ValueError, match="NaN"):
+        similarities(torch.full((1, 4, 2), float("nan")))
 
 
 def test_bad_values_are_named() -> None:
