@@ -2,18 +2,21 @@
 
 Every variant is a recipe with overrides. Images are halved by id, even ranks for choosing, odd ones for reporting, so
 that a choice is never reported on the photos that it was made on. Features and depth are computed once and kept in
-CACHE. A CSV line a variant: class-agnostic mask AP, AP50, AR100 with the recipe's own score and with constant scores,
-masks an image, share of objects found and of touching same-class pairs told apart (see `cuts3d evaluate`).
+CACHE. A CSV line a variant: class-agnostic mask AP, AP50, AR100 and so on (see `cuts3d evaluate`) with the recipe's own
+score and with constant scores, and ratios to the first variant, each with a paired bootstrap interval of 95 %.
 
     python benchmarks/settle_constants.py PHOTOS TRUTH CACHE --depth MODEL --half choosing VARIANT ...
 
-VARIANT: "recipe option=value option=value", for instance "cuts3d sharpen.direction=suppressing local_cut.pieces=all".
+VARIANT: "recipe option=value option=value", for instance "cuts3d tree.depth=3 features.kind=keys"; @FILE takes a
+variant from each of its lines, as in @benchmarks/variants.txt. Options of the features begin with "features.".
 """
 
 import argparse
 import csv
+import multiprocessing
 import sys
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +25,20 @@ import torch
 
 from pipeline.batch_work import BatchWork, Method
 from pipeline.coco_truth import Truth
-from pipeline.evaluation import score_detections
+from pipeline.evaluation import compare
 from pipeline.images import load_photo
 from pipeline.manifest import ImageRef
 from pipeline.models import feature_preset, load_depth, load_features
-from pipeline.recipes import get_recipe
+from pipeline.recipes import get_recipe, parse_overrides
 from pipeline.sources import list_images
+from stages.features import FeatureConfig
 
-COLUMNS = ("mask_AP", "mask_AP50", "mask_AR100", "objects_found", "pairs_separated", "pairs_apart", "masks_per_image")
+METRICS = ("mask_AP", "mask_AP50", "mask_AR100", "objects_found", "pairs_separated", "pairs_apart", "masks_per_image")
+RATIOS = (("own", "mask_AP"), ("constant", "mask_AP"), ("own", "mask_AR100"))
 
 
 class Kept:
-    """One image's features and depth in the place of a stage's kept output."""
+    """One image's features or depth in the place of a stage's kept output."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -45,20 +50,43 @@ class Kept:
         return self.values[None]
 
 
-def cached(ref: ImageRef, folder: Path, method: Method) -> dict[str, Kept]:
+@cache
+def models(features: str, options: tuple[str, ...], depth: str) -> tuple[Any, Any]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return load_features(features, device, parse_overrides(FeatureConfig, options)), load_depth(depth, device)
+
+
+def method_of(variant: str, features: str, depth: str) -> Method:
+    """The method of a variant; τ is the preset's unless the variant gives another."""
+    name, *options = variant.split()
+    of_features = tuple(option.removeprefix("features.") for option in options if option.startswith("features."))
+    overrides = [option for option in options if not option.startswith("features.")]
+    extractor, estimator = models(features, of_features, depth)
+    recipe = get_recipe(name, [f"affinity.tau={feature_preset(features)[0].tau}", *overrides])
+    return Method(recipe, extractor, estimator, extractor.device)
+
+
+def cached(ref: ImageRef, folder: Path, method: Method) -> dict[str, Any]:
     """Features and depth of a photo, from the cache or into it."""
-    file = folder / f"{method.features.fingerprint[:12]}-{method.depth.fingerprint[:12]}" / f"{ref.id}.npz"
-    if not file.is_file():
-        work: Any = BatchWork(method, [load_photo(ref)], [0], {}, defaultdict(float))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, features=work.outputs("features")[0], depth=work.outputs("depth")[0])
-    arrays = np.load(file)
-    return {stage: Kept(arrays[stage]) for stage in ("features", "depth")}
+    assert method.depth is not None
+    parts = {"features": method.features.fingerprint, "depth": method.depth.fingerprint}
+    kept = {}
+    for stage, fingerprint in parts.items():
+        file = folder / f"{stage}-{fingerprint[:12]}" / f"{ref.id}.npy"
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            work = BatchWork(method, [load_photo(ref)], [0], {}, defaultdict(float))
+            np.save(file, work.outputs(stage)[0])  # type: ignore[arg-type]
+        kept[stage] = Kept(np.load(file))
+    return kept
 
 
-def detections(ref: ImageRef, coco_id: int, folder: Path, method: Method) -> list[dict[str, Any]]:
+def detections(task: tuple[str, str, str, ImageRef, int, Path]) -> list[dict[str, Any]]:
     """The pseudo-masks of an image as COCO results."""
-    work = BatchWork(method, [load_photo(ref)], [0], cached(ref, folder, method), defaultdict(float))  # type: ignore[arg-type]
+    variant, features, depth, ref, coco_id, folder = task
+    torch.set_num_threads(1)
+    method = method_of(variant, features, depth)
+    work = BatchWork(method, [load_photo(ref)], [0], cached(ref, folder, method), defaultdict(float))
     with torch.inference_mode():
         record = work.records[0]
     return [
@@ -73,7 +101,9 @@ def detections(ref: ImageRef, coco_id: int, folder: Path, method: Method) -> lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, fromfile_prefix_chars="@"
+    )
     parser.add_argument("photos")
     parser.add_argument("truth")
     parser.add_argument("cache", type=Path)
@@ -81,6 +111,8 @@ def main() -> None:
     parser.add_argument("--features", default="dinov2_vits14")
     parser.add_argument("--depth", default="fastdepth")
     parser.add_argument("--half", choices=["choosing", "reporting"], default="choosing")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--bootstrap", type=int, default=1000)
     arguments = parser.parse_args()
 
     truth = Truth.read(arguments.truth)
@@ -88,27 +120,32 @@ def main() -> None:
     refs = [ref for ref in list_images(arguments.photos).refs if Path(ref.id).name in ids]
     refs = refs[0::2] if arguments.half == "choosing" else refs[1::2]
     image_ids = [ids[Path(ref.id).name] for ref in refs]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    extractor, depth = load_features(arguments.features, device), load_depth(arguments.depth, device)
-    tau = feature_preset(arguments.features)[0].tau
 
     writer = csv.writer(sys.stdout)
-    writer.writerow(["half", "images", "variant", *(f"{s}_{c}" for s in ("own", "constant") for c in COLUMNS)])
-    for variant in arguments.variants:
-        name, *overrides = variant.split()
-        recipe = get_recipe(name, [f"affinity.tau={tau}", *overrides])
-        method = Method(recipe, extractor, depth, device)
-        found = [
-            detection
-            for ref, coco_id in zip(refs, image_ids, strict=True)
-            for detection in detections(ref, coco_id, arguments.cache, method)
-        ]
-        values = []
-        for scores in ("own", "constant"):
-            measured = score_detections(truth, found, image_ids, scores=scores)
-            values += [f"{measured[column]:.4f}" for column in COLUMNS]
-        writer.writerow([arguments.half, len(refs), variant, *values])
-        sys.stdout.flush()
+    columns = [f"{scores}_{metric}" for scores in ("own", "constant") for metric in METRICS]
+    ratios = [f"{scores}_{metric}_ratio{end}" for scores, metric in RATIOS for end in ("", "_low", "_high")]
+    writer.writerow(["half", "images", "features", "depth", "variant", *columns, *ratios])
+    first: list[dict[str, Any]] | None = None
+    with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
+        for variant in arguments.variants:
+            tasks = [
+                (variant, arguments.features, arguments.depth, ref, coco_id, arguments.cache)
+                for ref, coco_id in zip(refs, image_ids, strict=True)
+            ]
+            found = [detection for image in pool.imap(detections, tasks) for detection in image]
+            first = found if first is None else first
+            compared = {
+                scores: compare(
+                    truth, found, first, image_ids, scores=scores, iou_types=["segm"], bootstrap=arguments.bootstrap
+                )
+                for scores in ("own", "constant")
+            }
+            values = [compared[s].first.metrics[metric].value for s in ("own", "constant") for metric in METRICS]
+            estimates = [compared[scores].ratio[metric] for scores, metric in RATIOS]
+            values += [value for e in estimates for value in (e.value, e.low, e.high)]
+            names = [Path(arguments.features.rpartition("=")[2]).stem, Path(arguments.depth).stem]
+            writer.writerow([arguments.half, len(refs), *names, variant, *(f"{value:.4f}" for value in values)])
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
 from stages.local_cut import image_graph
-from stages.mask_score import score_of
 from stages.refine import RefinedMasks, refine_masks
+from stages.score import score_of
 from stages.spatial_importance import spatial_importance
 
 
@@ -181,7 +181,9 @@ class BatchWork:
     def refined(self) -> list[RefinedMasks]:
         """Of each image the proposals kept before, refined, in their order."""
         grid_masks = [
-            np.array([p.mask for p in image.found.proposals if p.dropped is None], bool).reshape(-1, *self.method.grid)
+            np.array([p.settled for p in image.found.proposals if p.dropped is None], bool).reshape(
+                -1, *self.method.grid
+            )
             for image in self.cut_images
         ]
         photos = [photo.rgb for photo in self.photos]

@@ -72,6 +72,9 @@ def _method_options(command: Any) -> Any:
     return command
 
 
+_min_score_option = click.option(
+    "--min-score", type=float, default=0.0, show_default=True, help="Leave out masks with lower scores."
+)
 _device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 
@@ -209,7 +212,10 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> N
 @click.option("--masks", type=click.Path(file_okay=False), help="Folder for one PNG an image, pixel = mask number.")
 @click.option("--overlays", type=click.Path(file_okay=False), help="Folder for one picture an image, masks on it.")
 @click.option("--limit", type=click.IntRange(min=1), help="Overlays: at most this many.")
-def export(run_folder: str, coco: str | None, masks: str | None, overlays: str | None, limit: int | None) -> None:
+@_min_score_option
+def export(
+    run_folder: str, coco: str | None, masks: str | None, overlays: str | None, limit: int | None, min_score: float
+) -> None:
     """Write a run's pseudo-masks as COCO JSON, mask files or pictures."""
     from pipeline.export import export_coco, export_masks, export_overlays
     from pipeline.run_folder import RunFolder
@@ -221,11 +227,11 @@ def export(run_folder: str, coco: str | None, masks: str | None, overlays: str |
     if missing:
         click.echo(f"cuts3d: {missing} of {folder.n_shards} shards are not done yet and will be missing", err=True)
     if coco:
-        click.echo(f"{export_coco(folder, coco)} annotations in {coco}")
+        click.echo(f"{export_coco(folder, coco, min_score)} annotations in {coco}")
     if masks:
-        click.echo(f"{export_masks(folder, masks)} files in {masks}")
+        click.echo(f"{export_masks(folder, masks, min_score)} files in {masks}")
     if overlays:
-        click.echo(f"{len(export_overlays(folder, overlays, limit))} pictures in {overlays}")
+        click.echo(f"{len(export_overlays(folder, overlays, limit, min_score))} pictures in {overlays}")
 
 
 @main.command()
@@ -254,6 +260,7 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 @click.option(
     "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Rank masks by."
 )
+@_min_score_option
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="CSV file to write.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="JSON file to write.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")

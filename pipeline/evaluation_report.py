@@ -27,13 +27,14 @@ _WIDTH = 140
 @dataclass(frozen=True)
 class Report:
     """The result, and of what. runs: one, or the two that were compared; missing: images of the truth that were not
-    scored, because a run has not (yet) processed them.
+    scored, because a run has not (yet) processed them; min_score: masks with lower scores were left out.
     """
 
     truth: str
     missing: int
     runs: tuple[RunDetections, ...]
     result: Evaluation | Comparison
+    min_score: float = 0.0
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:
@@ -64,19 +65,20 @@ def evaluate_runs(
     other: RunFolder | None = None,
     *,
     scores: str = "own",
+    min_score: float = 0.0,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Report:
     """Score a run, or compare it with another, on the images that the truth and every run have.
 
-    scores, bootstrap and seed as for `evaluate`.
+    min_score: masks with lower scores are left out, of both runs. scores, bootstrap and seed as for `evaluate`.
 
     Raises:
         ConfigError: a setting is out of range.
         SourceError: there is no image to score, or the truth does not fit.
         StoreError: a run is damaged.
     """
-    runs = tuple(run_detections(folder, truth) for folder in (run, other) if folder is not None)
+    runs = tuple(run_detections(folder, truth, min_score) for folder in (run, other) if folder is not None)
     image_ids = sorted(set.intersection(*(set(found.by_image) for found in runs)))
     if not image_ids:
         raise SourceError(f"{runs[0].url} and {runs[1].url} have no image of {truth.name} in common")
@@ -86,7 +88,7 @@ def evaluate_runs(
         result = compare(truth, first, rest[0], image_ids, scores=scores, bootstrap=bootstrap, seed=seed)
     else:
         result = evaluate(truth, first, image_ids, scores=scores, bootstrap=bootstrap, seed=seed)
-    return Report(truth.name, len(truth.images) - len(image_ids), runs, result)
+    return Report(truth.name, len(truth.images) - len(image_ids), runs, result, min_score)
 
 
 def print_report(report: Report) -> None:
@@ -99,7 +101,8 @@ def print_report(report: Report) -> None:
     for title, run in zip(("run", "other"), report.runs, strict=False):
         console.print(f"{title:<7} {run.url} ({run.recipe})", markup=False)
     console.print(f"images  {_images(report)}", markup=False)
-    console.print(f"scores  {evaluation.scores}")
+    left_out = f", of masks with {report.min_score:g} or more" if report.min_score > 0 else ""
+    console.print(f"scores  {evaluation.scores}{left_out}")
     console.print(_table(report))
     intervals = (
         f"[low, high]: {CONFIDENCE:.0%} of {evaluation.bootstrap} resamples of the images"
@@ -115,6 +118,7 @@ def report_json(report: Report) -> str:
     facts: dict[str, Any] = {
         "truth": report.truth,
         "scores": evaluation.scores,
+        "min_score": report.min_score,
         "n_images": evaluation.n_images,
         "missing_images": report.missing,
         "bootstrap": evaluation.bootstrap,

@@ -23,13 +23,13 @@ from pipeline.records import ImageRecord, mean_confidence
 from pipeline.run_folder import RunFolder
 
 
-def export_coco(run: RunFolder, file: str | Path) -> int:
+def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int:
     """Write the run as COCO JSON, class-agnostic (one category, "foreground"); returns the number of annotations.
 
     Image ids are those of the COCO file that the run was made from, else 1, 2, ... in manifest order; file_name is the
     image's id in the manifest. Quarantined images are left out: whether they hold objects is not known. Each
     annotation has score, mean_confidence (0..1, over the mask's patches) and iscrowd 0. The file appears whole or not
-    at all.
+    at all. min_score: masks with lower scores are left out, of this and of the other exports.
     """
     path = Path(file)
     annotations = 0
@@ -38,7 +38,7 @@ def export_coco(run: RunFolder, file: str | Path) -> int:
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
         out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
         first = True
-        for image_id, record in _with_coco_ids(run, RunReader(run)):
+        for image_id, record in _with_coco_ids(run, RunReader(run, min_score)):
             if record.status == "quarantined":
                 continue
             height, width = record.size
@@ -67,13 +67,13 @@ def export_coco(run: RunFolder, file: str | Path) -> int:
     return annotations
 
 
-def export_masks(run: RunFolder, folder: str | Path) -> int:
+def export_masks(run: RunFolder, folder: str | Path, min_score: float = 0.0) -> int:
     """Write each image's masks as one PNG, see `picture_names`: 0 background, i+1 for its i-th mask (8 bit; smaller
     masks over larger ones where they overlap); returns the number of files. Images without masks get an all-zero file.
     """
     root, names = Path(folder), picture_names(run)
     files = 0
-    for record in RunReader(run):
+    for record in RunReader(run, min_score):
         if record.status == "quarantined":
             continue
         labels = np.zeros(record.size, np.uint8)
@@ -85,7 +85,7 @@ def export_masks(run: RunFolder, folder: str | Path) -> int:
     return files
 
 
-def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None) -> list[Path]:
+def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None, min_score: float = 0.0) -> list[Path]:
     """Draw each image with its masks, one PNG each, see `picture_names`; at most `limit` images. Returns the files.
 
     Raises StoreError when a photo that the run has processed cannot be read any more.
@@ -93,7 +93,7 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
     root, names = Path(folder), picture_names(run)
     refs = {ref.id: ref for ref in run.manifest.refs}
     files: list[Path] = []
-    for record in RunReader(run):
+    for record in RunReader(run, min_score):
         if limit is not None and len(files) >= limit:
             break
         if record.status == "quarantined":

@@ -29,7 +29,7 @@ from pipeline.reader import RunReader
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
 from pipeline.stage_outputs import CutImage, KeptOutputs
-from stages.mask_score import PARTS
+from stages.score import PARTS
 
 PROPOSAL_STAGES = ("confidence", "localcut")  # whose kept output holds the proposals, the fuller one first
 PROGRAM = ("data.js", "drawing.js", "list.js", "detail.js", "start.js")  # one script

@@ -26,9 +26,9 @@ from pipeline.sources import list_images
 from stages.affinity import cosine_similarity
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph, group_graph, image_graph
-from stages.mask_score import ScoreParts
 from stages.ncut_tree import Part, ncut_tree, part_edges
 from stages.point_cloud import orthographic_points, to_open3d
+from stages.score import ScoreParts
 from stages.spatial_importance import spatial_importance
 
 NO_INSTANCE = np.array([110, 114, 122], np.uint8)  # colour of points that belong to no instance

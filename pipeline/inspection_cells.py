@@ -17,11 +17,12 @@ from PIL import Image
 from pipeline.inspection import InspectedProposal, Inspection
 from pipeline.inspection_words import counted, cut_sentence, drop_sentence
 from pipeline.overlays import instance_colours
-from stages.mask_score import CONSTANT
+from stages.score import CONSTANT
 
 INK, QUIET, ALARM = "#1d2129", "#667085", "#b42318"
 SOURCE, SINK, CUT = "#ffb000", "#1aa5ff", "#e5004f"
 GROUP, OUTSIDE = (0.23, 0.45, 0.85), (0.64, 0.67, 0.73)
+GAINED, LOST = (0.16, 0.62, 0.28), (0.85, 0.17, 0.13)
 BAR, BEHIND = "#3f6fb5", "#e07b00"
 NEAR_FAR, LOW_HIGH, SIGNED = "magma_r", "viridis", "RdBu_r"
 
@@ -183,6 +184,16 @@ def draw_confidence(axes: Axes, inspected: InspectedProposal, shared: Pictures) 
     shared.show(axes, np.ma.array(inspected.confidence, mask=~inside), cmap=LOW_HIGH, vmin=0, vmax=1)
     shared.border(axes, inside, INK, 0.7)
     return f"mean {inspected.confidence[inside].mean():.2f}"
+
+
+def draw_boundary(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
+    mask, settled = inspected.proposal.mask, inspected.proposal.settled
+    shared.show(axes, shared.pale)
+    shared.tint(axes, mask & settled, _colour_of(inspected, shared), 0.75)
+    shared.tint(axes, settled & ~mask, GAINED, 0.85)
+    shared.tint(axes, mask & ~settled, LOST, 0.85)
+    shared.border(axes, settled, INK, 0.7)
+    return f"{int((settled & ~mask).sum())} in, {int((mask & ~settled).sum())} out"
 
 
 def draw_refined(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:

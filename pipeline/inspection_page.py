@@ -27,7 +27,7 @@ from pipeline.inspection_words import (
     terminal_words,
 )
 from pipeline.proposals import cut_thresholds
-from stages.mask_score import CONSTANT
+from stages.score import CONSTANT
 
 
 def page_html(inspection: Inspection) -> str:

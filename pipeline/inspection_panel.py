@@ -26,6 +26,7 @@ from pipeline.inspection_cells import (
     SOURCE,
     Pictures,
     draw_affinity,
+    draw_boundary,
     draw_confidence,
     draw_eigenvector,
     draw_group,
@@ -47,7 +48,7 @@ from pipeline.inspection_words import (
     story,
 )
 from pipeline.proposals import cut_thresholds
-from stages.mask_score import CONSTANT
+from stages.score import CONSTANT
 
 DPI = 100
 CELL = 2.45  # inches, width of a picture
@@ -193,6 +194,12 @@ def _columns(inspection: Inspection) -> list[Column]:
             f"Stored as {confidence.floor:g} at least."
         )
         columns.append(Column("Spatial Confidence", caption, draw_confidence, (LOW_HIGH, "0", "every cut")))
+    if recipe.boundary is not None:
+        caption = (
+            "Patches along the outline go to the side that they are more like, inside or around: green came in, red "
+            "went out."
+        )
+        columns.append(Column("Boundary", caption, draw_boundary))
     caption = "The mask after the dense CRF, at the photo's own size." if recipe.refine.crf else "At full size."
     columns.append(Column("Refined mask", caption, draw_refined))
     caption = f"{score_sentence(inspection)}.".capitalize()

@@ -5,7 +5,7 @@ import math
 from pipeline.inspection import InspectedProposal, Inspection
 from pipeline.proposals import StopReason
 from stages.filters import DropReason
-from stages.mask_score import CONSTANT
+from stages.score import CONSTANT
 
 
 def image_name(inspection: Inspection) -> str:

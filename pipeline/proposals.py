@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.recipes import Recipe
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph
-from stages.mask_score import ScoreParts
+from stages.score import ScoreParts
 from stages.spatial_confidence import spatial_confidence, threshold_ladder
 
 
@@ -33,8 +33,10 @@ class Proposal:
     positive; of a tree search 0 outside of what was cut. eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
     parts: of the score; stability is filled in when the confidence is known, and stays 1 for rounds before.
     group: (Gh, Gw) bool, the semantic group; of a tree search the part. mask: (Gh, Gw) bool, the candidate for an
-    instance, without the patches of earlier masks. tau: LocalCut's threshold that cut it out of the group, the highest
-    where several cut the same; infinity where no edge had to be cut in 3D: without LocalCut, and for a part as it is.
+    instance as it is cut, without the patches of earlier masks. settled: (Gh, Gw) bool, the same with its boundary
+    settled, which is what is scored and refined; the mask itself for recipes without that stage.
+    tau: LocalCut's threshold that cut it out of the group, the highest where several cut the same; infinity where no
+    edge had to be cut in 3D: without LocalCut, and for a part as it is.
     source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed and the sink -1.
     dropped: why it is not kept, or None.
     """
@@ -47,6 +49,7 @@ class Proposal:
     parts: ScoreParts
     group: np.ndarray
     mask: np.ndarray
+    settled: np.ndarray
     tau: float
     source: int
     sink: int

@@ -3,6 +3,7 @@
 Images that were quarantined at first and processed by a retry shard later are read from there.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -55,13 +56,16 @@ class Summary:
 class RunReader:
     """Committed shards of a run as they are at this moment; iterate for one ImageRecord per image.
 
+    min_score: iterating leaves out the instances with lower scores; the rest of the reader shows what is stored.
+
     Raises (when made, and when reading):
         StoreError: a commit record or a shard file is damaged or missing.
         RunMismatchError: a commit record or a shard file is of another run or schema.
     """
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, min_score: float = 0.0) -> None:
         self.run = run
+        self.min_score = min_score
         self.commits: dict[str, Commit] = run.ledger.committed()
         retries = [key for key in self.commits if key.startswith(RETRY_PREFIX)]
         self._retry_keys = sorted(retries, key=lambda key: int(key.removeprefix(RETRY_PREFIX)))
@@ -79,7 +83,8 @@ class RunReader:
             shard = self.open_shard(key)
             for i, image_id in enumerate(shard.ids):
                 retried = self._superseded.get(image_id)
-                yield shard.record(i) if retried is None else self._open_retry(retried[0]).record(retried[1])
+                record = shard.record(i) if retried is None else self._open_retry(retried[0]).record(retried[1])
+                yield _without_low_scores(record, self.min_score)
 
     def parts(self) -> Iterator[tuple[ShardFile, np.ndarray]]:
         """All committed shards, those of retries last, each with bool (B,): the images that count.
@@ -158,6 +163,13 @@ class RunReader:
 
     def _is_processed(self, image_id: str) -> bool:
         return self._succeeded(self._superseded.get(image_id))
+
+
+def _without_low_scores(record: ImageRecord, min_score: float) -> ImageRecord:
+    kept = tuple(instance for instance in record.instances if instance.score >= min_score)
+    if len(kept) == len(record.instances):
+        return record
+    return dataclasses.replace(record, instances=kept, status=record.status if kept else "no_masks")
 
 
 def _histogram(values: np.ndarray, bounds: tuple[float, float] | None = None, bins: int = 20) -> Histogram:

@@ -10,13 +10,14 @@ from typing import Any
 from pipeline.errors import ConfigError
 from stages.affinity import AffinityConfig
 from stages.bipartition import BipartitionConfig
+from stages.boundary import BoundaryConfig
 from stages.crf import CrfConfig
 from stages.filters import FilterConfig
 from stages.local_cut import LocalCutConfig
-from stages.mask_score import CONSTANT, OBJECTNESS, check_score
 from stages.ncut import NCutConfig
 from stages.ncut_tree import TreeConfig
 from stages.refine import RefineConfig
+from stages.score import CONSTANT, OBJECTNESS, check_score
 from stages.select import SelectConfig
 from stages.spatial_confidence import SpatialConfidenceConfig
 from stages.spatial_importance import SharpenConfig, SpatialImportanceConfig
@@ -52,8 +53,8 @@ class RoundsConfig:
 class Recipe:
     """A method: which stages run, with which constants. None switches a stage off.
 
-    rounds or tree, one of the two: how the image is searched. bipartition and filters are of the rounds, select is of
-    the tree. score: "constant", or the product that ranks masks, see `stages.mask_score`.
+    rounds or tree, one of the two: how the image is searched. bipartition and filters are of the rounds, boundary and
+    select are of the tree. score: "constant", or the product that ranks masks, see `stages.score`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Recipe:
     select: SelectConfig = SelectConfig()
     local_cut: LocalCutConfig | None = None
     spatial_confidence: SpatialConfidenceConfig | None = None
+    boundary: BoundaryConfig | None = None
     refine: RefineConfig = RefineConfig()
     score: str = CONSTANT
 
@@ -77,6 +79,10 @@ class Recipe:
             raise ValueError("a recipe searches by rounds or by a tree: switch on one of the two")
         if self.spatial_confidence is not None and self.local_cut is None:
             raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
+        if self.tree is None and self.boundary is not None:
+            raise ValueError("boundary is a stage of tree recipes: rounds leave masks as they are cut")
+        if self.tree is not None and self.local_cut is not None and self.local_cut.outside == "keep":
+            raise ValueError("a tree takes a group's connected pieces: local_cut.outside must be sever, push or remove")
 
     @property
     def needs_depth(self) -> bool:
@@ -110,6 +116,7 @@ CUTS3D = Recipe(
     tree=TreeConfig(),
     local_cut=LocalCutConfig(outside="sever"),
     spatial_confidence=SpatialConfidenceConfig(lowest=1 / 3),
+    boundary=BoundaryConfig(),
     refine=RefineConfig(
         size=320, crf=CrfConfig(iterations=5, gaussian_sxy=2.0, bilateral_sxy=10.0, bilateral_srgb=8.0)
     ),
@@ -124,15 +131,26 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    for override in overrides:
-        path, equals, text = override.partition("=")
+    stages: dict[str, Any] = {}
+    given = tuple(overrides)
+    for override in given:
+        path, equals, text = (piece.strip() for piece in override.partition("="))
         if not equals or not path:
             raise ConfigError(f"override {override!r} is not of the form stage.option=value")
+        first, *rest = path.split(".")
+        hints = _options(Recipe)
         try:
-            recipe = _override(recipe, path.strip().split("."), text.strip(), path.strip())
+            if first not in hints:
+                raise ValueError(f"there is no {first!r} here; options: {', '.join(hints)}")
+            now = stages.get(first, getattr(recipe, first))
+            stages[first] = _override(now, first, rest, text, path) if rest else _parse(text, hints[first], path)
         except ValueError as error:
             raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
-    return recipe
+    try:
+        # all at once: rounds=none tree=on is a recipe, rounds=none alone is none
+        return dataclasses.replace(recipe, **stages)
+    except ValueError as error:
+        raise ConfigError(f"recipe {name} with {' '.join(given)}: {error}") from error
 
 
 def option_lines(config: Any, prefix: str = "") -> list[str]:
@@ -162,21 +180,23 @@ def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _override(config: Any, path: list[str], text: str, whole: str) -> Any:
-    hints = typing.get_type_hints(type(config))
-    options = [key for key in hints if key != "name"]
-    if path[0] not in options:
-        raise ValueError(f"there is no {path[0]!r} here; options: {', '.join(options)}")
-    if len(path) == 1:
-        return dataclasses.replace(config, **{path[0]: _parse(text, hints[path[0]], whole)})
-    inner = getattr(config, path[0])
-    if inner is None:
-        raise ValueError(
-            f"this recipe has no {path[0]}: switch it on first, {path[0]}=on, or take one that has it (cuts3d recipes)"
-        )
-    if not dataclasses.is_dataclass(inner):
-        raise ValueError(f"{path[0]} has no options of its own")
-    return dataclasses.replace(config, **{path[0]: _override(inner, path[1:], text, whole)})
+def _options(config: type) -> dict[str, Any]:
+    """The options of a recipe or stage and their types."""
+    return {name: hint for name, hint in typing.get_type_hints(config).items() if name != "name"}
+
+
+def _override(stage: Any, name: str, path: list[str], text: str, whole: str) -> Any:
+    """A stage's configuration, or that of a part of it, with one option changed."""
+    if stage is None:
+        raise ValueError(f"this recipe has no {name}: switch it on first, {name}=on, or take one that has it")
+    if not dataclasses.is_dataclass(stage) or isinstance(stage, type):
+        raise ValueError(f"{name} has no options of its own")
+    option, *rest = path
+    hints = _options(type(stage))
+    if option not in hints:
+        raise ValueError(f"there is no {option!r} here; options: {', '.join(hints)}")
+    value = _override(getattr(stage, option), option, rest, text, whole) if rest else _parse(text, hints[option], whole)
+    return dataclasses.replace(stage, **{option: value})
 
 
 def _parse(text: str, hint: Any, whole: str) -> Any:

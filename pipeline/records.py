@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
-from stages.mask_score import ScoreParts
+from stages.score import ScoreParts
 
 OK, NO_MASKS, QUARANTINED = "ok", "no_masks", "quarantined"
 STATUSES = (OK, NO_MASKS, QUARANTINED)
@@ -32,8 +32,8 @@ class Instance:
     box: x, y, width, height in pixels of the original image.
     area: pixels of the mask. score: finite, larger is better.
     confidence: uint8 (Gh, Gw), spatial confidence on the patch grid, 255 = 1.0.
-    round: 0-based NCut round that found it.
-    parts: what the score is made of, all of them, whichever the recipe multiplies; see `stages.mask_score`.
+    round: 0-based NCut round that found it; its place by score where a tree of cuts was searched.
+    parts: what the score is made of, all of them, whichever the recipe multiplies; see `stages.score`.
     crf_iou: IoU of the mask before and after the CRF, 0..1; 1 without CRF.
     """
 

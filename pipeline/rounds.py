@@ -18,8 +18,9 @@ from pipeline.recipes import Recipe, RoundsConfig
 from stages.bipartition import Bipartition, bipartition, component_of
 from stages.filters import DropReason, judge, mask_iou
 from stages.local_cut import local_cut, local_cut_pieces
-from stages.mask_score import ScoreParts, mask_parts
+from stages.mask_parts import mask_parts
 from stages.ncut import ncut
+from stages.score import ScoreParts
 
 
 @dataclass
@@ -52,7 +53,7 @@ def search_rounds(
     rules: RoundsConfig,
     first: Eigenvectors,
 ) -> list[ImageProposals]:
-    """Run the rounds of the recipe on a batch. edges_BNN: (B, N, N) float32, see `affinity_edges`; the other arguments
+    """Run the rounds of the recipe on a batch. edges_BNN: (B, N, N), see `affinity_edges`; the other arguments
     as for `search.propose`.
     """
     states = [_Rounds(np.zeros(grid, bool), np.zeros(grid, bool)) for _ in range(len(edges_BNN))]
@@ -131,6 +132,7 @@ def _round(
                 parts=ScoreParts(),
                 group=group,
                 mask=mask,
+                settled=mask,
                 tau=tau,
                 source=source,
                 sink=sink,

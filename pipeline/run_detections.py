@@ -29,8 +29,8 @@ class RunDetections:
     other_size: tuple[str, ...]
 
 
-def run_detections(run: RunFolder, truth: Truth) -> RunDetections:
-    """Read a run's pseudo-masks as detections in the images of the truth.
+def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunDetections:
+    """Read a run's pseudo-masks of at least `min_score` as detections in the images of the truth.
 
     An image of the run is the one of the truth with the same file_name, else the only one with the same name without
     folders, else the one with the same COCO id.
@@ -42,7 +42,7 @@ def run_detections(run: RunFolder, truth: Truth) -> RunDetections:
     find = _finder(run, truth)
     by_image: dict[int, list[dict[str, Any]]] = {}
     unlabelled, set_aside, other_size = [], [], []
-    for record in RunReader(run):
+    for record in RunReader(run, min_score):
         image_id = find(record.id)
         if image_id is None:
             unlabelled.append(record.id)

@@ -10,20 +10,19 @@ from pipeline.proposals import Eigenvectors, ImageProposals
 from pipeline.recipes import Recipe
 from pipeline.rounds import search_rounds, solve_alive
 from pipeline.tree_search import search_tree
-from stages.affinity import joined, similarities
+from stages.affinity import affinity_edges, similarities
 from stages.ncut_tree import first_cuts
 
 
 def semantic_graph(features_BND: torch.Tensor, importance_BN: torch.Tensor | None, recipe: Recipe) -> torch.Tensor:
-    """What the recipe's NCuts are made of, (B, N, N) float32 on the features' device: the edges of the graph for
-    rounds, which all cut the same graph; similarities for a tree, whose parts have thresholds of their own.
+    """What the recipe's NCuts are made of, (B, N, N) on the features' device: for rounds, which all cut the same graph,
+    its edges, bool or float32; for a tree, whose parts have thresholds of their own, similarities, float32.
 
     features_BND: (B, N, D) float. importance_BN: (B, N) float32, None for recipes without Spatial Importance.
     """
-    similarity_BNN = similarities(features_BND, importance_BN, recipe.sharpen)
     if recipe.tree is not None:
-        return similarity_BNN
-    return joined(similarity_BNN, recipe.affinity.settled_tau, recipe.affinity.weights)
+        return similarities(features_BND, importance_BN, recipe.sharpen)
+    return affinity_edges(features_BND, recipe.affinity, importance_BN, recipe.sharpen)
 
 
 def first_ncut(graph_BNN: torch.Tensor, recipe: Recipe) -> Eigenvectors:

@@ -3,7 +3,9 @@
     masks/rle            uint8 (bytes)       COCO compressed run-length codes of all masks, one after the other
     masks/offsets        int64 (M+1)         mask m is rle[offsets[m]:offsets[m+1]]
     masks/image_offsets  int64 (B+1)         masks of image i are image_offsets[i] .. image_offsets[i+1]-1
-    masks/score          float32 (M)         masks/round uint8 (M): 0-based NCut round
+    masks/score          float32 (M)         and its parts, masks/<part>, see stages.score
+    masks/crf_iou        float32 (M)         IoU of the mask before and after the CRF
+    masks/round          uint8 (M)           0-based NCut round; place by score where a tree was searched
     masks/box            float32 (M, 4)      x, y, width, height in pixels of the original image
     masks/area           int64 (M)           pixels of the original image
     masks/confidence     uint8 (M, Gh, Gw)   spatial confidence, 255 = 1.0
@@ -30,7 +32,7 @@ from pipeline.array_file import ArrayFile, damaged, write_arrays
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.files import VERIFY_HINT
 from pipeline.records import QUARANTINED, STATUSES, ImageRecord, Instance
-from stages.mask_score import PARTS, ScoreParts
+from stages.score import PARTS, ScoreParts
 
 SCHEMA = "cuts3d-pseudo-masks"
 VERSION = 1

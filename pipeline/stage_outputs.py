@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.array_file import ArrayFile, write_arrays
 from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
 from stages.filters import DropReason
-from stages.mask_score import PARTS, ScoreParts
+from stages.score import PARTS, ScoreParts
 
 _DROPS = tuple(DropReason)
 _STOPS = tuple(StopReason)
@@ -33,6 +33,7 @@ _PER_PROPOSAL = {
     "eigenvector": np.float32,
     "group": np.bool_,
     "mask": np.bool_,
+    "settled": np.bool_,
 }
 
 
@@ -98,7 +99,7 @@ def _add_proposals(
             else getattr(proposal.parts if name in PARTS else proposal, name)
             for proposal in proposals
         ]
-        is_map = name in ("eigenvector", "group", "mask")
+        is_map = name in ("eigenvector", "group", "mask", "settled")
         arrays[f"proposals/{name}"] = np.array(values, dtype).reshape((-1, *grid) if is_map else (-1,))
         dims[f"proposals/{name}"] = ("proposal", "grid_row", "grid_column") if is_map else ("proposal",)
     if with_confidence:
@@ -167,6 +168,7 @@ def _proposal(row: Mapping[str, Any]) -> Proposal:
         parts=ScoreParts(**{part: float(row[part]) for part in PARTS}),
         group=row["group"],
         mask=row["mask"],
+        settled=row["settled"],
         tau=float(row["tau"]),
         source=int(row["source"]),
         sink=int(row["sink"]),

@@ -4,6 +4,7 @@ B images · N = Gh·Gw patches · M candidates · T thresholds · Gh, Gw patch g
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import torch
 
 from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
 from pipeline.recipes import Recipe
-from stages.local_cut import group_graph, image_graph
-from stages.mask_score import ScoreParts, mask_parts, score_of
+from stages.boundary import settle_boundaries
+from stages.local_cut import LocalCutConfig, group_graph, image_graph
+from stages.mask_parts import mask_parts
 from stages.ncut_tree import Part, TreeConfig, ncut_tree
+from stages.score import ScoreParts, score_of
 from stages.select import distinct, soft_nms
 from stages.threshold_pieces import core, pieces, stability, threshold_labels
 
@@ -62,7 +65,13 @@ def _best(
     kept = distinct(masks_MN, recipe.select.same_iou)
     candidates, masks_MN = [candidates[k] for k in kept], masks_MN[kept]
     grid = candidates[0].part.mask.shape
-    described = mask_parts(features_ND, depth_GhGw, masks_MN.reshape(-1, *grid), recipe.affinity.settled_tau)
+    if recipe.boundary is not None:
+        settled_MGG = settle_boundaries(features_ND, masks_MN.reshape(-1, *grid), recipe.boundary)
+        masks_MN = settled_MGG.reshape(len(candidates), -1)
+        kept = distinct(masks_MN, recipe.select.same_iou)
+        candidates, masks_MN = [candidates[k] for k in kept], masks_MN[kept]
+    masks_MGG = masks_MN.reshape(-1, *grid)
+    described = mask_parts(features_ND, depth_GhGw, masks_MGG, recipe.affinity.settled_tau)
     if recipe.spatial_confidence is not None:
         described = [
             own if candidate.labels_TN is None
@@ -72,7 +81,9 @@ def _best(
     scores_M = np.array([score_of(own, recipe.score) for own in described])
     best, novelty = soft_nms(scores_M, masks_MN, recipe.select)
     return tuple(
-        _proposal(place, candidates[k], dataclasses.replace(described[k], novelty=float(novelty[place])), recipe)
+        _proposal(
+            place, candidates[k], masks_MGG[k], dataclasses.replace(described[k], novelty=float(novelty[place])), recipe
+        )
         for place, k in enumerate(best)
     )
 
@@ -85,18 +96,34 @@ def _candidates(
     if cut is None or depth_GhGw is None:
         yield from (_Candidate(part, part.mask.ravel(), None) for part in parts)
         return
-    whole = image_graph(depth_GhGw, cut) if cut.outside == "sever" else None
-    taus_T = cut_thresholds(recipe, depth_GhGw.shape)
     least = int(tree.min_area * depth_GhGw.size)
-    for part in parts:
+    for part, labels_TN in zip(
+        parts, _labels(parts, depth_GhGw, cut, cut_thresholds(recipe, depth_GhGw.shape)), strict=True
+    ):
         part_N = part.mask.ravel()
-        labels_TN = threshold_labels(group_graph(depth_GhGw, part.mask, cut, whole), taus_T)
         yield _Candidate(part, part_N, labels_TN)
         for piece_N in pieces(labels_TN, part_N, least):
             yield _Candidate(part, piece_N, labels_TN)
 
 
-def _proposal(place: int, candidate: _Candidate, parts: ScoreParts, recipe: Recipe) -> Proposal:
+def _labels(parts: list[Part], depth_GhGw: np.ndarray, cut: LocalCutConfig, taus_T: np.ndarray) -> Iterator[np.ndarray]:
+    """Of each part the labels of its pieces at all thresholds, (T, N); those outside of the part mean nothing."""
+    if cut.outside != "sever":
+        yield from (threshold_labels(group_graph(depth_GhGw, part.mask, cut), taus_T) for part in parts)
+        return
+    whole = image_graph(depth_GhGw, cut)
+    for _, level in itertools.groupby(parts, key=lambda part: part.depth):
+        # Parts of one depth have no patch in common: the graph with all edges between them severed serves them all.
+        together = list(level)
+        part_N = np.zeros(depth_GhGw.size, np.int32)
+        for number, part in enumerate(together, 1):
+            part_N[part.mask.ravel()] = number
+        yield from itertools.repeat(threshold_labels(whole.within(part_N), taus_T), len(together))
+
+
+def _proposal(
+    place: int, candidate: _Candidate, settled_GhGw: np.ndarray, parts: ScoreParts, recipe: Recipe
+) -> Proposal:
     """Source and sink: the eigenvector's peak in the candidate's core, and its lowest patch, on the other side."""
     part = candidate.part
     core_N = candidate.mask_N if candidate.labels_TN is None else core(candidate.labels_TN, candidate.mask_N)
@@ -110,6 +137,7 @@ def _proposal(place: int, candidate: _Candidate, parts: ScoreParts, recipe: Reci
         parts=parts,
         group=part.mask,
         mask=candidate.mask_N.reshape(part.mask.shape),
+        settled=settled_GhGw,
         tau=_tau(candidate, recipe),
         source=int(np.where(core_N, x_N, -np.inf).argmax()),
         sink=-1 if candidate.labels_TN is None else int(x_N.argmin()),

@@ -88,9 +88,12 @@ class KnnGraph:
         short_E = self.lengths_E < tau
         return KnnGraph(self.n, self.edges_E2[short_E], self.lengths_E[short_E])
 
-    def within(self, group_N: np.ndarray) -> "KnnGraph":
-        """The graph without the edges that have an end outside of the (N,) bool `group_N`."""
-        inside_E = group_N[self.edges_E2].all(axis=1)
+    def within(self, groups_N: np.ndarray) -> "KnnGraph":
+        """The graph without the edges that lead out of a group. groups_N: the group that each node is in, (N,) int or
+        bool, 0 for none.
+        """
+        first_E, second_E = groups_N[self.edges_E2.T]
+        inside_E = (first_E == second_E) & (first_E != 0)
         return KnnGraph(self.n, self.edges_E2[inside_E], self.lengths_E[inside_E])
 
     def adjacency(self, weights_E: np.ndarray) -> scipy.sparse.csr_array:
@@ -221,7 +224,9 @@ def _peak(x_N: np.ndarray, among_N: np.ndarray) -> int:
 
 def component_labels(graph: KnnGraph) -> np.ndarray:
     """Which connected component each node is in: (N,) int32 from 0."""
-    return scipy.sparse.csgraph.connected_components(graph.adjacency(np.ones(len(graph.edges_E2))), directed=False)[1]
+    edges = (np.ones(len(graph.edges_E2), bool), tuple(graph.edges_E2.T))
+    adjacency = scipy.sparse.csr_array(edges, shape=(graph.n, graph.n))
+    return scipy.sparse.csgraph.connected_components(adjacency, directed=False)[1]
 
 
 def cut_at(graph: KnnGraph, tau: float, source: int, sink: int, config: LocalCutConfig) -> tuple[np.ndarray, float]:

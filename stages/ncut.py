@@ -16,8 +16,11 @@ import numpy as np
 import scipy.linalg
 import torch
 
+from stages.cpu_products import bool_product, bytes_are_fast
+
 CHECK_EVERY = 4  # Lanczos steps between looks at the Ritz values; a look costs about as much as a product
 EXHAUSTED = 1e-6  # ‖w‖ of a new direction below this is fp32 rounding: the Krylov space is complete
+CACHED = 1500  # patches up to which the caches of a CPU hold a graph as floats
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class NCutResult:
 class NormalisedAffinity:
     """M = D^-½ (ε + (1-ε)·alive·edges·alive) D^-½ as an operator on (B, N) vectors; the matrix itself is never formed.
 
-    edges_BNN: (B, N, N) float32 in [0, 1], symmetric. alive_BN: (B, N) bool or float 0/1. epsilon: in (0, 1).
+    edges_BNN: (B, N, N) bool or float32 in [0, 1], symmetric. alive_BN: (B, N) bool or float 0/1. epsilon: in (0, 1).
     present_BN: (B, N) bool, False for padding, which has no edges at all, not even ε; None where all are present.
     """
 
@@ -65,9 +68,11 @@ class NormalisedAffinity:
         epsilon: float,
         present_BN: torch.Tensor | None = None,
     ) -> None:
-        self.edges_BNN = edges_BNN
+        on_cpu = edges_BNN.dtype == torch.bool and not edges_BNN.is_cuda
+        bytewise = on_cpu and edges_BNN.shape[1] > CACHED and bytes_are_fast()
+        self.edges_BNN = edges_BNN if bytewise else edges_BNN.float()
         self.present_BN = torch.ones_like(alive_BN, dtype=torch.bool) if present_BN is None else present_BN
-        self.alive_BN = (alive_BN.bool() & self.present_BN).to(edges_BNN.dtype)
+        self.alive_BN = (alive_BN.bool() & self.present_BN).float()
         self.epsilon = epsilon
         n_B1 = self.present_BN.sum(dim=1, keepdim=True)
         degree_BN = epsilon * n_B1 + (1.0 - epsilon) * self.alive_BN * self._product(self.alive_BN)
@@ -79,7 +84,8 @@ class NormalisedAffinity:
         if vectors_BN.is_cuda:
             return torch.bmm(self.edges_BNN, vectors_BN[:, :, None])[:, :, 0]
         # on CPU one gemv per image is several times faster than bmm with a single column
-        return torch.stack([edges_NN @ v_N for edges_NN, v_N in zip(self.edges_BNN, vectors_BN, strict=True)])
+        product = bool_product if self.edges_BNN.dtype == torch.bool else torch.mv
+        return torch.stack([product(edges_NN, v_N) for edges_NN, v_N in zip(self.edges_BNN, vectors_BN, strict=True)])
 
     def __call__(self, vectors_BN: torch.Tensor) -> torch.Tensor:
         scaled_BN = self.scale_BN * vectors_BN
@@ -106,11 +112,11 @@ def ncut(
 ) -> NCutResult:
     """Second generalised eigenvector of each image of a batch, on the device of `edges_BNN`, in fp32.
 
-    edges_BNN: (B, N, N) float32 in [0, 1], symmetric (see `affinity.affinity_edges`). alive_BN: (B, N) bool, False for
-    patches that earlier rounds took. epsilon: weight of absent edges. present_BN: (B, N) bool, False for padding, whose
-    entries of the eigenvector are 0; None where there is none. The dense solver (float64) takes over for an
-    image whose iteration has not reached `config.tolerance` after `config.max_steps`: that is, where the eigen-gap is
-    too small.
+    edges_BNN: (B, N, N) bool or float32 in [0, 1], symmetric (see `affinity.affinity_edges`). alive_BN: (B, N) bool,
+    False for patches that earlier rounds took. epsilon: weight of absent edges. present_BN: (B, N) bool, False for
+    padding, whose entries of the eigenvector are 0; None where there is none. The dense solver (float64) takes over for
+    an image whose iteration has not reached `config.tolerance` after `config.max_steps`: that is, where the eigen-gap
+    is too small.
     Deterministic: the start vector is fixed. Raises ValueError on fewer than 3 patches.
     Source: Shi & Malik's NCut as used by TokenCut, CutLER and CutS3D.
     """
@@ -149,7 +155,7 @@ def _lanczos(
     device = trivial_BN.device
     max_steps = min(config.max_steps, largest - 1)  # no Krylov space has more dimensions than its graph has patches
     # basis_BmN[:, 0] is the trivial vector: orthogonalising against the whole basis deflates it on the way
-    basis_BmN = torch.zeros(b, max_steps + 1, n, device=device)
+    basis_BmN = torch.empty(b, max_steps + 1, n, device=device)
     basis_BmN[:, 0] = trivial_BN
     start_N = torch.randn(n, generator=torch.Generator().manual_seed(0)).to(device)
     w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :1])
@@ -185,7 +191,8 @@ def _lanczos(
         tridiagonal_Bmm[:, step, step + 1] = tridiagonal_Bmm[:, step + 1, step] = beta_cpu_B
         inverse_B = torch.where(beta_cpu_B > 0, 1.0 / beta_cpu_B, 0.0).to(device, torch.float32)
         basis_BmN[:, step + 2] = w_BN * inverse_B[:, None]
-    y_BN = torch.bmm(ritz_Bm.to(device, torch.float32)[:, None, :], basis_BmN[:, 1:])[:, 0]
+    ritz_Bm, basis_BmN = ritz_Bm[:, : step + 1], basis_BmN[:, 1 : step + 2]
+    y_BN = torch.bmm(ritz_Bm.to(device, torch.float32)[:, None, :], basis_BmN)[:, 0]
     y_BN = y_BN / y_BN.norm(dim=1, keepdim=True)
     return y_BN, gap_B.to(device, torch.float32), steps_B.to(device), converged_B.to(device)
 

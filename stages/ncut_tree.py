@@ -19,13 +19,14 @@ from stages.bipartition import FOUR_CONNECTED
 from stages.ncut import NCutConfig, NCutResult, ncut
 
 PADDED_NUMBERS = 1 << 28  # of the similarities solved together on a GPU: 1 GB
+ROWS = 256  # of the similarities that a CPU takes out together, so that they stay in its caches
 
 
 @dataclass(frozen=True)
 class TreeConfig:
     """depth: cuts above one another, >= 1.
     min_area, max_area: share of the image's patches that a part must exceed and must not exceed to be a candidate, in
-        [0, 1); smaller parts are specks and left out. A part is cut again from twice the least area up.
+        0..1; smaller parts are specks and left out. A part of more than twice the least area is cut again.
     """
 
     depth: int = 4
@@ -67,8 +68,8 @@ class _Open:
 
 
 def part_edges(similarity_nn: torch.Tensor, affinity: AffinityConfig) -> torch.Tensor:
-    """Edges between the patches of a part, (n, n) float32 in [0, 1]: of those more alike than the part's mean, and than
-    τ. ValueError when τ is not settled.
+    """Edges between the patches of a part, (n, n) bool or float32 in [0, 1]: of those more alike than the part's mean,
+    and than τ. ValueError when τ is not settled.
     """
     return joined(similarity_nn, max(affinity.settled_tau, float(similarity_nn.mean())), affinity.weights)
 
@@ -131,8 +132,13 @@ def _sides(part: _Open, x_n: np.ndarray, grid: tuple[int, int], least: int) -> l
 
 def _restricted(part: _Open, patches_n: np.ndarray) -> torch.Tensor:
     """Similarities of these patches, taken from those of the part that holds them: ever smaller matrices."""
-    places = torch.from_numpy(np.searchsorted(part.patches_n, patches_n)).to(part.similarity_nn.device)
-    return part.similarity_nn.index_select(0, places).index_select(1, places)
+    whole_nn = part.similarity_nn
+    places_n = torch.from_numpy(np.searchsorted(part.patches_n, patches_n)).to(whole_nn.device)
+    rows = len(places_n) if whole_nn.is_cuda else ROWS
+    similarity_nn = whole_nn.new_empty(len(places_n), len(places_n))
+    for block_nn, block_n in zip(similarity_nn.split(rows), places_n.split(rows), strict=True):
+        torch.index_select(whole_nn.index_select(0, block_n), 1, places_n, out=block_nn)
+    return similarity_nn
 
 
 def _solve(todo: Sequence[_Open], affinity: AffinityConfig, solver: NCutConfig) -> list[Solution]:

@@ -14,13 +14,14 @@ import math
 from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 # Up to there float32 places a point within 1/32 of a lattice step.
 _MAX_FEATURE = 1 << 16
-_KEY_BITS = 62
+_LARGEST_KEY = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _pack_keys(corners_DP: Tensor, n_images: int) -> tuple[Tensor, Tensor]:
     strides = [1]
     for size in reversed(sizes):
         strides.append(strides[-1] * size)
-    if n_images * strides[d] * n_points >= 1 << _KEY_BITS:
+    if n_images * strides[d] >= _LARGEST_KEY:
         raise ValueError(
             f"the features span {sizes} lattice cells in {n_images} images of {n_points // n_images} points, "
             "too many for 64-bit keys; filter fewer images at once or use larger standard deviations"
@@ -196,25 +197,21 @@ def _connect(
     n_corners, n_points = ranks_DP.shape
     device = keys_P.device
     by_rank_DP = torch.empty_like(ranks_DP).scatter_(0, ranks_DP, strides_D[:, None].expand_as(ranks_DP))
-    # The point in the low bits makes sort keys distinct: the result cannot depend on how a sort orders equal keys.
-    bits = (n_points - 1).bit_length()
-    points_P = torch.arange(n_points, device=device)
-
     vertices_DP = torch.empty(n_corners, n_points, dtype=torch.int32, device=device)
     distinct, splat_columns, splat_weights, splat_offsets = [], [], [], []
     first = [0]
     for remainder in range(n_corners):
         if remainder:
             keys_P = keys_P - by_rank_DP[n_corners - remainder]
-        sorted_P, order_P = ((keys_P << bits) | points_P).sort()
-        sorted_P >>= bits
+        # Stable, so that the result cannot depend on how a sort orders equal keys.
+        sorted_P, order_P = keys_P.sort(stable=True)
         is_new_P = torch.ones(n_points, dtype=torch.bool, device=device)
         is_new_P[1:] = sorted_P[1:] != sorted_P[:-1]
         starts = is_new_P.nonzero().squeeze(1)
-        vertices_DP[remainder, order_P] = is_new_P.cumsum(0, dtype=torch.int32) + (first[-1] - 1)
+        vertices_DP[remainder].scatter_(0, order_P, is_new_P.cumsum(0, dtype=torch.int32) + (first[-1] - 1))
         distinct.append(sorted_P[starts])
         splat_columns.append(order_P.int())
-        splat_weights.append(weights_DP[remainder, order_P])
+        splat_weights.append(weights_DP[remainder].index_select(0, order_P))
         splat_offsets.append(starts.int() + remainder * n_points)
         first.append(first[-1] + len(starts))
 
@@ -241,8 +238,8 @@ def _blurs(distinct: list[Tensor], first: list[int], strides_D: Tensor) -> tuple
         shift_D = strides_D if remainder else strides_D - strides_D.sum()
         candidates = distinct[remainder - 1]
         wanted = keys + shift_D[:, None]
-        found = torch.searchsorted(candidates, wanted, out_int32=True).clamp_(max=len(candidates) - 1)
-        hit = candidates[found] == wanted
+        found = _search(candidates, wanted).clamp_(max=len(candidates) - 1)
+        hit = candidates.index_select(0, found.flatten()).view_as(wanted) == wanted
         found += first[(remainder - 1) % n_axes]
         before_DL[:, first[remainder] : first[remainder + 1]] = found.where(hit, n_vertices)
 
@@ -251,9 +248,15 @@ def _blurs(distinct: list[Tensor], first: list[int], strides_D: Tensor) -> tuple
     offsets = torch.arange(0, 3 * n_vertices + 4, 3, dtype=torch.int32, device=device)
     blurs = []
     for before in before_DL:
-        after = torch.full_like(before, n_vertices)
-        after[before] = own
+        after = torch.full_like(before, n_vertices).scatter_(0, before.long(), own)
         # The line above also wrote there for every vertex that has no neighbour.
         after[n_vertices] = n_vertices
         blurs.append(_SparseRows(torch.stack([own, before, after], dim=1).view(-1), weights, offsets))
     return tuple(blurs)
+
+
+def _search(sorted_keys: Tensor, wanted_DL: Tensor) -> Tensor:
+    """Where to insert the wanted keys, int32. Their rows are sorted, too, which numpy makes use of and torch not."""
+    if sorted_keys.is_cuda:
+        return torch.searchsorted(sorted_keys, wanted_DL, out_int32=True)
+    return torch.from_numpy(np.searchsorted(sorted_keys.numpy(), wanted_DL.numpy()).astype(np.int32))

@@ -114,13 +114,19 @@ def _finish(before_MST: np.ndarray, after_MST: np.ndarray, size: tuple[int, int]
     masks_MHW = np.zeros((len(after_MST), *size), dtype=bool)
     crf_iou = np.ones(len(after_MST), dtype=np.float32)
     for index, (before, after) in enumerate(zip(before_MST, after_MST, strict=True)):
-        filled = ndimage.binary_fill_holes(after) if config.fill_holes else after
+        filled = _without_holes(after) if config.fill_holes else after
         if config.crf is not None:
             union = np.count_nonzero(before | filled)
             crf_iou[index] = np.count_nonzero(before & filled) / union if union else 0.0
         masks_MHW[index] = _to_original_size(filled, size)
     keep = (crf_iou >= config.min_crf_iou) & masks_MHW.any(axis=(1, 2))
     return RefinedMasks(masks_MHW, crf_iou, keep)
+
+
+def _without_holes(mask_ST: np.ndarray) -> np.ndarray:
+    """The mask and all background that it, 4-connected, encloses (`ndimage.binary_fill_holes` takes twice as long)."""
+    labels, _ = ndimage.label(np.pad(~mask_ST, 1, constant_values=True))
+    return mask_ST | (labels[1:-1, 1:-1] > 1)  # 1 is the background that the frame is in
 
 
 def _to_original_size(mask_ST: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -10,23 +10,27 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SelectConfig:
-    """masks: of an image at most, >= 1.
+    """masks: of an image at most, 1..255.
     same_iou: candidates with a larger IoU are one and the same, in (0, 1].
     overlap_sigma: how much overlap costs, > 0: a mask's novelty is the product of exp(-IoU²/overlap_sigma) over the
         better masks of its image (Bodla et al. 2017, "Soft-NMS", Gaussian).
+    min_score: masks whose score, novelty included, is lower are left out, 0..1: fewer and surer ones.
     """
 
     masks: int = 10
     same_iou: float = 0.92
     overlap_sigma: float = 0.3
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.masks < 1:
-            raise ValueError(f"select.masks must be at least 1, got {self.masks}")
+        if not 1 <= self.masks <= 255:
+            raise ValueError(f"select.masks must be 1..255, got {self.masks}")
         if not 0.0 < self.same_iou <= 1.0:
             raise ValueError(f"select.same_iou must lie in (0, 1], got {self.same_iou}")
         if not self.overlap_sigma > 0.0:
             raise ValueError(f"select.overlap_sigma must be > 0, got {self.overlap_sigma}")
+        if not 0.0 <= self.min_score <= 1.0:
+            raise ValueError(f"select.min_score must lie in 0..1, got {self.min_score}")
 
 
 def pairwise_iou(masks_MN: np.ndarray) -> np.ndarray:
@@ -60,6 +64,8 @@ def soft_nms(scores_M: np.ndarray, masks_MN: np.ndarray, config: SelectConfig) -
     chosen: list[int] = []
     while len(chosen) < config.masks and open_M.any():
         best = int(np.where(open_M, scores_M * novelty_M, -1.0).argmax())
+        if scores_M[best] * novelty_M[best] < config.min_score:
+            break
         chosen.append(best)
         open_M[best] = False
         novelty_M[open_M] *= np.exp(-(iou_MM[best, open_M] ** 2) / config.overlap_sigma)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stages.local_cut import KnnGraph, LocalCutConfig, cut_at, group_graph
+from stages.threshold_pieces import threshold_labels
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def spatial_confidence(
     source, sink: flat patch indices it returned. whole: see `group_graph`.
     """
     graph = group_graph(depth_GhGw, group_GhGw, cut, whole)
+    taus_T = threshold_ladder(cut.tau_on(mask_GhGw.shape), config)
     votes_N = np.zeros(graph.n, dtype=np.float32)
-    for tau in threshold_ladder(cut.tau_on(mask_GhGw.shape), config):
-        votes_N += cut_at(graph, float(tau), source, sink, cut)[0]
+    for labels_N, tau in zip(threshold_labels(graph, taus_T), taus_T, strict=True):
+        component_N = labels_N == labels_N[source]
+        votes_N += cut_at(graph, float(tau), source, sink, cut)[0] if component_N[sink] else component_N
     return np.where(mask_GhGw, votes_N.reshape(mask_GhGw.shape) / config.thresholds, 0.0).astype(np.float32)

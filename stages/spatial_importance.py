@@ -36,7 +36,7 @@ class SharpenConfig:
 
     exponent: how the importances s_i, s_j of a pair give its exponent 1 - s_ij.
         "product": s_ij = s_i·s_j (symmetric); "mean": s_ij = (s_i + s_j)/2;
-        "rows": W_ij ** (1 - s_i), then averaged with its transpose, since NCut needs a symmetric matrix.
+        "rows": W_ij ** (1 - s_i), averaged with its transpose, since NCut needs a symmetric matrix.
     direction: "as_printed" raises W to 1 - s_ij, which *raises* similarity at depth edges (W < 1);
         "suppressing" raises W to 1 + s_ij, which lowers it there, as the paper's prose has it.
     """
@@ -77,14 +77,21 @@ def spatial_importance(depth_BGhGw: torch.Tensor, config: SpatialImportanceConfi
     return (1.0 - config.beta) * normalised + config.beta
 
 
-def sharpen(cosines_BNN: torch.Tensor, importance_BN: torch.Tensor, config: SharpenConfig) -> torch.Tensor:
-    """Cosines sharpened by Spatial Importance (CutS3D eq. 3): (B, N, N) and (B, N) float32 -> (B, N, N) in [0, 1]."""
+def sharpen(
+    cosines_BNN: torch.Tensor,
+    importance_BN: torch.Tensor,
+    config: SharpenConfig,
+    columns_BN: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cosines sharpened by Spatial Importance (CutS3D eq. 3): (B, N, N) and (B, N) float32 -> (B, N, N) in [0, 1].
+
+    columns_BN: where the columns are other patches than the rows, their importance.
+    """
     sign = -1.0 if config.direction == "as_printed" else 1.0
     base_BNN = cosines_BNN.clamp(min=SMALLEST_COSINE, max=1.0)
-    s_BN1, s_B1N = importance_BN[:, :, None], importance_BN[:, None, :]
+    s_BN1, s_B1N = importance_BN[:, :, None], (importance_BN if columns_BN is None else columns_BN)[:, None, :]
     if config.exponent == "product":
         return base_BNN.pow_(1.0 + sign * (s_BN1 * s_B1N))
     if config.exponent == "mean":
         return base_BNN.pow_(1.0 + sign * 0.5 * (s_BN1 + s_B1N))
-    rows_BNN = base_BNN.pow_(1.0 + sign * s_BN1)
-    return 0.5 * (rows_BNN + rows_BNN.transpose(1, 2))
+    return 0.5 * (base_BNN.pow(1.0 + sign * s_BN1) + base_BNN.pow(1.0 + sign * s_B1N))

@@ -16,9 +16,13 @@ from stages.local_cut import KnnGraph, component_labels
 
 def threshold_labels(graph: KnnGraph, taus_T: np.ndarray) -> np.ndarray:
     """Connected components of the graph truncated at each threshold: (T, N) int32 labels from 0."""
-    tree = scipy.sparse.csgraph.minimum_spanning_tree(graph.adjacency(graph.lengths_E)).tocoo()
-    spanning = KnnGraph(graph.n, np.stack([tree.row, tree.col], axis=1).astype(np.int32), tree.data)
-    return np.stack([component_labels(spanning.truncated(float(tau))) for tau in taus_T])
+    n, edges = graph.n, (graph.lengths_E, tuple(graph.edges_E2.T))
+    tree = scipy.sparse.csgraph.minimum_spanning_tree(scipy.sparse.csr_array(edges, (n, n))).tocoo()
+    # The truncated trees, side by side, are one graph: its components are found in one go.
+    t, kept = np.nonzero(tree.data < taus_T[:, None])
+    edges_E2 = np.stack([tree.row[kept], tree.col[kept]], axis=1) + n * t[:, None]
+    labels_TN = component_labels(KnnGraph(n * len(taus_T), edges_E2, tree.data[kept])).reshape(-1, n)
+    return labels_TN - labels_TN[:, :1]
 
 
 def pieces(labels_TN: np.ndarray, group_N: np.ndarray, least: int) -> np.ndarray:

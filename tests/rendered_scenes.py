@@ -19,6 +19,8 @@ WALL_CLEARANCE = 0.1
 ROW_SPAN = 0.86
 COLOURS = ((200, 120, 60), (70, 130, 190), (110, 170, 80), (180, 90, 160))
 WALL_COLOUR = (150, 150, 155)
+HORIZON = 0.35
+"""Where a floor begins, in image heights; it rises to z = 0 at the lower edge of the image."""
 
 # Half width of a shape's silhouette, of 1, at height t in -1 (top) .. 1 (bottom).
 _SILHOUETTES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -74,6 +76,7 @@ class SceneObject:
     """Where an object is: its bounding box is centre ± half, both (x, y, z)."""
 
     shape: str
+    """One of `SHAPES`, or "torus", a ring that faces the camera."""
     class_id: int
     centre: tuple[float, float, float]
     half: tuple[float, float, float]
@@ -141,13 +144,48 @@ def place_objects(config: SceneConfig) -> tuple[SceneObject, ...]:
     )
 
 
+def place_groups(depth_gap: float, seed: int, thickness: float = 0.06) -> tuple[SceneObject, ...]:
+    """Two groups of two or three objects on a floor: a row of one class far back, one of another class in front of it.
+
+    Bounding boxes of neighbours overlap in the image by 5 to 30 % of their mean width; in depth those of a group lie
+    `depth_gap` apart, in any order. Shapes, sizes and places are drawn from the seed.
+    """
+    rng = np.random.default_rng(seed)
+    objects: list[SceneObject] = []
+    leftward = rng.integers(2)
+    for class_id, nearest in enumerate((0.54, 0.06)):
+        n = int(rng.integers(2, 4))
+        half_widths = rng.uniform(0.085, 0.12, n)
+        steps = (half_widths[1:] + half_widths[:-1]) * rng.uniform(0.7, 0.95, n - 1)
+        centres_x = np.concatenate([[0.0], np.cumsum(steps)])
+        # The groups keep to opposite sides of the image, so that the near one does not hide the far one.
+        space = 0.94 - (half_widths[0] + centres_x[-1] + half_widths[-1])
+        shift = space * rng.uniform(0.0, 0.3)
+        centres_x += 0.03 + half_widths[0] + (shift if class_id == leftward else space - shift)
+        for centre_x, half_x, place in zip(centres_x, half_widths, rng.permutation(n), strict=True):
+            z = nearest + place * (thickness + depth_gap)
+            half_y = half_x * rng.uniform(0.9, 1.3)
+            objects.append(
+                SceneObject(
+                    shape=str(rng.choice((*SHAPES, "torus"))),
+                    class_id=class_id,
+                    centre=(float(centre_x), float(HORIZON + (1 - HORIZON) * (1 - z) - half_y), float(z)),
+                    half=(float(half_x), float(half_y), thickness / 2),
+                    turn=float(rng.uniform(np.radians(25), np.radians(65))),
+                )
+            )
+    return tuple(objects)
+
+
 def render(config: SceneConfig) -> Scene:
     """Places the objects of `config` and casts a ray per pixel."""
     return render_objects(place_objects(config), config.size, config.depth_blur)
 
 
-def render_objects(objects: tuple[SceneObject, ...], size: int = 480, depth_blur: float = 0.0) -> Scene:
-    """Casts size × size rays at `objects` in front of the wall."""
+def render_objects(
+    objects: tuple[SceneObject, ...], size: int = 480, depth_blur: float = 0.0, floor: bool = False
+) -> Scene:
+    """Casts size × size rays at `objects` in front of the wall, and above the floor if there is one."""
     # Importing open3d takes seconds: only tests that render pay for it.
     import open3d as o3d
 
@@ -156,6 +194,8 @@ def render_objects(objects: tuple[SceneObject, ...], size: int = 480, depth_blur
     scene.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(wall))
     for placed in objects:
         scene.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(_mesh(o3d, placed)))
+    if floor:
+        scene.add_triangles(o3d.t.geometry.TriangleMesh.from_legacy(_floor(o3d)))
 
     centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
     x, y = np.meshgrid(centres, centres)
@@ -164,8 +204,9 @@ def render_objects(objects: tuple[SceneObject, ...], size: int = 480, depth_blur
     hits = scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
 
     exact_depth = hits["t_hit"].numpy() + np.float32(camera_z)
-    # Geometries are numbered as added: the wall is 0, object i is i + 1.
+    # Geometries are numbered as added: the wall is 0, object i is i + 1, the floor the last.
     instances = hits["geometry_ids"].numpy().astype(np.int32)
+    instances[instances > len(objects)] = 0
     depth = scipy.ndimage.gaussian_filter(exact_depth, depth_blur, mode="nearest") if depth_blur > 0 else exact_depth
     depth = (depth - depth.min()) / (depth.max() - depth.min())
     return Scene(
@@ -219,6 +260,15 @@ def _cells(values: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return values.reshape(gh, height // gh, gw, width // gw).swapaxes(1, 2).reshape(gh, gw, -1)
 
 
+def _floor(o3d):  # type: ignore[no-untyped-def]
+    """From the wall at the horizon straight to z = 0 at the lower edge, and on beyond it."""
+    beyond = HORIZON + 1.1 * (1 - HORIZON)
+    corners = [(x, y, z) for y, z in ((HORIZON, WALL_DEPTH), (beyond, -0.1)) for x in (-1.0, 2.0)]
+    return o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(np.array(corners)), o3d.utility.Vector3iVector(np.array([(0, 1, 2), (1, 3, 2)]))
+    )
+
+
 def _mesh(o3d, placed: SceneObject):  # type: ignore[no-untyped-def]
     """The shape's mesh, stretched to fill its bounding box. Cylinders and cones stand upright in the image."""
     make = o3d.geometry.TriangleMesh
@@ -228,6 +278,8 @@ def _mesh(o3d, placed: SceneObject):  # type: ignore[no-untyped-def]
         mesh = make.create_box().rotate(turn, center=(0.5, 0.5, 0.5))
     elif placed.shape == "sphere":
         mesh = make.create_sphere(resolution=100)
+    elif placed.shape == "torus":
+        mesh = make.create_torus(torus_radius=1.0, tube_radius=0.5, radial_resolution=200, tubular_resolution=50)
     elif placed.shape == "cylinder":
         mesh = make.create_cylinder(resolution=200, split=1).rotate(upright, center=(0.0, 0.0, 0.0))
     else:

@@ -17,7 +17,7 @@ from pipeline.shard_work import ShardWorker
 from pipeline.sources import list_images
 from stages.affinity import AffinityConfig, affinity_edges, similarities
 from stages.filters import mask_iou
-from stages.mask_score import mask_parts
+from stages.mask_parts import mask_parts
 from stages.ncut import NCutConfig, ncut
 from stages.ncut_tree import TreeConfig, first_cuts, ncut_tree
 from stages.spatial_importance import SpatialImportanceConfig, spatial_importance

@@ -14,7 +14,7 @@ from pipeline.manifest import ImageRef, Manifest, Shard
 from pipeline.records import ImageRecord, Instance, counts_of, quarantine_of
 from pipeline.run_folder import RunFolder
 from pipeline.shard_file import write_shard
-from stages.mask_score import PARTS, ScoreParts
+from stages.score import PARTS, ScoreParts
 
 GRID = (6, 8)
 CONFIG = {"recipe": {"name": "sample", "ncut": {"tau": 0.15, "rounds": 3}}, "seed": 7}

@@ -210,6 +210,22 @@ def test_the_command_prints_and_writes_everything(tmp_path: Path) -> None:
         assert (row["n_images"], row["seed"]) == ("6", "4")
 
 
+def test_poor_masks_can_be_left_out(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [record("0.png", [0, 30]), record("1.png", [10])])
+    export_coco(run, tmp_path / "own.json")
+    least = sorted(annotation["score"] for annotation in json.loads((tmp_path / "own.json").read_text())["annotations"])
+    options = ("--truth", tmp_path / "own.json", "--bootstrap", 0, "--min-score", least[-1] + 1e-3)
+    result = cuts3d("evaluate", run.url, *options, "--json", tmp_path / "none.json")
+    assert result.exit_code == 0, result.output
+    assert f"own, of masks with {least[-1] + 1e-3:g} or more" in result.output
+    facts = json.loads((tmp_path / "none.json").read_text())
+    assert facts["min_score"] == least[-1] + 1e-3
+    assert facts["run"]["masks_per_image"]["value"] == 0
+    assert facts["run"]["mask_AP"]["value"] == 0
+    result = cuts3d("export", run.url, "--coco", tmp_path / "few.json", "--min-score", least[-1] + 1e-3)
+    assert result.output.startswith("0 annotations")
+
+
 def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     truth = Truth(make_truth({f"{i}.png": [0, 20] for i in range(5)}))
     run = make_run(tmp_path, [record(f"{i}.png", [0, 20][: i % 3]) for i in range(5)])

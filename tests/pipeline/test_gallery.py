@@ -36,7 +36,7 @@ from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch
 from pipeline.shard_file import write_shard
 from pipeline.stage_outputs import KeptOutputs, write_outputs
-from stages.mask_score import PARTS
+from stages.score import PARTS
 
 # Ends the script element that holds it, opens a tag, closes an attribute; and is no ASCII. The folder is "a<".
 HOSTILE = ("a</script><img src=x onerror=alert(1)>.png", "\"'&amp;<!--\u2028ü🦊.png", "__proto__.png")

@@ -10,7 +10,7 @@ import scipy.ndimage
 from pipeline.proposals import Proposal, confidence_of, cut_thresholds
 from pipeline.recipes import get_recipe
 from stages.local_cut import image_graph, local_cut
-from stages.mask_score import ScoreParts
+from stages.score import ScoreParts
 from stages.spatial_confidence import SpatialConfidenceConfig, threshold_ladder
 
 GRID = (20, 20)
@@ -28,7 +28,7 @@ def cut_proposal(recipe_name: str) -> tuple[Proposal, np.ndarray]:
     x = np.where(group, rng.random(GRID), -1.0).astype(np.float32)
     cut = local_cut(depth, group, x, recipe.local_cut)
     tau = recipe.local_cut.tau_on(GRID)
-    return Proposal(0, 1, x, 0.1, 0.1, ScoreParts(), group, cut.mask, tau, cut.source, cut.sink, None), depth
+    return Proposal(0, 1, x, 0.1, 0.1, ScoreParts(), group, cut.mask, cut.mask, tau, cut.source, cut.sink, None), depth
 
 
 @pytest.mark.parametrize("name", ["cuts3d_rounds", "cuts3d"])

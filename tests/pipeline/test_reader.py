@@ -26,6 +26,20 @@ def test_every_image_once_in_the_order_of_the_manifest(run: RunFolder) -> None:
     assert list(RunReader(run)) == EXPECTED
 
 
+def test_masks_with_low_scores_can_be_left_out(run: RunFolder) -> None:
+    scores = sorted(instance.score for record in EXPECTED for instance in record.instances)
+    least = scores[len(scores) // 2]
+    images = list(RunReader(run, least))
+    assert [image.id for image in images] == [image.id for image in EXPECTED]
+    for image, whole in zip(images, EXPECTED, strict=True):
+        kept = [instance for instance in whole.instances if instance.score >= least]
+        assert list(image.instances) == kept
+        assert image.status == (whole.status if kept or whole.status != "ok" else "no_masks")
+    left = sum(len(image.instances) for image in images)
+    assert 0 < left < len(scores)
+    assert RunReader(run, least).summary().masks == len(scores), "figures are of what is stored"
+
+
 def test_only_one_shard_is_open_at_a_time(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
     original = ShardFile.open.__func__  # type: ignore[attr-defined]

@@ -11,8 +11,8 @@ from pipeline.recipes import RECIPES, Recipe, RoundsConfig, get_recipe, option_l
 from stages.crf import CrfConfig
 from stages.features import FeatureConfig
 from stages.local_cut import LocalCutConfig
-from stages.mask_score import OBJECTNESS
 from stages.ncut_tree import TreeConfig
+from stages.score import OBJECTNESS
 from stages.spatial_confidence import SpatialConfidenceConfig
 from stages.spatial_importance import SpatialImportanceConfig
 
@@ -117,7 +117,7 @@ def assert_reaches(recipe: str, override: str, path: tuple[str, ...], value: obj
         ("local_cut=1", "group of options"),
         ("tree.depth=0", r"tree\.depth must be at least 1, got 0"),
         ("tree.min_area=0.9", r"tree\.min_area and max_area must lie in 0\.\.1"),
-        ("select.masks=0", r"select\.masks must be at least 1"),
+        ("select.masks=0", r"select\.masks must be 1\.\.255"),
         ("select.masks=none", r"select\.masks cannot be none"),
         ("score=confidence", r"a product of contrast, uniqueness, .*, got 'confidence'"),
         ("score=none", "score cannot be none"),
@@ -148,7 +148,7 @@ def test_a_stage_is_switched_on_with_its_defaults() -> None:
     [("cuts3d", "tree=none"), ("cuts3d", "rounds=on"), ("maskcut", "tree=on"), ("maskcut", "rounds=none")],
 )
 def test_rounds_and_tree_exclude_each_other(recipe: str, override: str) -> None:
-    with pytest.raises(ConfigError, match=f"override '{override}' of recipe {recipe}: .*by rounds or by a tree"):
+    with pytest.raises(ConfigError, match=f"recipe {recipe} with {override}: .*by rounds or by a tree"):
         get_recipe(recipe, [override])
 
 

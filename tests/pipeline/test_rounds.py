@@ -16,7 +16,7 @@ from pipeline.recipes import Recipe, get_recipe
 from pipeline.search import first_ncut, propose, semantic_graph
 from pipeline.sources import list_images
 from stages.filters import DropReason, mask_iou
-from stages.mask_score import mask_parts
+from stages.mask_parts import mask_parts
 from stages.spatial_importance import spatial_importance
 
 

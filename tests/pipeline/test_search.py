@@ -42,7 +42,7 @@ def test_rounds_cut_edges_and_a_tree_similarities() -> None:
     np.testing.assert_array_equal(edges.numpy(), cosines(features) > 0.3)
     similar = semantic_graph(features, None, get_recipe("cuts3d", ["affinity.tau=0.3"]))
     np.testing.assert_allclose(similar.numpy(), cosines(features), atol=1e-6)
-    assert similar.dtype == edges.dtype == torch.float32
+    assert (similar.dtype, edges.dtype) == (torch.float32, torch.bool)
 
 
 @pytest.mark.parametrize("name", ["cuts3d_rounds", "cuts3d"])

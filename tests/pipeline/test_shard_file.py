@@ -17,7 +17,7 @@ from pipeline.array_file import open_arrays, write_arrays
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.records import ImageRecord, Instance, counts_of, mean_confidence, quarantine_of
 from pipeline.shard_file import ShardFile, write_shard
-from stages.mask_score import ScoreParts
+from stages.score import ScoreParts
 
 RECORDS = [record for shard in sample_manifest().shards() for record in shard_records(shard)]
 SCORE_PARTS = ("contrast", "uniqueness", "nearness", "clearance", "stability", "novelty")

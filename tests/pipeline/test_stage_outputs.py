@@ -10,7 +10,7 @@ from pipeline.array_file import ArrayFile
 from pipeline.proposals import ImageProposals, Proposal, StopReason
 from pipeline.stage_outputs import CutImage, KeptOutputs, write_outputs
 from stages.filters import DropReason
-from stages.mask_score import PARTS, ScoreParts
+from stages.score import PARTS, ScoreParts
 
 GRID = (5, 4)
 
@@ -28,6 +28,7 @@ def proposal(seed: int, dropped: DropReason | None = None) -> Proposal:
         parts=ScoreParts(*rng.random(len(PARTS)).tolist()),
         group=group,
         mask=group & (rng.random(GRID) < 0.7),
+        settled=rng.random(GRID) < 0.5,
         tau=math.inf if seed % 2 else float(rng.random()),
         source=int(rng.integers(20)),
         sink=int(rng.integers(-1, 20)),

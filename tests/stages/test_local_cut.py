@@ -164,6 +164,9 @@ def test_edges_within_a_group() -> None:
     inside = graph.within(np.array([True, True, False, True]))
     assert (inside.n, inside.edges_E2.tolist(), inside.lengths_E.tolist()) == (4, [[0, 1]], [0.1])
     assert component_labels(inside).tolist() == [0, 0, 1, 2]
+    apart = graph.within(np.array([1, 1, 2, 2]))
+    assert (apart.edges_E2.tolist(), apart.lengths_E.tolist()) == ([[0, 1], [2, 3]], [0.1, 0.3])
+    assert graph.within(np.array([0, 0, 2, 2])).edges_E2.tolist() == [[2, 3]], "0 is no group"
     nothing = graph.within(np.zeros(4, bool))
     assert (nothing.edges_E2.shape, nothing.lengths_E.shape) == ((0, 2), (0,))
 

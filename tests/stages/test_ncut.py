@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from stages.ncut import NCutConfig, NormalisedAffinity, ncut
+from stages.ncut import CACHED, NCutConfig, NormalisedAffinity, ncut
 
 EPSILON = 1e-5
 
@@ -226,3 +226,17 @@ def test_bad_arguments_are_named() -> None:
     few_BN[1, 2:] = False
     with pytest.raises(ValueError, match="at least 3 patches, got 2"):
         ncut(torch.ones(2, 9, 9), few_BN, EPSILON, NCutConfig(), few_BN)
+
+
+@pytest.mark.parametrize("n", [200, CACHED + 100])
+def test_bool_edges_are_the_same_graph(n: int) -> None:
+    """Large graphs are multiplied by bytes, small ones as floats: with patches taken and padding, too."""
+    edges_BNN = planted_edges(11, (n // 2, n // 4, n - n // 2 - n // 4))
+    alive_BN, present_BN = torch.ones(1, n, dtype=torch.bool), torch.ones(1, n, dtype=torch.bool)
+    alive_BN[0, ::7], present_BN[0, -n // 10 :] = False, False
+    config = NCutConfig(tolerance=1e-5)
+    floats, bools = (ncut(edges, alive_BN, EPSILON, config, present_BN) for edges in (edges_BNN, edges_BNN.bool()))
+    assert not bools.dense_B.any()
+    torch.testing.assert_close(bools.eigenvalue_B, floats.eigenvalue_B, atol=1e-5, rtol=1e-4)
+    assert sine(bools.eigenvector_BN[0], floats.eigenvector_BN[0].double().numpy()) < 1e-4
+    assert (bools.eigenvector_BN[~present_BN] == 0).all()

@@ -115,6 +115,16 @@ def test_holes_are_filled_only_if_asked(crf: CrfConfig | None) -> None:
     np.testing.assert_array_equal(filled, ndimage.binary_fill_holes(hollow))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_holes_are_background_that_is_enclosed(seed: int) -> None:
+    """Rough blobs with holes, islands in holes, and bays at the border and at corners."""
+    rough = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(64, 64)), 1.5)
+    masks = np.stack([rough > level for level in np.quantile(rough, [0.1, 0.3, 0.6])])
+    filled = refine_one(photo(64, 64), masks, RefineConfig(size=64, crf=None)).masks
+    np.testing.assert_array_equal(filled, [ndimage.binary_fill_holes(mask) for mask in masks])
+    assert (filled != masks).any()
+
+
 def test_without_crf_a_mask_is_only_scaled() -> None:
     rng = np.random.default_rng(0)
     masks = rng.random((2, 12, 12)) > 0.5

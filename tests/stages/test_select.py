@@ -106,10 +106,23 @@ def test_no_more_than_asked_for_and_none_of_score_0() -> None:
         assert [part.tolist() for part in nothing] == [[], []]
 
 
+def test_poor_masks_can_be_left_out() -> None:
+    """What is left are the first of those chosen without: novelty counts, and better masks do not change."""
+    masks, scores = candidates(3), np.random.default_rng(3).random(25)
+    everything, novelty = soft_nms(scores, masks, SelectConfig(masks=20))
+    final = scores[everything] * novelty
+    for least in (0.0, float(np.median(final)), 1.0):
+        chosen, _ = soft_nms(scores, masks, SelectConfig(masks=20, min_score=least))
+        assert chosen.tolist() == everything[final >= least].tolist()
+    assert 0 < np.count_nonzero(final >= np.median(final)) < len(final)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
-        ("masks", 0, "at least 1, got 0"),
+        ("masks", 0, r"1\.\.255, got 0"),
+        ("masks", 256, r"1\.\.255, got 256"),
+        ("min_score", -0.1, r"0\.\.1, got -0.1"),
         ("same_iou", 0.0, r"\(0, 1\], got 0"),
         ("same_iou", 1.5, r"\(0, 1\], got 1.5"),
         ("overlap_sigma", 0.0, "> 0, got 0"),

@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage
 import torch
 
-from stages.affinity import AffinityConfig, affinity_edges, cosine_similarity, joined, similarities
+from stages.affinity import BLOCK, AffinityConfig, affinity_edges, cosine_similarity, joined, similarities
 from stages.spatial_importance import (
     SharpenConfig,
     SpatialImportanceConfig,
@@ -111,6 +111,24 @@ def test_similarities_are_joined_at_any_threshold() -> None:
     torch.testing.assert_close(plain, before, rtol=0, atol=0, msg="every part joins the same similarities")
     with pytest.raises(ValueError, match="NaN"):
         similarities(torch.full((1, 4, 2), float("nan")))
+
+
+@pytest.mark.parametrize("n", [BLOCK, BLOCK + 1, 2 * BLOCK + 50])
+@pytest.mark.parametrize("exponent", [None, "product", "mean", "rows"])
+def test_pairs_are_computed_block_by_block(n: int, exponent: str | None) -> None:
+    """The result is that of all pairs at once, and symmetric to the bit across blocks."""
+    features = torch.randn(2, n, 6, generator=torch.Generator().manual_seed(3))
+    importance = torch.rand(2, n, generator=torch.Generator().manual_seed(4)) * 0.5 + 0.45
+    expected, arguments = cosine_similarity(features), ()
+    if exponent is not None:
+        config = SharpenConfig(exponent=exponent)  # type: ignore[arg-type]
+        expected, arguments = sharpen(expected, importance, config), (importance, config)  # type: ignore[assignment]
+    got = similarities(features, *arguments)
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(got[:, BLOCK:, :BLOCK], got[:, :BLOCK, BLOCK:].transpose(1, 2), rtol=0, atol=0)
+    edges = affinity_edges(features, AffinityConfig(tau=0.1), *arguments)
+    assert edges.dtype == torch.bool
+    np.testing.assert_array_equal(edges.numpy(), got.numpy() > np.float32(0.1))
 
 
 def test_bad_values_are_named() -> None:

@@ -7,19 +7,8 @@ import pytest
 import scipy.ndimage
 import torch
 
-from stages.mask_score import (
-    ALIKE,
-    CONSTANT,
-    DEPTH_STEP,
-    OBJECTNESS,
-    PARTS,
-    ScoreParts,
-    check_score,
-    clearance,
-    mask_parts,
-    nearness,
-    score_of,
-)
+from stages.mask_parts import ALIKE, DEPTH_STEP, clearance, mask_parts, nearness
+from stages.score import CONSTANT, OBJECTNESS, PARTS, ScoreParts, check_score, score_of
 
 GRID = (24, 20)
 TAU = 0.25

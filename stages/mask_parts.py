@@ -1,63 +1,18 @@
-"""The score of an instance, which ranks masks: a product of parts, each 0..1, that say how much of a thing it is.
+"""What the score of a mask is made of, measured on its features and on depth (`stages.score` says what each part is).
 
 N = Gh·Gw patches · Gh, Gw patch grid · D feature width · M masks
-
-MaskCut scores every mask 1, and the papers rank nothing before a detector does. Which parts rank masks best was
-measured on photos with true masks: docs/decisions/0007-tree-and-score.md.
 """
-
-from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-RING = 0.05  # width of the ring around a mask, of the grid's longer side: 3 patches of 60
+from stages.boundary import inside_and_around
+from stages.score import ScoreParts
+
 ALIKE = 2.0  # a patch is like a mask when its cosine with the mask's mean feature exceeds so many times τ
 SMALLEST_CONTRAST = 1e-6  # what is less is rounding, where all patches are alike: a blank photo has no masks
 DEPTH_STEP = 0.002  # of the depth range: what is farther by less is as far
-
-
-@dataclass(frozen=True)
-class ScoreParts:
-    """What a score is made of, all 0..1, larger speaks for the mask.
-
-    contrast: half of 1 - cosine of the mean features inside the mask and in a ring around it.
-    uniqueness: of all patches that are like the mask, the share inside of it: low for a piece of a larger thing.
-    nearness: share of the outline beyond which the scene is farther: things occlude what is behind them.
-    clearance: share of the image's border that the mask leaves free: backgrounds run along it.
-    stability: mean Spatial Confidence over the mask, without its floor.
-    novelty: 1 for a mask that overlaps no better one of its image, less the more it does (`stages.select`).
-    """
-
-    contrast: float = 1.0
-    uniqueness: float = 1.0
-    nearness: float = 1.0
-    clearance: float = 1.0
-    stability: float = 1.0
-    novelty: float = 1.0
-
-
-PARTS = tuple(field.name for field in fields(ScoreParts))
-CONSTANT = "constant"  # MaskCut as published: every mask scores 1
-OBJECTNESS = "*".join(PARTS)
-
-
-def check_score(score: str) -> None:
-    """Raise ValueError unless `score` is "constant" or a product of PARTS such as "contrast*stability"."""
-    factors = score.split("*")
-    if score != CONSTANT and (not set(factors) <= set(PARTS) or len(set(factors)) < len(factors)):
-        raise ValueError(f'score must be "{CONSTANT}" or a product of {", ".join(PARTS)} like "contrast*stability", '
-                         f"got {score!r}")  # fmt: skip
-
-
-def score_of(parts: ScoreParts, score: str) -> float:
-    """The score that a recipe's `score` makes of the parts, 0..1."""
-    product = 1.0
-    if score != CONSTANT:
-        for name in score.split("*"):
-            product *= getattr(parts, name)
-    return product
 
 
 def mask_parts(
@@ -74,14 +29,10 @@ def mask_parts(
     grid = masks_MGG.shape[1:]
     unit_ND = F.normalize(features_ND.float(), dim=1)
     masks_MN = torch.from_numpy(masks_MGG.reshape(len(masks_MGG), -1)).to(unit_ND.device)
-    inside_MN = masks_MN.float()
-    mean_MD = inside_MN @ unit_ND
-    reach = max(1, round(RING * max(grid)))
-    grown_MGG = F.max_pool2d(inside_MN.view(-1, 1, *grid), 2 * reach + 1, stride=1, padding=reach)
-    ring_MD = (grown_MGG.flatten(1) - inside_MN) @ unit_ND
-    contrast_M = (0.5 - 0.5 * F.cosine_similarity(mean_MD, ring_MD, dim=1)).clamp(max=1.0)
+    inside_MD, around_MD = inside_and_around(unit_ND, masks_MN, grid)
+    contrast_M = (0.5 - 0.5 * F.cosine_similarity(inside_MD, around_MD, dim=1)).clamp(max=1.0)
     defined_M = masks_MN.any(dim=1) & ~masks_MN.all(dim=1) & (contrast_M > SMALLEST_CONTRAST)
-    alike_MN = F.normalize(mean_MD, dim=1) @ unit_ND.T > min(ALIKE * tau, 0.95)
+    alike_MN = F.normalize(inside_MD, dim=1) @ unit_ND.T > min(ALIKE * tau, 0.95)
     uniqueness_M = (alike_MN & masks_MN).sum(dim=1) / alike_MN.sum(dim=1).clamp(min=1)
     columns = (
         torch.where(defined_M, contrast_M, 0.0).cpu().numpy(),
