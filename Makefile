@@ -1,7 +1,7 @@
 # A verb per stage and per habit. Everything runs in .venv, which `make install` builds; `make help` lists the verbs.
 #
 # Variables of the stage targets (all optional):
-#   IMAGES=folder|list|tar|COCO json   RUN=run folder        RECIPE=cuts3d|maskcut|localcut|localcut_importance
+#   IMAGES=folder|list|tar|COCO json   RUN=run folder        RECIPE=cuts3d|cuts3d_rounds|localcut_importance|localcut|maskcut
 #   FEATURES=preset|file               DEPTH=name|file       DEVICE=auto|cpu|cuda
 #   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv

@@ -124,7 +124,7 @@ def main() -> None:
     writer = csv.writer(sys.stdout)
     columns = [f"{scores}_{metric}" for scores in ("own", "constant") for metric in METRICS]
     ratios = [f"{scores}_{metric}_ratio{end}" for scores, metric in RATIOS for end in ("", "_low", "_high")]
-    writer.writerow(["half", "images", "features", "depth", "variant", *columns, *ratios])
+    writer.writerow(["half", "images", "features", "depth", "variant", *columns, *ratios, "ratio_to"])
     first: list[dict[str, Any]] | None = None
     with multiprocessing.get_context("spawn").Pool(arguments.workers) as pool:
         for variant in arguments.variants:
@@ -144,7 +144,8 @@ def main() -> None:
             estimates = [compared[scores].ratio[metric] for scores, metric in RATIOS]
             values += [value for e in estimates for value in (e.value, e.low, e.high)]
             names = [Path(arguments.features.rpartition("=")[2]).stem, Path(arguments.depth).stem]
-            writer.writerow([arguments.half, len(refs), *names, variant, *(f"{value:.4f}" for value in values)])
+            row = [arguments.half, len(refs), *names, variant, *(f"{value:.4f}" for value in values)]
+            writer.writerow([*row, arguments.variants[0]])
             sys.stdout.flush()
 
 
