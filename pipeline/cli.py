@@ -17,6 +17,8 @@ import click
 from pipeline.errors import CutsError
 from pipeline.stage_graph import STAGES
 
+DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
+
 
 class _Group(click.Group):
     """Prints the project's own errors as one message and turns an interruption into advice."""
@@ -376,10 +378,10 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     folder = RunFolder.open(run_folder)
     pictures = root / f"pictures-{recipe}"
     coco = root / f"pseudo_masks-{recipe}.json"
-    export_overlays(folder, pictures)
+    export_overlays(folder, pictures, min_score=DEMO_MIN_SCORE)
     export_coco(folder, coco)
     _say(summary)
-    click.echo(f"pictures   {pictures}/")
+    click.echo(f"pictures   {pictures}/ (masks that score {DEMO_MIN_SCORE:g} or more)")
     click.echo(f"COCO JSON  {coco}")
     click.echo(f"store      {run_folder}/shards/")
     if not summary.complete:

@@ -498,7 +498,13 @@ def many_images(root: Path, run: RunFolder, n: int) -> RunFolder:
     first = KeptOutputs.open("confidence", ledger.contents(ledger.read("00000").shard))
     (cut,) = first.cut_images([int(np.flatnonzero(first.done)[0])])
     proposals = tuple(
-        replace(p, eigenvector=enlarged(p.eigenvector), group=enlarged(p.group), mask=enlarged(p.mask))
+        replace(
+            p,
+            eigenvector=enlarged(p.eigenvector),
+            group=enlarged(p.group),
+            mask=enlarged(p.mask),
+            settled=enlarged(p.settled),
+        )
         for p in cut.found.proposals
     )
     big = replace(cut, found=replace(cut.found, proposals=proposals), confidences=(None,) * len(proposals))
