@@ -17,7 +17,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from pipeline.images import Photo
-from pipeline.proposals import Eigenvectors, Proposal, confidence_of
+from pipeline.proposals import Eigenvectors, Proposal, confidence_of, shared_graph
 from pipeline.recipes import Recipe
 from pipeline.records import ImageRecord, Instance
 from pipeline.search import first_ncut, propose, semantic_graph
@@ -25,7 +25,6 @@ from pipeline.stage_outputs import CutImage, KeptOutputs, Output
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
-from stages.local_cut import image_graph
 from stages.refine import RefinedMasks, refine_masks
 from stages.score import score_of
 from stages.spatial_importance import spatial_importance
@@ -168,8 +167,7 @@ class BatchWork:
     def _confidences(self, image: CutImage, depth_GhGw: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
         """Of the proposals kept: Spatial Confidence before its floor, (Gh, Gw) uint8, 255 = 1."""
         recipe = self.method.recipe
-        severed = recipe.local_cut is not None and recipe.local_cut.outside == "sever" and depth_GhGw is not None
-        whole = image_graph(depth_GhGw, recipe.local_cut) if severed else None  # type: ignore[arg-type]
+        whole = shared_graph(depth_GhGw, recipe)
         return tuple(
             None
             if proposal.dropped

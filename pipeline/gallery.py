@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ from pipeline.ledger import RETRY_PREFIX
 from pipeline.manifest import Shard
 from pipeline.overlays import instance_colours
 from pipeline.reader import RunReader
+from pipeline.recipes import unmeasured_parts
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
 from pipeline.stage_outputs import CutImage, KeptOutputs
@@ -75,11 +76,12 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
             lines.append(_index_line(record))
         if not lines:
             raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` goes on with it")
+        unmeasured = unmeasured_parts(run.config["recipe"])
         index = {
             "run": _facts(run, reader),
             "grid": _grid(run, reader),
             "kept": kept > 0,
-            "parts": _measured_parts(run.config["recipe"]),
+            "parts": {part: part not in unmeasured for part in PARTS},
             "colours": instance_colours(max(len(line["scores"]) for line in lines) or 1).tolist(),
             "images": lines,
         }
@@ -146,16 +148,6 @@ def _facts(run: RunFolder, reader: RunReader) -> dict[str, Any]:
 
 def _grid(run: RunFolder, reader: RunReader) -> tuple[int, int]:
     return reader.open_shard(next(iter(reader.commits))).grid
-
-
-def _measured_parts(recipe: Mapping[str, Any]) -> dict[str, bool]:
-    """Parts of the score and whether this recipe, as run.json has it, measures them; the others are 1."""
-    needs = {
-        "nearness": recipe["local_cut"] or recipe["spatial_importance"],
-        "stability": recipe["spatial_confidence"],
-        "novelty": recipe["tree"],
-    }
-    return {part: bool(needs.get(part, True)) for part in PARTS}
 
 
 def _index_line(record: ImageRecord) -> dict[str, Any]:

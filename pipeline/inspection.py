@@ -19,13 +19,13 @@ from pipeline.batch_work import BatchWork, Method
 from pipeline.errors import ConfigError, StoreError
 from pipeline.images import Photo, load_photo
 from pipeline.overlays import instance_colours
-from pipeline.proposals import Proposal, StopReason
-from pipeline.recipes import Recipe
+from pipeline.proposals import Proposal, StopReason, shared_graph
+from pipeline.recipes import Recipe, unmeasured_parts
 from pipeline.records import ImageRecord, Instance
 from pipeline.sources import list_images
-from stages.affinity import cosine_similarity
+from stages.affinity import similarities
 from stages.filters import DropReason
-from stages.local_cut import KnnGraph, group_graph, image_graph
+from stages.local_cut import KnnGraph, group_graph
 from stages.ncut_tree import Part, ncut_tree, part_edges
 from stages.point_cloud import orthographic_points, to_open3d
 from stages.score import ScoreParts
@@ -78,12 +78,8 @@ class InspectedProposal:
 
     def unknown_parts(self, recipe: Recipe) -> frozenset[str]:
         """Parts of the score that were not measured, and are 1 in its product."""
-        unmeasured = {
-            "nearness": not recipe.needs_depth,
-            "stability": recipe.spatial_confidence is None or self.confidence is None,
-            "novelty": recipe.tree is None,
-        }
-        return frozenset(name for name, so in unmeasured.items() if so)
+        dropped_early = frozenset(("stability",)) if self.confidence is None else frozenset()
+        return unmeasured_parts(recipe.as_dict()) | dropped_early
 
 
 @dataclass(frozen=True)
@@ -178,8 +174,9 @@ def _tree(work: BatchWork, similarity_NN: torch.Tensor) -> tuple[Part, ...]:
     recipe, first = work.method.recipe, work.first_ncut
     if recipe.tree is None:
         return ()
-    roots = [(first.eigenvector_BN[0], float(first.eigenvalue_B[0]), float(first.gap_B[0]))]
-    return tuple(ncut_tree(similarity_NN[None], roots, work.method.grid, recipe.tree, recipe.affinity, recipe.ncut)[0])
+    roots, grid = first.solutions(), work.method.grid
+    (parts,) = ncut_tree(similarity_NN[None], roots, grid, recipe.tree, recipe.affinity, recipe.ncut)
+    return tuple(parts)
 
 
 def _inspected(work: BatchWork, graph_NN: torch.Tensor, depth_GhGw: np.ndarray | None) -> tuple[InspectedProposal, ...]:
@@ -187,13 +184,12 @@ def _inspected(work: BatchWork, graph_NN: torch.Tensor, depth_GhGw: np.ndarray |
     recipe, grid = work.method.recipe, work.method.grid
     (cut,), (refined,), (record,) = work.confident_images, work.refined, work.records
     proposals = cut.found.proposals
-    cosines_PN = cosine_similarity(work.features_BND)[0, [p.source for p in proposals]].cpu().numpy()
+    cosines_PN = similarities(work.features_BND)[0, [p.source for p in proposals]].cpu().numpy()
     kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
     place = {k: m for m, k in enumerate(kept)}
     instances = dict(zip([k for k in kept if refined.keep[place[k]]], record.instances, strict=True))
     sizes = Counter(proposal.round for proposal in proposals)
-    severed = recipe.local_cut is not None and recipe.local_cut.outside == "sever" and depth_GhGw is not None
-    whole = image_graph(depth_GhGw, recipe.local_cut) if severed else None  # type: ignore[arg-type]
+    whole = shared_graph(depth_GhGw, recipe)
     inspected = []
     for k, proposal in enumerate(proposals):
         outside = _outside(proposal, proposals, recipe)

@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline.inspection import InspectedProposal, Inspection
 from pipeline.inspection_words import counted, cut_sentence, drop_sentence
 from pipeline.overlays import instance_colours
-from stages.score import CONSTANT
+from stages.score import factors
 
 INK, QUIET, ALARM = "#1d2129", "#667085", "#b42318"
 SOURCE, SINK, CUT = "#ffb000", "#1aa5ff", "#e5004f"
@@ -213,8 +213,7 @@ def draw_refined(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> 
 def draw_score(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
     """A bar for each part of the score, 0..1, with a tick where the image's best mask has it; in orange that of those
     which count that is farthest below it."""
-    parts, score = asdict(inspected.parts), shared.inspection.recipe.score
-    counts = [] if score == CONSTANT else score.split("*")
+    parts, counts = asdict(inspected.parts), factors(shared.inspection.recipe.score)
     unknown = inspected.unknown_parts(shared.inspection.recipe)
     best = asdict(max(shared.inspection.record.instances, key=lambda one: one.score, default=inspected).parts)
     behind = min(counts, key=lambda name: parts[name] / max(best[name], 1e-9), default=None)

@@ -27,7 +27,7 @@ from pipeline.inspection_words import (
     terminal_words,
 )
 from pipeline.proposals import cut_thresholds
-from stages.score import CONSTANT
+from stages.score import factors
 
 
 def page_html(inspection: Inspection) -> str:
@@ -76,8 +76,7 @@ def _proposal(inspected: InspectedProposal, inspection: Inspection) -> dict[str,
     if graph is None:
         raise ValueError("a proposal without a k-NN graph: this inspection was not made by LocalCut")
     order_E = np.argsort(graph.lengths_E, kind="stable")
-    score = inspection.recipe.score
-    counting = set(() if score == CONSTANT else score.split("*")) - inspected.unknown_parts(inspection.recipe)
+    counting = set(factors(inspection.recipe.score)) - inspected.unknown_parts(inspection.recipe)
     confidence = np.zeros(proposal.mask.shape) if inspected.confidence is None else inspected.confidence
     return {
         "label": label(inspected, inspection),

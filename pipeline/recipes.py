@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,9 @@ class RoundsConfig:
 
     n: rounds at most, >= 1; the papers' N.
     taken_may_return: patches taken by an earlier round may be in a later group (MaskCut, which subtracts earlier masks
-    from
-        its output) or not (CutS3D, whose instance leaves its group).
+    from its output) or not (CutS3D, whose instance leaves its group).
     take_dropped: a dropped mask is taken out of the graph too, so that the next round sees something else. MaskCut
-    does not,
-        and spends its next round on the very same cut.
+    does not, and spends its next round on the very same cut.
     rest_iou: stop when a group is just what earlier rounds left over, to this IoU, in (0, 1]; None never stops.
     """
 
@@ -92,6 +90,16 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, for run.json."""
         return dataclasses.asdict(self)
+
+
+def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
+    """Parts of the score that a recipe, as run.json has it, does not measure: they are 1 in its product."""
+    measured = {
+        "nearness": recipe["local_cut"] or recipe["spatial_importance"],
+        "stability": recipe["spatial_confidence"],
+        "novelty": recipe["tree"],
+    }
+    return frozenset(part for part, stage in measured.items() if not stage)
 
 
 # CutLER's MaskCut as published (Wang et al. 2023): τ of the preset, N = 3, every mask scores 1.

@@ -57,14 +57,14 @@ def search_rounds(
     as for `search.propose`.
     """
     states = [_Rounds(np.zeros(grid, bool), np.zeros(grid, bool)) for _ in range(len(edges_BNN))]
-    solved = {image: _pick(first, image) for image in range(len(states))}
+    solved = dict(enumerate(first.solutions()))
     for round_ in range(rules.n):
         stale = [image for image, state in enumerate(states) if not state.ended and image not in solved]
         if stale:
             alive_BN = torch.from_numpy(np.stack([~states[image].taken.ravel() for image in stale]))
             batch = edges_BNN if len(stale) == len(states) else edges_BNN[stale]
             again = solve_alive(batch, alive_BN.to(edges_BNN.device), recipe)
-            solved.update({image: _pick(again, position) for position, image in enumerate(stale)})
+            solved.update(zip(stale, again.solutions(), strict=True))
         for image, state in enumerate(states):
             if state.ended:
                 continue
@@ -81,10 +81,6 @@ def search_rounds(
         )
         for i, state in enumerate(states)
     ]
-
-
-def _pick(batch: Eigenvectors, image: int) -> tuple[np.ndarray, float, float]:
-    return batch.eigenvector_BN[image], float(batch.eigenvalue_B[image]), float(batch.gap_B[image])
 
 
 def _round(

@@ -44,8 +44,7 @@ def search_tree(
     first: Eigenvectors,
 ) -> list[ImageProposals]:
     """Proposals of each image, best first: `recipe.select.masks` at most. Arguments as for `search.propose`."""
-    roots = list(zip(first.eigenvector_BN, first.eigenvalue_B.tolist(), first.gap_B.tolist(), strict=True))
-    found = ncut_tree(similarity_BNN, roots, grid, tree, recipe.affinity, recipe.ncut)
+    found = ncut_tree(similarity_BNN, first.solutions(), grid, tree, recipe.affinity, recipe.ncut)
     return [
         ImageProposals(
             _best(parts, features_BND[image], None if depth_BGhGw is None else depth_BGhGw[image], recipe, tree),
@@ -61,15 +60,11 @@ def _best(
     candidates = list(_candidates(parts, depth_GhGw, recipe, tree))
     if not candidates:
         return ()
-    masks_MN = np.array([candidate.mask_N for candidate in candidates])
-    kept = distinct(masks_MN, recipe.select.same_iou)
-    candidates, masks_MN = [candidates[k] for k in kept], masks_MN[kept]
+    candidates, masks_MN = _distinct(candidates, np.array([candidate.mask_N for candidate in candidates]), recipe)
     grid = candidates[0].part.mask.shape
     if recipe.boundary is not None:
         settled_MGG = settle_boundaries(features_ND, masks_MN.reshape(-1, *grid), recipe.boundary)
-        masks_MN = settled_MGG.reshape(len(candidates), -1)
-        kept = distinct(masks_MN, recipe.select.same_iou)
-        candidates, masks_MN = [candidates[k] for k in kept], masks_MN[kept]
+        candidates, masks_MN = _distinct(candidates, settled_MGG.reshape(len(candidates), -1), recipe)
     masks_MGG = masks_MN.reshape(-1, *grid)
     described = mask_parts(features_ND, depth_GhGw, masks_MGG, recipe.affinity.settled_tau)
     if recipe.spatial_confidence is not None:
@@ -86,6 +81,14 @@ def _best(
         )
         for place, k in enumerate(best)
     )
+
+
+def _distinct(
+    candidates: list[_Candidate], masks_MN: np.ndarray, recipe: Recipe
+) -> tuple[list[_Candidate], np.ndarray]:
+    """The candidates whose masks repeat none before, and these masks."""
+    kept = distinct(masks_MN, recipe.select.same_iou)
+    return [candidates[k] for k in kept], masks_MN[kept]
 
 
 def _candidates(

@@ -49,20 +49,13 @@ class AffinityConfig:
         return self.tau
 
 
-def cosine_similarity(features_BND: torch.Tensor) -> torch.Tensor:
-    """Cosines of all pairs of patches: (B, N, D) any float -> (B, N, N) float32 in [-1, 1]; zero vectors have cosine
-    0.
-    """
-    unit_BND = torch.nn.functional.normalize(features_BND.float(), dim=-1)
-    return unit_BND @ unit_BND.transpose(1, 2)
-
-
 def similarities(
     features_BND: torch.Tensor,
     importance_BN: torch.Tensor | None = None,
     sharpening: SharpenConfig | None = None,
 ) -> torch.Tensor:
-    """Similarities of all pairs of patches: cosines, sharpened where `importance_BN` is given: (B, N, N) float32.
+    """Similarities of all pairs of patches: cosines, sharpened where `importance_BN` is given: (B, N, N) float32. A
+    zero vector has cosine 0 with everything.
 
     features_BND: (B, N, D), any float dtype. importance_BN: Spatial Importance of the patches, (B, N) float32 in [β,
     1] (CutS3D eq. 3). Raises ValueError when the features are not finite.

@@ -4,6 +4,7 @@ MaskCut scores every mask 1, and the papers rank nothing before a detector does.
 measured on photos with true masks: docs/decisions/0007-tree-and-score.md. `stages.mask_parts` computes them.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 
@@ -32,18 +33,19 @@ CONSTANT = "constant"  # MaskCut as published: every mask scores 1
 OBJECTNESS = "*".join(PARTS)
 
 
+def factors(score: str) -> tuple[str, ...]:
+    """Names of what a recipe's `score` is the product of; none for "constant"."""
+    return () if score == CONSTANT else tuple(score.split("*"))
+
+
 def check_score(score: str) -> None:
     """Raise ValueError unless `score` is "constant" or a product of PARTS such as "contrast*stability"."""
-    factors = score.split("*")
-    if score != CONSTANT and (not set(factors) <= set(PARTS) or len(set(factors)) < len(factors)):
+    names = factors(score)
+    if not set(names) <= set(PARTS) or len(set(names)) < len(names):
         raise ValueError(f'score must be "{CONSTANT}" or a product of {", ".join(PARTS)} like "contrast*stability", '
                          f"got {score!r}")  # fmt: skip
 
 
 def score_of(parts: ScoreParts, score: str) -> float:
     """The score that a recipe's `score` makes of the parts, 0..1."""
-    product = 1.0
-    if score != CONSTANT:
-        for name in score.split("*"):
-            product *= getattr(parts, name)
-    return product
+    return math.prod((getattr(parts, name) for name in factors(score)), start=1.0)

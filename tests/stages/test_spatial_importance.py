@@ -5,7 +5,7 @@ import pytest
 import scipy.ndimage
 import torch
 
-from stages.affinity import BLOCK, AffinityConfig, affinity_edges, cosine_similarity, joined, similarities
+from stages.affinity import BLOCK, AffinityConfig, affinity_edges, joined, similarities
 from stages.spatial_importance import (
     SharpenConfig,
     SpatialImportanceConfig,
@@ -79,12 +79,16 @@ def test_sharpening_pair_by_pair(exponent: str, direction: str) -> None:
     assert raised.all() if direction == "as_printed" else (result.numpy() <= np.clip(cosines, 1e-6, 1) + 1e-6).all()
 
 
+def _cosines(features_BND: torch.Tensor) -> torch.Tensor:
+    return torch.cosine_similarity(features_BND[:, :, None], features_BND[:, None], dim=-1)
+
+
 def test_edges_are_the_thresholded_cosines() -> None:
     features = torch.randn(2, 30, 8, generator=torch.Generator().manual_seed(0))
     features[0, 3] = 0.0  # a zero feature has cosine 0, with itself too
     unit = features.numpy() / np.maximum(np.linalg.norm(features.numpy(), axis=2, keepdims=True), 1e-12)
     cosines = np.einsum("bid,bjd->bij", unit, unit)
-    np.testing.assert_allclose(cosine_similarity(features).numpy(), cosines, atol=1e-6)
+    np.testing.assert_allclose(similarities(features).numpy(), cosines, atol=1e-6)
     binary = affinity_edges(features, AffinityConfig(tau=0.2)).numpy()
     np.testing.assert_array_equal(binary, cosines > 0.2)
     assert binary[0, 3].sum() == 0
@@ -97,7 +101,7 @@ def test_similarities_are_joined_at_any_threshold() -> None:
     features = torch.randn(2, 20, 6, generator=torch.Generator().manual_seed(1))
     importance = torch.rand(2, 20, generator=torch.Generator().manual_seed(2)) * 0.5 + 0.45
     plain, sharpened = similarities(features), similarities(features, importance, SharpenConfig(exponent="mean"))
-    torch.testing.assert_close(plain, cosine_similarity(features))
+    torch.testing.assert_close(plain, _cosines(features))
     torch.testing.assert_close(sharpened, sharpen(plain.clone(), importance, SharpenConfig(exponent="mean")))
     torch.testing.assert_close(similarities(features, importance), sharpen(plain.clone(), importance, SharpenConfig()))
     before = plain.clone()
@@ -119,7 +123,7 @@ def test_pairs_are_computed_block_by_block(n: int, exponent: str | None) -> None
     """The result is that of all pairs at once, and symmetric to the bit across blocks."""
     features = torch.randn(2, n, 6, generator=torch.Generator().manual_seed(3))
     importance = torch.rand(2, n, generator=torch.Generator().manual_seed(4)) * 0.5 + 0.45
-    expected, arguments = cosine_similarity(features), ()
+    expected, arguments = _cosines(features), ()
     if exponent is not None:
         config = SharpenConfig(exponent=exponent)  # type: ignore[arg-type]
         expected, arguments = sharpen(expected, importance, config), (importance, config)  # type: ignore[assignment]
