@@ -9,6 +9,8 @@
 PYTHON ?= python3.11
 RUN ?= runs/default
 BIN := .venv/bin
+# A test process per core, one thread each: two that thread on two cores take twice as long.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
@@ -75,10 +77,10 @@ verify: install  ## every checksum, offset and mask of RUN
 # --- habits -----------------------------------------------------------------------------------------------------------
 
 test: install-test  ## all tests
-	$(BIN)/python -m pytest -m ""
+	$(PYTEST) -m ""
 
 test-fast: install-test  ## the tests that are not slow
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: install-test  ## ruff
 	$(BIN)/ruff check .
