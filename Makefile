@@ -34,12 +34,12 @@ install-detector: .venv/.detector  ## the same, and MMDetection (mmcv compiles o
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, or make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv: 5 GB, a few minutes"
-	$(PIP) --editable '.[demo]'
+	$(PIP) --editable '.[demo,cluster]'
 	$(BIN)/python -c 'import pipeline.system_check as check; check.main()'
 	@touch $@
 
 .venv/.test: .venv/.base
-	$(PIP) --editable '.[demo,test]'
+	$(PIP) --editable '.[demo,cluster,s3,test]'
 	$(PIP) --editable '.[crf]' || echo "pydensecrf2 does not build here (it needs g++): the tests against it will be skipped"
 	@touch $@
 
