@@ -15,13 +15,28 @@ from typing import Any
 import click
 
 from pipeline.errors import CutsError
+from pipeline.extensions import executor, load_extensions
 from pipeline.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
 
 
 class _Group(click.Group):
-    """Prints the project's own errors as one message and turns an interruption into advice."""
+    """Prints the project's own errors as one message and turns an interruption into advice. Installed extensions are
+    loaded when the command starts, so that they may import this module themselves.
+    """
+
+    extended = False
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if not self.extended:
+                load_extensions(self)
+                self.extended = True
+        except CutsError as error:
+            click.echo(f"cuts3d: {error}", err=True)
+            sys.exit(2)
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -96,11 +111,10 @@ def run(out: str, until: str, device: str, batch_size: int | None, **settings: A
 
     Settings that are not given are those of the run's last launch, if it has had one.
     """
-    from pipeline import runner
     from pipeline.progress import ProgressReporter
 
-    launch = _launch(out, settings)
-    summary = runner.run(out, launch, until=until, device=device, batch_size=batch_size, reporter=ProgressReporter())
+    launch, reporter = _launch(out, settings), ProgressReporter()
+    summary = executor()(out, launch, until=until, device=device, batch_size=batch_size, reporter=reporter)
     _say(summary)
     if not summary.complete:
         sys.exit(1)

@@ -9,6 +9,10 @@ class ConfigError(CutsError, ValueError):
     """A recipe, option or preset is unknown or out of range."""
 
 
+class ExtensionError(CutsError, ImportError):
+    """An installed extension of the command line does not load."""
+
+
 class WeightsError(CutsError, OSError):
     """Weights are missing, corrupt or cannot be fetched."""
 
@@ -35,3 +39,7 @@ class RunMismatchError(CutsError, ValueError):
 
 class StoreError(CutsError, OSError):
     """A stored shard or commit record is missing, torn, corrupt or of another schema."""
+
+
+class ClusterError(CutsError, RuntimeError):
+    """A cluster cannot be reached, refuses what is asked of it, or has not what the work needs."""
