@@ -156,13 +156,21 @@ def _say(summary: Any) -> None:
 
 @main.command()
 @click.argument("run_folder", metavar="RUN")
-def status(run_folder: str) -> None:
-    """What is done and what is missing, from the commits alone. Exits with 1 while anything is missing."""
+@click.option("--watch", is_flag=True, help="Show it anew every few seconds until the run is complete.")
+@click.option("--json", "as_json", is_flag=True, help="For programs; with --watch a line of JSON at every change.")
+def status(run_folder: str, watch: bool, as_json: bool) -> None:
+    """What is done and what is missing, how fast it goes and who does it, from the commits alone: nothing needs to be
+    running. Exits with 1 while anything is missing.
+    """
     from pipeline.status import status_of
 
+    if watch:
+        from pipeline.status_watch import watch as watch_until_complete
+
+        watch_until_complete(run_folder, as_json=as_json)
+        return
     found = status_of(run_folder)
-    for line in found.lines():
-        click.echo(line)
+    click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if as_json else "\n".join(found.lines()))
     if not found.complete:
         sys.exit(1)
 

@@ -12,48 +12,69 @@ import socket
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-
-import fsspec
+from typing import ClassVar
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.faults import crash_point
+from pipeline.locations import redacted, secret_in
 
 TEMPORARY_SUFFIX = ".tmp"
+
+# Network file systems and object stores take their time over each file, so that many are asked for at once.
+READERS = 32
+FEW_FILES = 4
 
 # How every message about damage ends.
 VERIFY_HINT = "`cuts3d verify` lists all damage of a run and says how to mend it."
 
-# fsspec protocols whose `pipe_file(mode="create")` is one conditional request. Others check first and write then, or
-# ignore the mode, and two writers could both believe that they had won.
-EXCLUSIVE_PROTOCOLS = frozenset({"memory", "s3", "s3a", "gs", "gcs"})
-
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """bytes: length of a file. modified: its last write, in seconds since 1970 by the clock of whatever holds it. tag:
+    what changes with the content, where a store says so, else "".
+    """
+
+    bytes: int
+    modified: float
+    tag: str = ""
 
 
 class RunFiles(ABC):
     """Files below one root, named by relative paths with "/" separators.
 
     Every method raises ValueError for a name that would leave the root, FileNotFoundError for a file that is not there,
-    and StoreError, naming the file and the remedy, when a write fails.
+    and StoreError, naming the file and the remedy, when a file cannot be read or written.
     """
 
     url: str
+    each_read_is_a_request: ClassVar[bool] = False  # to a server, some milliseconds each
 
     @staticmethod
     def at(url: str | Path) -> "RunFiles":
         """The files at a local folder (need not exist yet), `file://` or any other fsspec URL.
 
-        Credentials come from fsspec's own configuration or the environment, never from the URL. ConfigError when fsspec
-        does not know the protocol or lacks its package.
+        Credentials come from fsspec's own configuration or the environment. ConfigError when the URL carries some, as
+        what names a run ends up in logs, or when fsspec does not know the protocol or lacks its package.
         """
         protocol, separator, path = str(url).partition("://")
         if not separator:
             return LocalFiles(Path(url))
+        if secret := secret_in(str(url)):
+            raise ConfigError(
+                f"{redacted(str(url))} carries {secret}: give the URL without it, and credentials through the "
+                "environment or fsspec's configuration"
+            )
         if protocol in ("file", "local"):
             return LocalFiles(Path(path))
+        from pipeline.object_files import ObjectFiles  # which knows the class above
+
         return ObjectFiles(str(url))
 
     @abstractmethod
@@ -61,14 +82,24 @@ class RunFiles(ABC):
         """The whole file."""
 
     def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Several whole files, by name. A file that goes away meanwhile is left out."""
-        contents = {}
-        for name in names:
+        """Several whole files, by name, many at a time. A file that goes away meanwhile is left out."""
+
+        def read(name: str) -> bytes | None:
             try:
-                contents[name] = self.read_bytes(name)
+                return self._read_small(name)
             except FileNotFoundError:
-                continue
-        return contents
+                return None
+
+        names = list(names)
+        if len(names) < FEW_FILES:
+            contents = [read(name) for name in names]
+        else:
+            with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
+                contents = list(pool.map(read, names))
+        return {name: data for name, data in zip(names, contents, strict=True) if data is not None}
+
+    def _read_small(self, name: str) -> bytes:
+        return self.read_bytes(name)
 
     @abstractmethod
     def write_atomic(self, name: str, data: bytes) -> None:
@@ -76,19 +107,27 @@ class RunFiles(ABC):
 
     @abstractmethod
     def create_exclusive(self, name: str, data: bytes) -> bool:
-        """Write the file if there is none of that name; False if there is one: somebody else was first."""
+        """Write the file if there is none of that name; False if there is one: somebody else was first.
+
+        In an object store False can also follow a request that won, was repeated because its answer was lost, and then
+        met itself: who must know reads the file and looks whose it is.
+        """
 
     @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether there is a file of that name."""
 
     @abstractmethod
+    def facts(self, name: str) -> FileFacts:
+        """Length and age of the file."""
+
     def size(self, name: str) -> int:
         """Bytes of the file."""
+        return self.facts(name).bytes
 
-    @abstractmethod
     def modified(self, name: str) -> float:
-        """Time of the last write, in seconds since 1970 by the clock of whatever holds the file."""
+        """Time of the last write, see `FileFacts`."""
+        return self.facts(name).modified
 
     def now(self) -> float:
         """That same clock now, read off a file written for it, so that ages are right when nodes' clocks differ."""
@@ -102,6 +141,10 @@ class RunFiles(ABC):
     def list_files(self, folder: str = "") -> list[str]:
         """Sorted names, from the root, of the files directly in a folder; [] if there is no such folder."""
         return self._list(folder, folders=False)
+
+    @abstractmethod
+    def list_facts(self, folder: str = "") -> dict[str, FileFacts]:
+        """The same with the facts of each file, at the cost of one listing."""
 
     def list_folders(self, folder: str = "") -> list[str]:
         """Sorted names, from the root, of the folders directly in a folder; [] if there is no such folder."""
@@ -123,8 +166,21 @@ class RunFiles(ABC):
             yield copy
 
     @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Turn the system's word on a failed read into one that says which file and what to do."""
+        try:
+            yield
+        except (FileNotFoundError, StoreError):
+            raise
+        except OSError as error:
+            raise StoreError(
+                f"cannot read {name or 'the listing'} in {self.url}: {error.strerror or error}. "
+                "Check permissions and the disk, and try again."
+            ) from error
+
+    @contextmanager
     def _writing(self, name: str) -> Iterator[None]:
-        """Turn the system's word on a failed write into one that says which file and what to do."""
+        """The same for a failed write."""
         try:
             yield
         except StoreError:
@@ -144,10 +200,12 @@ class LocalFiles(RunFiles):
         self.url = str(self._root)
 
     def _path(self, name: str) -> Path:
-        return self._root / _checked(name)
+        return self._root / checked(name)
 
     def read_bytes(self, name: str) -> bytes:
-        return self._path(name).read_bytes()
+        path = self._path(name)
+        with self._reading(name):
+            return path.read_bytes()
 
     def write_atomic(self, name: str, data: bytes) -> None:
         path = self._path(name)
@@ -173,22 +231,41 @@ class LocalFiles(RunFiles):
     def exists(self, name: str) -> bool:
         return self._path(name).is_file()
 
-    def size(self, name: str) -> int:
-        return self._path(name).stat().st_size
+    def facts(self, name: str) -> FileFacts:
+        path = self._path(name)
+        with self._reading(name):
+            return _facts(path.stat())
 
-    def modified(self, name: str) -> float:
-        return self._path(name).stat().st_mtime
+    def list_facts(self, folder: str = "") -> dict[str, FileFacts]:
+        with self._scanned(folder) as (prefix, entries):
+            found = {}
+            for entry in entries:
+                # A file that goes away meanwhile was a temporary one.
+                with suppress(FileNotFoundError):
+                    if entry.is_file():
+                        found[prefix + entry.name] = _facts(entry.stat())
+            return dict(sorted(found.items()))
 
     def _list(self, folder: str, *, folders: bool) -> list[str]:
-        prefix = f"{_checked(folder)}/" if folder else ""
-        try:
-            with os.scandir(self._root / prefix) as entries:
-                return sorted(prefix + e.name for e in entries if (e.is_dir() if folders else e.is_file()))
-        except FileNotFoundError:
-            return []
+        with self._scanned(folder) as (prefix, entries):
+            return sorted(prefix + e.name for e in entries if (e.is_dir() if folders else e.is_file()))
+
+    @contextmanager
+    def _scanned(self, folder: str) -> Iterator[tuple[str, Iterable[os.DirEntry[str]]]]:
+        prefix = f"{checked(folder)}/" if folder else ""
+        with self._reading(folder):
+            try:
+                entries = os.scandir(self._root / prefix)
+            except FileNotFoundError:
+                yield prefix, ()
+                return
+            with entries:
+                yield prefix, entries
 
     def delete(self, name: str) -> None:
-        self._path(name).unlink(missing_ok=True)
+        path = self._path(name)
+        with self._writing(name):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def open_local_or_download(self, name: str) -> Iterator[Path]:
@@ -199,78 +276,11 @@ class LocalFiles(RunFiles):
         yield path
 
 
-class ObjectFiles(RunFiles):
-    """A prefix of an object store, or of anything else that fsspec reads; committing needs a conditional put."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._protocol = url.partition("://")[0]
-        # Other machines write here, too: a cached listing would hide their commits.
-        try:
-            self._files, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"cannot open {url}: {error}. Install what it names into this environment") from error
-        self._root = root.rstrip("/")
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{_checked(name)}"
-
-    def read_bytes(self, name: str) -> bytes:
-        return self._files.cat_file(self._path(name))
-
-    def read_many(self, names: Iterable[str]) -> dict[str, bytes]:
-        name_of = {self._path(name): name for name in names}
-        if not name_of:
-            return {}
-        contents = self._files.cat(list(name_of), on_error="return")
-        for path, content in contents.items():
-            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                raise StoreError(f"cannot read {path}: {content}. Check the connection and try again.") from content
-        return {name_of[path]: content for path, content in contents.items() if isinstance(content, bytes)}
-
-    def write_atomic(self, name: str, data: bytes) -> None:
-        with self._writing(name):
-            self._files.pipe_file(self._path(name), data)
-
-    def create_exclusive(self, name: str, data: bytes) -> bool:
-        if self._protocol not in EXCLUSIVE_PROTOCOLS:
-            raise StoreError(
-                f"cannot commit to {self.url}: {self._protocol}:// has no exclusive create, so two workers could both "
-                f"commit a shard. Use a folder of a mounted file system, or {', '.join(sorted(EXCLUSIVE_PROTOCOLS))}."
-            )
-        with self._writing(name):
-            try:
-                self._files.pipe_file(self._path(name), data, mode="create")
-            except FileExistsError:
-                return False
-            return True
-
-    def exists(self, name: str) -> bool:
-        return self._files.isfile(self._path(name))
-
-    def size(self, name: str) -> int:
-        return int(self._files.size(self._path(name)))
-
-    def modified(self, name: str) -> float:
-        return self._files.modified(self._path(name)).timestamp()
-
-    def _list(self, folder: str, *, folders: bool) -> list[str]:
-        prefix = f"{_checked(folder)}/" if folder else ""
-        wanted = "directory" if folders else "file"
-        try:
-            entries = self._files.ls(f"{self._root}/{prefix}".rstrip("/"), detail=True)
-        except FileNotFoundError:
-            return []
-        return sorted(prefix + PurePosixPath(e["name"]).name for e in entries if e["type"] == wanted)
-
-    def delete(self, name: str) -> None:
-        try:
-            self._files.rm_file(self._path(name))
-        except FileNotFoundError:
-            return
+def _facts(stat: os.stat_result) -> FileFacts:
+    return FileFacts(stat.st_size, stat.st_mtime)
 
 
-def _checked(name: str) -> str:
+def checked(name: str) -> str:
     """`name`, if it can only mean something below the root; names also come from files that others may have written."""
     parts = name.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in name or not name.isprintable():

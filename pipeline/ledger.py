@@ -7,24 +7,32 @@ on one shard (a straggler and its twin, two drivers) exactly one commits. The co
 
 import hashlib
 import json
+import logging
+import os
 import platform
 import re
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from typing import Any
 
+from pipeline.commit_index import CommitIndex
+from pipeline.commit_record import Commit, CommittedFile
 from pipeline.errors import CutsError, RunMismatchError, StoreError
 from pipeline.faults import crash_point
-from pipeline.files import TEMPORARY_SUFFIX, VERIFY_HINT, RunFiles
+from pipeline.files import TEMPORARY_SUFFIX, VERIFY_HINT, FileFacts, RunFiles
+
+log = logging.getLogger(__name__)
 
 SCHEMA = "cuts3d-commit/1"
 # Keys of shards that process quarantined images again begin so; other keys are the manifest's, and digits.
 RETRY_PREFIX = "retry-"
+
+_WORTH_COPYING = 100  # records; fewer are read in a second
 
 _KEY = rf"(?:{RETRY_PREFIX})?[0-9]{{5,}}"
 _ATTEMPT = r"[0-9a-z]{1,32}"
@@ -59,36 +67,6 @@ def new_attempt() -> str:
     return secrets.token_hex(6)
 
 
-@dataclass(frozen=True)
-class CommittedFile:
-    """A file that a commit names: name from the run folder's root, length, sha256 in hexadecimal."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One commit record, as read.
-
-    counts: images, masks, drops (by reason), quarantined; of a kept stage at least images.
-    seconds: by stage. finished: ISO 8601, UTC. quarantine: None when no image was set aside.
-    """
-
-    key: str
-    attempt: str
-    fingerprint: str
-    digest: str
-    shard: CommittedFile
-    quarantine: CommittedFile | None
-    counts: dict[str, Any]
-    seconds: dict[str, float]
-    host: str
-    finished: str
-    versions: dict[str, str]
-
-
 class Ledger:
     """Commits below one folder of a run: `root` is "" for the pseudo-masks, "stages/<stage>" for a stage's kept output.
 
@@ -101,6 +79,7 @@ class Ledger:
         self.fingerprint = fingerprint
         self.digest = digest
         self._prefix = f"{root}/" if root else ""
+        self._index = CommitIndex(files, f"{self._prefix}index")
 
     def commit(
         self,
@@ -110,11 +89,12 @@ class Ledger:
         quarantine: Sequence[Mapping[str, str]],
         counts: Mapping[str, Any],
         seconds: Mapping[str, float],
+        wall: float = 0.0,
     ) -> bool:
         """Write the files of an attempt, then commit them. True if this attempt is the one that counts from now on.
 
         key: of the shard, e.g. "00042" or "retry-00000". attempt: see `new_attempt`.
-        quarantine: dicts of id, reason and detail, for the images that were set aside.
+        quarantine: dicts of id, reason and detail, for the images that were set aside. wall: see `Commit`.
 
         Raises:
             ValueError: key or attempt cannot be part of a file name.
@@ -143,12 +123,16 @@ class Ledger:
             host=socket.gethostname(),
             finished=utc_now(),
             versions=dict(library_versions()),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            wall=round(wall, 3),
         )
         created = self.files.create_exclusive(record_name, _json({"schema": SCHEMA, **asdict(commit)}))
         # A request repeated after a lost answer is told that the name is taken when it was this attempt that took it.
         won = created or self.read(key).attempt == attempt
         if won:
             crash_point("after_commit", key)
+            if self._index.is_due(key):
+                self.update_index()
         return won
 
     def is_committed(self, key: str) -> bool:
@@ -158,6 +142,12 @@ class Ledger:
     def committed_keys(self) -> set[str]:
         """Keys of all committed shards, by one listing and without reading a record."""
         return {match[1] for name in self._list("commits") if (match := _COMMIT_NAME.fullmatch(name))}
+
+    def commit_facts(self) -> dict[str, FileFacts]:
+        """Length and time of all commit records, by key, by one listing and without reading any."""
+        listed = self.files.list_facts(f"{self._prefix}commits").items()
+        start = len(self._record_name("")) - len(".json")
+        return {match[1]: facts for name, facts in listed if (match := _COMMIT_NAME.fullmatch(name[start:]))}
 
     def read(self, key: str) -> Commit:
         """The commit of one shard.
@@ -176,17 +166,42 @@ class Ledger:
             raise next(iter(problems.values()))
         return commits
 
-    def survey(self) -> tuple[dict[str, Commit], dict[str, CutsError]]:
-        """All commits that can be read, and by key the error of each that cannot."""
-        names = {self._record_name(key): key for key in sorted(self.committed_keys())}
+    def survey(
+        self, facts: Mapping[str, FileFacts] | None = None, *, copies: bool = True
+    ) -> tuple[dict[str, Commit], dict[str, CutsError]]:
+        """The commits that can be read, and by key the error of each that cannot.
+
+        facts: of the records to read, from `commit_facts`; None reads all. copies: whether the index will do for
+        records that have not changed since they were copied; a check wants the records themselves.
+        """
+        facts = self.commit_facts() if facts is None else facts
+        found = self._index.read(facts) if copies else {}
+        found |= self._read_records(facts.keys() - found.keys())
         commits: dict[str, Commit] = {}
         problems: dict[str, CutsError] = {}
-        for name, data in self.files.read_many(names).items():
+        for key in sorted(found):
             try:
-                commits[names[name]] = self._parse(names[name], data)
+                commits[key] = self._parse(key, found[key])
             except (StoreError, RunMismatchError) as error:
-                problems[names[name]] = error
+                problems[key] = error
         return commits, problems
+
+    def update_index(self) -> None:
+        """Copy the records that have no copy yet into the index, see `CommitIndex`; nothing where that does not pay."""
+        if not self._index.is_of_use:
+            return
+        try:
+            facts = self.commit_facts()
+            missing = facts.keys() - self._index.read(facts).keys()
+            if len(missing) >= _WORTH_COPYING:
+                records = self._read_records(missing)
+                self._index.add({key: (facts[key], data) for key, data in records.items()})
+        except StoreError as error:
+            log.warning("the index of commits is left as it is, the next start takes longer: %s", error)
+
+    def _read_records(self, keys: Iterable[str]) -> dict[str, bytes]:
+        names = {self._record_name(key): key for key in keys}
+        return {names[name]: data for name, data in self.files.read_many(names).items()}
 
     def contents(self, file: CommittedFile) -> bytes:
         """A committed file; StoreError unless it is, byte for byte, what was committed."""

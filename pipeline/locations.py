@@ -1,11 +1,20 @@
 """Where files are: local paths and fsspec URLs under one roof."""
 
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
 
 from pipeline.errors import SourceError
+
+# Names of query parameters that carry a secret or what is as good as one: presigned URLs, SAS tokens, API keys.
+_SECRET_PARAMETER = re.compile(
+    r"(?:^|[-_.])(?:sig|signature|token|credential|secret|password|passwd|pwd|auth|key|apikey|accesskey|accesskeyid|"
+    r"awsaccesskeyid|sas)(?:$|[-_.])",
+    re.IGNORECASE,
+)
 
 
 def is_url(location: str) -> bool:
@@ -13,17 +22,51 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
+def secret_in(location: str) -> str:
+    """What secret a URL carries, e.g. "a password"; "" for none. Locations are kept in runs and shown in logs."""
+    if not is_url(location) or not ("@" in location or "?" in location):
+        return ""
+    try:
+        parts = urlsplit(location)
+        if parts.password:
+            return "a password"
+    except ValueError:  # an odd port or bracket: no URL that a server would be asked for
+        return ""
+    for name, value in parse_qsl(parts.query):
+        if value and _SECRET_PARAMETER.search(name):
+            return f"the secret parameter {name}"
+    return ""
+
+
+def redacted(location: str) -> str:
+    """A URL without what can be secret: user, password and query."""
+    scheme, _, rest = location.partition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
+def refuse_secrets(location: str) -> None:
+    """SourceError when a URL carries a password or a signature."""
+    if secret := secret_in(location):
+        raise SourceError(
+            f"{redacted(location)} carries {secret}, which would end up in the run folder and in logs: give the URL "
+            "without it (s3://, gs://, ...), and credentials through the environment or fsspec's configuration"
+        )
+
+
 def filesystem(location: str) -> tuple[Any, str]:
     """The fsspec file system of a local path or URL, and the path inside it.
 
     Raises:
-        SourceError: the protocol is unknown, needs a package that is not installed, or the URL is a chain ("a::b").
+        SourceError: the protocol is unknown, needs a package that is not installed, or the URL is a chain ("a::b") or
+            carries a secret.
     """
     if not is_url(location):
         fs = fsspec.filesystem("file")
         return fs, _plain(fs._strip_protocol(location))
     if "::" in location:
         raise SourceError(f"{location}: chained URLs are not supported; copy or mount the inner files first")
+    refuse_secrets(location)
     try:
         fs, path = fsspec.core.url_to_fs(location)
     except ImportError as error:
@@ -60,6 +103,7 @@ def resolve(entry: str, base: str) -> str:
     elif not is_url(entry) and not entry.startswith("/"):
         entry = f"{base.rstrip('/')}/{entry}"
     if is_url(entry):
+        refuse_secrets(entry)
         if "/../" in entry:
             raise SourceError(f"{entry}: '..' is not allowed in a URL; write the URL out")
         return entry

@@ -157,8 +157,7 @@ class Manifest:
         return manifest
 
     def _shard_keys(self) -> list[str]:
-        width = max(5, len(str(self.n_shards - 1)))
-        return [f"{i:0{width}d}" for i in range(self.n_shards)]
+        return [shard_key(i, self.n_shards) for i in range(self.n_shards)]
 
     def _integers(self) -> dict[str, pa.Array]:
         return {name: pa.array(map(attrgetter(name), self.refs), pa.int64()) for name in _INTEGER_FIELDS}
@@ -169,19 +168,26 @@ def default_shard_size(n_images: int) -> int:
     return min(max(-(-n_images // 32), MIN_SHARD_SIZE), MAX_SHARD_SIZE)
 
 
+def shard_key(index: int, n_shards: int) -> str:
+    """Key of a shard, zero-padded to one width for all shards of a run."""
+    return f"{index:0{max(5, len(str(n_shards - 1)))}d}"
+
+
 def safe_id(name: str) -> str:
     """`name` as an id: "./" and "//" taken out, and refused what could leave a folder, as ids become names of files.
 
     Raises:
         SourceError: empty, absolute, with a ".." part, a URL, or with characters that are NUL or not Unicode.
     """
-    if _UNSAFE_ID.search(name):
-        raise SourceError(f"{name!r} cannot be an image id: it must be a plain relative path without '..'; rename it")
+    plain = name
     if name.startswith("./") or "/./" in name or "//" in name or name.endswith(("/", "/.")) or name in ("", "."):
-        name = "/".join(part for part in name.split("/") if part not in ("", "."))
-        if not name:
-            raise SourceError("an image has an empty name: give every image a relative path as its name")
-    return name
+        plain = "/".join(part for part in name.split("/") if part not in ("", "."))
+    # Both: what is taken out can hide the beginning of an absolute path ("./C:/x").
+    if _UNSAFE_ID.search(name) or _UNSAFE_ID.search(plain):
+        raise SourceError(f"{name!r} cannot be an image id: it must be a plain relative path without '..'; rename it")
+    if not plain:
+        raise SourceError("an image has an empty name: give every image a relative path as its name")
+    return plain
 
 
 def sort_refs(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:

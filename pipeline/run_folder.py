@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, RunMismatchError, StoreError
 from pipeline.faults import crash_point
 from pipeline.files import TEMPORARY_SUFFIX, RunFiles
 from pipeline.ledger import RETRY_PREFIX, Ledger, library_versions, utc_now
-from pipeline.manifest import Manifest, Shard
+from pipeline.manifest import Manifest, Shard, shard_key
 
 SCHEMA = "cuts3d-run/1"
 RUN_FILE, MANIFEST_FILE = "run.json", "manifest.parquet"
@@ -127,8 +127,14 @@ class RunFolder:
 
         Reads every commit, so that one of another run or schema is refused here and not counted as done.
         """
-        committed = (ledger or self.ledger).committed()
+        ledger = ledger or self.ledger
+        ledger.update_index()
+        committed = ledger.committed()
         return [shard for shard in self.manifest.shards() if shard.key not in committed]
+
+    def is_planned(self, key: str) -> bool:
+        """Whether the manifest has a shard of this key; told without reading it."""
+        return key.isdecimal() and int(key) < self.n_shards and key == shard_key(int(key), self.n_shards)
 
     def is_complete(self, ledger: Ledger | None = None) -> bool:
         """Whether every shard of the manifest is committed."""
@@ -173,22 +179,26 @@ class RunFolder:
         deleted = {}
         for name in orphans:
             try:
-                size, age = self.files.size(name), now - self.files.modified(name)
+                facts = self.files.facts(name)
             except FileNotFoundError:
                 continue  # its owner tidied up meanwhile
-            if age >= min_age_s:
+            if now - facts.modified >= min_age_s:
                 self.files.delete(name)
-                deleted[name] = size
+                deleted[name] = facts.bytes
         return deleted
 
-    def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest) -> None:
+    def refuse_other_config(self, config: Mapping[str, Any]) -> None:
+        """RunMismatchError, naming each difference, unless `config` is the run's own."""
+        self._refuse_differences(json.loads(_canonical(config)))
+
+    def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest | None = None) -> None:
         ours, theirs = _flat(self.config), _flat(config)
         lines = [
             f"  {name}: run has {_said(ours.get(name, _ABSENT))}, now {_said(theirs.get(name, _ABSENT))}"
             for name in sorted(ours.keys() | theirs.keys())
             if ours.get(name, _ABSENT) != theirs.get(name, _ABSENT)
         ]
-        if manifest.digest != self.digest:
+        if manifest is not None and manifest.digest != self.digest:
             lines.append(f"  images: {self._manifest_difference(manifest)}")
         if lines:
             differences = "\n".join(lines)

@@ -126,7 +126,7 @@ def _verify_stage(ledger: Ledger) -> list[Problem]:
 
 
 def _commits(ledger: Ledger) -> tuple[dict[str, Commit], list[Problem]]:
-    commits, unreadable = ledger.survey()
+    commits, unreadable = ledger.survey(copies=False)
     return commits, [Problem("error", key, str(error)) for key, error in unreadable.items()]
 
 

@@ -177,7 +177,7 @@ def test_duplicates_empty_and_bad_values_are_refused() -> None:
             "C:/x",
             "a\0b",
         ),
-        *("", ".", "./", "//", "http://host/x.jpg", "bad\udcff.jpg"),
+        *("", ".", "./", "//", "http://host/x.jpg", "bad\udcff.jpg", "./\\", "./C:/x", ".//C:\\x"),
     ],
 )
 def test_hostile_ids_are_refused(name: str) -> None:
