@@ -1,0 +1,83 @@
+"""What the cluster adds to the command line: `cuts3d run --ray`, and the commands submit, jobs, logs and stop.
+
+Loaded by `pipeline.extensions` whenever cuts3d starts: Ray is imported by the commands only.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from cluster import job_commands
+from pipeline.extensions import set_executor
+
+LOCAL = "local"
+
+
+def extend(main: click.Group) -> None:
+    """Add the cluster's options to `run`, and its commands."""
+    run = main.commands["run"]
+    run.params += RAY_OPTIONS
+    assert run.callback is not None  # a command of its own
+    run.callback = _through_ray(run.callback)
+    for command in (job_commands.submit, job_commands.jobs, job_commands.logs, job_commands.stop):
+        main.add_command(command)
+
+
+RAY_OPTIONS: list[click.Parameter] = [
+    click.Option(
+        ["--ray"],
+        is_flag=False,
+        flag_value=LOCAL,
+        metavar="[ADDRESS]",
+        help="Work on Ray: started here when no address is given, else the cluster at HOST:6379 or ray://HOST:10001; "
+        "auto is the cluster that this process belongs to.",
+    ),
+    click.Option(["--workers"], type=click.IntRange(min=1), help="With --ray: at most so many workers. [all GPUs]"),
+    click.Option(["--cpus-per-worker"], type=click.IntRange(min=1), help="With --ray: CPU cores of one worker."),
+    click.Option(["--cpu-workers"], type=click.IntRange(min=0), help="With --ray: workers without a GPU beside. [0]"),
+    click.Option(
+        ["--deadline"],
+        type=click.FloatRange(min=0, min_open=True),
+        help="With --ray: seconds that a shard may take before its worker is given up.",
+    ),
+]
+
+
+def _through_ray(local: Callable[..., None]) -> Callable[..., None]:
+    """The callback of `run`, whose work goes to Ray when --ray is given."""
+
+    @functools.wraps(local)
+    def run(
+        ray: str | None,
+        workers: int | None,
+        cpus_per_worker: int | None,
+        cpu_workers: int | None,
+        deadline: float | None,
+        **settings: Any,
+    ) -> None:
+        options = {
+            "workers": workers,
+            "cpus_per_worker": cpus_per_worker,
+            "cpu_workers": cpu_workers,
+            "deadline": deadline,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        if ray is not None:
+            set_executor(_ray_executor(ray, given))
+        elif given:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise click.UsageError(f"{names} is of use with --ray only: add --ray, or leave it out")
+        local(**settings)
+
+    return run
+
+
+def _ray_executor(address: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    from cluster.job_server import need_ray
+
+    need_ray()
+    from cluster.run import RayOptions, run_on_ray
+
+    return functools.partial(run_on_ray, options=RayOptions(address=None if address == LOCAL else address, **options))
