@@ -7,9 +7,10 @@ import dataclasses
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 from pipeline.images import Photo
-from pipeline.proposals import Eigenvectors, Proposal, confidence_of, shared_graph
+from pipeline.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
 from pipeline.recipes import Recipe
 from pipeline.records import ImageRecord, Instance
 from pipeline.search import first_ncut, propose, semantic_graph
@@ -64,6 +65,7 @@ class BatchWork:
 
     photos: of these images; empty when all that is asked for can be had from `kept`. positions: of the images in their
     shard. kept: outputs of earlier launches by stage. seconds: gathers the time of each stage, without that of others.
+    pool: processes for the work on single images that is the CPU's alone.
     """
 
     def __init__(
@@ -73,12 +75,14 @@ class BatchWork:
         positions: Sequence[int],
         kept: Mapping[str, KeptOutputs],
         seconds: defaultdict[str, float],
+        pool: Executor | None = None,
     ) -> None:
         self.method = method
         self.photos = photos
         self._positions = positions
         self._kept = {stage: outputs for stage, outputs in kept.items() if outputs.covers(positions)}
         self._seconds = seconds
+        self._each: Each = map if pool is None else pool.map
 
     def outputs(self, stage: str) -> Sequence[Output | ImageRecord]:
         """What the stage gives for each image of the batch: a record for "refine", else what the stage keeps."""
@@ -148,7 +152,7 @@ class BatchWork:
         graph_BNN, features_BND = self.graph_BNN, self.features_BND
         depth, first = self.depth_BGhGw, self.first_ncut
         with self._clock("localcut"):
-            found = propose(graph_BNN, features_BND, depth, self.method.grid, self.method.recipe, first)
+            found = propose(graph_BNN, features_BND, depth, self.method.grid, self.method.recipe, first, self._each)
         del self.graph_BNN  # N² numbers an image that nobody needs any more
         return [CutImage(image, (None,) * len(image.proposals)) for image in found]
 
@@ -158,22 +162,9 @@ class BatchWork:
         cut, depth = self.cut_images, self.depth_BGhGw
         if "confidence" in self._kept:
             return cut
+        depths = [None] * len(cut) if depth is None else list(depth)
         with self._clock("confidence"):
-            return [
-                CutImage(image.found, self._confidences(image, None if depth is None else depth[i]))
-                for i, image in enumerate(cut)
-            ]
-
-    def _confidences(self, image: CutImage, depth_GhGw: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
-        """Of the proposals kept: Spatial Confidence before its floor, (Gh, Gw) uint8, 255 = 1."""
-        recipe = self.method.recipe
-        whole = shared_graph(depth_GhGw, recipe)
-        return tuple(
-            None
-            if proposal.dropped
-            else np.rint(255 * confidence_of(proposal, depth_GhGw, recipe, whole)).astype(np.uint8)
-            for proposal in image.found.proposals
-        )
+            return list(self._each(partial(_with_confidences, recipe=self.method.recipe), cut, depths))
 
     @cached_property
     def refined(self) -> list[RefinedMasks]:
@@ -186,18 +177,16 @@ class BatchWork:
         ]
         photos = [photo.rgb for photo in self.photos]
         with self._clock("refine"):
-            return refine_masks(photos, grid_masks, self.method.recipe.refine, device=self.method.device)
+            return refine_masks(photos, grid_masks, self.method.recipe.refine, self.method.device, self._each)
 
     @cached_property
     def records(self) -> list[ImageRecord]:
         """The finished images."""
-        depth, recipe = self.depth_BGhGw, self.method.recipe
-        done = zip(self.photos, self.confident_images, self.refined, strict=True)
+        depth, images, refined = self.depth_BGhGw, self.confident_images, self.refined
+        depths = [None] * len(images) if depth is None else list(depth)
+        names = [(photo.id, photo.rgb.shape[:2]) for photo in self.photos]
         with self._clock("encode"):
-            return [
-                _record(photo, image, refined, None if depth is None else depth[i], recipe)
-                for i, (photo, image, refined) in enumerate(done)
-            ]
+            return list(self._each(partial(_record, recipe=self.method.recipe), names, images, refined, depths))
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:
@@ -208,14 +197,24 @@ class BatchWork:
         self._seconds[stage] += time.perf_counter() - start
 
 
+def _with_confidences(image: CutImage, depth_GhGw: np.ndarray | None, recipe: Recipe) -> CutImage:
+    """With Spatial Confidence of the proposals kept, before its floor, (Gh, Gw) uint8, 255 = 1."""
+    whole = shared_graph(depth_GhGw, recipe)
+    confidences = tuple(
+        None if proposal.dropped else np.rint(255 * confidence_of(proposal, depth_GhGw, recipe, whole)).astype(np.uint8)
+        for proposal in image.found.proposals
+    )
+    return CutImage(image.found, confidences)
+
+
 def _record(
-    photo: Photo,
+    photo: tuple[str, tuple[int, int]],
     image: CutImage,
     refined: RefinedMasks,
     depth_GhGw: np.ndarray | None,
     recipe: Recipe,
 ) -> ImageRecord:
-    """The finished image."""
+    """The finished image. photo: its id, height and width."""
     proposals = image.found.proposals
     drops = Counter(str(proposal.dropped) for proposal in proposals if proposal.dropped)
     kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
@@ -227,8 +226,8 @@ def _record(
         else:
             drops[str(DropReason.CRF_DISAGREES)] += 1
     return ImageRecord(
-        id=photo.id,
-        size=photo.rgb.shape[:2],
+        id=photo[0],
+        size=photo[1],
         status="ok" if instances else "no_masks",
         instances=tuple(instances),
         drops=dict(drops),

@@ -4,6 +4,8 @@ import logging
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -49,12 +51,21 @@ class ProgressReporter:
 
     def image(self, record: ImageRecord | None) -> None:
         """Called for every image; record: None where a stage before the last was the goal."""
-        self._done += 1
-        self._images += 1
-        if record is not None:
-            self._masks += len(record.instances)
-            self._drops.update(record.drops)
-            self._quarantined += record.status == "quarantined"
+        if record is None:
+            self._add(1, 0, {}, 0)
+        else:
+            self._add(1, len(record.instances), record.drops, int(record.status == "quarantined"))
+
+    def shard(self, counts: Mapping[str, Any]) -> None:
+        """Called for every shard, where images are not seen one by one. counts: of its commit."""
+        self._add(counts["images"], counts.get("masks", 0), counts.get("drops", {}), counts["quarantined"])
+
+    def _add(self, images: int, masks: int, drops: Mapping[str, int], quarantined: int) -> None:
+        self._done += images
+        self._images += images
+        self._masks += masks
+        self._drops.update(drops)
+        self._quarantined += quarantined
         if self._progress is not None:
             self._progress.update(self._task, completed=self._done, rate=self._rate(), facts=self._facts())
         elif time.monotonic() - self._logged >= LOG_EVERY:

@@ -9,11 +9,12 @@ whose stopping rule has spoken leaves the batch.
 import dataclasses
 import math
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
-from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason
 from pipeline.recipes import Recipe, RoundsConfig
 from stages.bipartition import Bipartition, bipartition, component_of
 from stages.filters import DropReason, judge, mask_iou
@@ -52,11 +53,13 @@ def search_rounds(
     recipe: Recipe,
     rules: RoundsConfig,
     first: Eigenvectors,
+    each: Each = map,
 ) -> list[ImageProposals]:
     """Run the rounds of the recipe on a batch. edges_BNN: (B, N, N), see `affinity_edges`; the other arguments
     as for `search.propose`.
     """
     states = [_Rounds(np.zeros(grid, bool), np.zeros(grid, bool)) for _ in range(len(edges_BNN))]
+    depths = [None] * len(states) if depth_BGhGw is None else list(depth_BGhGw)
     solved = dict(enumerate(first.solutions()))
     for round_ in range(rules.n):
         stale = [image for image, state in enumerate(states) if not state.ended and image not in solved]
@@ -65,47 +68,58 @@ def search_rounds(
             batch = edges_BNN if len(stale) == len(states) else edges_BNN[stale]
             again = solve_alive(batch, alive_BN.to(edges_BNN.device), recipe)
             solved.update(zip(stale, again.solutions(), strict=True))
+        groups = {}
         for image, state in enumerate(states):
-            if state.ended:
-                continue
+            group = None if state.ended else _group(state, solved[image], grid, recipe, rules)
+            if group is not None:
+                groups[image] = group
+        cut = each(partial(_candidates, recipe=recipe), groups.values(), [depths[image] for image in groups])
+        for (image, group), candidates in zip(groups.items(), cut, strict=True):
+            state = states[image]
             taken_before = int(state.taken.sum())
-            _round(
-                state, round_, solved[image], None if depth_BGhGw is None else depth_BGhGw[image], grid, recipe, rules
-            )
+            _take(state, round_, group, candidates, solved[image], recipe, rules)
             if int(state.taken.sum()) != taken_before:
                 del solved[image]  # the graph changed; otherwise the next round sees the very same eigenvector
     return [
-        ImageProposals(
-            _with_parts(state.proposals, features_BND[i], None if depth_BGhGw is None else depth_BGhGw[i], recipe),
-            state.stop,
-        )
-        for i, state in enumerate(states)
+        ImageProposals(_with_parts(state.proposals, features_ND, depth, recipe), state.stop)
+        for state, features_ND, depth in zip(states, features_BND, depths, strict=True)
     ]
 
 
-def _round(
+def _group(
     state: _Rounds,
-    round_: int,
     solution: tuple[np.ndarray, float, float],
-    depth_GhGw: np.ndarray | None,
     grid: tuple[int, int],
     recipe: Recipe,
     rules: RoundsConfig,
-) -> None:
-    """One round of one image: appends a proposal, or ends the image's rounds."""
-    eigenvector_N, eigenvalue, gap = solution
-    parts = bipartition(eigenvector_N.reshape(grid), recipe.bipartition)
+) -> Bipartition | None:
+    """What a round of an image cuts, its group without what is taken; or the image's rounds end here: None."""
+    parts = bipartition(solution[0].reshape(grid), recipe.bipartition)
     group = parts.group
     if not rules.taken_may_return:
         group = group & ~state.taken
         if not group.any():
             state.ended, state.stop = True, StopReason.NOTHING_LEFT
-            return
+            return None
     if rules.rest_iou is not None and state.taken.any() and mask_iou(group, ~state.taken) > rules.rest_iou:
         state.ended, state.stop = True, StopReason.REST
-        return
+        return None
+    return dataclasses.replace(parts, group=group)
+
+
+def _take(
+    state: _Rounds,
+    round_: int,
+    parts: Bipartition,
+    candidates: list[tuple[np.ndarray, int, int]],
+    solution: tuple[np.ndarray, float, float],
+    recipe: Recipe,
+    rules: RoundsConfig,
+) -> None:
+    """The end of a round of an image: its candidates become proposals."""
+    grid, group, (_, eigenvalue, gap) = parts.group.shape, parts.group, solution
     tau = math.inf if recipe.local_cut is None else recipe.local_cut.tau_on(grid)
-    for candidate, source, sink in _candidates(parts, group, depth_GhGw, recipe):
+    for candidate, source, sink in candidates:
         dropped = judge(candidate, state.previous, recipe.filters)
         mask = candidate & ~state.put_out
         if dropped is None and not mask.any():
@@ -139,10 +153,9 @@ def _round(
         state.taken |= group  # every piece of it that is large enough has been put out
 
 
-def _candidates(
-    parts: Bipartition, group: np.ndarray, depth_GhGw: np.ndarray | None, recipe: Recipe
-) -> list[tuple[np.ndarray, int, int]]:
+def _candidates(parts: Bipartition, depth_GhGw: np.ndarray | None, recipe: Recipe) -> list[tuple[np.ndarray, int, int]]:
     """What a round cuts out of its group: masks, (Gh, Gw) bool, each with its source and sink."""
+    group = parts.group
     if recipe.local_cut is None or depth_GhGw is None:
         return [(component_of(group, parts.seed), parts.seed, -1)]
     if recipe.local_cut.pieces == "all":

@@ -2,36 +2,39 @@
 done.
 """
 
-import contextlib
 import json
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from pipeline.batch_size import fitting_batch_size
 from pipeline.batch_work import Method
+from pipeline.cpu_pool import cpu_pool
 from pipeline.errors import ConfigError, StoreError
-from pipeline.ledger import Ledger, new_attempt
+from pipeline.lease import Lease
 from pipeline.manifest import Manifest, Shard, default_shard_size
 from pipeline.models import feature_preset, load_depth, load_features
 from pipeline.reader import RunReader
 from pipeline.recipes import get_recipe, parse_overrides
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
-from pipeline.shard_work import ShardResult, ShardWorker
+from pipeline.shard_job import ShardJob, ledger_of
+from pipeline.shard_work import ShardWorker
 from pipeline.sources import list_images
 from pipeline.stage_graph import STAGES
-from pipeline.stage_outputs import KeptOutputs
 from stages.features import FeatureConfig
 
 log = logging.getLogger(__name__)
 
 LAUNCH_FILE = "launch.json"
+LANES = 3  # batches under way together on a GPU: one in the networks, one in cuts, one being finished
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,15 @@ class RunSummary:
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
 
+    def add(self, counts: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+        """Take in a shard of this launch."""
+        self.images += counts["images"]
+        self.masks += counts.get("masks", 0)
+        self.quarantined += counts["quarantined"]
+        self.drops.update(counts.get("drops", {}))
+        for stage, value in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + value
+
     @property
     def complete(self) -> bool:
         """Whether every shard of the run is committed."""
@@ -88,11 +100,13 @@ class RunSummary:
 
 
 class Reporter(Protocol):
-    """Whoever wants to see the progress: a bar on a terminal, or nobody."""
+    """Whoever wants to see the progress, image by image or shard by shard: a bar on a terminal, or nobody."""
 
     def start(self, images_total: int, images_done: int) -> None: ...
 
     def image(self, record: ImageRecord | None) -> None: ...
+
+    def shard(self, counts: Mapping[str, Any]) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -104,6 +118,9 @@ class Silent:
         pass
 
     def image(self, record: ImageRecord | None) -> None:
+        pass
+
+    def shard(self, counts: Mapping[str, Any]) -> None:
         pass
 
     def stop(self) -> None:
@@ -132,15 +149,15 @@ def run(
         raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
-    manifest = _manifest(out, launch)
+    manifest = RunFolder.open(out).manifest if launch.images is None else listed_manifest(launch)
     method = load_method(launch, device, until)
     folder = RunFolder.create_or_open(out, method.config(), manifest)
     if launch.images is not None:
         folder.files.write_atomic(LAUNCH_FILE, json.dumps(asdict(launch), indent=1, ensure_ascii=False).encode())
-    ledger = folder.ledger if until == "refine" else folder.stage_ledger(until)
-    pending = folder.pending(ledger)
+    ledger = ledger_of(folder, until)
     summary = RunSummary(folder.url, until)
-    _work(folder, ledger, pending, method, until, batch_size, reporter or Silent(), summary)
+    with Lease(folder.files) as lease:
+        _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease)
     summary.missing = len(folder.pending(ledger))
     summary.done = folder.n_shards - summary.missing
     summary.wall = time.perf_counter() - started
@@ -164,8 +181,9 @@ def retry_quarantined(
         launch = launch or last_launch(out)
         method = load_method(launch, device, "refine")
         folder = RunFolder.create_or_open(out, method.config(), folder.manifest)
-        shards = folder.retry_shards(ids)
-        _work(folder, folder.ledger, shards, method, "refine", batch_size, reporter or Silent(), summary)
+        with Lease(folder.files) as lease:
+            shards = folder.retry_shards(ids)
+            _work(folder, shards, method, "refine", batch_size, reporter or Silent(), summary, lease)
     summary.wall = time.perf_counter() - started
     return summary
 
@@ -213,71 +231,48 @@ def pick_device(device: str) -> torch.device:
     return chosen
 
 
-def _manifest(out: str | Path, launch: Launch) -> Manifest:
+def listed_manifest(launch: Launch) -> Manifest:
+    """The manifest of the launch's images; ConfigError or SourceError when they cannot be listed."""
     if launch.images is None:
-        return RunFolder.open(out).manifest
+        raise ConfigError("there are no images to list: give a folder, list, tar or COCO file")
     listing = list_images(launch.images, launch.root)
     skipped = ", ".join(f"{count} {name}" for name, count in sorted(listing.skipped.items()))
     log.info("%d images in %s%s", len(listing.refs), launch.images, f" (passed over: {skipped})" if skipped else "")
     return Manifest(listing.refs, launch.shard_size or default_shard_size(len(listing.refs)))
 
 
+def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWorker:
+    """Who takes shards through a method on this machine, with that many cores: on a GPU batches overlap and processes
+    share the CPU's part; without one, torch's own threads have the cores.
+    """
+    if method.device.type != "cuda":
+        return ShardWorker(method, batch_size or 2)
+    pool = cpu_pool(cores - 1) if cores > 1 else None
+    return ShardWorker(method, batch_size or fitting_batch_size(method, LANES), max(2, cores // 4), LANES, pool)
+
+
 def _work(
     folder: RunFolder,
-    ledger: Ledger,
     shards: Sequence[Shard],
     method: Method,
     until: str,
     batch_size: int | None,
     reporter: Reporter,
     summary: RunSummary,
+    lease: Lease,
 ) -> None:
     if not shards:
         return
-    worker = ShardWorker(method, batch_size or (16 if method.device.type == "cuda" else 2))
-    attributes = {
-        "recipe": method.recipe.as_dict(),
-        "stage": until,
-        "fingerprint": folder.fingerprint,
-        "manifest_digest": folder.digest,
-    }
     pending_images = sum(len(shard.refs) for shard in shards)
     reporter.start(folder.n_images, max(0, folder.n_images - pending_images))
+    worker = local_worker(method, batch_size, len(os.sched_getaffinity(0)))
+    job = ShardJob(folder, until, worker)
     try:
         for shard in shards:
-            with contextlib.ExitStack() as stack:
-                kept = _open_kept(folder, shard.key, until, stack)
-                result = worker.process(shard, until, kept, attributes, reporter.image)
-            attempt = new_attempt()
-            _write_log(folder, until, shard, attempt, result)
-            ledger.commit(shard.key, attempt, result.data, result.quarantine, result.counts, result.seconds)
-            summary.images += len(shard.refs)
-            summary.masks += result.counts.get("masks", 0)
-            summary.quarantined += len(result.quarantine)
-            summary.drops.update(result.counts.get("drops", {}))
-            for stage, value in result.seconds.items():
-                summary.seconds[stage] = summary.seconds.get(stage, 0.0) + value
+            lease.check()
+            result = job.compute(shard, reporter.image)
+            job.commit(shard, result)
+            summary.add(result.counts, result.seconds)
     finally:
+        worker.close()
         reporter.stop()
-
-
-def _open_kept(folder: RunFolder, key: str, until: str, stack: contextlib.ExitStack) -> Mapping[str, KeptOutputs]:
-    """What earlier launches kept of this shard, of the stages before `until`."""
-    kept = {}
-    earlier = STAGES[: STAGES.index(until)]
-    for stage in folder.kept_stages():
-        ledger = folder.stage_ledger(stage)
-        if stage in earlier and ledger.is_committed(key):
-            name = ledger.read(key).shard.name
-            path = stack.enter_context(folder.files.open_local_or_download(name))
-            kept[stage] = KeptOutputs.open(stage, path, name)
-    return kept
-
-
-def _write_log(folder: RunFolder, until: str, shard: Shard, attempt: str, result: ShardResult) -> None:
-    """The shard's structured log: JSON lines, the shard's own first, then one an image."""
-    head = {"shard": shard.key, "attempt": attempt, "counts": result.counts, "seconds": result.seconds}
-    lines: Iterable[Mapping[str, Any]] = [head, *result.log]
-    below = "" if until == "refine" else f"stages/{until}/"
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    folder.files.write_atomic(f"{below}logs/{shard.key}-{attempt}.jsonl", text.encode())

@@ -6,7 +6,7 @@ B images · N = Gh·Gw patches · D feature width · Gh, Gw patch grid
 import numpy as np
 import torch
 
-from pipeline.proposals import Eigenvectors, ImageProposals
+from pipeline.proposals import Each, Eigenvectors, ImageProposals
 from pipeline.recipes import Recipe
 from pipeline.rounds import search_rounds, solve_alive
 from pipeline.tree_search import search_tree
@@ -42,16 +42,18 @@ def propose(
     grid: tuple[int, int],
     recipe: Recipe,
     first: Eigenvectors,
+    each: Each = map,
 ) -> list[ImageProposals]:
     """Proposals for a batch.
 
     graph_BNN: what `semantic_graph` gives. features_BND: (B, N, D) float, on the same device, for the parts of the
     score. depth_BGhGw: (B, Gh, Gw) float32 relative depth 0..1; None for recipes without LocalCut (ValueError
     otherwise). grid: (Gh, Gw). first: what `first_ncut` gave for these images.
+    each: where the work on single images that is the CPU's alone is done.
     """
     if recipe.local_cut is not None and depth_BGhGw is None:
         raise ValueError(f"recipe {recipe.name} cuts in 3D and needs depth")
     if recipe.tree is not None:
-        return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.tree, first)
+        return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.tree, first, each)
     assert recipe.rounds is not None  # a recipe has one of the two
-    return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.rounds, first)
+    return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.rounds, first, each)

@@ -1,16 +1,20 @@
 """The unit of work: one shard of images through the stages. A bad image is a record, not an exception."""
 
 import logging
+import threading
+import time
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from pipeline.batch_work import BatchWork, Method
 from pipeline.errors import CutsError, ImageError
+from pipeline.faults import image_fault
 from pipeline.images import Photo, load_photos
 from pipeline.manifest import ImageRef, Shard
 from pipeline.records import ImageRecord, counts_of, quarantine_of
@@ -26,7 +30,9 @@ class ShardResult:
     """A processed shard, ready to be committed.
 
     data: bytes of its file. quarantine: id, reason and detail of the images set aside. counts: images, masks, drops by
-    reason, quarantined. seconds: by stage. log: one dict an image, for the shard's structured log.
+    reason, quarantined, and gpu_out_of_memory where that happened. seconds: by stage; where batches overlap, their sum
+    is more than the time that passed. log: one dict an image, for the shard's structured log. started: by
+    `time.monotonic`.
     """
 
     data: bytes
@@ -34,6 +40,39 @@ class ShardResult:
     counts: dict[str, Any]
     seconds: dict[str, float]
     log: list[dict[str, Any]]
+    started: float
+
+
+@dataclass
+class _Pass:
+    """What is known of a shard while its images go through the stages; by position in the shard."""
+
+    shard: Shard
+    until: str
+    kept: Mapping[str, KeptOutputs]
+    on_image: Callable[[ImageRecord | None], None]
+    outputs: dict[int, Output | ImageRecord] = field(default_factory=dict)
+    failed: dict[int, ImageRecord] = field(default_factory=dict)
+    faults: list[Exception] = field(default_factory=list)
+    seconds: Counter[str] = field(default_factory=Counter)
+    out_of_memory: int = 0
+    started: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def set_aside(self, position: int, error: Exception) -> None:
+        record = _quarantined(self.shard.refs[position], error)
+        with self.lock:
+            self.failed[position] = record
+            if not isinstance(error, ImageError):
+                self.faults.append(error)
+                log.warning("image %s set aside: %s", record.id, record.detail, exc_info=error)
+            self.on_image(record)
+
+    def finish(self, positions: Sequence[int], done: Sequence[Output | ImageRecord]) -> None:
+        with self.lock:
+            for position, output in zip(positions, done, strict=True):
+                self.outputs[position] = output
+                self.on_image(output if isinstance(output, ImageRecord) else None)
 
 
 class ShardWorker:
@@ -41,14 +80,28 @@ class ShardWorker:
 
     A batch that fails is halved and tried again, down to the single image that is at fault, which is set aside with the
     reason; so is a batch that does not fit the GPU's memory, and later batches are smaller then.
+
+    decode_threads: that decode images ahead. lanes: batches that are under way together, so that the GPU works on one
+    while the CPU cuts another. pool: processes for what is the CPU's alone; None does it in the lane.
     """
 
-    def __init__(self, method: Method, batch_size: int, decode_threads: int = 2) -> None:
+    def __init__(
+        self, method: Method, batch_size: int, decode_threads: int = 2, lanes: int = 1, pool: Executor | None = None
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1, got {lanes}")
         self.method = method
         self.batch_size = batch_size
         self._decode_threads = decode_threads
+        self._lanes = lanes
+        self._pool = pool
+
+    def close(self) -> None:
+        """End the processes of the pool."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def process(
         self,
@@ -57,87 +110,106 @@ class ShardWorker:
         kept: Mapping[str, KeptOutputs],
         attributes: Mapping[str, Any],
         on_image: Callable[[ImageRecord | None], None] = lambda record: None,
+        given_up: Mapping[str, ImageError] | None = None,
     ) -> ShardResult:
         """Run the stages up to `until` on one shard.
 
         kept: outputs of earlier launches for this very shard, by stage. attributes: written into the shard's file.
         on_image: called for each image done, with its record when `until` is "refine" or the image was set aside.
+        given_up: by id, why an image is set aside without being looked at.
         Raises CutsError when every image fails in the stages: then something else than an image is wrong.
         """
-        n = len(shard.refs)
-        outputs: list[Output | ImageRecord | None] = [None] * n
-        failed: dict[int, ImageRecord] = {}
-        seconds: defaultdict[str, float] = defaultdict(float)
-        faults: list[Exception] = []
-
-        def set_aside(position: int, error: Exception) -> None:
-            record = _quarantined(shard.refs[position], error)
-            failed[position] = record
-            if not isinstance(error, ImageError):
-                faults.append(error)
-                log.warning("image %s set aside: %s", record.id, record.detail, exc_info=error)
-            on_image(record)
-
-        def work(positions: Sequence[int], photos: Sequence[Photo]) -> None:
-            try:
-                with torch.inference_mode():
-                    batch = BatchWork(self.method, photos, positions, kept, seconds)
-                    done = batch.outputs(until)
-            # Whatever one image provokes must not cost the shard its other images; signals pass.
-            except Exception as error:  # noqa: BLE001
-                if len(positions) == 1:
-                    set_aside(positions[0], error)
-                    return
-                if isinstance(error, torch.OutOfMemoryError):
-                    self.batch_size = max(1, min(self.batch_size, len(positions)) // 2)
-                    torch.cuda.empty_cache()
-                    log.warning("GPU memory is full: going on with %d images a batch", self.batch_size)
+        state = _Pass(shard, until, kept, on_image)
+        wanted = []
+        for position, ref in enumerate(shard.refs):
+            if given_up and ref.id in given_up:
+                state.set_aside(position, given_up[ref.id])
             else:
-                for position, output in zip(positions, done, strict=True):
-                    outputs[position] = output
-                    on_image(output if isinstance(output, ImageRecord) else None)
-                return
-            half = len(positions) // 2
-            work(positions[:half], photos[:half])
-            work(positions[half:], photos[half:])
-
-        for positions, photos in self._batches(shard, until, kept, set_aside):
-            work(positions, photos)
-        if faults and len(faults) == n and n > 1:
-            first = faults[0]
+                wanted.append(position)
+        self._run(state, wanted)
+        if state.faults and len(state.faults) == len(shard.refs) > 1:
+            first = state.faults[0]
             raise CutsError(
                 f"every image of shard {shard.key} failed, the first with {type(first).__name__}: {first}. "
                 "Nothing was committed; this is not the images' fault"
             ) from first
-        return self._result(shard, until, outputs, failed, seconds, attributes)
+        return self._result(state, attributes)
 
-    def _batches(
-        self,
-        shard: Shard,
-        until: str,
-        kept: Mapping[str, KeptOutputs],
-        set_aside: Callable[[int, Exception], None],
-    ) -> Iterator[tuple[list[int], list[Photo]]]:
-        """Positions and photos of batch after batch, decoded ahead; unreadable images are set aside on the way."""
-        if not self._needs_photos(until, kept):
-            everything = list(range(len(shard.refs)))
-            while everything:
-                yield everything[: self.batch_size], []
-                everything = everything[self.batch_size :]
+    def probe(self, shard: Shard, positions: Sequence[int], until: str, kept: Mapping[str, KeptOutputs]) -> None:
+        """Take these images of a shard through the stages and keep nothing: to see whether this process survives."""
+        self._run(_Pass(shard, until, kept, lambda record: None), positions)
+
+    def _run(self, state: _Pass, positions: Iterable[int]) -> None:
+        batches = self._batches(state, list(positions))
+        if self._lanes == 1:
+            for batch in batches:
+                self._work(state, *batch)
             return
-        positions: list[int] = []
+        flying: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(self._lanes, thread_name_prefix="lane") as lanes:
+            for batch in batches:
+                if len(flying) == self._lanes:
+                    flying.popleft().result()
+                flying.append(lanes.submit(self._work, state, *batch))
+            for future in flying:
+                future.result()
+
+    def _work(self, state: _Pass, positions: Sequence[int], photos: Sequence[Photo]) -> None:
+        seconds: defaultdict[str, float] = defaultdict(float)
+        try:
+            for position in positions:
+                image_fault(state.shard.refs[position].id)
+            with torch.inference_mode():
+                batch = BatchWork(self.method, photos, positions, state.kept, seconds, self._pool)
+                done = batch.outputs(state.until)
+        except BrokenExecutor:
+            raise  # a process of the pool died: like a death of this one, its cause is looked for from outside
+        # Whatever one image provokes must not cost the shard its other images; signals pass.
+        except Exception as error:  # noqa: BLE001
+            if len(positions) == 1:
+                state.set_aside(positions[0], error)
+                return
+            if isinstance(error, torch.OutOfMemoryError):
+                self._shrink(state, len(positions))
+        else:
+            state.finish(positions, done)
+            return
+        finally:
+            with state.lock:
+                state.seconds.update(seconds)
+        half = len(positions) // 2
+        self._work(state, positions[:half], photos[:half])
+        self._work(state, positions[half:], photos[half:])
+
+    def _shrink(self, state: _Pass, size: int) -> None:
+        with state.lock:
+            state.out_of_memory += 1
+            self.batch_size = max(1, min(self.batch_size, size) // 2)
+        torch.cuda.empty_cache()
+        log.warning("GPU memory is full: going on with %d images a batch", self.batch_size)
+
+    def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Photo]]]:
+        """Positions and photos of batch after batch, decoded ahead; unreadable images are set aside on the way."""
+        if not self._needs_photos(state.until, state.kept):
+            while positions:
+                size = self.batch_size
+                yield positions[:size], []
+                positions = positions[size:]
+            return
+        batch: list[int] = []
         photos: list[Photo] = []
-        for position, loaded in enumerate(load_photos(shard.refs, self._decode_threads)):
+        refs = [state.shard.refs[position] for position in positions]
+        for position, loaded in zip(positions, load_photos(refs, self._decode_threads), strict=True):
             if isinstance(loaded, Photo):
-                positions.append(position)
+                batch.append(position)
                 photos.append(loaded)
             else:
-                set_aside(position, loaded[1])
-            if len(positions) >= self.batch_size:
-                yield positions, photos
-                positions, photos = [], []
-        if positions:
-            yield positions, photos
+                state.set_aside(position, loaded[1])
+            if len(batch) >= self.batch_size:
+                yield batch, photos
+                batch, photos = [], []
+        if batch:
+            yield batch, photos
 
     def _needs_photos(self, stage: str, kept: Mapping[str, KeptOutputs]) -> bool:
         """Whether the stage, or anything it takes in that is not kept, looks at the decoded images."""
@@ -151,17 +223,11 @@ class ShardWorker:
                 return True
         return False
 
-    def _result(
-        self,
-        shard: Shard,
-        until: str,
-        outputs: Sequence[Output | ImageRecord | None],
-        failed: Mapping[int, ImageRecord],
-        seconds: Mapping[str, float],
-        attributes: Mapping[str, Any],
-    ) -> ShardResult:
+    def _result(self, state: _Pass, attributes: Mapping[str, Any]) -> ShardResult:
+        refs, until = state.shard.refs, state.until
+        outputs = [state.outputs.get(position) for position in range(len(refs))]
         records = [
-            output if isinstance(output, ImageRecord) else failed.get(position)
+            output if isinstance(output, ImageRecord) else state.failed.get(position)
             for position, output in enumerate(outputs)
         ]
         set_aside = [record for record in records if record is not None and record.status == "quarantined"]
@@ -173,8 +239,10 @@ class ShardWorker:
             stage_outputs = [None if isinstance(output, ImageRecord) else output for output in outputs]
             data = write_outputs(until, stage_outputs, self.method.grid, attributes)
             counts = {"images": len(outputs), "quarantined": len(set_aside)}
-        lines = [_log_line(ref, record) for ref, record in zip(shard.refs, records, strict=True)]
-        return ShardResult(data, quarantine_of(set_aside), counts, dict(seconds), lines)
+        if state.out_of_memory:
+            counts["gpu_out_of_memory"] = state.out_of_memory
+        lines = [_log_line(ref, record) for ref, record in zip(refs, records, strict=True)]
+        return ShardResult(data, quarantine_of(set_aside), counts, dict(state.seconds), lines, state.started)
 
 
 def _quarantined(ref: ImageRef, error: Exception) -> ImageRecord:

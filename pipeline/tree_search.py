@@ -8,11 +8,12 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
+from pipeline.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
 from pipeline.recipes import Recipe
 from stages.boundary import settle_boundaries
 from stages.local_cut import LocalCutConfig, group_graph, image_graph
@@ -42,25 +43,24 @@ def search_tree(
     recipe: Recipe,
     tree: TreeConfig,
     first: Eigenvectors,
+    each: Each = map,
 ) -> list[ImageProposals]:
     """Proposals of each image, best first: `recipe.select.masks` at most. Arguments as for `search.propose`."""
     found = ncut_tree(similarity_BNN, first.solutions(), grid, tree, recipe.affinity, recipe.ncut)
+    depths = [None] * len(found) if depth_BGhGw is None else list(depth_BGhGw)
+    cut = each(partial(_candidates, recipe=recipe, tree=tree), found, depths)
     return [
-        ImageProposals(
-            _best(parts, features_BND[image], None if depth_BGhGw is None else depth_BGhGw[image], recipe, tree),
-            StopReason.TREE,
-        )
-        for image, parts in enumerate(found)
+        ImageProposals(_best(candidates, features_ND, depth, recipe), StopReason.TREE)
+        for candidates, features_ND, depth in zip(cut, features_BND, depths, strict=True)
     ]
 
 
 def _best(
-    parts: list[Part], features_ND: torch.Tensor, depth_GhGw: np.ndarray | None, recipe: Recipe, tree: TreeConfig
+    candidates: list[_Candidate], features_ND: torch.Tensor, depth_GhGw: np.ndarray | None, recipe: Recipe
 ) -> tuple[Proposal, ...]:
-    candidates = list(_candidates(parts, depth_GhGw, recipe, tree))
     if not candidates:
         return ()
-    candidates, masks_MN = _distinct(candidates, np.array([candidate.mask_N for candidate in candidates]), recipe)
+    masks_MN = np.array([candidate.mask_N for candidate in candidates])
     grid = candidates[0].part.mask.shape
     if recipe.boundary is not None:
         settled_MGG = settle_boundaries(features_ND, masks_MN.reshape(-1, *grid), recipe.boundary)
@@ -91,7 +91,13 @@ def _distinct(
     return [candidates[k] for k in kept], masks_MN[kept]
 
 
-def _candidates(
+def _candidates(parts: list[Part], depth_GhGw: np.ndarray | None, recipe: Recipe, tree: TreeConfig) -> list[_Candidate]:
+    """What an image's masks are chosen from, nothing twice."""
+    found = list(_all_candidates(parts, depth_GhGw, recipe, tree))
+    return _distinct(found, np.array([candidate.mask_N for candidate in found]), recipe)[0] if found else []
+
+
+def _all_candidates(
     parts: list[Part], depth_GhGw: np.ndarray | None, recipe: Recipe, tree: TreeConfig
 ) -> Iterator[_Candidate]:
     """Every part, and what LocalCut makes of it at the thresholds of Spatial Confidence (at τ_knn without it)."""

@@ -6,8 +6,9 @@ Source: the post-processing of MaskCut (CutLER), which CutS3D takes over: CRF, h
 changed beyond recognition is to be dropped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -55,8 +56,10 @@ def refine_masks(
     masks: Sequence[np.ndarray],
     config: RefineConfig,
     device: torch.device | str = "cpu",
+    each: Callable[..., Iterable[RefinedMasks]] = map,
 ) -> list[RefinedMasks]:
-    """Refine the masks of a batch of images of any sizes; the CRF runs on `device`.
+    """Refine the masks of a batch of images of any sizes; the CRF runs on `device`, what is left to do of every image
+    where `each` takes it: the builtin map, or that of a pool of processes.
 
     images: uint8 RGB (H, W, 3). masks: for each image bool (M, Gh, Gw) on its patch grid, M >= 0.
     The result for an image does not depend on the other images. Raises ValueError for other shapes or dtypes.
@@ -71,10 +74,7 @@ def refine_masks(
             fine += _crf([image], [own], config.crf, device)
     else:
         fine = _crf([_to_square(image, config.size) for image in images], coarse, config.crf, device)
-    return [
-        _finish(before, after, image.shape[:2], config)
-        for before, after, image in zip(coarse, fine, images, strict=True)
-    ]
+    return list(each(partial(_finish, config=config), coarse, fine, [image.shape[:2] for image in images]))
 
 
 def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> None:

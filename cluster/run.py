@@ -1,0 +1,233 @@
+"""A run on Ray, the driver's side: workers do the shards and commit them, this process has the queue and the lease."""
+
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import ray
+
+from cluster.driver import Driver, Observer, Rules
+from cluster.fleet import Done, Joined
+from cluster.metrics import Metrics
+from cluster.ray_fleet import Kind, RayFleet
+from cluster.worker import OpenRun, WorkerSpec
+from pipeline.errors import ConfigError
+from pipeline.files import RunFiles
+from pipeline.lease import Lease
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest, Shard
+from pipeline.run_folder import RunFolder
+from pipeline.runner import LAUNCH_FILE, Launch, Reporter, RunSummary, Silent, last_launch, listed_manifest
+from pipeline.shard_job import ledger_of
+from pipeline.stage_graph import STAGES
+
+log = logging.getLogger(__name__)
+
+OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes through it
+PATIENCE = 600.0  # seconds to wait for a cluster to grow a node that has room for a worker
+CPUS_PER_WORKER = 2  # without a GPU; more cores to one worker are used less well
+CPUS_PER_GPU = 8  # at most, unless given
+PROBED_IMAGES = 5  # that a worker looks for, to see whether its machine has the images
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Where and on what a run works.
+
+    address: of the cluster, "auto" for the one that this process belongs to, None starts a Ray on this machine.
+    workers: how many; None as many as there is room for, one a GPU where there are GPUs.
+    cpus_per_worker: cores of each; None picks.
+    cpu_workers: workers without a GPU beside those that have one.
+    deadline: seconds that a shard may take before its worker is ended; None: see `driver.Rules`.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus_per_worker: int | None = None
+    cpu_workers: int = 0
+    deadline: float | None = None
+
+
+def run_on_ray(
+    out: str | Path,
+    launch: Launch | None = None,
+    *,
+    until: str = "refine",
+    options: RayOptions | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+    reporter: Reporter | None = None,
+) -> RunSummary:
+    """What `pipeline.runner.run` does, on Ray: start a run or go on with it, until every shard is committed.
+
+    Arguments, result and errors as there; in addition ConfigError when Ray cannot be reached or no node can ever hold
+    a worker, LeaseError when another driver works on the run, CutsError when shard after shard fails.
+    """
+    if until not in STAGES:
+        raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
+    started = time.perf_counter()
+    options, reporter = options or RayOptions(), reporter or Silent()
+    exists = RunFiles.at(out).exists("run.json")
+    if launch is None:
+        launch = replace(last_launch(out), images=None)
+    elif launch.images is None and not exists:
+        raise ConfigError(f"there is no run at {out} yet: give images to start one")
+    manifest = None if launch.images is None else listed_manifest(launch)
+    summary = RunSummary(RunFiles.at(out).url, until)
+    with _connected(options.address):
+        most = manifest.n_shards if manifest is not None else RunFolder.open(out).n_shards
+        patience = 0.0 if options.address is None else PATIENCE
+        with contextlib.closing(RayFleet(_kinds(launch, until, device, batch_size, options), most, patience)) as fleet:
+            folder = _folder(out, launch, manifest, fleet)
+            ledger = ledger_of(folder, until)
+            with Lease(folder.files) as lease:
+                pending = folder.pending(ledger)
+                if pending:
+                    fleet.open(OpenRun(folder.url, lease.token, _some_images(pending)))
+                    _drive(fleet, folder, ledger, pending, lease, options, reporter, summary)
+    summary.missing = len(folder.pending(ledger))
+    summary.done = folder.n_shards - summary.missing
+    summary.wall = time.perf_counter() - started
+    return summary
+
+
+def _drive(
+    fleet: RayFleet,
+    folder: RunFolder,
+    ledger: Ledger,
+    pending: Sequence[Shard],
+    lease: Lease,
+    options: RayOptions,
+    reporter: Reporter,
+    summary: RunSummary,
+) -> None:
+    waiting = sum(len(shard.refs) for shard in pending)
+    reporter.start(folder.n_images, max(0, folder.n_images - waiting))
+    observers = (_Report(reporter, summary, lease), Metrics(PurePosixPath(folder.url).name))
+    driver = Driver(fleet, pending, Rules(deadline=options.deadline), _Each(observers), elsewhere=ledger.committed_keys)
+    try:
+        failed = driver.run()
+    finally:
+        reporter.stop()
+    for key, why in failed.items():
+        log.error("shard %s is missing: %s", key, why)
+
+
+class _Report(Observer):
+    """To the terminal and into the summary; and a look at the lease, now and then."""
+
+    def __init__(self, reporter: Reporter, summary: RunSummary, lease: Lease) -> None:
+        self._reporter, self._summary, self._lease = reporter, summary, lease
+
+    def joined(self, event: Joined) -> None:
+        facts = event.facts
+        log.info(
+            "%s is ready on %s: %s, %d cores, %d images a batch",
+            *(event.worker, facts["host"], facts["device"], facts["cores"], facts["batch_size"]),
+        )
+
+    def committed(self, done: Done) -> None:
+        self._summary.add(done.counts, done.seconds)
+        self._reporter.shard(done.counts)
+
+    def state(self, pending: int, running: int, workers: int) -> None:
+        self._lease.check()
+
+
+class _Each(Observer):
+    """Several observers as one."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def joined(self, event: Joined) -> None:
+        for observer in self._observers:
+            observer.joined(event)
+
+    def committed(self, done: Done) -> None:
+        for observer in self._observers:
+            observer.committed(done)
+
+    def failure(self, key: str, reason: str, detail: str) -> None:
+        for observer in self._observers:
+            observer.failure(key, reason, detail)
+
+    def state(self, pending: int, running: int, workers: int) -> None:
+        for observer in self._observers:
+            observer.state(pending, running, workers)
+
+
+def _folder(out: str | Path, launch: Launch, manifest: Manifest | None, fleet: RayFleet) -> RunFolder:
+    """The run, made when it is new: its configuration holds digests of the models, which only workers load."""
+    if manifest is None:
+        return RunFolder.open(out)
+    folder = RunFolder.create_or_open(out, fleet.first_config(), manifest)
+    folder.files.write_atomic(LAUNCH_FILE, json.dumps(asdict(launch), indent=1, ensure_ascii=False).encode())
+    return folder
+
+
+def _some_images(shards: Sequence[Shard]) -> tuple[str, ...]:
+    step = max(1, len(shards) // PROBED_IMAGES)
+    return tuple(shard.refs[0].uri for shard in shards[::step][:PROBED_IMAGES])
+
+
+# --- Ray --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Connected to Ray; a Ray that was started here ends with this."""
+    if ray.is_initialized():
+        yield  # by whoever calls this from Python
+        return
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address is None:
+        _stay_on_loopback()
+        arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        arguments |= {"_node_ip_address": "127.0.0.1"}
+    else:
+        arguments["address"] = address
+    try:
+        ray.init(**arguments)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
+        raise ConfigError(f"{where}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _stay_on_loopback() -> None:
+    """A Ray started here is for this machine only: nothing of it is to listen where others can reach it.
+
+    On Linux Ray replaces 127.0.0.1 by an outward address, unless it takes the platform for one without clusters.
+    """
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+
+
+def _kinds(launch: Launch, until: str, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:
+    """Which workers there are to be."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    has_gpu = any(resources.get("GPU", 0.0) >= 1 for resources in nodes)
+    kind = device.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"unknown device {device!r}: use auto, cpu or cuda")
+    if kind == "cpu" or (kind == "auto" and not has_gpu):
+        cpus = options.cpus_per_worker or min(CPUS_PER_WORKER, *(int(r.get("CPU", 1)) or 1 for r in nodes))
+        count = options.workers if not options.cpu_workers else options.cpu_workers
+        return [Kind(WorkerSpec(launch, until, "cpu", batch_size, cpus), 0, cpus, count)]
+    shares = [int(r.get("CPU", 1.0) // r["GPU"]) for r in nodes if r.get("GPU", 0.0) >= 1]
+    cpus = options.cpus_per_worker or max(1, min(CPUS_PER_GPU, *shares, CPUS_PER_GPU))
+    kinds = [Kind(WorkerSpec(launch, until, "cuda", batch_size, cpus), 1, cpus, options.workers)]
+    if options.cpu_workers:
+        cpus = options.cpus_per_worker or CPUS_PER_WORKER
+        kinds.append(Kind(WorkerSpec(launch, until, "cpu", None, cpus), 0, cpus, options.cpu_workers))
+    return kinds

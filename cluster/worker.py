@@ -1,0 +1,164 @@
+"""The worker of a cluster: an actor that owns one GPU, or a share of a node's cores, and its loaded models.
+
+Whatever goes wrong inside comes back as a value that says so. Only a death of the process is a loss of the worker.
+"""
+
+import logging
+import os
+import socket
+import time
+import traceback
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cluster.fleet import Task
+from pipeline import errors
+from pipeline.errors import CutsError, StoreError
+from pipeline.lease import read_lease
+from pipeline.locations import is_url
+from pipeline.run_folder import RunFolder
+from pipeline.runner import Launch, load_method, local_worker
+from pipeline.shard_job import ShardJob
+from pipeline.shard_work import ShardResult
+
+log = logging.getLogger(__name__)
+
+
+SHARE_IT = "Use a folder that all nodes share, or an object store"
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """How a worker is set up. cores: of the CPU, that Ray gave it. The others: as of `pipeline.runner.run`."""
+
+    launch: Launch
+    until: str
+    device: str
+    batch_size: int | None
+    cores: int
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """The run that workers work on. token: of the driver's lease, by which a worker knows that it sees the same folder.
+
+    images: a few of its images, to see whether this machine has them.
+    """
+
+    url: str
+    token: str
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a call to a worker gave: a value, or an error. kind: the name of its class."""
+
+    value: Any = None
+    error: str = ""
+    kind: str = ""
+
+    def raised(self) -> CutsError:
+        """The error, as it was raised there."""
+        known = getattr(errors, self.kind, CutsError)
+        try:
+            return known(self.error)
+        except TypeError:  # one that takes more than a message
+            return CutsError(self.error)
+
+
+class Worker:
+    """Says hello, loads its models, opens the run, then takes tasks: `compute`, and `commit` beside the next one."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s")
+        self._spec = spec
+        self._job: ShardJob | None = None
+        self._results: dict[tuple[str, int], ShardResult] = {}
+
+    def hello(self) -> Answer:
+        """Where this worker is. The value: facts for the log, "node" among them, Ray's id of the node."""
+        facts = {"host": socket.gethostname(), "pid": os.getpid(), "cores": self._spec.cores}
+        return Answer(facts | {"node": ray.get_runtime_context().get_node_id()})
+
+    def load(self) -> Answer:
+        """Load the models. The value: "config", what `Method.config` gives, and "facts" for the log."""
+        return _answer(self._load)
+
+    def _load(self) -> dict[str, Any]:
+        import torch
+
+        torch.set_num_threads(self._spec.cores)
+        method = load_method(self._spec.launch, self._spec.device, self._spec.until)
+        self._worker = local_worker(method, self._spec.batch_size, self._spec.cores)
+        facts = {"device": _device_name(method.device), "batch_size": self._worker.batch_size}
+        return {"config": method.config(), "facts": facts}
+
+    def open(self, run: OpenRun) -> Answer:
+        """Open the run, after `load`. An error when this machine sees another folder there, or not the images."""
+        return _answer(self._open, run)
+
+    def _open(self, run: OpenRun) -> None:
+        here = f"on {socket.gethostname()}"
+        try:
+            folder = RunFolder.open(run.url)
+        except StoreError as error:
+            raise StoreError(f"{here} the run folder is not to be seen ({error}). {SHARE_IT}") from error
+        lease = read_lease(folder.files)
+        if lease is None or lease.token != run.token:
+            raise StoreError(f"{here} {run.url} is another folder than the driver's. {SHARE_IT}")
+        folder.refuse_other_config(self._worker.method.config())
+        if run.images and not any(is_url(image) or Path(image).is_file() for image in run.images):
+            raise StoreError(f"{here} the images are not to be seen, {run.images[0]} among them: mount them there, too")
+        self._job = ShardJob(folder, self._spec.until, self._worker)
+
+    def compute(self, task: Task) -> Answer:
+        """Work on the task. What a whole shard gives is kept here until `commit`."""
+        return _answer(self._compute, task)
+
+    def _compute(self, task: Task) -> None:
+        job = self._opened()
+        if task.probe is not None:
+            job.probe(task.shard, task.probe)
+            return
+        self._results[task.shard.key, task.attempt] = job.compute(task.shard, given_up=task.given_up)
+
+    @ray.method(concurrency_group="commit")
+    def commit(self, task: Task) -> Answer:
+        """Commit what `compute` gave. The value: whether it counts, counts, seconds by stage, and wall seconds."""
+        return _answer(self._commit, task)
+
+    def _commit(self, task: Task) -> dict[str, Any]:
+        result = self._results.pop((task.shard.key, task.attempt))
+        won = self._opened().commit(task.shard, result)
+        wall = time.monotonic() - result.started
+        return {"won": won, "counts": result.counts, "seconds": result.seconds, "wall": wall}
+
+    def _opened(self) -> ShardJob:
+        if self._job is None:
+            raise CutsError("the worker was given a task before it had opened the run")
+        return self._job
+
+
+def _answer(work: Any, *arguments: Any) -> Answer:
+    try:
+        return Answer(work(*arguments))
+    except CutsError as error:
+        return Answer(error=str(error), kind=type(error).__name__)
+    except BrokenExecutor:
+        # A process of the pool was killed by what it worked on. The driver looks for that as for a death of this one.
+        log.exception("a process of the pool died")
+        os._exit(1)
+    except Exception as error:  # noqa: BLE001  goes to the driver, which answers for it
+        trace = traceback.format_exc(limit=-3)
+        return Answer(error=f"{type(error).__name__}: {error}\n{trace}", kind=type(error).__name__)
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
