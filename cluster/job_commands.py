@@ -113,9 +113,7 @@ def submit(
     if env:
         _say(f"  env        {shown(env)}")
     if any(is_secret(name) for name in env):
-        _say(
-            "  careful    Ray shows --env to its users and logs it: prefer secrets and roles that the cluster itself has"
-        )
+        _say("  careful    Ray shows --env to its users and logs it: prefer secrets or roles of the cluster itself")
     _say(f"  follow     cuts3d logs {job_id} --follow --address {server.address}")
     _say(f"  stop       cuts3d stop {job_id} --address {server.address}")
     _say("  again      should job or cluster die, submit the same command: it goes on with the run")
@@ -161,12 +159,19 @@ def stop(job: str, address: str | None, wait: bool) -> None:
     if not server.stop(job):
         click.echo(f"{job} had ended already: {server.info(job).status}")
         return
-    started = time.monotonic()
-    while wait and not server.info(job).status.is_terminal():
-        if time.monotonic() - started > STOPPED_AFTER_SECONDS:
-            raise ClusterError(f"{job} still runs {STOPPED_AFTER_SECONDS:.0f} s after it was told to stop")
+    info = server.info(job)
+    if str(info.status) == "PENDING":
+        _say(
+            f"{job} has not started, and Ray stops a job only then; one that cannot start is given up after 15 minutes "
+            "(RAY_JOB_START_TIMEOUT_SECONDS on the head node)"
+        )
+    deadline = time.monotonic() + STOPPED_AFTER_SECONDS
+    while wait and not info.status.is_terminal():
+        if time.monotonic() > deadline:
+            raise ClusterError(f"{job} is {info.status} still, {STOPPED_AFTER_SECONDS:.0f} s after it was told to stop")
         time.sleep(0.5)
-    click.echo(f"{job} has ended: {server.info(job).status}" if wait else f"{job} was told to stop")
+        info = server.info(job)
+    click.echo(f"{job} has ended: {info.status}" if wait else f"{job} was told to stop")
 
 
 def _working_dir(given: str | None, image: str | None) -> Path | None:

@@ -285,7 +285,7 @@ def test_submit_says_what_it_sent(main: click.Group, server: FakeServer, monkeyp
     assert result.stdout == "night-7\n", "for scripts"
     for part in ("MB of", "HF_TOKEN=*** A=1", "cuts3d logs night-7 --follow", "cuts3d stop night-7", "goes on with"):
         assert part in result.stderr
-    assert "prefer secrets and roles" in result.stderr
+    assert "prefer secrets or roles" in result.stderr
     assert "hunter2" not in result.output
     (job,) = server.submitted
     assert job["entrypoint"] == "python -m cluster run --out s3://b/r --images s3://b/p --ray auto"
@@ -372,6 +372,20 @@ def test_an_interruption_leaves_the_job(main: click.Group, server: FakeServer, m
     result = call(main, "submit", "--wait", "--", "recipes")
     assert result.exit_code == 130
     assert "the job goes on. cuts3d logs job-1 --follow" in result.stderr
+
+
+def test_stopping_takes_no_longer_than_a_minute(
+    main: click.Group, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(server, "stop", lambda job: not asked.append(job))
+    monkeypatch.setattr(server, "info", lambda job: FakeInfo("RUNNING"))
+    monkeypatch.setattr(job_commands, "STOPPED_AFTER_SECONDS", 0.6)
+    assert call(main, "stop", "job-1").stdout == "job-1 was told to stop\n"
+    result = call(main, "stop", "job-1", "--wait")
+    assert result.exit_code == 2
+    assert "job-1 is RUNNING still" in result.stderr
+    assert asked == ["job-1", "job-1"]
 
 
 def test_jobs_are_listed(main: click.Group, server: FakeServer) -> None:
