@@ -4,6 +4,8 @@
 #   IMAGES=folder|list|tar|COCO json   RUN=run folder        RECIPE=cuts3d|cuts3d_rounds|localcut_importance|localcut|maskcut
 #   FEATURES=preset|file               DEPTH=name|file       DEVICE=auto|cpu|cuda
 #   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
+#   RAY=1 (Ray on this machine)        ADDRESS=auto|host:6379 (on a cluster)      WORKERS=n (at most, on Ray)
+# Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 
 PYTHON ?= python3.11
@@ -16,10 +18,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
 	$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
-	$(foreach option,$(SET),--set $(option))
+	$(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS))
+ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
-	test test-fast lint types bench clean
+	submit test test-fast soak lint types bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -54,10 +57,13 @@ demo: install  ## photos in, pictures out: the cuts3d recipe on sample photos, o
 	$(BIN)/cuts3d demo --out demo $(if $(IMAGES),--images $(IMAGES)) $(if $(RECIPE),--recipe $(RECIPE))
 
 pseudo-masks: install  ## all stages fused, only the pseudo-masks are kept
-	$(BIN)/cuts3d run $(RUN_OPTIONS)
+	$(BIN)/cuts3d run $(ON_RAY) $(RUN_OPTIONS)
 
 depth features ncut localcut confidence refine: install  ## up to and including this stage, whose output is kept
-	$(BIN)/cuts3d run $(RUN_OPTIONS) --until $@
+	$(BIN)/cuts3d run $(ON_RAY) $(RUN_OPTIONS) --until $@
+
+submit: install  ## pseudo-masks as a job of the Ray cluster at ADDRESS=http://head:8265, with this source
+	$(BIN)/cuts3d submit $(if $(ADDRESS),--address $(ADDRESS)) $(if $(WAIT),--wait) -- run $(RUN_OPTIONS)
 
 export: install  ## RUN's pseudo-masks as COCO JSON, and overlay PNGs
 	$(BIN)/cuts3d export $(RUN) --coco $(RUN)/pseudo_masks.json --overlays $(RUN)/overlays
@@ -81,6 +87,9 @@ test: install-test  ## all tests
 
 test-fast: install-test  ## the tests that are not slow
 	$(PYTEST)
+
+soak: install-test  ## a run on Ray whose processes are killed for MINUTES=20, and its ledger afterwards
+	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),20)
 
 lint: install-test  ## ruff
 	$(BIN)/ruff check .
