@@ -28,6 +28,10 @@ class ImageError(CutsError, ValueError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type["ImageError"], tuple[str, str]]:
+        """How it goes from process to process: exceptions otherwise are made again from their message alone."""
+        return type(self), (self.reason, self.detail)
+
 
 class SourceError(CutsError, ValueError):
     """The image source (folder, list, tar, COCO file) cannot be listed, is empty or has duplicate ids."""
