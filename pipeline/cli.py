@@ -122,12 +122,14 @@ def run(out: str, until: str, device: str, batch_size: int | None, **settings: A
 
 def _launch(out: str, settings: dict[str, Any]) -> Any:
     """The last launch of the run, or the defaults, changed by what was given on the command line."""
-    from pipeline.errors import ConfigError, StoreError
+    from pipeline.errors import ConfigError, StoreAccessError, StoreError
     from pipeline.runner import Launch, last_launch
 
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     try:
         base = replace(last_launch(out), images=None)  # the run's own manifest, unless --images is given again
+    except StoreAccessError:
+        raise  # there may well be a run
     except StoreError:
         base = Launch()
         if "images" not in given:

@@ -45,5 +45,9 @@ class StoreError(CutsError, OSError):
     """A stored shard or commit record is missing, torn, corrupt or of another schema."""
 
 
+class StoreAccessError(StoreError):
+    """What holds a run does not answer or refuses: network, credentials, permissions, space."""
+
+
 class ClusterError(CutsError, RuntimeError):
     """A cluster cannot be reached, refuses what is asked of it, or has not what the work needs."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.locations import redacted, secret_in
 
@@ -86,7 +86,7 @@ class RunFiles(ABC):
 
         def read(name: str) -> bytes | None:
             try:
-                return self._read_small(name)
+                return self.read_bytes(name)
             except FileNotFoundError:
                 return None
 
@@ -97,9 +97,6 @@ class RunFiles(ABC):
             with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
                 contents = list(pool.map(read, names))
         return {name: data for name, data in zip(names, contents, strict=True) if data is not None}
-
-    def _read_small(self, name: str) -> bytes:
-        return self.read_bytes(name)
 
     @abstractmethod
     def write_atomic(self, name: str, data: bytes) -> None:
@@ -173,7 +170,7 @@ class RunFiles(ABC):
         except (FileNotFoundError, StoreError):
             raise
         except OSError as error:
-            raise StoreError(
+            raise StoreAccessError(
                 f"cannot read {name or 'the listing'} in {self.url}: {error.strerror or error}. "
                 "Check permissions and the disk, and try again."
             ) from error
@@ -186,7 +183,7 @@ class RunFiles(ABC):
         except StoreError:
             raise
         except OSError as error:
-            raise StoreError(
+            raise StoreAccessError(
                 f"cannot write {name} in {self.url}: {error.strerror or error}. Check space, quota and permissions "
                 "and start the run again: committed shards are kept."
             ) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
 
@@ -23,9 +23,9 @@ from pipeline.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
 # ignore the mode, and two writers could both believe that they had won.
 EXCLUSIVE_PROTOCOLS = frozenset({"memory", "s3", "s3a", "gs", "gcs"})
 
-# botocore: a request is repeated for some 15 s while the server cannot be reached or asks for patience; commit records
+# botocore: a request is repeated for some 10 s while the server cannot be reached or asks for patience; commit records
 # are many and small, so many are read at once. s3fs repeats what botocore gives up after a timeout, of 15 s each.
-_S3_CONFIG = {"retries": {"mode": "standard", "total_max_attempts": 6}, "max_pool_connections": 32}
+_S3_CONFIG = {"retries": {"mode": "standard", "total_max_attempts": 5}, "max_pool_connections": 32}
 _S3_ATTEMPTS = 2
 
 # Where the listings of file systems say when a file was written.
@@ -88,11 +88,6 @@ class ObjectFiles(RunFiles):
         return f"{self._root}/{checked(name)}"
 
     def read_bytes(self, name: str) -> bytes:
-        path = self._path(name)
-        with self._asking("read", name):
-            return self._fs.cat_file(path)
-
-    def _read_small(self, name: str) -> bytes:
         path = self._path(name)
         with self._asking("read", name):
             # s3fs asks for the length first, to read long files in pieces: twice the requests for nothing here.
@@ -188,12 +183,11 @@ class ObjectFiles(RunFiles):
         path = self._path(probe)
         try:
             refused = not (self._put_if_absent(path, b"1") and self._put_if_absent(path, b"2"))
-        except (NotImplementedError, OSError) as error:
-            if isinstance(error, OSError) and _code(error) not in ("NotImplemented", "501"):
+            self.delete(probe)
+        except OSError as error:
+            if _code(error) not in ("NotImplemented", "501"):
                 raise
             refused = False
-        finally:
-            self.delete(probe)
         if not refused:
             raise StoreError(
                 f"cannot commit to {self.url}: the server behind it ignores conditional puts (If-None-Match), so "
@@ -203,7 +197,7 @@ class ObjectFiles(RunFiles):
 
     @contextmanager
     def _asking(self, verb: str, name: str) -> Iterator[None]:
-        """Turn what the store's library raises into a StoreError that names the file, the fault and the remedy.
+        """Turn what the store's library raises into a StoreAccessError that names the file, the fault and the remedy.
 
         A FileNotFoundError passes when it is about the file; when the bucket is missing it is one of these.
         """
@@ -215,7 +209,7 @@ class ObjectFiles(RunFiles):
         except Exception as error:
             if isinstance(error, FileNotFoundError) and verb != "write" and not _is_container_missing(error):
                 raise
-            raise StoreError(f"cannot {verb} {name} in {self.url}: {_said(error)}. {_remedy(error)}") from error
+            raise StoreAccessError(f"cannot {verb} {name} in {self.url}: {_said(error)}. {_remedy(error)}") from error
 
 
 def _code(error: BaseException) -> str:
@@ -234,9 +228,8 @@ def _is_container_missing(error: BaseException) -> bool:
 
 
 def _said(error: BaseException) -> str:
-    text = str(error).strip().rstrip(".")
-    text = getattr(error, "strerror", None) or text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text = (getattr(error, "strerror", None) or str(error)).strip().rstrip(".")
+    return text if isinstance(error, OSError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _remedy(error: BaseException) -> str:
