@@ -50,7 +50,7 @@ class Rules:
     errors: int = 4
     back_off: float = 1.0
     crashes: int = 2
-    acquittals: int = 3
+    acquittals: int = 5
     slow: float = 1.5
     hopeless: int = 3
 
@@ -163,12 +163,16 @@ class Driver:
                 self._observer.state(len(self._ready) + len(self._later), self._running(), len(self._workers))
             if self._elsewhere is not None and now - asked >= self._ask_every:
                 asked = now
-                for key in self._elsewhere() & self._states.keys():
+                for key in (self._elsewhere() & self._states.keys()) - self._committing():
                     self._finish(key)
         return self._failed
 
     def _running(self) -> int:
         return sum(worker.computing is not None for worker in self._workers.values())
+
+    def _committing(self) -> set[str]:
+        """Keys of shards that workers of this driver commit: they say themselves what comes of it."""
+        return {own.task.shard.key for worker in self._workers.values() for own in worker.committing}
 
     # --- who does what next -------------------------------------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class Driver:
             if own is None or own.task.probe is not None or own.since >= since:
                 continue
             state = self._states.get(own.task.shard.key)
-            if state is not None and state.running == 1 and state.inquest is None:
+            if state is not None and state.running == 1 and not state.crashes and state.inquest is None:
                 slowest, since = own.task.shard.key, own.since
         if slowest is None:
             return None
@@ -273,12 +277,11 @@ class Driver:
             state.running -= 1
 
     def _done(self, event: Done) -> None:
-        if event.task.shard.key not in self._states:
-            return  # its twin was first
         if event.won:
             self._walls.append(event.wall)
             self._observer.committed(event)
-        self._finish(event.task.shard.key)
+        if event.task.shard.key in self._states:  # no twin was first
+            self._finish(event.task.shard.key)
 
     def _finish(self, key: str) -> None:
         del self._states[key]
@@ -366,7 +369,7 @@ class Driver:
             if state.acquittals >= self._rules.acquittals:
                 self._give_up(key, "workers die on it, and on none of its images alone: see their logs")
                 return
-        self._ready.appendleft(key)
+        self._ready.append(key)  # at the back: if it was something else that killed workers, it may be over by then
 
     def _give_up(self, key: str, why: str) -> None:
         log.error("shard %s is given up: %s", key, why)
@@ -391,6 +394,7 @@ class Driver:
                     "shard %s takes too long (%.0f s): its worker is ended", own.task.shard.key, now - own.since
                 )
             if late:
+                self._idle.pop(name, None)
                 self._fleet.kill(name)
 
     def _limit(self, task: Task) -> float:
