@@ -82,11 +82,13 @@ class JobServer:
             return ClusterError(
                 f"the job id {job} is taken at {self.address}: give another --job-id, the job goes on with the run"
             )
-        if isinstance(error, OSError | TimeoutError | aiohttp.ClientError) or "WebSocket" in text:
+        if isinstance(error, OSError | TimeoutError | aiohttp.ClientError) or _passing(text):
             return LostConnectionError(
                 f"no job server can be reached at {self.address} ({_reason(error)}): is the "
                 "cluster up, is this its dashboard's port (8265), is a port forward needed?"
             )
+        if isinstance(error, KeyError):
+            return ClusterError(f"{self.address} is no job server of Ray: its answer lacks {text}")
         return ClusterError(f"{self.address} refuses: {_last_line(text)}")
 
     def _connect(self, address: str) -> Any:
@@ -105,7 +107,7 @@ class JobServer:
             return question()
         except ClusterError:
             raise
-        except (RuntimeError, OSError, ValueError, _ray_error()) as error:
+        except (RuntimeError, OSError, ValueError, KeyError, _ray_error()) as error:
             raise self.error(error, job) from error
 
     def _token_error(self, refused: bool) -> ClusterError:
@@ -140,6 +142,11 @@ def _shown(address: str) -> str:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
     return lines[-1] if lines else ""
+
+
+def _passing(text: str) -> bool:
+    """Whether a RuntimeError of Ray's client is about the connection, or a proxy that finds the server gone."""
+    return "WebSocket" in text or re.search(r"status code 50[234]", text) is not None
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 
-_SECRET = re.compile(r"secret|token|passw|pwd|passphrase|credential|private|auth|(^|_)key(_|$)", re.IGNORECASE)
+_SECRET = re.compile(r"secret|tokens?(_|$)|passw|passphrase|credential|apikey|(^|_)(pwd|auth|key)(_|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

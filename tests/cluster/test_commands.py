@@ -4,9 +4,11 @@ sent, and what is made of what a job server answers.
 
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +214,8 @@ def test_secrets_are_not_shown(name: str) -> None:
 
 
 def test_a_url_is_shown_without_its_password() -> None:
-    shown = submit.shown({"AWS_ENDPOINT_URL": "http://me:hunter2@store:9000", "MONKEY": "1", "KEYBOARD": "us"})
-    assert shown == "AWS_ENDPOINT_URL=http://store:9000 MONKEY=1 KEYBOARD=us"
+    shown = submit.shown({"AWS_ENDPOINT_URL": "http://me:hunter2@store:9000", "MONKEY": "1", "AUTHOR": "ada"})
+    assert shown == "AWS_ENDPOINT_URL=http://store:9000 MONKEY=1 AUTHOR=ada"
 
 
 # --- what a job server answers ----------------------------------------------------------------------------------------
@@ -487,6 +489,42 @@ def test_addresses(address: str | None, says: str) -> None:
         JobServer(address)
     assert "hunter2" not in str(refused.value)
     assert ":8265" in str(refused.value) or "(8265)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "error", "says"),
+    [
+        (200, "{}", ClusterError, "is no job server of Ray: its answer lacks 'ray_version'"),
+        (200, "<html>", ClusterError, "no job server can be reached"),
+        (404, "", ClusterError, "refuses: Version check returned 404"),
+        (503, "", LostConnectionError, "503 Server Error"),
+        (401, "", ClusterError, "asks for a token"),
+        (403, "", ClusterError, "refuses the token"),
+    ],
+)
+def test_what_else_may_listen_there(status: int, answer: str, error: type[Exception], says: str) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(answer.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        with pytest.raises(error, match=says):
+            JobServer(f"http://127.0.0.1:{listener.server_port}/")
+        listener.shutdown()
+
+
+def test_a_proxy_whose_server_is_gone_is_a_lost_connection() -> None:
+    server = FakeServer()
+    assert isinstance(server.error(RuntimeError("Request failed with status code 502: .")), LostConnectionError)
+    refused = server.error(RuntimeError("Request failed with status code 500: Traceback\nValueError: no such thing\n."))
+    assert not isinstance(refused, LostConnectionError)
+    assert str(refused) == "http://head:8265 refuses: ValueError: no such thing"
 
 
 @pytest.mark.parametrize("variables", [{"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}, {"RAY_ADDRESS": "10.9.8.7:1"}])
