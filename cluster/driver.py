@@ -8,7 +8,7 @@ says that it is committed. So a simulation of hundreds of workers drives this ve
 import heapq
 import itertools
 import logging
-import statistics
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 
 from cluster.blame import Inquest
 from cluster.fleet import Computed, Done, Event, Failed, Fleet, Joined, Lost, Task
+from cluster.usual import Pace, Usual
 from pipeline.errors import CutsError, ImageError
 from pipeline.manifest import Shard
 
 log = logging.getLogger(__name__)
 
 TICK = 1.0  # seconds between looks at deadlines
-RECENT = 101  # shards whose times say what is usual
 
 
 # Why an image is set aside, by how the workers that looked at it ended.
@@ -36,13 +36,14 @@ VERDICTS = {
 class Rules:
     """How faults are answered.
 
-    deadline: seconds a shard may take; None: 20 times what is usual by then, 5 minutes at least, and an hour before
-    three shards are done.
+    deadline: seconds a shard may take; None: 20 times what is usual by then for workers of that kind, 5 minutes at
+    least, and an hour before three shards are done by that kind.
     errors: of a shard before it is given up. back_off: seconds before a shard that raised an error is tried again,
     doubled each time, a minute at most.
     crashes: of workers on a shard before its images are tried apart. acquittals: of all its images, before a shard
     whose workers die is given up.
-    slow: a shard that takes this many times what is usual is given to an idle worker too.
+    slow: when no shard waits, one that takes, or at its worker is about to take, this many times what an idle worker
+    would need is given to that one too.
     hopeless: shards given up one after the other, with none committed in between, before the run is stopped.
     """
 
@@ -51,7 +52,7 @@ class Rules:
     back_off: float = 1.0
     crashes: int = 2
     acquittals: int = 5
-    slow: float = 1.5
+    slow: float = 1.2
     hopeless: int = 3
 
     def __post_init__(self) -> None:
@@ -100,8 +101,12 @@ class _Assignment:
 
 @dataclass
 class _Worker:
-    """computing: the task it works on; committing: those that it has computed."""
+    """kind: workers of one kind are equally fast, as a rule. computing: the task it works on; committing: those that it
+    has computed.
+    """
 
+    kind: str
+    pace: Pace = field(default_factory=Pace)
     computing: _Assignment | None = None
     committing: list[_Assignment] = field(default_factory=list)
 
@@ -137,8 +142,7 @@ class Driver:
         self._workers: dict[str, _Worker] = {}
         self._idle: dict[str, None] = {}  # a set that keeps its order
         self._probing = 0
-        self._walls: deque[float] = deque(maxlen=RECENT)  # seconds a shard took, of the last ones
-        self._usual = 0.0
+        self._usual = Usual()
         self._failed: dict[str, str] = {}
         self._failed_in_a_row = 0
 
@@ -158,7 +162,7 @@ class Driver:
                 self._take(event, now)
             if now - looked >= TICK:
                 looked = now
-                self._usual = statistics.median(self._walls) if len(self._walls) >= 3 else 0.0
+                self._usual.update()
                 self._enforce_deadlines(now)
                 self._observer.state(len(self._ready) + len(self._later), self._running(), len(self._workers))
             if self._elsewhere is not None and now - asked >= self._ask_every:
@@ -179,8 +183,8 @@ class Driver:
     def _hand_out(self, now: float) -> None:
         while self._later and self._later[0][0] <= now:
             self._ready.appendleft(heapq.heappop(self._later)[2])
-        for name in list(self._idle):
-            task = self._next_probe() or self._next_shard() or self._twin(now)
+        for name in sorted(self._idle, key=self._need) if len(self._idle) > 1 else list(self._idle):
+            task = self._next_probe() or self._next_shard() or self._twin(name, now)
             if task is None:
                 return
             del self._idle[name]
@@ -207,18 +211,28 @@ class Driver:
                 return self._task(key)
         return None
 
-    def _twin(self, now: float) -> Task | None:
+    def _need(self, name: str) -> float:
+        """Seconds that a worker may need for a shard; infinite while nobody knows."""
+        worker = self._workers[name]
+        usual = self._usual.of(worker.kind)
+        return math.inf if usual is None else max(usual, worker.pace.seconds)
+
+    def _twin(self, idle: str, now: float) -> Task | None:
         """The slowest shard under way once more, when nothing else is left: whoever is first commits it."""
-        if not self._usual:
-            return None
-        slowest, since = None, now - self._rules.slow * self._usual
-        for worker in self._workers.values():
-            own = worker.computing
-            if own is None or own.task.probe is not None or own.since >= since:
+        slowest, longest = None, self._rules.slow * self._need(idle)
+        for name, worker in self._workers.items():
+            if name == idle:
                 continue
-            state = self._states.get(own.task.shard.key)
-            if state is not None and state.running == 1 and not state.crashes and state.inquest is None:
-                slowest, since = own.task.shard.key, own.since
+            for own in (worker.computing, *worker.committing):
+                if own is None or own.task.probe is not None:
+                    continue
+                took = now - own.since
+                seconds = max(took, worker.pace.seconds - took) if own is worker.computing else took
+                state = self._states.get(own.task.shard.key)
+                if seconds <= longest or state is None:
+                    continue
+                if state.running == 1 and not state.crashes and state.inquest is None:
+                    slowest, longest = own.task.shard.key, seconds
         if slowest is None:
             return None
         log.info("shard %s is slow: an idle worker does it, too", slowest)
@@ -234,13 +248,15 @@ class Driver:
 
     def _take(self, event: Event, now: float) -> None:
         if isinstance(event, Joined):
-            self._workers[event.worker] = _Worker()
+            self._workers[event.worker] = _Worker(str(event.facts.get("device")))
             self._idle[event.worker] = None
             self._observer.joined(event)
         elif event.worker not in self._workers:
             return  # of a worker that was counted as lost before
         elif isinstance(event, Computed):
             worker = self._workers[event.worker]
+            if worker.computing is not None:
+                worker.pace.add(now - worker.computing.since)
             worker.computing = None
             worker.committing.append(_Assignment(event.task, now))
             self._idle[event.worker] = None
@@ -278,7 +294,7 @@ class Driver:
 
     def _done(self, event: Done) -> None:
         if event.won:
-            self._walls.append(event.wall)
+            self._usual.add(self._workers[event.worker].kind, event.wall)
             self._observer.committed(event)
         if event.task.shard.key in self._states:  # no twin was first
             self._finish(event.task.shard.key)
@@ -387,7 +403,9 @@ class Driver:
             assignments: Sequence[_Assignment] = worker.committing
             if worker.computing is not None:
                 assignments = [worker.computing, *worker.committing]
-            late = [own for own in assignments if not own.killed and now - own.since > self._limit(own.task)]
+            late = [
+                own for own in assignments if not own.killed and now - own.since > self._limit(own.task, worker.kind)
+            ]
             for own in late:
                 own.killed = True
                 log.warning(
@@ -397,9 +415,10 @@ class Driver:
                 self._idle.pop(name, None)
                 self._fleet.kill(name)
 
-    def _limit(self, task: Task) -> float:
+    def _limit(self, task: Task, kind: str) -> float:
         """Seconds a task may take; a tenth of a shard's time at least, since a worker also has to warm up."""
         limit = self._rules.deadline
         if limit is None:
-            limit = max(300.0, 20 * self._usual) if self._usual else 3600.0
+            usual = self._usual.of(kind)
+            limit = 3600.0 if usual is None else max(300.0, 20 * usual)
         return limit * max(0.1, task.images / max(len(task.shard.refs), 1))
