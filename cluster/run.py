@@ -187,13 +187,13 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address is None:
-        _stay_on_loopback()
         arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         arguments |= {"_node_ip_address": "127.0.0.1"}
     else:
         arguments["address"] = address
     try:
-        ray.init(**arguments)
+        with _on_loopback() if address is None else contextlib.nullcontext():
+            ray.init(**arguments)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
         raise ConfigError(f"{where}: {error}") from error
@@ -203,14 +203,19 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _stay_on_loopback() -> None:
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
     """A Ray started here is for this machine only: nothing of it is to listen where others can reach it.
 
     On Linux Ray replaces 127.0.0.1 by an outward address, unless it takes the platform for one without clusters.
     """
     from ray._private import ray_constants
 
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _kinds(launch: Launch, until: str, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:

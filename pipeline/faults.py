@@ -15,21 +15,19 @@ _CHUNK = 64 << 20  # bytes at a time that "eat" takes
 
 
 def crash_point(point: str, subject: str = "") -> None:
-    """Kill this process with SIGKILL when CUTS3D_CRASH_AT says `point`, or `point:subject`.
+    """Kill this process with SIGKILL when CUTS3D_CRASH_AT says `point`, or `point:subject`; commas between several.
 
     A signal that cannot be caught, so that no `finally`, no `atexit` and no buffer flush tidies up behind the crash.
-    When CUTS3D_CRASH_ONCE names a folder, each point of each subject kills one process only: the first.
+    When CUTS3D_CRASH_ONCE names a folder, each of the points kills one process only, the first to come there.
 
     point: `before_write`, `mid_write` (half of the bytes of a file are written), `after_write` (all files of an attempt
         are in place, not yet committed), `after_commit`, `after_run_json`.
     subject: shard key or file name; the variable may name its beginning, e.g. `mid_write:00042`.
     """
-    wanted = os.environ.get(VARIABLE)
-    if not wanted:
-        return
-    wanted_point, _, wanted_subject = wanted.partition(":")
-    if wanted_point == point and subject.startswith(wanted_subject) and _is_first(wanted):
-        os.kill(os.getpid(), signal.SIGKILL)
+    for wanted in filter(None, os.environ.get(VARIABLE, "").split(",")):
+        wanted_point, _, wanted_subject = wanted.partition(":")
+        if wanted_point == point and subject.startswith(wanted_subject) and _is_first(wanted):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def image_fault(image_id: str) -> None:
