@@ -42,6 +42,8 @@ _DAMAGE = (
     TypeError,
 )
 
+_KINDS = frozenset("biuf")  # truth values and numbers
+
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a ZIP can hold: bytes must not depend on the clock
 
 
@@ -121,6 +123,9 @@ class ArrayFile:
             raise StoreError(damaged(self.name, f"array {name} is missing or unreadable ({error})")) from error
         if not isinstance(array, zarr.Array):
             raise StoreError(damaged(self.name, f"{name} is a group where an array should be"))
+        # Nothing else is ever written; objects would have to be brought to life, as pickle does with foreign code.
+        if array.dtype.kind not in _KINDS:
+            raise StoreError(damaged(self.name, f"array {name} holds {array.dtype}, not numbers"))
         return array
 
     def read(self, name: str) -> np.ndarray:
@@ -137,7 +142,10 @@ class ArrayFile:
 
     def names(self) -> list[str]:
         """Names of all arrays, those of subgroups included."""
-        return sorted(name for name, node in self._group.members(max_depth=None) if isinstance(node, zarr.Array))
+        try:
+            return sorted(name for name, node in self._group.members(max_depth=None) if isinstance(node, zarr.Array))
+        except _DAMAGE as error:
+            raise StoreError(damaged(self.name, error)) from error
 
     def close(self) -> None:
         self._store.close()

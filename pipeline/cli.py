@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pipeline.errors import CutsError
+from pipeline.errors import CutsError, printable
 from pipeline.extensions import executor, load_extensions
 from pipeline.stage_graph import STAGES
 
@@ -34,7 +34,7 @@ class _Group(click.Group):
                 load_extensions(self)
                 self.extended = True
         except CutsError as error:
-            click.echo(f"cuts3d: {error}", err=True)
+            click.echo(f"cuts3d: {printable(str(error))}", err=True)
             sys.exit(2)
         return super().main(*args, **kwargs)
 
@@ -42,7 +42,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except CutsError as error:
-            click.echo(f"cuts3d: {error}", err=True)
+            click.echo(f"cuts3d: {printable(str(error))}", err=True)
             sys.exit(2)
         except KeyboardInterrupt:
             click.echo("cuts3d: interrupted; committed shards are safe, the same command goes on from here", err=True)
@@ -198,7 +198,7 @@ def verify(run_folder: str) -> None:
     folder = RunFolder.open(run_folder)
     problems = verify_run(folder)
     for problem in problems:
-        click.echo(f"{problem.severity}: {problem.where}: {problem.message}")
+        click.echo(printable(f"{problem.severity}: {problem.where}: {problem.message}"))
     errors = sum(problem.severity == "error" for problem in problems)
     click.echo(f"{folder.n_shards} shards, {folder.n_images} images: {errors or 'no'} errors")
     if errors:

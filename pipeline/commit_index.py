@@ -69,7 +69,7 @@ class CommitIndex:
         for name, data in self._files.read_many(names).items():
             try:
                 found[names[name]] = _parse(json.loads(gzip.decompress(data)))
-            except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 log.info("%s is of no use (%s): the records themselves are read", name, error)
         return found
 

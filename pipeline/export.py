@@ -2,25 +2,30 @@
 time.
 """
 
+import hashlib
 import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import ImageError, StoreError
+from pipeline.files import VERIFY_HINT
 from pipeline.images import load_photo
 from pipeline.manifest import ImageRef
 from pipeline.overlays import decode, draw_overlay
 from pipeline.reader import RunReader
 from pipeline.records import ImageRecord, mean_confidence
 from pipeline.run_folder import RunFolder
+
+T = TypeVar("T")
+_MAX_NAME = 255  # bytes, of the common file systems
 
 
 def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int:
@@ -80,7 +85,7 @@ def export_masks(run: RunFolder, folder: str | Path, min_score: float = 0.0) -> 
         by_area = sorted(enumerate(record.instances), key=lambda pair: -pair[1].area)
         for i, instance in by_area[:255]:
             labels[decode(instance.rle, record.size)] = i + 1
-        _save(Image.fromarray(labels), root, names[record.id])
+        _save(Image.fromarray(labels), root, _name_of(names, record))
         files += 1
     return files
 
@@ -99,20 +104,21 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
         if record.status == "quarantined":
             continue
         try:
-            photo = load_photo(refs[record.id])
+            photo = load_photo(_name_of(refs, record))
         except ImageError as error:
             raise StoreError(f"photo {record.id} of the run cannot be read any more: {error.detail}") from error
-        files.append(_save(draw_overlay(photo.rgb, record), root, names[record.id]))
+        files.append(_save(draw_overlay(photo.rgb, record), root, _name_of(names, record)))
     return files
 
 
 def picture_names(run: RunFolder) -> dict[str, str]:
     """Name of the PNG of each image below an output folder: its id with the ending .png; where two images differ in
-    their endings alone (cat.jpg, cat.webp), .png is appended to the whole id.
+    their endings alone (cat.jpg, cat.webp), .png is appended to the whole id. Of parts that are too long for a file
+    system (object stores and tars have such) the end gives way to a digest.
     """
     plain = {ref.id: PurePosixPath(ref.id).with_suffix(".png").as_posix() for ref in run.manifest.refs}
     uses = Counter(plain.values())
-    return {id_: name if uses[name] == 1 else f"{id_}.png" for id_, name in plain.items()}
+    return {id_: _shortened(name if uses[name] == 1 else f"{id_}.png") for id_, name in plain.items()}
 
 
 def output_path(root: Path, name: str) -> Path:
@@ -125,9 +131,32 @@ def output_path(root: Path, name: str) -> Path:
 
 def _save(image: Image.Image, root: Path, name: str) -> Path:
     path = output_path(root, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, format="PNG")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}. Mend that, or export elsewhere") from error
     return path
+
+
+def _shortened(name: str) -> str:
+    parts = name.split("/")
+    if all(len(part.encode()) <= _MAX_NAME for part in parts):
+        return name
+    return "/".join(part if len(part.encode()) <= _MAX_NAME else _short(part) for part in parts)
+
+
+def _short(part: str) -> str:
+    suffix = ".png" if part.endswith(".png") else ""
+    digest = hashlib.sha256(part.encode()).hexdigest()[:16]
+    start = part.encode()[: _MAX_NAME - len(digest) - len(suffix) - 1].decode(errors="ignore")
+    return f"{start}~{digest}{suffix}"
+
+
+def _name_of(known: Mapping[str, T], record: ImageRecord) -> T:
+    if record.id not in known:
+        raise StoreError(f"a shard of the run holds image {record.id!r}, the manifest does not. {VERIFY_HINT}")
+    return known[record.id]
 
 
 def _with_coco_ids(run: RunFolder, records: Iterable[ImageRecord]) -> Iterator[tuple[int, ImageRecord]]:
@@ -139,7 +168,9 @@ def _with_coco_ids(run: RunFolder, records: Iterable[ImageRecord]) -> Iterator[t
     given = all(ref.coco_id is not None for ref in refs) and len({ref.coco_id for ref in refs}) == len(refs)
     ranked = enumerate(refs, start=1)
     for record in records:
-        rank, ref = next((rank, ref) for rank, ref in ranked if ref.id == record.id)
+        rank, ref = next(((rank, ref) for rank, ref in ranked if ref.id == record.id), (0, None))
+        if ref is None:
+            raise StoreError(f"a shard holds image {record.id!r}, the manifest does not, or elsewhere. {VERIFY_HINT}")
         yield (ref.coco_id if given and ref.coco_id is not None else rank), record
 
 

@@ -7,6 +7,7 @@ files, fsync, rename and hard links; an object store offers them itself, the sec
 
 import errno
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -23,6 +24,7 @@ from pipeline.faults import crash_point
 from pipeline.locations import redacted, secret_in
 
 TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\..*-[0-9a-f]+\.tmp")
 
 # Network file systems and object stores take their time over each file, so that many are asked for at once.
 READERS = 32
@@ -217,7 +219,9 @@ class LocalFiles(RunFiles):
                 os.link(temporary, path)
             except FileExistsError:
                 # NFS repeats a request whose answer was lost: the name may be taken because this very link took it.
-                return temporary.samefile(path)
+                with suppress(FileNotFoundError):  # somebody else's, deleted since
+                    return temporary.samefile(path)
+                return False
             except OSError as error:
                 if error.errno not in _NO_HARD_LINKS:
                     raise
@@ -271,6 +275,11 @@ class LocalFiles(RunFiles):
         if not path.is_file():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         yield path
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file, by its name without folder, is one that a write here left behind, and not somebody else's."""
+    return bool(_TEMPORARY.fullmatch(name))
 
 
 def _facts(stat: os.stat_result) -> FileFacts:

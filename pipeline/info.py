@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import printable
 from pipeline.reader import Histogram, RunReader
 from pipeline.run_folder import RunFolder
 
@@ -61,7 +62,7 @@ def info_lines(info: dict[str, Any]) -> list[str]:
         lines.append(title)
         lines += _histogram_lines(info[name])
     for image in info["set_aside"][:SHOWN]:
-        lines.append(f"set aside    {image['id']}: {image['reason']}: {image['detail']}")
+        lines.append(printable(f"set aside    {image['id']}: {image['reason']}: {image['detail']}"))
     if len(info["set_aside"]) > SHOWN:
         lines.append(f"             and {len(info['set_aside']) - SHOWN} more, see quarantine/ in the run folder")
     return lines

@@ -24,7 +24,7 @@ from pipeline.commit_index import CommitIndex
 from pipeline.commit_record import Commit, CommittedFile
 from pipeline.errors import CutsError, RunMismatchError, StoreError
 from pipeline.faults import crash_point
-from pipeline.files import TEMPORARY_SUFFIX, VERIFY_HINT, FileFacts, RunFiles
+from pipeline.files import VERIFY_HINT, FileFacts, RunFiles, is_temporary
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class Ledger:
             f"{self._prefix}{folder}/{name}"
             for folder in ("shards", "quarantine", "commits")
             for name in self._list(folder)
-            if name.endswith(TEMPORARY_SUFFIX) or (folder != "commits" and _ATTEMPT_NAME.fullmatch(name))
+            if is_temporary(name) or (folder != "commits" and _ATTEMPT_NAME.fullmatch(name))
         ]
         kept = set()
         for commit in self.committed().values():
@@ -265,7 +265,7 @@ class Ledger:
             named = [file.name for file in (commit.shard, commit.quarantine) if file]
             if commit.key != key or named != expected[: len(named)]:
                 raise ValueError(f"it names {named} and key {commit.key!r}, which are not its own")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, RunMismatchError):
                 raise
             raise StoreError(

@@ -15,6 +15,8 @@ _SECRET_PARAMETER = re.compile(
     r"awsaccesskeyid|sas)(?:$|[-_.])",
     re.IGNORECASE,
 )
+# Settings name files as maps:URL or NAME=URL, too.
+_BEFORE_SCHEME = re.compile(r"^.*?(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
 def is_url(location: str) -> bool:
@@ -27,7 +29,7 @@ def secret_in(location: str) -> str:
     if not is_url(location) or not ("@" in location or "?" in location):
         return ""
     try:
-        parts = urlsplit(location)
+        parts = urlsplit(_BEFORE_SCHEME.sub("", location, count=1))
         if parts.password:
             return "a password"
     except ValueError:  # an odd port or bracket: no URL that a server would be asked for

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
 from pipeline.faults import crash_point
-from pipeline.files import TEMPORARY_SUFFIX, RunFiles
+from pipeline.files import RunFiles, is_temporary
 from pipeline.ledger import RETRY_PREFIX, Ledger, library_versions, utc_now
 from pipeline.manifest import Manifest, Shard, shard_key
 
@@ -161,7 +161,7 @@ class RunFolder:
 
     def orphans(self) -> list[str]:
         """Files that no commit names, of the run and its kept stages: garbage, or work in flight."""
-        found = [name for name in self.files.list_files() if name.endswith(TEMPORARY_SUFFIX)]
+        found = [name for name in self.files.list_files() if is_temporary(name)]
         for ledger in (self.ledger, *map(self.stage_ledger, self.kept_stages())):
             found += ledger.orphans()
         return found
@@ -237,8 +237,11 @@ def _read_record(files: RunFiles) -> dict[str, Any]:
             missing = {"digest", "images", "shards", "created", "versions"} - record.keys()
             if missing:
                 raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            for name, kind in {"digest": str, "images": int, "shards": int, "created": str, "versions": dict}.items():
+                if not isinstance(record[name], kind):
+                    raise TypeError(f"its {name} is {record[name]!r:.80}")
             return record
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{RUN_FILE} in {files.url} is damaged ({error}): delete it and start the run again with the settings that "
             "it had (finished shards of other settings are refused), or use another --out"

@@ -19,6 +19,7 @@ from pipeline.batch_work import Method
 from pipeline.cpu_pool import cpu_pool
 from pipeline.errors import ConfigError, StoreError
 from pipeline.lease import Lease
+from pipeline.locations import refuse_secrets
 from pipeline.manifest import Manifest, Shard, default_shard_size
 from pipeline.models import feature_preset, load_depth, load_features
 from pipeline.reader import RunReader
@@ -63,6 +64,8 @@ class Launch:
             raise ConfigError(f"shard size must be at least 1, got {self.shard_size}")
         if self.depth_kind not in (None, "depth", "inverse_depth"):
             raise ConfigError(f"depth kind must be depth or inverse_depth, got {self.depth_kind!r}")
+        for value in (self.images, self.root, self.features, self.depth, *self.overrides):
+            refuse_secrets(value or "")
 
 
 @dataclass
