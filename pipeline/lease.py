@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import CutsError, StoreError
@@ -26,6 +27,11 @@ log = logging.getLogger(__name__)
 LEASE_FILE = "lease.json"
 LIFETIME = 30.0  # seconds without renewal after which an owner is taken for dead
 
+POLL = 1.0  # seconds between looks at somebody else's lease
+SETTLE = 0.5  # seconds after which those who take a lease over at the same moment have all done so
+
+_LONGEST = 86_400.0  # seconds of lifetime that are believed
+
 
 class LeaseError(CutsError, RuntimeError):
     """Another driver is at work on this run."""
@@ -33,14 +39,28 @@ class LeaseError(CutsError, RuntimeError):
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """What lease.json holds. lifetime: seconds. renewals: counted, so that every renewal changes the file."""
+    """What lease.json holds. machine: where `pid` means this process, see `_machine`. lifetime: seconds, up to a day.
+    renewals: counted, so that every renewal changes the file.
+
+    Raises ValueError, naming the field, for what cannot be: others can write to the folder that it is read from.
+    """
 
     token: str
     host: str
+    machine: str
     pid: int
     taken: str
     lifetime: float
     renewals: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("token", "host", "machine", "taken"):
+            value = getattr(self, name)
+            _require(isinstance(value, str) and len(value) <= 300 and value.isprintable(), name, value)
+        _require(isinstance(self.pid, int) and 0 < self.pid < 1 << 31, "pid", self.pid)
+        is_number = isinstance(self.lifetime, int | float) and not isinstance(self.lifetime, bool)
+        _require(is_number and 0 < self.lifetime <= _LONGEST, "lifetime", self.lifetime)
+        _require(isinstance(self.renewals, int), "renewals", self.renewals)
 
     def owner(self) -> str:
         """For people."""
@@ -52,14 +72,17 @@ class Lease(AbstractContextManager["Lease"]):
 
     Entering while another driver holds the run says so in the log at once, then waits for a renewal (the other lives:
     LeaseError) or for its lifetime to pass without one (it is dead: its lease is taken over). An owner on this machine
-    whose process is gone is not waited for.
+    whose process is gone is not waited for. Of several that wait for one owner's end, one takes its lease over; should
+    two believe that they did (one was suspended in between), one of them learns better when it renews.
     """
 
     def __init__(
         self, files: RunFiles, lifetime: float = LIFETIME, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         self._files = files
-        self._record = LeaseRecord(secrets.token_hex(8), socket.gethostname(), os.getpid(), utc_now(), lifetime)
+        self._record = LeaseRecord(
+            secrets.token_hex(8), socket.gethostname(), _machine(), os.getpid(), utc_now(), lifetime
+        )
         self._sleep = sleep
         self._ended = threading.Event()
         self._lost = ""
@@ -76,11 +99,28 @@ class Lease(AbstractContextManager["Lease"]):
             raise LeaseError(self._lost)
 
     def __enter__(self) -> "Lease":
-        while not self._files.create_exclusive(LEASE_FILE, _bytes(self._record)):
-            self._wait_for_end()
-            self._files.delete(LEASE_FILE)
+        while not self._is_free():
+            if self._is_abandoned() and self._takes_over():
+                break
         self._thread.start()
         return self
+
+    def _is_free(self) -> bool:
+        """Whether there was no lease, so that ours is the one now."""
+        # A request repeated after a lost answer is told that there is one when it was this one that made it.
+        return self._files.create_exclusive(LEASE_FILE, _bytes(self._record)) or self._is_ours()
+
+    def _takes_over(self) -> bool:
+        """Whether ours replaced the lease that is there: of several who do this at the same moment, the last has it.
+        Deleting it would let a newcomer in between, whose lease is then replaced.
+        """
+        self._files.write_atomic(LEASE_FILE, _bytes(self._record))
+        self._sleep(SETTLE)
+        return self._is_ours()
+
+    def _is_ours(self) -> bool:
+        held = read_lease(self._files)
+        return held is not None and held.token == self.token
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -88,36 +128,42 @@ class Lease(AbstractContextManager["Lease"]):
         self._ended.set()
         self._thread.join()
         try:
-            held = read_lease(self._files)
-            if held is not None and held.token == self.token:
+            if self._is_ours():
                 self._files.delete(LEASE_FILE)
         except (StoreError, OSError) as problem:
             log.warning("%s could not be given back (%s): it ends by itself", LEASE_FILE, problem)
 
-    def _wait_for_end(self) -> None:
-        """Return when the lease that is there now has ended, or was unreadable or is gone."""
-        found = read_lease(self._files)
+    def _is_abandoned(self) -> bool:
+        """Wait to see whether the owner of the lease that is there is dead. False when the lease went away meanwhile,
+        or is somebody else's, who is to be asked about next.
+        """
+        try:
+            found = _parse(self._files)
+        except FileNotFoundError:
+            return False
         if found is None or _is_dead_here(found):
-            return
+            return True
         log.warning(
             "%s is being worked on by %s; waiting %.0f s to see whether that driver is alive",
             *(self._files.url, found.owner(), found.lifetime),
         )
         waited = 0.0
         while waited < found.lifetime:
-            self._sleep(1.0)
-            waited += 1.0
+            pause = min(POLL, found.lifetime - waited)
+            self._sleep(pause)
+            waited += pause
             now = read_lease(self._files)
             if now is None or now.token != found.token:
-                return  # given back, or taken by somebody who is asked about next
+                return False
             if now != found:
                 raise LeaseError(
                     f"{self._files.url} is being worked on by {found.owner()}. Let it finish, or stop it and start "
                     "again: nothing committed is lost"
                 )
             if _is_dead_here(now):
-                return
+                return True
         log.warning("%s has not been heard of for %.0f s: going on with its run", found.owner(), found.lifetime)
+        return True
 
     def _keep(self) -> None:
         """Renew until the end; a renewal that fails is tried again at the next."""
@@ -128,7 +174,7 @@ class Lease(AbstractContextManager["Lease"]):
                 if held is not None and held.token != record.token:
                     self._lost = f"{self._files.url} was taken over by {held.owner()}; this driver stops"
                     return
-                record = LeaseRecord(**{**asdict(record), "renewals": record.renewals + 1})
+                record = replace(record, renewals=record.renewals + 1)
                 self._files.write_atomic(LEASE_FILE, _bytes(record))
             except (StoreError, OSError) as error:
                 log.warning("%s could not be renewed: %s", LEASE_FILE, error)
@@ -137,17 +183,33 @@ class Lease(AbstractContextManager["Lease"]):
 def read_lease(files: RunFiles) -> LeaseRecord | None:
     """Who drives the run; None when nobody does, or the file cannot be understood and so holds nobody off."""
     try:
-        return LeaseRecord(**json.loads(files.read_bytes(LEASE_FILE)))
+        return _parse(files)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+
+
+def _parse(files: RunFiles) -> LeaseRecord | None:
+    """The lease, FileNotFoundError when there is none, None when it cannot be understood."""
+    try:
+        return LeaseRecord(**json.loads(files.read_bytes(LEASE_FILE)))
+    except (ValueError, TypeError, RecursionError) as error:
         log.warning("%s in %s cannot be understood (%s) and is replaced", LEASE_FILE, files.url, error)
         return None
 
 
+def _machine() -> str:
+    """Where process numbers mean the same processes: this machine since it was started, and this container of it. Host
+    names will not do, there are many "localhost". Empty where the system does not tell.
+    """
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    return ""
+
+
 def _is_dead_here(record: LeaseRecord) -> bool:
     """Whether the owner was a process of this machine that is gone."""
-    if record.host != socket.gethostname():
+    if not record.machine or record.machine != _machine():
         return False
     try:
         os.kill(record.pid, 0)
@@ -156,6 +218,11 @@ def _is_dead_here(record: LeaseRecord) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _require(holds: bool, name: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"its {name} cannot be {value!r:.80}")
 
 
 def _bytes(record: LeaseRecord) -> bytes:
