@@ -82,6 +82,11 @@ class JobServer:
             return ClusterError(
                 f"the job id {job} is taken at {self.address}: give another --job-id, the job goes on with the run"
             )
+        if "No available agent" in text:
+            return ClusterError(
+                f"the head node of {self.address} has no agent that starts jobs: try again when it is fully up; where "
+                "several Rays share a machine, they need `ray start --dashboard-agent-listen-port` of their own"
+            )
         if isinstance(error, OSError | TimeoutError | aiohttp.ClientError) or _passing(text):
             return LostConnectionError(
                 f"no job server can be reached at {self.address} ({_reason(error)}): is the "

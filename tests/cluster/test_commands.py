@@ -524,6 +524,8 @@ def test_a_proxy_whose_server_is_gone_is_a_lost_connection() -> None:
     assert isinstance(server.error(RuntimeError("Request failed with status code 502: .")), LostConnectionError)
     refused = server.error(RuntimeError("Request failed with status code 500: Traceback\nValueError: no such thing\n."))
     assert not isinstance(refused, LostConnectionError)
+    agent = server.error(RuntimeError("Request failed with status code 500: No available agent to submit job, please."))
+    assert "ray start --dashboard-agent-listen-port" in str(agent)
     assert str(refused) == "http://head:8265 refuses: ValueError: no such thing"
 
 

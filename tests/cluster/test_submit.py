@@ -57,6 +57,7 @@ def head() -> Iterator[str]:
     port = free_port()
     command = ["ray", "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={free_port()}"]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", f"--temp-dir={folder}", "--num-cpus=2"]
+    command += ["--dashboard-agent-listen-port=0"]  # 52365 otherwise, which another Ray on this machine may have
     command += ["--object-store-memory=80000000", "--include-log-monitor=false", "--disable-usage-stats"]
     log = (folder / "head.log").open("w")
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, env=environment(), start_new_session=True)
@@ -64,7 +65,7 @@ def head() -> Iterator[str]:
         wait_for(f"http://127.0.0.1:{port}", process, folder / "head.log")
         yield f"http://127.0.0.1:{port}"
     finally:
-        family = psutil.Process(process.pid).children(recursive=True)
+        family = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(10)
