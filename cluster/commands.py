@@ -4,6 +4,7 @@ Loaded by `pipeline.extensions` whenever cuts3d starts: Ray is imported by the c
 """
 
 import functools
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,6 +79,7 @@ def _ray_executor(address: str, options: Mapping[str, Any]) -> Callable[..., Any
     from cluster.job_server import need_ray
 
     need_ray()
+    logging.getLogger("cluster").setLevel(logging.getLogger("pipeline").level)  # as --verbose has it
     from cluster.run import RayOptions, run_on_ray
 
     return functools.partial(run_on_ray, options=RayOptions(address=None if address == LOCAL else address, **options))

@@ -226,11 +226,12 @@ def _kinds(launch: Launch, until: str, device: str, batch_size: int | None, opti
     if kind not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"unknown device {device!r}: use auto, cpu or cuda")
     if kind == "cpu" or (kind == "auto" and not has_gpu):
-        cpus = options.cpus_per_worker or min(CPUS_PER_WORKER, *(int(r.get("CPU", 1)) or 1 for r in nodes))
+        cores = [int(r["CPU"]) for r in nodes if r.get("CPU", 0.0) >= 1]
+        cpus = options.cpus_per_worker or min([CPUS_PER_WORKER, *cores])
         count = options.workers if not options.cpu_workers else options.cpu_workers
         return [Kind(WorkerSpec(launch, until, "cpu", batch_size, cpus), 0, cpus, count)]
     shares = [int(r.get("CPU", 1.0) // r["GPU"]) for r in nodes if r.get("GPU", 0.0) >= 1]
-    cpus = options.cpus_per_worker or max(1, min(CPUS_PER_GPU, *shares, CPUS_PER_GPU))
+    cpus = options.cpus_per_worker or max(1, min([CPUS_PER_GPU, *shares]))
     kinds = [Kind(WorkerSpec(launch, until, "cuda", batch_size, cpus), 1, cpus, options.workers)]
     if options.cpu_workers:
         cpus = options.cpus_per_worker or CPUS_PER_WORKER
