@@ -48,13 +48,14 @@ class Computed:
 class Done:
     """The task is over: committed (by this worker or, where `won` is False, by another one before), or probed.
 
-    counts, seconds, wall: as the commit has them; empty for probes.
+    counts, seconds, wall: as the commit has them; empty for probes. reasons: of the images set aside, counted.
     """
 
     worker: str
     task: Task
     won: bool = True
     counts: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     wall: float = 0.0
 

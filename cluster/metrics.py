@@ -12,7 +12,7 @@ METRICS = {
     "cuts3d_images_total": "Images of committed shards.",
     "cuts3d_masks_total": "Pseudo-masks of committed shards.",
     "cuts3d_dropped_masks_total": "Proposals that were dropped, by reason.",
-    "cuts3d_quarantined_images_total": "Images that were set aside.",
+    "cuts3d_quarantined_images_total": "Images that were set aside, by reason.",
     "cuts3d_shards_committed_total": "Shards committed.",
     "cuts3d_shard_failures_total": "Times that a shard was not done, by reason: crashed, hung, error, node_lost.",
     "cuts3d_gpu_out_of_memory_total": "Times that a batch did not fit the GPU's memory and was halved.",
@@ -23,6 +23,7 @@ METRICS = {
     "cuts3d_shard_duration_seconds": "Seconds from a shard's first image to its commit.",
 }
 TAGS = {
+    "cuts3d_quarantined_images_total": ("reason",),
     "cuts3d_dropped_masks_total": ("reason",),
     "cuts3d_shard_failures_total": ("reason",),
     "cuts3d_stage_seconds_total": ("stage",),
@@ -55,7 +56,8 @@ class Metrics(Observer):
         self._add("shards_committed", 1)
         self._add("images", counts["images"])
         self._add("masks", counts.get("masks", 0))
-        self._add("quarantined_images", counts["quarantined"])
+        for reason, count in done.reasons.items():
+            self._add("quarantined_images", count, reason=reason)
         self._add("gpu_out_of_memory", counts.get("gpu_out_of_memory", 0))
         for reason, count in counts.get("drops", {}).items():
             self._add("dropped_masks", count, reason=reason)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Lost, Task
 from cluster.worker import Answer, OpenRun, Worker, WorkerSpec
@@ -136,7 +136,9 @@ class RayFleet:
         """What came of a call."""
         try:
             answer: Answer = ray.get(reference)
-        except (RayActorError, ActorUnavailableError) as error:
+        except RayTaskError as error:  # not the work itself, which answers for its errors: what was sent cannot be read
+            answer = Answer(error=str(error), kind=type(error).__name__)
+        except RayError as error:  # the process is gone, killed for its memory for instance, or cannot be reached
             self._died(name, error)
             return
         actor = self._actors[name]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -190,17 +191,32 @@ def _connected(address: str | None) -> Iterator[None]:
         arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         arguments |= {"_node_ip_address": "127.0.0.1"}
     else:
+        _knock(address)
         arguments["address"] = address
     try:
         with _on_loopback() if address is None else contextlib.nullcontext():
             ray.init(**arguments)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray's own kinds, and a bare one when a node does not start in time
         where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
         raise ConfigError(f"{where}: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """ConfigError when nothing answers at HOST:PORT: Ray itself takes minutes to find out."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # "auto", and whatever else Ray understands
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"there is no Ray cluster at {address} ({error.strerror or error}): give HOST:6379 of its head, or auto on "
+            "a machine that belongs to it"
+        ) from error
 
 
 @contextlib.contextmanager

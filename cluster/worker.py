@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import traceback
+from collections import Counter
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,8 @@ class Worker:
         result = self._results.pop((task.shard.key, task.attempt))
         won = self._opened().commit(task.shard, result)
         wall = time.monotonic() - result.started
-        return {"won": won, "counts": result.counts, "seconds": result.seconds, "wall": wall}
+        reasons = Counter(image["reason"] for image in result.quarantine)
+        return {"won": won, "counts": result.counts, "reasons": reasons, "seconds": result.seconds, "wall": wall}
 
     def _opened(self) -> ShardJob:
         if self._job is None:

@@ -125,7 +125,7 @@ class FakeFleet:
             if won:
                 self.commits[task.shard.key] = worker, frozenset(task.given_up)
             counts = {"images": len(task.shard.refs), "quarantined": len(task.given_up)}
-            return [Done(worker, task, won, counts, {"refine": took}, took + COMMIT)]
+            return [Done(worker, task, won, counts, seconds={"refine": took}, wall=took + COMMIT)]
 
         self._at(self.now + COMMIT, commit)
         return [Computed(worker, task)]
