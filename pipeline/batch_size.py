@@ -28,6 +28,9 @@ def fitting_batch_size(method: Method, lanes: int = 1) -> int:
         one, two = _peak(method, 1), _peak(method, 2)
     except ImageError:  # depth maps of one's own are there for the images of the run only
         return UNMEASURED
+    except torch.OutOfMemoryError:
+        log.warning("%.1f GB free on the GPU do not hold two images: one at a time", free / 1e9)
+        return 1
     size = batch_size_for(free * SHARE / lanes, one, two)
     log.info("%.1f GB free on the GPU: %d images a batch", free / 1e9, size)
     return size

@@ -6,12 +6,12 @@ B images of the batch · N = Gh·Gw patches · D feature width · Gh, Gw patch g
 import dataclasses
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,24 @@ from stages.filters import DropReason
 from stages.refine import RefinedMasks, refine_masks
 from stages.score import score_of
 from stages.spatial_importance import spatial_importance
+
+T = TypeVar("T")
+
+
+class _once(Generic[T]):  # noqa: N801  like the builtin property
+    """`functools.cached_property` without the lock that it has up to Python 3.11: one for all instances, so that all
+    batches of the process would take turns.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 @dataclass(frozen=True)
@@ -100,12 +118,12 @@ class BatchWork:
             return list(self.confident_images)
         return self.records
 
-    @cached_property
+    @_once
     def depth_BGhGw(self) -> np.ndarray | None:
         """(B, Gh, Gw) float32 relative depth on the patch grid; None for recipes that do not look at depth."""
         return self._depth_to_keep if self.method.recipe.needs_depth else None
 
-    @cached_property
+    @_once
     def _depth_to_keep(self) -> np.ndarray:
         if "depth" in self._kept:
             return self._kept["depth"].maps(self._positions)
@@ -115,7 +133,7 @@ class BatchWork:
             depths = self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
             return to_grid(depths, *self.method.grid).numpy()
 
-    @cached_property
+    @_once
     def features_BND(self) -> torch.Tensor:
         """(B, N, D) float16 on the method's device."""
         if "features" in self._kept:
@@ -123,7 +141,7 @@ class BatchWork:
         with self._clock("features"):
             return self.method.features([photo.rgb for photo in self.photos])
 
-    @cached_property
+    @_once
     def graph_BNN(self) -> torch.Tensor:
         """(B, N, N) float32, the semantic graph: see `search.semantic_graph`."""
         recipe = self.method.recipe
@@ -135,7 +153,7 @@ class BatchWork:
                 importance_BN = spatial_importance(depth_BGhGw, recipe.spatial_importance).flatten(1)
             return semantic_graph(features_BND, importance_BN, recipe)
 
-    @cached_property
+    @_once
     def first_ncut(self) -> Eigenvectors:
         if "ncut" in self._kept:
             return self._kept["ncut"].eigenvectors(self._positions)
@@ -143,7 +161,7 @@ class BatchWork:
         with self._clock("ncut"):
             return first_ncut(graph_BNN, self.method.recipe)
 
-    @cached_property
+    @_once
     def cut_images(self) -> list[CutImage]:
         """Proposals of each image, without confidences."""
         for stage in ("confidence", "localcut"):
@@ -156,7 +174,7 @@ class BatchWork:
         del self.graph_BNN  # N² numbers an image that nobody needs any more
         return [CutImage(image, (None,) * len(image.proposals)) for image in found]
 
-    @cached_property
+    @_once
     def confident_images(self) -> list[CutImage]:
         """Proposals of each image with the confidences of those kept."""
         cut, depth = self.cut_images, self.depth_BGhGw
@@ -166,7 +184,7 @@ class BatchWork:
         with self._clock("confidence"):
             return list(self._each(partial(_with_confidences, recipe=self.method.recipe), cut, depths))
 
-    @cached_property
+    @_once
     def refined(self) -> list[RefinedMasks]:
         """Of each image the proposals kept before, refined, in their order."""
         grid_masks = [
@@ -179,7 +197,7 @@ class BatchWork:
         with self._clock("refine"):
             return refine_masks(photos, grid_masks, self.method.recipe.refine, self.method.device, self._each)
 
-    @cached_property
+    @_once
     def records(self) -> list[ImageRecord]:
         """The finished images."""
         depth, images, refined = self.depth_BGhGw, self.confident_images, self.refined

@@ -3,6 +3,7 @@
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 
@@ -17,6 +18,8 @@ def _start() -> None:
     import torch
 
     torch.set_num_threads(1)
+    # Ctrl-C reaches every process of a terminal. The parent answers it; these here end when it closes the pool.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 

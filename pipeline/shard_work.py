@@ -45,7 +45,11 @@ class ShardResult:
 
 @dataclass
 class _Pass:
-    """What is known of a shard while its images go through the stages; by position in the shard."""
+    """What is known of a shard while its images go through the stages; by position in the shard.
+
+    starved: images that did not fit the GPU's memory even as a batch of one, while other batches were there; they are
+    tried once more when is_alone says that none is.
+    """
 
     shard: Shard
     until: str
@@ -56,6 +60,8 @@ class _Pass:
     faults: list[Exception] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
     out_of_memory: int = 0
+    starved: list[int] = field(default_factory=list)
+    is_alone: bool = False
     started: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,6 +72,7 @@ class _Pass:
             if not isinstance(error, ImageError):
                 self.faults.append(error)
                 log.warning("image %s set aside: %s", record.id, record.detail, exc_info=error)
+                traceback.clear_frames(error.__traceback__)  # which hold the image's tensors
             self.on_image(record)
 
     def finish(self, positions: Sequence[int], done: Sequence[Output | ImageRecord]) -> None:
@@ -117,7 +124,8 @@ class ShardWorker:
         kept: outputs of earlier launches for this very shard, by stage. attributes: written into the shard's file.
         on_image: called for each image done, with its record when `until` is "refine" or the image was set aside.
         given_up: by id, why an image is set aside without being looked at.
-        Raises CutsError when every image fails in the stages: then something else than an image is wrong.
+        Raises CutsError when no image comes through the stages and several failed there: then something else than an
+        image is wrong. Raises BrokenExecutor when a process of the pool dies.
         """
         state = _Pass(shard, until, kept, on_image)
         wanted = []
@@ -127,7 +135,7 @@ class ShardWorker:
             else:
                 wanted.append(position)
         self._run(state, wanted)
-        if state.faults and len(state.faults) == len(shard.refs) > 1:
+        if len(state.faults) > 1 and not state.outputs:
             first = state.faults[0]
             raise CutsError(
                 f"every image of shard {shard.key} failed, the first with {type(first).__name__}: {first}. "
@@ -140,14 +148,20 @@ class ShardWorker:
         self._run(_Pass(shard, until, kept, lambda record: None), positions)
 
     def _run(self, state: _Pass, positions: Iterable[int]) -> None:
-        batches = self._batches(state, list(positions))
         if self._lanes == 1:
-            for batch in batches:
+            state.is_alone = True
+            for batch in self._batches(state, list(positions)):
                 self._work(state, *batch)
             return
+        self._run_lanes(state, positions)
+        state.is_alone = True
+        for batch in self._batches(state, state.starved):
+            self._work(state, *batch)
+
+    def _run_lanes(self, state: _Pass, positions: Iterable[int]) -> None:
         flying: deque[Future[None]] = deque()
         with ThreadPoolExecutor(self._lanes, thread_name_prefix="lane") as lanes:
-            for batch in batches:
+            for batch in self._batches(state, list(positions)):
                 if len(flying) == self._lanes:
                     flying.popleft().result()
                 flying.append(lanes.submit(self._work, state, *batch))
@@ -160,17 +174,22 @@ class ShardWorker:
             for position in positions:
                 image_fault(state.shard.refs[position].id)
             with torch.inference_mode():
-                batch = BatchWork(self.method, photos, positions, state.kept, seconds, self._pool)
-                done = batch.outputs(state.until)
+                # given no name, as what it holds must be gone when the halves are tried
+                done = BatchWork(self.method, photos, positions, state.kept, seconds, self._pool).outputs(state.until)
         except BrokenExecutor:
             raise  # a process of the pool died: like a death of this one, its cause is looked for from outside
         # Whatever one image provokes must not cost the shard its other images; signals pass.
         except Exception as error:  # noqa: BLE001
-            if len(positions) == 1:
-                state.set_aside(positions[0], error)
-                return
-            if isinstance(error, torch.OutOfMemoryError):
+            is_full = isinstance(error, torch.OutOfMemoryError)
+            if is_full:
                 self._shrink(state, len(positions))
+            if len(positions) == 1:
+                if is_full and not state.is_alone:
+                    with state.lock:
+                        state.starved += positions
+                else:
+                    state.set_aside(positions[0], error)
+                return
         else:
             state.finish(positions, done)
             return
@@ -182,9 +201,11 @@ class ShardWorker:
         self._work(state, positions[half:], photos[half:])
 
     def _shrink(self, state: _Pass, size: int) -> None:
+        """After a batch of this size did not fit. One that was cut before the last halving asks for no other."""
         with state.lock:
             state.out_of_memory += 1
-            self.batch_size = max(1, min(self.batch_size, size) // 2)
+            if size <= self.batch_size:
+                self.batch_size = max(1, self.batch_size // 2)
         torch.cuda.empty_cache()
         log.warning("GPU memory is full: going on with %d images a batch", self.batch_size)
 
