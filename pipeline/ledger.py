@@ -13,7 +13,8 @@ import platform
 import re
 import secrets
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
@@ -132,7 +133,9 @@ class Ledger:
         if won:
             crash_point("after_commit", key)
             if self._index.is_due(key):
-                self.update_index()
+                with _only_logged():
+                    facts = self.commit_facts()
+                    self._keep_copies(facts, self._read_records(facts.keys() - self._index.read(facts).keys()))
         return won
 
     def is_committed(self, key: str) -> bool:
@@ -159,9 +162,18 @@ class Ledger:
         """
         return self._parse(key, self.files.read_bytes(self._record_name(key)))
 
-    def committed(self) -> dict[str, Commit]:
-        """All commits in the order of their keys; raises as `read` does on the first bad record."""
-        commits, problems = self.survey()
+    def committed(self, *, keep_copies: bool = False) -> dict[str, Commit]:
+        """All commits in the order of their keys; raises as `read` does on the first bad record.
+
+        keep_copies: leave copies of the records for the next reader where that pays, see `CommitIndex`.
+        """
+        facts = self.commit_facts()
+        copies = self._index.read(facts)
+        records = self._read_records(facts.keys() - copies.keys())
+        if keep_copies:
+            with _only_logged():
+                self._keep_copies(facts, records)
+        commits, problems = self._parse_all(copies | records)
         if problems:
             raise next(iter(problems.values()))
         return commits
@@ -176,32 +188,25 @@ class Ledger:
         """
         facts = self.commit_facts() if facts is None else facts
         found = self._index.read(facts) if copies else {}
-        found |= self._read_records(facts.keys() - found.keys())
-        commits: dict[str, Commit] = {}
-        problems: dict[str, CutsError] = {}
-        for key in sorted(found):
-            try:
-                commits[key] = self._parse(key, found[key])
-            except (StoreError, RunMismatchError) as error:
-                problems[key] = error
-        return commits, problems
+        return self._parse_all(found | self._read_records(facts.keys() - found.keys()))
 
-    def update_index(self) -> None:
-        """Copy the records that have no copy yet into the index, see `CommitIndex`; nothing where that does not pay."""
-        if not self._index.is_of_use:
-            return
-        try:
-            facts = self.commit_facts()
-            missing = facts.keys() - self._index.read(facts).keys()
-            if len(missing) >= _WORTH_COPYING:
-                records = self._read_records(missing)
-                self._index.add({key: (facts[key], data) for key, data in records.items()})
-        except StoreError as error:
-            log.warning("the index of commits is left as it is, the next start takes longer: %s", error)
+    def _keep_copies(self, facts: Mapping[str, FileFacts], records: Mapping[str, bytes]) -> None:
+        if self._index.is_of_use and len(records) >= _WORTH_COPYING:
+            self._index.add({key: (facts[key], data) for key, data in records.items()})
 
     def _read_records(self, keys: Iterable[str]) -> dict[str, bytes]:
         names = {self._record_name(key): key for key in keys}
         return {names[name]: data for name, data in self.files.read_many(names).items()}
+
+    def _parse_all(self, records: Mapping[str, bytes]) -> tuple[dict[str, Commit], dict[str, CutsError]]:
+        commits: dict[str, Commit] = {}
+        problems: dict[str, CutsError] = {}
+        for key in sorted(records):
+            try:
+                commits[key] = self._parse(key, records[key])
+            except (StoreError, RunMismatchError) as error:
+                problems[key] = error
+        return commits, problems
 
     def contents(self, file: CommittedFile) -> bytes:
         """A committed file; StoreError unless it is, byte for byte, what was committed."""
@@ -282,6 +287,15 @@ class Ledger:
                     "mixed in one folder. Move that file away and start the run again, or use another --out"
                 )
         return commit
+
+
+@contextmanager
+def _only_logged() -> Iterator[None]:
+    """For the copies of records: without them the next start takes longer, and that is all."""
+    try:
+        yield
+    except StoreError as error:
+        log.warning("no copies of commit records are kept this time: %s", error)
 
 
 def _json(value: object) -> bytes:

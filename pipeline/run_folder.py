@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.errors import ConfigError, RunMismatchError, StoreError
+from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.files import RunFiles, is_temporary
 from pipeline.ledger import RETRY_PREFIX, Ledger, library_versions, utc_now
@@ -106,6 +106,8 @@ class RunFolder:
             manifest = Manifest.from_parquet_bytes(self.files.read_bytes(MANIFEST_FILE))
         except FileNotFoundError as error:
             raise StoreError(f"{self.url} has no {MANIFEST_FILE}: {remedy}") from error
+        except StoreAccessError:
+            raise  # it may be well
         except StoreError as error:
             raise StoreError(f"{MANIFEST_FILE} in {self.url} is damaged ({error}): delete it, then {remedy}") from error
         if manifest.digest != self.digest:
@@ -127,9 +129,7 @@ class RunFolder:
 
         Reads every commit, so that one of another run or schema is refused here and not counted as done.
         """
-        ledger = ledger or self.ledger
-        ledger.update_index()
-        committed = ledger.committed()
+        committed = (ledger or self.ledger).committed(keep_copies=True)
         return [shard for shard in self.manifest.shards() if shard.key not in committed]
 
     def is_planned(self, key: str) -> bool:
@@ -182,7 +182,8 @@ class RunFolder:
                 facts = self.files.facts(name)
             except FileNotFoundError:
                 continue  # its owner tidied up meanwhile
-            if now - facts.modified >= min_age_s:
+            # 0 means all of them, those that a wrong clock dated into the future, too.
+            if min_age_s == 0 or now - facts.modified >= min_age_s:
                 self.files.delete(name)
                 deleted[name] = facts.bytes
         return deleted

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, SourceError, StoreError
-from pipeline.manifest import ImageRef, Manifest, default_shard_size, safe_id, sort_refs
+from pipeline.manifest import ImageRef, Manifest, _is_plain_and_sorted, default_shard_size, safe_id, sort_refs
 
 
 def refs(count: int = 20, root: str = "/data") -> list[ImageRef]:
@@ -206,6 +206,25 @@ def test_ids_never_leave_their_folder(name: str) -> None:
     assert (root / plain).resolve().is_relative_to(root)
     assert (root / plain).resolve() != root
     assert safe_id(plain) == plain
+
+
+@given(st.lists(st.text(alphabet="ab./\\:\0Cä", max_size=6), min_size=1, max_size=4))
+def test_a_column_is_taken_as_plain_only_if_every_id_is(names: list[str]) -> None:
+    """The short way into a stored manifest accepts nothing that the long one refuses or changes."""
+    if _is_plain_and_sorted(pa.chunked_array([names], pa.string())):
+        assert [safe_id(name) for name in names] == names
+        assert sorted(set(names)) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "plain"),
+    [
+        *((["a"], True), (["B", "a", "a/b", "ä", "\U0001f600"], True), (["a", "a"], False), (["b", "a"], False)),
+        *((["a", "b/../c"], False), ([".a"], False), ([], False), (["a", None], False)),
+    ],
+)
+def test_plain_columns(names: list[str | None], plain: bool) -> None:
+    assert _is_plain_and_sorted(pa.chunked_array([names], pa.string())) is plain
 
 
 def test_default_shard_size_keeps_losses_small() -> None:
