@@ -2,19 +2,29 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
 from pipeline import runner
 from pipeline.batch_work import Method
-from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError
+from pipeline.errors import ConfigError, CutsError, RunMismatchError, SourceError, StoreError
+from pipeline.faults import IMAGE_VARIABLE
+from pipeline.files import LocalFiles
+from pipeline.lease import LEASE_FILE, Lease, LeaseError, read_lease
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch, last_launch, pick_device, retry_quarantined, run
+from pipeline.runner import LANES, Launch, last_launch, local_worker, pick_device, retry_quarantined, run
 from pipeline.status import status_of
 from pipeline.verify import verify_run
 
@@ -198,3 +208,206 @@ def test_devices() -> None:
         pick_device("gpu")
     with pytest.raises(ConfigError, match="is not there"):
         pick_device("cuda:99")
+
+
+# --- one driver at a time ---------------------------------------------------------------------------------------------
+
+
+class Between(BrightnessDepth):
+    """Does something whenever a batch comes along."""
+
+    def __init__(self, what: Any) -> None:
+        self.what = what
+
+    def predict(self, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
+        self.what(ids)
+        return super().predict(images, ids)
+
+
+def with_depth(monkeypatch: pytest.MonkeyPatch, what: Any) -> None:
+    method = dataclasses.replace(tiny_method(), depth=Between(what))
+    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: method)
+
+
+def test_a_run_holds_its_lease_while_it_works(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, owners = tmp_path / "run", set()
+
+    def look(ids: Sequence[str]) -> None:
+        lease = read_lease(LocalFiles(out))
+        owners.add(lease and lease.pid)
+
+    with_depth(monkeypatch, look)
+    run(out, Launch(images=str(photos), shard_size=2))
+    assert owners == {os.getpid()}
+    assert not (out / LEASE_FILE).exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_fails_gives_its_lease_back(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(ids: Sequence[str]) -> None:
+        raise error
+
+    with_depth(monkeypatch, fail)
+    with pytest.raises((CutsError, KeyboardInterrupt)):
+        run(tmp_path / "run", Launch(images=str(photos), shard_size=2))
+    assert not (tmp_path / "run" / LEASE_FILE).exists()
+
+
+def test_a_run_that_another_works_on_is_left_alone(photos: Path, tmp_path: Path) -> None:
+    """By whatever command: also quarantined images are tried again by one driver at a time."""
+    out = tmp_path / "run"
+    (photos / "bad.png").write_bytes(b"")
+    launch = Launch(images=str(photos), shard_size=2)
+    run(out, launch)
+    (out / "commits" / "00001.json").unlink()
+    with Lease(LocalFiles(out), 1.0):
+        for command in (partial(run, out, launch), partial(retry_quarantined, out)):
+            with pytest.raises(LeaseError, match=f"being worked on by process {os.getpid()}"):
+                command()
+    assert not (out / "commits" / "00001.json").exists()
+    assert run(out, launch).complete
+    assert errors_of(out) == []
+
+
+def test_a_driver_whose_run_was_taken_over_stops_and_loses_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had been suspended, longer than its lease lasts, in its second shard."""
+    out = tmp_path / "run"
+    taken = json.dumps({**vars(Lease(LocalFiles(out))._record), "host": "elsewhere", "machine": "another"})
+
+    def suspended(ids: Sequence[str]) -> None:
+        if "002.png" in ids:
+            (out / LEASE_FILE).write_text(taken)
+            time.sleep(1.0)
+
+    with_depth(monkeypatch, suspended)
+    monkeypatch.setattr(runner, "Lease", partial(Lease, lifetime=1.0))
+    with pytest.raises(LeaseError, match=r"taken over by process .* on elsewhere"):
+        run(out, Launch(images=str(photos), shard_size=2))
+    assert sorted(path.stem for path in (out / "commits").iterdir()) == ["00000", "00001"], "what was begun is finished"
+    assert (out / LEASE_FILE).read_text() == taken
+    (out / LEASE_FILE).unlink()
+    assert run(out).images == 2
+    assert errors_of(out) == []
+
+
+# The command line on the tiny method, with a lease that is renewed often.
+COMMAND = """
+import sys
+from functools import partial
+from pathlib import Path
+from tiny_method import tiny_method
+from pipeline import runner
+from pipeline.cli import main
+runner.load_method = lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
+runner.Lease = partial(runner.Lease, lifetime=float(sys.argv.pop(1)))
+main(prog_name="cuts3d")
+"""
+
+
+def cuts3d(lifetime: float, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), str(root / "tests")])
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(lifetime), *map(str, arguments)],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_second_command_on_a_run_that_is_at_work(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    start = ("run", "--images", photos, "--out", out, "--shard-size", 2, "--device", "cpu")
+    first = cuts3d(600.0, *start, **{IMAGE_VARIABLE: "hang:003.png"})
+    try:
+        deadline = time.monotonic() + 60
+        while not (out / "commits" / "00000.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        held = json.loads((out / LEASE_FILE).read_text())
+        assert held["pid"] == first.pid
+        second = cuts3d(2.0, "run", "--out", out, "--device", "cpu")
+        assert second.stderr is not None
+        said = second.stderr.readline()
+        while "being worked on" not in said and said:
+            said = second.stderr.readline()
+        assert f"{out} is being worked on by process {first.pid} on {held['host']}" in said
+        assert "to see whether that driver is alive" in said
+        (out / LEASE_FILE).write_text(json.dumps({**held, "renewals": 1}))  # which otherwise takes two minutes
+        _, refusal = second.communicate(timeout=60)
+        assert second.returncode == 2
+        assert refusal.startswith("cuts3d: ")
+        assert "Let it finish, or stop it and start again: nothing committed is lost" in refusal
+        assert first.poll() is None
+    finally:
+        first.kill()
+        first.communicate()
+    third = cuts3d(600.0, "run", "--out", out, "--device", "cpu")
+    said, log = third.communicate(timeout=60)
+    assert third.returncode == 0, log
+    assert "3 done, 0 missing" in said
+    assert "4 images in" in said
+    assert "being worked on" not in log
+    assert errors_of(out) == []
+
+
+# --- who does the work ------------------------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_the_cores_are_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = workers_made(monkeypatch)
+    local_worker(tiny_method(), None, 8)
+    local_worker(tiny_method(), 5, 8)
+    assert made == [{"batch_size": 2}, {"batch_size": 5}]
+
+
+@pytest.mark.parametrize(("cores", "processes", "decode"), [(1, None, 2), (2, 1, 2), (16, 15, 4)])
+def test_beside_a_gpu_the_cores_are_a_pools(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int | None, decode: int
+) -> None:
+    made = workers_made(monkeypatch)
+    monkeypatch.setattr(runner, "cpu_pool", lambda n: f"pool of {n}")
+    monkeypatch.setattr(runner, "fitting_batch_size", lambda method, lanes: 7 * lanes)
+    method = dataclasses.replace(tiny_method(), device=torch.device("cuda"))
+    local_worker(method, None, cores)
+    local_worker(method, 5, cores)
+    pool = None if processes is None else f"pool of {processes}"
+    common = {"decode_threads": decode, "lanes": LANES, "pool": pool}
+    assert made == [{"batch_size": 7 * LANES, **common}, {"batch_size": 5, **common}]
+
+
+def workers_made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What ShardWorkers are asked for from now on, without the method."""
+    made: list[dict[str, Any]] = []
+    names = ("batch_size", "decode_threads", "lanes", "pool")
+    monkeypatch.setattr(
+        runner, "ShardWorker", lambda method, *options: made.append(dict(zip(names, options, strict=False)))
+    )
+    return made
+
+
+def test_the_processes_of_a_run_end_with_it(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class Worker(runner.ShardWorker):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    monkeypatch.setattr(runner, "ShardWorker", Worker)
+    run(tmp_path / "run", Launch(images=str(photos), shard_size=4))
+    assert len(closed) == 1
+
+    def fail(ids: Sequence[str]) -> None:
+        raise RuntimeError("no")
+
+    with_depth(monkeypatch, fail)
+    with pytest.raises(CutsError):
+        run(tmp_path / "other", Launch(images=str(photos), shard_size=4))
+    assert len(closed) == 2
