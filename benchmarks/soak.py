@@ -6,7 +6,7 @@ Each finished run must hold every image in exactly one commit, byte for byte wha
 nobody may have been set aside.
 
     make soak MINUTES=20
-    python benchmarks/soak.py --minutes 20 --every 4 --seed 0 --out benchmarks/results/soak.csv
+    python benchmarks/soak.py --minutes 20 --every 6 --seed 0 --out benchmarks/results/soak.csv
 """
 
 import csv
@@ -32,7 +32,7 @@ from pipeline.run_folder import RunFolder  # noqa: E402
 from pipeline.runner import Launch, run  # noqa: E402
 
 NODES = 3
-KINDS = {"worker": 0.6, "node": 0.2, "driver": 0.2}  # shares of what is killed
+KINDS = {"worker": 0.7, "node": 0.2, "driver": 0.1}  # shares of what is killed
 
 
 class Soak:
@@ -89,7 +89,7 @@ class Soak:
 
 @click.command()
 @click.option("--minutes", type=float, default=20.0, show_default=True)
-@click.option("--every", type=float, default=4.0, show_default=True, help="Seconds between kills, on average.")
+@click.option("--every", type=float, default=6.0, show_default=True, help="Seconds between kills, on average.")
 @click.option("--images", type=int, default=240, show_default=True, help="Of each run.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("benchmarks/results/soak.csv"), show_default=True)

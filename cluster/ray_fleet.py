@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Lost, Task
 from cluster.worker import Answer, OpenRun, Worker, WorkerSpec
@@ -182,7 +182,7 @@ class RayFleet:
 
     def _died(self, name: str, error: Exception) -> None:
         actor = self._actors[name]
-        detail = " ".join(str(error).split("\n")[-1].split()[:40])
+        detail = _said(error)
         if not actor.joined:
             self._could_not_start(name, CutsError(f"a worker died while it started: {detail}"))
             return
@@ -245,6 +245,14 @@ class RayFleet:
         if self._patience is not None and waited >= self._patience:
             raise ConfigError(message + ", or add nodes")
         log.warning("%s, or wait for nodes that have", message)
+
+
+def _said(error: Exception) -> str:
+    """What Ray says of a death, without its advice, which fills a screen."""
+    if isinstance(error, OutOfMemoryError):
+        return "its node ran low on memory, and Ray ended it"
+    why = str(error).rpartition("The actor is dead because ")[2]
+    return " ".join(why.partition("Some common causes")[0].split())[:300]
 
 
 def _node_is_gone(node: str, error: Exception) -> bool:
