@@ -185,8 +185,10 @@ class Driver:
             self._ready.appendleft(heapq.heappop(self._later)[2])
         for name in sorted(self._idle, key=self._need) if len(self._idle) > 1 else list(self._idle):
             task = self._next_probe() or self._next_shard() or self._twin(name, now)
+            if task is None and not self._workers[name].committing:
+                return  # whoever comes next is no faster
             if task is None:
-                return
+                continue  # what it commits itself is not for it, and may be for the next one
             del self._idle[name]
             self._workers[name].computing = _Assignment(task, now)
             self._fleet.assign(name, task)
@@ -218,25 +220,36 @@ class Driver:
         return math.inf if usual is None else max(usual, worker.pace.seconds)
 
     def _twin(self, idle: str, now: float) -> Task | None:
-        """The slowest shard under way once more, when nothing else is left: whoever is first commits it."""
+        """The slowest shard under way once more, when nothing else is left: whoever is first commits it.
+
+        Again after that only when the worker who got it last is known to be slow.
+        """
         slowest, longest = None, self._rules.slow * self._need(idle)
-        for name, worker in self._workers.items():
-            if name == idle:
+        for key, (took, left) in self._latest(now, without=idle).items():
+            state = self._states.get(key)
+            if state is None or state.crashes or state.inquest is not None:
                 continue
-            for own in (worker.computing, *worker.committing):
-                if own is None or own.task.probe is not None:
-                    continue
-                took = now - own.since
-                seconds = max(took, worker.pace.seconds - took) if own is worker.computing else took
-                state = self._states.get(own.task.shard.key)
-                if seconds <= longest or state is None:
-                    continue
-                if state.running == 1 and not state.crashes and state.inquest is None:
-                    slowest, longest = own.task.shard.key, seconds
+            seconds = max(took, left) if state.running == 1 else left
+            if seconds > longest:
+                slowest, longest = key, seconds
         if slowest is None:
             return None
         log.info("shard %s is slow: an idle worker does it, too", slowest)
         return self._task(slowest)
+
+    def _latest(self, now: float, without: str) -> dict[str, tuple[float, float]]:
+        """Shards under way, without those of one worker: seconds since the last worker began, and that it has left."""
+        latest: dict[str, tuple[float, float]] = {}
+        for worker in self._workers.values():
+            for own in (worker.computing, *worker.committing):
+                if own is not None and own.task.probe is None:
+                    took = now - own.since
+                    left = worker.pace.seconds - took if own is worker.computing else 0.0
+                    latest[own.task.shard.key] = min((took, left), latest.get(own.task.shard.key, (math.inf, 0.0)))
+        for own in (self._workers[without].computing, *self._workers[without].committing):
+            if own is not None:
+                latest.pop(own.task.shard.key, None)
+        return latest
 
     def _task(self, key: str, probe: tuple[int, ...] | None = None) -> Task:
         state = self._states[key]
