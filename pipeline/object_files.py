@@ -235,6 +235,8 @@ def _said(error: BaseException) -> str:
 def _remedy(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError):
         return f"Create the bucket, or mend the URL, {_AGAIN}"
+    if _code(error) == "RequestTimeTooSkewed":
+        return f"Set this machine's clock right, {_AGAIN}"
     if isinstance(error, PermissionError) or "Credential" in type(error).__name__:
         return f"{_CREDENTIALS}, {_AGAIN}"
     return f"{_CONNECTION}, {_AGAIN}"

@@ -3,8 +3,9 @@
 python s3_server.py [FAULT ...]      prints its port, serves until its stdin ends
 
 faults: "conflict" refuses the first conditional put of each key with 409, as S3 may; "plain412" refuses as MinIO does,
-without naming the condition; "unconditional" ignores conditions. SIGUSR1 closes the port, SIGUSR2 opens it again, with
-all data. GET /-/requests answers with the requests so far, one a line, and forgets them.
+without naming the condition; "unconditional" ignores conditions, "unimplemented" refuses them as unknown; "skewed"
+refuses all requests but those for buckets, as from a machine whose clock is wrong. SIGUSR1 closes the port, SIGUSR2
+opens it again, with all data. GET /-/requests answers with the requests so far, one a line, and forgets them.
 """
 
 import logging
@@ -18,7 +19,15 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-CONFLICT = b"<Error><Code>ConditionalRequestConflict</Code><Message>Conflict, try again</Message></Error>"
+REFUSALS = {
+    "conflict": ("409 Conflict", "ConditionalRequestConflict", "Conflict, try again"),
+    "unimplemented": (
+        "501 Not Implemented",
+        "NotImplemented",
+        "A header implies functionality that is not implemented",
+    ),
+    "skewed": ("403 Forbidden", "RequestTimeTooSkewed", "The difference between request and current time is too large"),
+}
 
 
 class S3Server:
@@ -93,14 +102,23 @@ class Application:
                 environ.pop("HTTP_IF_NONE_MATCH", None)
             if is_conditional and "conflict" in self._faults and path not in self._refused:
                 self._refused.add(path)
-                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-                start_response("409 Conflict", [("Content-Type", "text/xml"), ("Content-Length", str(len(CONFLICT)))])
-                return [CONFLICT]
+                return self._refuse("conflict", environ, start_response)
+            if is_conditional and "unimplemented" in self._faults:
+                return self._refuse("unimplemented", environ, start_response)
+            if "skewed" in self._faults and path.count("/") > 1:
+                return self._refuse("skewed", environ, start_response)
             body = b"".join(self._moto(environ, start_response))
             if "plain412" in self._faults:
                 name = b"<Condition>If-None-Match</Condition>"
                 body = body.replace(name, b" " * len(name))
             return [body]
+
+    def _refuse(self, fault: str, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        status, code, message = REFUSALS[fault]
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+        start_response(status, [("Content-Type", "text/xml"), ("Content-Length", str(len(body)))])
+        return [body]
 
 
 def main(faults: set[str]) -> None:

@@ -44,6 +44,19 @@ def test_round_trip(files: RunFiles) -> None:
     assert not files.exists("shards/b")
 
 
+def test_facts_of_a_listing_are_those_of_its_files(files: RunFiles) -> None:
+    assert files.list_facts("commits") == {}
+    files.write_atomic("commits/b", b"two")
+    files.write_atomic("commits/a", b"")
+    files.write_atomic("commits/deeper/c", b"not listed")
+    listed = files.list_facts("commits")
+    assert list(listed) == ["commits/a", "commits/b"]
+    assert listed == {name: files.facts(name) for name in listed}
+    assert (listed["commits/b"].bytes, files.size("commits/b")) == (3, 3)
+    with pytest.raises(FileNotFoundError):
+        files.facts("commits/none")
+
+
 def test_missing_file(files: RunFiles) -> None:
     with pytest.raises(FileNotFoundError):
         files.read_bytes("none")

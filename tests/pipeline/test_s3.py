@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -177,6 +178,12 @@ def test_a_forked_process_uses_the_run_it_inherits(run_url: str) -> None:
     assert run.ledger.committed_keys() == {"00000"}
 
 
+def test_files_can_be_sent_to_another_process(run_url: str) -> None:
+    RunFiles.at(run_url).write_atomic("a", b"1")
+    copy = pickle.loads(pickle.dumps(RunFiles.at(run_url)))
+    assert (copy.url, copy.read_bytes("a")) == (run_url, b"1")
+
+
 @pytest.mark.parametrize(
     ("point", "committed", "orphans"),
     [
@@ -224,8 +231,9 @@ def test_what_servers_answer_to_the_loser_of_a_race(fault: str, monkeypatch: pyt
         assert files.read_bytes("commits/00000.json") == b"%d" % won.index(True)
 
 
-def test_server_that_ignores_conditions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with S3Server("unconditional") as server:
+@pytest.mark.parametrize("fault", ["unconditional", "unimplemented"])
+def test_server_without_conditions_is_refused(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with S3Server(fault) as server:
         url = url_at(server, monkeypatch)
         with pytest.raises(StoreError, match=r"cannot commit to s3://.*ignores conditional puts.*mounted file system"):
             launch(url)
@@ -261,6 +269,13 @@ def test_wrong_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
             assert "test-secret" not in said
         with pytest.raises(StoreError, match=r"cannot write a in .*Check the credentials.*shards are kept"):
             RunFiles.at(url).write_atomic("a", b"")
+
+
+def test_clock_so_wrong_that_the_server_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with S3Server("skewed") as server:
+        url = url_at(server, monkeypatch)
+        with pytest.raises(StoreError, match=r"cannot write run.json in .*too large. Set this machine's clock right"):
+            launch(url)
 
 
 def test_no_credentials(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
