@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 LOOK_EVERY = 5.0  # seconds between looks at what the cluster has
 SAY_AFTER = 30.0  # seconds without a worker after which the log says why
 START_PAUSE = 60.0  # seconds after a worker could not start before another one is tried
+NODE_DIED = ("its node has died", "node was terminated")  # as Ray words it
 START_FAILURES = 3  # workers that could not start, while none could, before the run is stopped
 
 
@@ -257,6 +258,6 @@ def _said(error: Exception) -> str:
 
 def _node_is_gone(node: str, error: Exception) -> bool:
     """Whether a worker died with its node, so that nothing that it did is to blame."""
-    if getattr(error, "preempted", False) or "node" in str(error).lower().rpartition("actor is dead because")[2][:40]:
+    if getattr(error, "preempted", False) or any(sign in str(error) for sign in NODE_DIED):
         return True
     return any(known["NodeID"] == node and not known["Alive"] for known in ray.nodes())
