@@ -89,7 +89,9 @@ class ShardWorker:
     reason; so is a batch that does not fit the GPU's memory, and later batches are smaller then.
 
     decode_threads: that decode images ahead. lanes: batches that are under way together, so that the GPU works on one
-    while the CPU cuts another. pool: processes for what is the CPU's alone; None does it in the lane.
+    while the CPU cuts another; not for models on the CPU, whose networks turn a switch of the whole process
+    (`stages.cpu_products`), so that results would depend on what ran beside them. pool: processes for what is the CPU's
+    alone; None does it in the lane.
     """
 
     def __init__(
