@@ -126,7 +126,7 @@ class Driver:
         *,
         clock: Callable[[], float] = time.monotonic,
         elsewhere: Callable[[], set[str]] | None = None,
-        ask_every: float = 60.0,
+        ask_every: float = 300.0,
     ) -> None:
         self._fleet = fleet
         self._rules = rules or Rules()
