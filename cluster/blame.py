@@ -10,17 +10,18 @@ CONVICTED_AFTER = 2  # deaths with an image alone: one may be anybody's doing
 class Inquest:
     """An inquiry into one shard, whose workers died again and again.
 
-    open: sets of positions that are yet to be tried. culprits: by position, how the worker ended.
+    images: positions of those that may have done it. open: sets of them that are yet to be tried. culprits: by
+    position, how the worker ended.
     """
 
-    images: int
+    images: tuple[int, ...]
     open: list[tuple[int, ...]] = field(default_factory=list)
     culprits: dict[int, str] = field(default_factory=dict)
     _trying: int = 0
     _alone: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.open = _halves(tuple(range(self.images)))
+        self.open = _halves(self.images)
 
     @property
     def over(self) -> bool:

@@ -365,7 +365,7 @@ class Driver:
             self._ready.appendleft(key)
             return
         log.warning("workers died on shard %s %d times: looking for the image that does it", key, state.crashes)
-        state.inquest = Inquest(len(state.shard.refs))
+        state.inquest = Inquest(tuple(i for i, ref in enumerate(state.shard.refs) if ref.id not in state.given_up))
         self._inquests.append(key)
 
     def _probed(self, task: Task, died: str | None) -> None:

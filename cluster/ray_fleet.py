@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import re
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ SAY_AFTER = 30.0  # seconds without a worker after which the log says why
 START_PAUSE = 60.0  # seconds after a worker could not start before another one is tried
 NODE_DIED = ("its node has died", "node was terminated")  # as Ray words it
 START_FAILURES = 3  # workers that could not start, while none could, before the run is stopped
+START_DEATHS = 10  # the same for workers that died while they started, which may be anybody's doing
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class RayFleet:
 
     def _started(self, actor: _Actor, method: str, answer: Answer) -> None:
         if answer.error:
-            self._could_not_start(actor.name, answer.raised())
+            self._could_not_start(actor.name, answer.raised(), START_FAILURES, START_PAUSE)
         elif method == "hello":
             actor.facts = answer.value
             self._call(actor.name, "load", None)
@@ -168,26 +170,29 @@ class RayFleet:
             self._start_failures = 0
             self._happened.append(Joined(actor.name, actor.facts))
 
-    def _could_not_start(self, name: str, error: CutsError) -> None:
+    def _could_not_start(self, name: str, error: CutsError, most: int, pause: float) -> None:
         """One bad node must not stop the others, but when none can start there is no use in going on."""
         self._drop(name)
         self._start_failures += 1
         if not any(actor.joined for actor in self._actors.values()) and (
-            self._start_failures >= START_FAILURES or isinstance(error, ValueError)
+            self._start_failures >= most or isinstance(error, ValueError)
         ):
             raise error
-        log.warning("a worker could not start, the next one is tried in %.0f s: %s", START_PAUSE, error)
-        self._not_before = time.monotonic() + START_PAUSE
+        log.warning("a worker could not start, the next one is tried in %.0f s: %s", pause, error)
+        self._not_before = time.monotonic() + pause
 
     # --- gains and losses ---------------------------------------------------------------------------------------------
 
     def _died(self, name: str, error: Exception) -> None:
         actor = self._actors[name]
         detail = _said(error)
-        if not actor.joined:
-            self._could_not_start(name, CutsError(f"a worker died while it started: {detail}"))
-            return
-        self._lose(name, detail, node_lost=_node_is_gone(actor.facts["node"], error))
+        node_lost = _node_is_gone(actor.facts.get("node", ""), error)
+        if actor.joined:
+            self._lose(name, detail, node_lost)
+        elif node_lost:
+            self._drop(name)
+        else:
+            self._could_not_start(name, CutsError(f"a worker died while it started: {detail}"), START_DEATHS, 1.0)
 
     def _lose(self, name: str, detail: str, node_lost: bool) -> None:
         self._drop(name)
@@ -240,7 +245,10 @@ class RayFleet:
             log.warning("no worker yet after %.0f s: %d are loading their models", waited, loading)
             return
         if self._possible(nodes):
-            log.warning("no worker yet after %.0f s: %s; a worker takes %s, others may use them", waited, has, wants)
+            log.warning(
+                "no worker yet after %.0f s: one takes %s, and %s; its process is starting, or others use these",
+                *(waited, wants, has),
+            )
             return
         message = f"no node has room for a worker, which takes {wants}: {has}. Use --device cpu or --cpus-per-worker"
         if self._patience is not None and waited >= self._patience:
@@ -252,7 +260,7 @@ def _said(error: Exception) -> str:
     """What Ray says of a death, without its advice, which fills a screen."""
     if isinstance(error, OutOfMemoryError):
         return "its node ran low on memory, and Ray ended it"
-    why = str(error).rpartition("The actor is dead because ")[2]
+    why = re.split("The actor (?:is dead|died) because ", str(error))[-1]
     return " ".join(why.partition("Some common causes")[0].split())[:300]
 
 

@@ -9,7 +9,6 @@ import socket
 import time
 import traceback
 from collections import Counter
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import ray
 
 from cluster.fleet import Task
 from pipeline import errors
-from pipeline.errors import CutsError, StoreError
+from pipeline.errors import CutsError, StoreError, WorkerBrokenError
 from pipeline.lease import read_lease
 from pipeline.locations import is_url
 from pipeline.run_folder import RunFolder
@@ -149,12 +148,11 @@ class Worker:
 def _answer(work: Any, *arguments: Any) -> Answer:
     try:
         return Answer(work(*arguments))
+    except WorkerBrokenError:
+        log.exception("this process ends")  # for the driver a death like any other, whose cause it looks for
+        os._exit(1)
     except CutsError as error:
         return Answer(error=str(error), kind=type(error).__name__)
-    except BrokenExecutor:
-        # A process of the pool was killed by what it worked on. The driver looks for that as for a death of this one.
-        log.exception("a process of the pool died")
-        os._exit(1)
     except Exception as error:  # noqa: BLE001  goes to the driver, which answers for it
         trace = traceback.format_exc(limit=-3)
         return Answer(error=f"{type(error).__name__}: {error}\n{trace}", kind=type(error).__name__)

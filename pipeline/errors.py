@@ -22,6 +22,10 @@ class WeightsError(CutsError, OSError):
     """Weights are missing, corrupt or cannot be fetched."""
 
 
+class WorkerBrokenError(CutsError, RuntimeError):
+    """This process can do no more work, through something that an image or the machine did to it."""
+
+
 class ImageError(CutsError, ValueError):
     """One image cannot be used. A record, not a crash: the shard goes on without it.
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.batch_work import BatchWork, Method
-from pipeline.errors import CutsError, ImageError
+from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
 from pipeline.images import Photo, load_photos
 from pipeline.manifest import ImageRef, Shard
@@ -23,6 +23,8 @@ from pipeline.stage_graph import INPUTS
 from pipeline.stage_outputs import KeptOutputs, Output, write_outputs
 
 log = logging.getLogger(__name__)
+
+AGAIN = "The same command goes on with this shard; with --ray it finds an image that does this, and sets it aside"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ class ShardWorker:
         on_image: called for each image done, with its record when `until` is "refine" or the image was set aside.
         given_up: by id, why an image is set aside without being looked at.
         Raises CutsError when no image comes through the stages and several failed there: then something else than an
-        image is wrong. Raises BrokenExecutor when a process of the pool dies.
+        image is wrong. Raises WorkerBrokenError when a process of the pool dies, or the GPU reports anything but full
+        memory: this process can do no more then.
         """
         state = _Pass(shard, until, kept, on_image)
         wanted = []
@@ -178,8 +181,13 @@ class ShardWorker:
             with torch.inference_mode():
                 # given no name, as what it holds must be gone when the halves are tried
                 done = BatchWork(self.method, photos, positions, state.kept, seconds, self._pool).outputs(state.until)
-        except BrokenExecutor:
-            raise  # a process of the pool died: like a death of this one, its cause is looked for from outside
+        # Nothing can be computed here any more, whichever image comes next: the cause is looked for from outside.
+        except BrokenExecutor as error:
+            raise WorkerBrokenError(
+                f"shard {state.shard.key}: a process that works for this one died. {AGAIN}"
+            ) from error
+        except torch.AcceleratorError as error:
+            raise WorkerBrokenError(f"shard {state.shard.key}: the GPU failed: {error}. {AGAIN}") from error
         # Whatever one image provokes must not cost the shard its other images; signals pass.
         except Exception as error:  # noqa: BLE001
             is_full = isinstance(error, torch.OutOfMemoryError)

@@ -102,6 +102,10 @@ class FakeFleet:
     def close(self) -> None:
         self._alive.clear()
 
+    def die_at(self, when: float, worker: str) -> None:
+        """The worker dies then, whatever it does."""
+        self._at(when, lambda: self._die(worker, False, "killed"))
+
     def _at(self, when: float, happens: Callable[[], list[Event]]) -> None:
         heapq.heappush(self._events, (when, next(self._order), happens))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.blame import Inquest
 from cluster.driver import Driver, Observer, Rules
-from cluster.fleet import Done, Joined
+from cluster.fleet import Done, Joined, Task
 from pipeline.errors import CutsError
 from pipeline.manifest import Shard
 
@@ -139,10 +139,10 @@ def test_a_shard_on_which_workers_die_though_no_image_does_it_is_given_up() -> N
     fleet = FakeFleet(2)
     assign = fleet.assign
 
-    def deadly_as_a_whole(worker: str, task: object) -> None:
-        assign(worker, task)  # type: ignore[arg-type]
-        if task.shard.key == "00001" and task.probe is None:  # type: ignore[attr-defined]
-            fleet._at(fleet.now + 1, lambda: fleet._die(worker, False, "memory"))
+    def deadly_as_a_whole(worker: str, task: Task) -> None:
+        assign(worker, task)
+        if task.shard.key == "00001" and task.probe is None:
+            fleet.die_at(fleet.now + 1, worker)
 
     fleet.assign = deadly_as_a_whole  # type: ignore[method-assign]
     failed, _ = drive(fleet, some_shards(10))
@@ -150,6 +150,22 @@ def test_a_shard_on_which_workers_die_though_no_image_does_it_is_given_up() -> N
     assert "none of its images alone" in failed["00001"]
     assert quarantined(fleet) == set()
     assert len(fleet.commits) == 9
+
+
+def test_images_given_up_are_not_tried_again() -> None:
+    """A shard with a culprit, on which workers die for another reason, too, comes to an end."""
+    fleet = FakeFleet(2, deadly=["00001/2.jpg"])
+    assign = fleet.assign
+
+    def deadly_as_a_whole(worker: str, task: Task) -> None:
+        assign(worker, task)
+        assert task.probe is None or not {task.shard.refs[i].id for i in task.probe} & set(task.given_up)
+        if task.shard.key == "00001" and task.probe is None:
+            fleet.die_at(fleet.now + 1, worker)
+
+    fleet.assign = deadly_as_a_whole  # type: ignore[method-assign]
+    failed, _ = drive(fleet, some_shards(4))
+    assert set(failed) == {"00001"}
 
 
 def test_the_slowest_shard_is_given_out_twice_at_the_end() -> None:
@@ -206,7 +222,7 @@ def test_bad_rules_are_named() -> None:
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=6))))
 def test_an_inquest_finds_exactly_the_culprits(case: tuple[int, set[int]]) -> None:
     images, bad = case
-    inquest, tried = Inquest(images), 0
+    inquest, tried = Inquest(tuple(range(images))), 0
     while not inquest.over:
         positions = inquest.next()
         tried += 1

@@ -6,7 +6,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
 from pipeline.batch_work import Method
 from pipeline.cpu_pool import cpu_pool
-from pipeline.errors import CutsError, ImageError
+from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import IMAGE_VARIABLE
 from pipeline.manifest import Shard
 from pipeline.recipes import RECIPES
@@ -468,12 +468,20 @@ def test_a_process_of_the_pool_that_dies_is_no_image_error(photos: Path, lanes: 
     seen: list[ImageRecord | None] = []
     with cpu_pool(1) as pool:
         worker = ShardWorker(tiny_method(), 1, lanes=lanes, pool=Spoiled(pool, die))
-        with pytest.raises(BrokenExecutor):
+        with pytest.raises(WorkerBrokenError, match="process that works for this one died"):
             worker.process(shard_of(photos), "refine", {}, {}, seen.append)
-        with pytest.raises(BrokenExecutor):
+        with pytest.raises(WorkerBrokenError, match="process that works for this one died"):
             worker.probe(shard_of(photos), (0,), "refine", {})
         worker.close()
     assert all(record is not None and record.status != "quarantined" for record in seen)
+
+
+def test_a_gpu_that_fails_is_no_image_error(photos: Path) -> None:
+    """After any CUDA error but full memory every later call fails: no other image may be set aside for it."""
+    depth = FailsOn("002.png", error=torch.AcceleratorError)
+    worker = ShardWorker(dataclasses.replace(tiny_method(), depth=depth), 2)
+    with pytest.raises(WorkerBrokenError, match=r"shard 00000: the GPU failed: .*kernel panic"):
+        worker.process(shard_of(photos), "refine", {}, {})
 
 
 def test_interruption_of_a_lane_is_not_an_image_fault(photos: Path) -> None:
