@@ -4,11 +4,14 @@
 takes the same time and nothing fails, to "everything". Workers and faults: simulated_fleet.py. Nothing of Ray runs
 here; what a call to a worker and its answer cost the driver is a stated time, World.call.
 
-    python benchmarks/simulate_cluster.py --out benchmarks/results/simulate_cluster.csv
+    python benchmarks/simulate_cluster.py
+    python benchmarks/simulate_cluster.py --shards 13000 26000 --workers 512 --scenarios even uneven mixed faults \
+        --seeds 0 1 2 3 4 --out benchmarks/results/simulate_cluster_512.csv
 
-A CSV line a scenario, number of shards and number of workers. Efficiency is the ideal time over the time taken, both
-from the first worker's start on: ideal is when all shards could be done if no worker that is there ever waited and
-nothing were done twice. The ledger is checked in every one: each image in one commit or set aside, none of both.
+A CSV line a scenario, number of shards, number of workers and seed of what goes wrong. Efficiency is the ideal time
+over the time taken, both from the first worker's start on: ideal is when all shards could be done if no worker that is
+there ever waited and nothing were done twice. The ledger is checked in every one: each image in one commit or set
+aside, none of both.
 """
 
 import argparse
@@ -22,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 
 from simulated_fleet import SimulatedFleet, World, ideal_end
@@ -61,6 +65,7 @@ class Row:
     scenario: str
     shards: int
     workers: int
+    seed: int
     took_s: float
     ideal_s: float
     efficiency: float
@@ -123,6 +128,7 @@ def simulate(
         scenario=scenario,
         shards=len(shards),
         workers=workers,
+        seed=seed,
         took_s=round(took, 1),
         ideal_s=round(ideal, 1),
         efficiency=round(ideal / took, 4),
@@ -180,7 +186,8 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=SHARDS)
     parser.add_argument("--workers", type=int, nargs="+", default=WORKERS)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
+    parser.add_argument("--slow", type=float, default=Rules.slow, help="see cluster.driver.Rules")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     logging.getLogger("cluster").setLevel(logging.CRITICAL)
@@ -191,12 +198,11 @@ def main() -> None:
             shards = manifest_of(arguments.images, n_shards).shards()
             gc.collect()
             gc.freeze()
-            for scenario in arguments.scenarios:
-                for workers in arguments.workers:
-                    row = _in_a_process(scenario, SCENARIOS[scenario], shards, workers, arguments.seed)
-                    writer.writerow(asdict(row))
-                    file.flush()
-                    print(row, flush=True)
+            for scenario, workers, seed in product(arguments.scenarios, arguments.workers, arguments.seeds):
+                row = _in_a_process(scenario, SCENARIOS[scenario], shards, workers, seed, Rules(slow=arguments.slow))
+                writer.writerow(asdict(row))
+                file.flush()
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ class World:
     image: of a worker of speed 1. commit: from computed to committed. start: of a worker until its models are loaded.
     node: until a lost node is replaced. call: of the driver's own time, for every call to a worker and every answer.
     Both with the figures that results/ray_calls.csv has of Ray. answer: until the driver hears of what happened.
+    listing: of the driver's time, for every thousand commits, when it asks what was committed elsewhere: a page of S3.
     spread: sigma of the logarithm of the shards' times, a property of the shard. heavy: share of shards that take ten
     times as long wherever they are done. stalls: share of attempts that take ten times as long.
     slow_workers, cpu_workers: share of workers that take 3 and 30 times as long. late: share of workers that join some
@@ -47,6 +48,7 @@ class World:
     node: float = 120.0
     call: float = 0.0015
     answer: float = 0.005
+    listing: float = 0.1
     spread: float = 0.0
     heavy: float = 0.0
     stalls: float = 0.0
@@ -286,6 +288,7 @@ class SimulatedFleet:
         """Of all committed shards, as a listing gives them."""
         began = time.process_time()
         keys = set(self.ledger.times)
+        self.now += self._world.listing * math.ceil(len(keys) / 1000)
         self.cpu += time.process_time() - began
         return keys
 

@@ -114,11 +114,24 @@ def test_ideal_end() -> None:
 
 
 def test_the_table_has_a_line_for_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments: Sequence[str] = ("--images", "400", "--shards", "8", "20", "--workers", "2", "4", "--scenarios", "even")
+    arguments: Sequence[str] = (
+        "--images",
+        "400",
+        "--shards",
+        "8",
+        "20",
+        "--workers",
+        "2",
+        "4",
+        "--scenarios",
+        "even",
+        "--seeds",
+        "7",
+    )
     monkeypatch.setattr(sys, "argv", ["simulate_cluster.py", *arguments, "--out", str(tmp_path / "out.csv")])
     simulate_cluster.main()
     lines = (tmp_path / "out.csv").read_text().splitlines()
-    assert lines[0].startswith("scenario,shards,workers,took_s,ideal_s,efficiency,")
-    assert [line.split(",")[:3] for line in lines[1:]] == [
-        ["even", shards, workers] for shards in ("8", "20") for workers in ("2", "4")
+    assert lines[0].startswith("scenario,shards,workers,seed,took_s,ideal_s,efficiency,")
+    assert [line.split(",")[:4] for line in lines[1:]] == [
+        ["even", shards, workers, "7"] for shards in ("8", "20") for workers in ("2", "4")
     ]
