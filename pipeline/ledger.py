@@ -38,12 +38,17 @@ _WORTH_COPYING = 100  # records; fewer are read in a second
 _KEY = rf"(?:{RETRY_PREFIX})?[0-9]{{5,}}"
 _ATTEMPT = r"[0-9a-z]{1,32}"
 _COMMIT_NAME = re.compile(rf"({_KEY})\.json")
-_ATTEMPT_NAME = re.compile(rf"({_KEY})-({_ATTEMPT})\.(?:zarr\.zip|json)")
+_ATTEMPT_NAME = re.compile(rf"({_KEY})-({_ATTEMPT})\.(?:zarr\.zip|jsonl?)")
 
 _LIBRARIES = (
     *("cuts3d", "numpy", "scipy", "torch", "timm", "transformers", "onnxruntime"),
     *("PyMaxflow", "pydensecrf2", "pillow", "pycocotools", "zarr"),
 )
+
+
+def log_name(key: str, attempt: str) -> str:
+    """The file below a ledger's folder that holds the log of an attempt: no commit names it, nothing rests on it."""
+    return f"logs/{key}-{attempt}.jsonl"
 
 
 @cache
@@ -229,13 +234,14 @@ class Ledger:
         # Files first: what is committed between the two listings then has its record in the second.
         found = [
             f"{self._prefix}{folder}/{name}"
-            for folder in ("shards", "quarantine", "commits")
+            for folder in ("shards", "quarantine", "logs", "commits")
             for name in self._list(folder)
             if is_temporary(name) or (folder != "commits" and _ATTEMPT_NAME.fullmatch(name))
         ]
         kept = set()
         for commit in self.committed().values():
             kept |= {file.name for file in (commit.shard, commit.quarantine) if file}
+            kept.add(f"{self._prefix}{log_name(commit.key, commit.attempt)}")
         return [name for name in found if name not in kept]
 
     def _write(self, name: str, data: bytes) -> CommittedFile:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ImageError
-from pipeline.ledger import Ledger, new_attempt
+from pipeline.ledger import Ledger, log_name, new_attempt
 from pipeline.manifest import Shard
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
@@ -55,9 +55,11 @@ class ShardJob:
 
     def commit(self, shard: Shard, result: ShardResult) -> bool:
         """Write log and files, then commit. False when another attempt was first; StoreError when that fails."""
-        attempt = new_attempt()
+        ledger, attempt = ledger_of(self.folder, self.until), new_attempt()
+        if ledger.is_committed(shard.key):
+            return False
         self._write_log(shard, attempt, result)
-        return ledger_of(self.folder, self.until).commit(
+        return ledger.commit(
             shard.key,
             attempt,
             result.data,
@@ -87,4 +89,4 @@ class ShardJob:
         lines: Iterable[Mapping[str, Any]] = [head, *result.log]
         below = "" if self.until == "refine" else f"stages/{self.until}/"
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        self.folder.files.write_atomic(f"{below}logs/{shard.key}-{attempt}.jsonl", text.encode())
+        self.folder.files.write_atomic(below + log_name(shard.key, attempt), text.encode())

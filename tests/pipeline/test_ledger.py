@@ -167,7 +167,15 @@ def test_only_attempts_without_a_commit_are_orphans(ledger: Ledger) -> None:
     commit(ledger)
     commit(ledger, "retry-00000")
     orphans = ["shards/.00001-b.zarr.zip.host-1-ab.tmp", "shards/00042-b2.zarr.zip", "quarantine/00042-b2.json"]
-    strangers = ["shards/notes.txt", "shards/00042-a1.zarr", "commits/README", "quarantine/mine-00042-b2.json"]
+    orphans.append("logs/00042-b2.jsonl")
+    strangers = [
+        "logs/00042-a1.jsonl",
+        "logs/mine.jsonl",
+        "shards/notes.txt",
+        "shards/00042-a1.zarr",
+        "commits/README",
+        "quarantine/mine-00042-b2.json",
+    ]
     for name in (*orphans, *strangers, "commits/.00007.json.host-1-cd.tmp"):
         ledger.files.write_atomic(name, b"x")
     assert ledger.orphans() == [*orphans, "commits/.00007.json.host-1-cd.tmp"]
