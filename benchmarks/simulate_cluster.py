@@ -58,7 +58,8 @@ class Row:
 
     efficiency: ideal_s / took_s. efficiency_99: the same for 99 % of the shards. whole_shards: the efficiency that
     equal shards on equal workers allow, since a worker does a whole number of them. driver_s: processor time of the
-    driver alone. driver_mb: by how much the process grew; process_mb: all of it at its peak, with the manifest.
+    driver alone. driver_mb: by how much the process grew while it drove, beyond memory that it had and did not use;
+    process_mb: all of it at its peak, with the manifest.
     peak_commits_s: commits a second, over the 10 seconds with most. redone: attempts and probes beyond one a shard.
     """
 
