@@ -151,7 +151,7 @@ class RayFleet:
             self._happened.append(Failed(name, task, answer.error))
         elif method == "compute" and task is not None and task.probe is None:
             self._happened.append(Computed(name, task))
-            self._call(name, "commit", task, task)
+            self._call(name, "commit", task, task.shard.key, task.attempt)
         elif task is not None:
             self._happened.append(Done(name, task, **(answer.value or {})))
 

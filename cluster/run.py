@@ -33,6 +33,8 @@ OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes thr
 PATIENCE = 600.0  # seconds to wait for a cluster to grow a node that has room for a worker
 CPUS_PER_WORKER = 2  # without a GPU; more cores to one worker are used less well
 CPUS_PER_GPU = 8  # at most, unless given
+ENOUGH_SHARDS = 25  # a worker, so that hardly any waits at the end: docs/scale.md
+FEW_WORKERS = 8
 PROBED_IMAGES = 5  # that a worker looks for, to see whether its machine has the images
 
 
@@ -109,7 +111,7 @@ def _drive(
 ) -> None:
     waiting = sum(len(shard.refs) for shard in pending)
     reporter.start(folder.n_images, max(0, folder.n_images - waiting))
-    observers = (_Report(reporter, summary, lease), Metrics(PurePosixPath(folder.url).name))
+    observers = (_Report(reporter, summary, lease, folder), Metrics(PurePosixPath(folder.url).name))
     driver = Driver(fleet, pending, Rules(deadline=options.deadline), _Each(observers), elsewhere=ledger.committed_keys)
     try:
         failed = driver.run()
@@ -122,8 +124,9 @@ def _drive(
 class _Report(Observer):
     """To the terminal and into the summary; and a look at the lease, now and then."""
 
-    def __init__(self, reporter: Reporter, summary: RunSummary, lease: Lease) -> None:
-        self._reporter, self._summary, self._lease = reporter, summary, lease
+    def __init__(self, reporter: Reporter, summary: RunSummary, lease: Lease, folder: RunFolder) -> None:
+        self._reporter, self._summary, self._lease, self._folder = reporter, summary, lease, folder
+        self._few_for = FEW_WORKERS  # workers, up to which the number of shards needs no word
 
     def joined(self, event: Joined) -> None:
         facts = event.facts
@@ -138,6 +141,12 @@ class _Report(Observer):
 
     def state(self, pending: int, running: int, workers: int) -> None:
         self._lease.check()
+        if workers > self._few_for and self._folder.n_shards < ENOUGH_SHARDS * workers:
+            self._few_for = 2 * workers
+            log.info(
+                "%d shards are few for %d workers: some will wait at the end. For a new run: --shard-size %d",
+                *(self._folder.n_shards, workers, max(1, self._folder.n_images // (2 * ENOUGH_SHARDS * workers))),
+            )
 
 
 class _Each(Observer):

@@ -20,6 +20,7 @@ from pipeline import errors
 from pipeline.errors import CutsError, StoreError, WorkerBrokenError
 from pipeline.lease import read_lease
 from pipeline.locations import is_url
+from pipeline.manifest import Shard
 from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch, load_method, local_worker
 from pipeline.shard_job import ShardJob
@@ -78,7 +79,7 @@ class Worker:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s")
         self._spec = spec
         self._job: ShardJob | None = None
-        self._results: dict[tuple[str, int], ShardResult] = {}
+        self._results: dict[tuple[str, int], tuple[Shard, ShardResult]] = {}
 
     def hello(self) -> Answer:
         """Where this worker is. The value: facts for the log, "node" among them, Ray's id of the node."""
@@ -125,16 +126,16 @@ class Worker:
         if task.probe is not None:
             job.probe(task.shard, task.probe)
             return
-        self._results[task.shard.key, task.attempt] = job.compute(task.shard, given_up=task.given_up)
+        self._results[task.shard.key, task.attempt] = task.shard, job.compute(task.shard, given_up=task.given_up)
 
     @ray.method(concurrency_group="commit")
-    def commit(self, task: Task) -> Answer:
-        """Commit what `compute` gave. The value: whether it counts, counts, seconds by stage, and wall seconds."""
-        return _answer(self._commit, task)
+    def commit(self, key: str, attempt: int) -> Answer:
+        """Commit what `compute` gave for this task. The value: what `fleet.Done` says of it."""
+        return _answer(self._commit, key, attempt)
 
-    def _commit(self, task: Task) -> dict[str, Any]:
-        result = self._results.pop((task.shard.key, task.attempt))
-        won = self._opened().commit(task.shard, result)
+    def _commit(self, key: str, attempt: int) -> dict[str, Any]:
+        shard, result = self._results.pop((key, attempt))
+        won = self._opened().commit(shard, result)
         wall = time.monotonic() - result.started
         reasons = Counter(image["reason"] for image in result.quarantine)
         return {"won": won, "counts": result.counts, "reasons": reasons, "seconds": result.seconds, "wall": wall}

@@ -1,6 +1,7 @@
 """What a run on Ray decides before any worker is there."""
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 from fake_fleet import some_shards
@@ -8,7 +9,7 @@ from fake_fleet import some_shards
 from cluster import run
 from cluster.run import RayOptions
 from pipeline.errors import ConfigError
-from pipeline.runner import Launch
+from pipeline.runner import Launch, RunSummary, Silent
 
 
 def kinds(
@@ -54,6 +55,19 @@ def test_an_address_where_nobody_answers_is_said_at_once() -> None:
         taken.listen()
         run._knock(f"127.0.0.1:{port}")
     run._knock("auto")
+
+
+def test_too_few_shards_for_the_workers_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "cluster")
+    lease, folder = SimpleNamespace(check=lambda: None), SimpleNamespace(n_shards=1000, n_images=1_000_000)
+    report = run._Report(Silent(), RunSummary("out", "refine"), lease, folder)  # type: ignore[arg-type]
+    for workers in (8, 40):
+        report.state(100, workers, workers)
+    assert caplog.text == ""
+    for workers in (64, 64, 100):
+        report.state(100, workers, workers)
+    assert caplog.text.count("1000 shards are few for 64 workers") == 1
+    assert "--shard-size 312" in caplog.text
 
 
 def test_workers_look_for_images_from_all_over_the_run() -> None:
