@@ -12,7 +12,8 @@ PYTHON ?= python3.11
 RUN ?= runs/default
 BIN := .venv/bin
 # A test process per core, one thread each: two that thread on two cores take twice as long.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+PARALLEL := --numprocesses auto --maxprocesses 4
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
@@ -83,10 +84,11 @@ verify: install  ## every checksum, offset and mask of RUN
 # --- habits -----------------------------------------------------------------------------------------------------------
 
 test: install-test  ## all tests
-	$(PYTEST) -m ""
+	$(PYTEST) $(PARALLEL) -m "not ray"
+	$(PYTEST) -m ray
 
 test-fast: install-test  ## the tests that are not slow
-	$(PYTEST)
+	$(PYTEST) $(PARALLEL)
 
 soak: install-test  ## a run on Ray whose processes are killed for MINUTES=20, and its ledger afterwards
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),20)

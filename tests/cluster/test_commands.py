@@ -24,8 +24,6 @@ from cluster.submit import Job, checked_command, entrypoint, submit_job
 from pipeline import cli, runner
 from pipeline.errors import ClusterError, ConfigError, SourceError
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 
 @pytest.fixture(autouse=True)
 def without_tokens(monkeypatch: pytest.MonkeyPatch) -> None:

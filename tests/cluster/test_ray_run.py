@@ -30,7 +30,7 @@ from pipeline.errors import ConfigError
 from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch, run
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
