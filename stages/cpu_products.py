@@ -3,8 +3,8 @@
 N rows and columns of a square matrix
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
@@ -14,16 +14,36 @@ import torch.nn.functional as F
 BYTE_STEPS = 127 << 16  # of the largest entry of a vector that is written as three signed bytes an entry
 
 
-@contextmanager
-def onednn_products() -> Iterator[None]:
-    """Linear layers and attention through oneDNN rather than MKL, for the time of the block."""
-    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
+class _Switch:
+    """torch's switch of the whole process, on while any thread is in the block; the last one out turns it back."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = ""
+
+    def __enter__(self) -> None:
+        matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        with self._lock:
+            if not self._inside:
+                self._before = matmul.fp32_precision
+                matmul.fp32_precision = "bf16"
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                matmul.fp32_precision = self._before
+
+
+_switch = _Switch()
+
+
+def onednn_products() -> AbstractContextManager[None]:
+    """Linear layers and attention through oneDNN rather than MKL, for the time of the block, in all threads."""
+    return _switch
 
 
 @cache

@@ -1,4 +1,5 @@
-"""Patch features: the short cut equals the full forward pass; DINOv2's tell objects from their surroundings."""
+"""Patch features: the short cut equals the full forward pass; DINOv2's tell objects import threading
+from their surroundings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -191,6 +192,25 @@ def test_onednn_is_used_only_where_it_is_exact_and_leaves_no_trace() -> None:
             product = a @ a.T
         torch.testing.assert_close(product.double(), a.double() @ a.double().T, rtol=1e-5, atol=1e-4)
     assert torch.get_float32_matmul_precision() == before
+
+
+def test_threads_that_overlap_leave_no_trace_either() -> None:
+    """The first one in may be the first one out: what it found is to be put back by the last."""
+    before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    both_inside, first_is_out = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with onednn_products():
+            both_inside.set()
+            assert first_is_out.wait(10)
+
+    thread = threading.Thread(target=second)
+    with onednn_products():
+        thread.start()
+        assert both_inside.wait(10)
+    first_is_out.set()
+    thread.join(10)
+    assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
