@@ -1,6 +1,6 @@
-"""Patch features: the short cut equals the full forward pass; DINOv2's tell objects import threading
-from their surroundings."""
+"""Patch features: the short cut equals the full forward pass; DINOv2's tell objects from their surroundings."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
