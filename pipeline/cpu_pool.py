@@ -15,11 +15,11 @@ def cpu_pool(processes: int) -> ProcessPoolExecutor:
 
 
 def _start() -> None:
+    # Ctrl-C reaches every process of a terminal. The parent answers it; these here end when it closes the pool.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(1)
-    # Ctrl-C reaches every process of a terminal. The parent answers it; these here end when it closes the pool.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 
