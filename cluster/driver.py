@@ -98,6 +98,10 @@ class _Assignment:
     since: float
     killed: bool = False
 
+    def reason(self, lost: Lost) -> str:
+        """Why it was not done, when its worker is gone."""
+        return "hung" if self.killed else "node_lost" if lost.node_lost else "crashed"
+
 
 @dataclass
 class _Worker:
@@ -335,14 +339,10 @@ class Driver:
         log.warning("worker %s is gone: %s", event.worker, event.detail)
         for own in worker.committing:
             self._let_go(own.task)
-            self._again(own.task, "hung" if own.killed else "node_lost" if event.node_lost else "crashed", event.detail)
+            self._again(own.task, own.reason(event), event.detail)
         if worker.computing is None:
             return
-        task, reason = worker.computing.task, "crashed"
-        if worker.computing.killed:
-            reason = "hung"
-        elif event.node_lost:
-            reason = "node_lost"
+        task, reason = worker.computing.task, worker.computing.reason(event)
         self._let_go(task)
         if task.probe is not None:
             self._probed(task, reason)

@@ -73,7 +73,6 @@ class RayFleet:
         self._loaded: deque[str] = deque()  # workers that wait for the run to be opened
         self._happened: list[Event] = []
         self._looked = float("-inf")
-        self._wanted: dict[int, int] = {}
         self._lonely_since = time.monotonic()
         self._said = self._lonely_since
         self._start_failures = 0
@@ -207,7 +206,7 @@ class RayFleet:
     def _look(self, now: float) -> None:
         """Start workers that there is room for, end those that wait for room that has gone."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        for index, kind in enumerate(self._kinds):
+        for kind in self._kinds:
             room = sum(kind.fits(resources) for resources in nodes)
             wanted = min(self._most, room if kind.count is None else kind.count)
             own = [actor for actor in self._actors.values() if actor.kind is kind]
@@ -217,7 +216,6 @@ class RayFleet:
             waiting = [actor for actor in own if not actor.facts]
             for actor in waiting[: max(0, len(own) - wanted)]:
                 self._drop(actor.name)
-            self._wanted[index] = wanted
         if any(actor.joined for actor in self._actors.values()):
             self._lonely_since = self._said = now
         elif now - self._said >= SAY_AFTER or (self._patience is not None and not self._possible(nodes)):

@@ -1,12 +1,11 @@
 """A run on Ray, the driver's side: workers do the shards and commit them, this process has the queue and the lease."""
 
 import contextlib
-import json
 import logging
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,8 +21,17 @@ from pipeline.files import RunFiles
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, Shard
-from pipeline.run_folder import RunFolder
-from pipeline.runner import LAUNCH_FILE, Launch, Reporter, RunSummary, Silent, last_launch, listed_manifest
+from pipeline.run_folder import RUN_FILE, RunFolder
+from pipeline.runner import (
+    Launch,
+    Reporter,
+    RunSummary,
+    Silent,
+    keep_launch,
+    last_launch,
+    listed_manifest,
+    start_reporting,
+)
 from pipeline.shard_job import ledger_of
 from pipeline.stage_graph import STAGES
 
@@ -75,7 +83,7 @@ def run_on_ray(
         raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
     started = time.perf_counter()
     options, reporter = options or RayOptions(), reporter or Silent()
-    exists = RunFiles.at(out).exists("run.json")
+    exists = RunFiles.at(out).exists(RUN_FILE)
     if launch is None:
         launch = replace(last_launch(out), images=None)
     elif launch.images is None and not exists:
@@ -93,9 +101,7 @@ def run_on_ray(
                 if pending:
                     fleet.open(OpenRun(folder.url, lease.token, _some_images(pending)))
                     _drive(fleet, folder, ledger, pending, lease, options, reporter, summary)
-    summary.missing = len(folder.pending(ledger))
-    summary.done = folder.n_shards - summary.missing
-    summary.wall = time.perf_counter() - started
+    summary.settle(folder, ledger, started)
     return summary
 
 
@@ -109,8 +115,7 @@ def _drive(
     reporter: Reporter,
     summary: RunSummary,
 ) -> None:
-    waiting = sum(len(shard.refs) for shard in pending)
-    reporter.start(folder.n_images, max(0, folder.n_images - waiting))
+    start_reporting(reporter, folder, pending)
     observers = (_Report(reporter, summary, lease, folder), Metrics(PurePosixPath(folder.url).name))
     driver = Driver(fleet, pending, Rules(deadline=options.deadline), _Each(observers), elsewhere=ledger.committed_keys)
     try:
@@ -177,7 +182,7 @@ def _folder(out: str | Path, launch: Launch, manifest: Manifest | None, fleet: R
     if manifest is None:
         return RunFolder.open(out)
     folder = RunFolder.create_or_open(out, fleet.first_config(), manifest)
-    folder.files.write_atomic(LAUNCH_FILE, json.dumps(asdict(launch), indent=1, ensure_ascii=False).encode())
+    keep_launch(folder, launch)
     return folder
 
 
@@ -253,7 +258,7 @@ def _kinds(launch: Launch, until: str, device: str, batch_size: int | None, opti
     if kind == "cpu" or (kind == "auto" and not has_gpu):
         cores = [int(r["CPU"]) for r in nodes if r.get("CPU", 0.0) >= 1]
         cpus = options.cpus_per_worker or min([CPUS_PER_WORKER, *cores])
-        count = options.workers if not options.cpu_workers else options.cpu_workers
+        count = options.cpu_workers or options.workers
         return [Kind(WorkerSpec(launch, until, "cpu", batch_size, cpus), 0, cpus, count)]
     shares = [int(r.get("CPU", 1.0) // r["GPU"]) for r in nodes if r.get("GPU", 0.0) >= 1]
     cpus = options.cpus_per_worker or max(1, min([CPUS_PER_GPU, *shares]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 
 from cluster.fleet import Task
 from pipeline import errors
@@ -27,7 +28,6 @@ from pipeline.shard_job import ShardJob
 from pipeline.shard_work import ShardResult
 
 log = logging.getLogger(__name__)
-
 
 SHARE_IT = "Use a folder that all nodes share, or an object store"
 
@@ -91,8 +91,6 @@ class Worker:
         return _answer(self._load)
 
     def _load(self) -> dict[str, Any]:
-        import torch
-
         torch.set_num_threads(self._spec.cores)
         method = load_method(self._spec.launch, self._spec.device, self._spec.until)
         self._worker = local_worker(method, self._spec.batch_size, self._spec.cores)
@@ -159,7 +157,5 @@ def _answer(work: Any, *arguments: Any) -> Answer:
         return Answer(error=f"{type(error).__name__}: {error}\n{trace}", kind=type(error).__name__)
 
 
-def _device_name(device: Any) -> str:
-    import torch
-
+def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

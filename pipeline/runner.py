@@ -19,6 +19,7 @@ from pipeline.batch_work import Method
 from pipeline.cpu_pool import cpu_pool
 from pipeline.errors import ConfigError, StoreError
 from pipeline.lease import Lease
+from pipeline.ledger import Ledger
 from pipeline.locations import refuse_secrets
 from pipeline.manifest import Manifest, Shard, default_shard_size
 from pipeline.models import feature_preset, load_depth, load_features
@@ -96,6 +97,12 @@ class RunSummary:
         for stage, value in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
 
+    def settle(self, folder: RunFolder, ledger: Ledger, started: float) -> None:
+        """What the run is at the end of a launch that began at `started` by `time.perf_counter`."""
+        self.missing = len(folder.pending(ledger))
+        self.done = folder.n_shards - self.missing
+        self.wall = time.perf_counter() - started
+
     @property
     def complete(self) -> bool:
         """Whether every shard of the run is committed."""
@@ -156,14 +163,12 @@ def run(
     method = load_method(launch, device, until)
     folder = RunFolder.create_or_open(out, method.config(), manifest)
     if launch.images is not None:
-        folder.files.write_atomic(LAUNCH_FILE, json.dumps(asdict(launch), indent=1, ensure_ascii=False).encode())
+        keep_launch(folder, launch)
     ledger = ledger_of(folder, until)
     summary = RunSummary(folder.url, until)
     with Lease(folder.files) as lease:
         _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease)
-    summary.missing = len(folder.pending(ledger))
-    summary.done = folder.n_shards - summary.missing
-    summary.wall = time.perf_counter() - started
+    summary.settle(folder, ledger, started)
     return summary
 
 
@@ -189,6 +194,11 @@ def retry_quarantined(
             _work(folder, shards, method, "refine", batch_size, reporter or Silent(), summary, lease)
     summary.wall = time.perf_counter() - started
     return summary
+
+
+def keep_launch(folder: RunFolder, launch: Launch) -> None:
+    """Remember the settings for `last_launch`."""
+    folder.files.write_atomic(LAUNCH_FILE, json.dumps(asdict(launch), indent=1, ensure_ascii=False).encode())
 
 
 def last_launch(out: str | Path) -> Launch:
@@ -244,6 +254,12 @@ def listed_manifest(launch: Launch) -> Manifest:
     return Manifest(listing.refs, launch.shard_size or default_shard_size(len(listing.refs)))
 
 
+def start_reporting(reporter: Reporter, folder: RunFolder, pending: Sequence[Shard]) -> None:
+    """Tell how many images there are, and how many are done."""
+    waiting = sum(len(shard.refs) for shard in pending)
+    reporter.start(folder.n_images, max(0, folder.n_images - waiting))
+
+
 def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWorker:
     """Who takes shards through a method on this machine, with that many cores: on a GPU batches overlap and processes
     share the CPU's part; without one, torch's own threads have the cores.
@@ -266,8 +282,7 @@ def _work(
 ) -> None:
     if not shards:
         return
-    pending_images = sum(len(shard.refs) for shard in shards)
-    reporter.start(folder.n_images, max(0, folder.n_images - pending_images))
+    start_reporting(reporter, folder, shards)
     worker = local_worker(method, batch_size, len(os.sched_getaffinity(0)))
     job = ShardJob(folder, until, worker)
     try:

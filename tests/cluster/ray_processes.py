@@ -10,7 +10,6 @@ from typing import IO
 
 import psutil
 
-from pipeline.ledger import Ledger
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch
@@ -92,7 +91,7 @@ def assert_equal_stores(run: RunFolder, undisturbed: RunFolder, set_aside: dict[
     set_aside = set_aside or {}
     run.gc(min_age_s=0)
     assert verify_run(run) == []
-    assert _keys(run.ledger) == _keys(undisturbed.ledger)
+    assert list(run.ledger.committed()) == list(undisturbed.ledger.committed())
     found, expected = RunReader(run), {record.id: record for record in RunReader(undisturbed)}
     records = list(found)
     assert [record.id for record in records] == [ref.id for ref in run.manifest.refs]
@@ -103,7 +102,3 @@ def assert_equal_stores(run: RunFolder, undisturbed: RunFolder, set_aside: dict[
         theirs = undisturbed.ledger.committed()
         for key, commit in run.ledger.committed().items():
             assert commit.shard.sha256 == theirs[key].shard.sha256, "byte for byte"
-
-
-def _keys(ledger: Ledger) -> list[str]:
-    return list(ledger.committed())
