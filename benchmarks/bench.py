@@ -53,7 +53,7 @@ from bench_report import (
     write,
 )
 
-from pipeline.batch_work import BatchWork, Method
+from pipeline.batch_work import BatchWork, CutsMethod
 from pipeline.errors import ConfigError, CutsError, ImageError, SourceError
 from pipeline.images import Photo, load_photo
 from pipeline.manifest import ImageRef
@@ -132,7 +132,7 @@ class _Computed:
         return self._values[None]
 
 
-def prepare(method: Method, refs: Sequence[ImageRef], folder: Path, overrides: Sequence[str] = ()) -> Prepared:
+def prepare(method: CutsMethod, refs: Sequence[ImageRef], folder: Path, overrides: Sequence[str] = ()) -> Prepared:
     """Depth and features of each photo, timed, into `folder`. method: of recipe cuts3d. overrides: for all recipes."""
     kept: list[ImageRef] = []
     files: list[Path] = []
@@ -165,7 +165,7 @@ def prepare(method: Method, refs: Sequence[ImageRef], folder: Path, overrides: S
     )
 
 
-def _networks(method: Method, photo: Photo) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+def _networks(method: CutsMethod, photo: Photo) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
     seconds: defaultdict[str, float] = defaultdict(float)
     with torch.inference_mode():
         work: Any = BatchWork(method, [photo], [0], {}, seconds)
@@ -176,7 +176,7 @@ def run_recipe(recipe: Recipe, inputs: Inputs) -> Result:
     """A recipe on one photo, by the code that a run uses."""
     kept: Any = {"features": _Computed(inputs.features_ND), "depth": _Computed(inputs.depth)}
     models: Any = SimpleNamespace(grid=inputs.grid)
-    method = Method(recipe, models, models, inputs.device)
+    method = CutsMethod(recipe, models, models, inputs.device)
     seconds: defaultdict[str, float] = defaultdict(float)
     with torch.inference_mode():
         start = time.perf_counter()

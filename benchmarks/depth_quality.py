@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from rendered_scenes import Scene, features_ND, place_groups, render_objects
 from settle_constants import Kept
 
-from pipeline.batch_work import BatchWork, Method
+from pipeline.batch_work import BatchWork, CutsMethod
 from pipeline.coco_truth import Truth
 from pipeline.evaluation import Estimate, compare, evaluate
 from pipeline.images import Photo
@@ -135,7 +135,7 @@ def detections(example: Example, depth: np.ndarray, recipe: Recipe) -> Found:
     """The recipe's masks as COCO results, best first, by the code that a run uses."""
     kept: Any = {"features": Kept(example.features), "depth": Kept(depth)}
     models: Any = SimpleNamespace(grid=GRID)
-    method = Method(recipe, models, models, torch.device("cpu"))
+    method = CutsMethod(recipe, models, models, torch.device("cpu"))
     with torch.inference_mode():
         work = BatchWork(method, [Photo(str(example.id), example.scene.rgb)], [0], kept, defaultdict(float))
         record = work.records[0]

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.batch_work import BatchWork, Method
+from pipeline.batch_work import BatchWork, CutsMethod
 from pipeline.coco_truth import Truth
 from pipeline.evaluation import compare
 from pipeline.images import load_photo
@@ -56,17 +56,17 @@ def models(features: str, options: tuple[str, ...], depth: str) -> tuple[Any, An
     return load_features(features, device, parse_overrides(FeatureConfig, options)), load_depth(depth, device)
 
 
-def method_of(variant: str, features: str, depth: str) -> Method:
+def method_of(variant: str, features: str, depth: str) -> CutsMethod:
     """The method of a variant; τ is the preset's unless the variant gives another."""
     name, *options = variant.split()
     of_features = tuple(option.removeprefix("features.") for option in options if option.startswith("features."))
     overrides = [option for option in options if not option.startswith("features.")]
     extractor, estimator = models(features, of_features, depth)
     recipe = get_recipe(name, [f"affinity.tau={feature_preset(features)[0].tau}", *overrides])
-    return Method(recipe, extractor, estimator, extractor.device)
+    return CutsMethod(recipe, extractor, estimator, extractor.device)
 
 
-def cached(ref: ImageRef, folder: Path, method: Method) -> dict[str, Any]:
+def cached(ref: ImageRef, folder: Path, method: CutsMethod) -> dict[str, Any]:
     """Features and depth of a photo, from the cache or into it."""
     assert method.depth is not None
     parts = {"features": method.features.fingerprint, "depth": method.depth.fingerprint}

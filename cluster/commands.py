@@ -1,4 +1,5 @@
-"""What the cluster adds to the command line: `cuts3d run --ray`, and the commands submit, jobs, logs and stop.
+"""What the cluster adds to the command line: --ray for `cuts3d run` and whatever else makes pseudo-masks, and the
+commands submit, jobs, logs and stop.
 
 Loaded by `pipeline.extensions` whenever cuts3d starts: Ray is imported by the commands only.
 """
@@ -11,19 +12,24 @@ from typing import Any
 import click
 
 from cluster import job_commands
-from pipeline.extensions import set_executor
+from pipeline.extensions import ExecutingCommand, set_executor
 
 LOCAL = "local"
 
 
-def extend(main: click.Group) -> None:
-    """Add the cluster's options to `run`, and its commands."""
-    run = main.commands["run"]
-    run.params += RAY_OPTIONS
-    assert run.callback is not None  # a command of its own
-    run.callback = _through_ray(run.callback)
+def extend(main: click.Group) -> Callable[[], None]:
+    """Add the cluster's commands; and its options, to all that can work on Ray, once they are there."""
     for command in (job_commands.submit, job_commands.jobs, job_commands.logs, job_commands.stop):
         main.add_command(command)
+    return functools.partial(_add_options, main)
+
+
+def _add_options(main: click.Group) -> None:
+    for command in main.commands.values():
+        if isinstance(command, ExecutingCommand):
+            assert command.callback is not None  # a command of its own
+            command.params += RAY_OPTIONS
+            command.callback = _through_ray(command.callback)
 
 
 RAY_OPTIONS: list[click.Parameter] = [
@@ -47,7 +53,7 @@ RAY_OPTIONS: list[click.Parameter] = [
 
 
 def _through_ray(local: Callable[..., None]) -> Callable[..., None]:
-    """The callback of `run`, whose work goes to Ray when --ray is given."""
+    """The callback of a command, whose work goes to Ray when --ray is given."""
 
     @functools.wraps(local)
     def run(

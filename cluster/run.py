@@ -2,15 +2,14 @@
 
 import contextlib
 import logging
-import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import ray
 
+from cluster.connection import connected
 from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Done, Joined
 from cluster.metrics import Metrics
@@ -37,7 +36,6 @@ from pipeline.stage_graph import STAGES
 
 log = logging.getLogger(__name__)
 
-OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes through it
 PATIENCE = 600.0  # seconds to wait for a cluster to grow a node that has room for a worker
 CPUS_PER_WORKER = 2  # without a GPU; more cores to one worker are used less well
 CPUS_PER_GPU = 8  # at most, unless given
@@ -90,7 +88,7 @@ def run_on_ray(
         raise ConfigError(f"there is no run at {out} yet: give images to start one")
     manifest = None if launch.images is None else listed_manifest(launch)
     summary = RunSummary(RunFiles.at(out).url, until)
-    with _connected(options.address):
+    with connected(options.address):
         most = manifest.n_shards if manifest is not None else RunFolder.open(out).n_shards
         patience = 0.0 if options.address is None else PATIENCE
         with contextlib.closing(RayFleet(_kinds(launch, until, device, batch_size, options), most, patience)) as fleet:
@@ -189,63 +187,6 @@ def _folder(out: str | Path, launch: Launch, manifest: Manifest | None, fleet: R
 def _some_images(shards: Sequence[Shard]) -> tuple[str, ...]:
     step = max(1, len(shards) // PROBED_IMAGES)
     return tuple(shard.refs[0].uri for shard in shards[::step][:PROBED_IMAGES])
-
-
-# --- Ray --------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    """Connected to Ray; a Ray that was started here ends with this."""
-    if ray.is_initialized():
-        yield  # by whoever calls this from Python
-        return
-    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
-    if address is None:
-        arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
-        arguments |= {"_node_ip_address": "127.0.0.1"}
-    else:
-        _knock(address)
-        arguments["address"] = address
-    try:
-        with _on_loopback() if address is None else contextlib.nullcontext():
-            ray.init(**arguments)
-    except Exception as error:  # Ray's own kinds, and a bare one when a node does not start in time
-        where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
-        raise ConfigError(f"{where}: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str) -> None:
-    """ConfigError when nothing answers at HOST:PORT: Ray itself takes minutes to find out."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not port.isdecimal():
-        return  # "auto", and whatever else Ray understands
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), 10).close()
-    except OSError as error:
-        raise ConfigError(
-            f"there is no Ray cluster at {address} ({error.strerror or error}): give HOST:6379 of its head, or auto on "
-            "a machine that belongs to it"
-        ) from error
-
-
-@contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
-    """A Ray started here is for this machine only: nothing of it is to listen where others can reach it.
-
-    On Linux Ray replaces 127.0.0.1 by an outward address, unless it takes the platform for one without clusters.
-    """
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _kinds(launch: Launch, until: str, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:

@@ -1,14 +1,13 @@
 """How many images at a time fit a GPU, measured on it: nodes of one cluster differ."""
 
 import logging
-from collections import defaultdict
 
 import numpy as np
 import torch
 
-from pipeline.batch_work import BatchWork, Method
 from pipeline.errors import ImageError
 from pipeline.images import Photo
+from pipeline.methods import Batch, Method
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def _peak(method: Method, images: int) -> int:
     before = torch.cuda.memory_allocated(method.device)
     torch.cuda.reset_peak_memory_stats(method.device)
     with torch.inference_mode():
-        BatchWork(method, photos, list(range(images)), {}, defaultdict(float)).outputs("refine")
+        method.outputs(Batch(None, range(images), photos))
     peak = torch.cuda.max_memory_allocated(method.device) - before
     torch.cuda.empty_cache()
     return peak

@@ -18,10 +18,12 @@ import torch
 from pycocotools import mask as coco_mask
 
 from pipeline.images import Photo
+from pipeline.methods import Batch
 from pipeline.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
 from pipeline.recipes import Recipe
 from pipeline.records import ImageRecord, Instance
 from pipeline.search import first_ncut, propose, semantic_graph
+from pipeline.stage_graph import INPUTS
 from pipeline.stage_outputs import CutImage, KeptOutputs, Output
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
@@ -50,8 +52,8 @@ class _once(Generic[T]):  # noqa: N801  like the builtin property
 
 
 @dataclass(frozen=True)
-class Method:
-    """All that decides the result for an image: the recipe (with τ settled) and the loaded models."""
+class CutsMethod:
+    """A `pipeline.methods.Method`: a recipe of cuts (with τ settled) and its loaded models."""
 
     recipe: Recipe
     features: FeatureExtractor
@@ -77,6 +79,23 @@ class Method:
             "depth": {"name": self.depth.name, "fingerprint": self.depth.fingerprint} if self.depth else None,
         }
 
+    def needs_photos(self, until: str, kept: Mapping[str, KeptOutputs]) -> bool:
+        """Whether anything up to this stage that is not kept looks at the decoded images."""
+        for needed in INPUTS[until]:
+            if needed == "photos":
+                return True
+            if needed == "depth" and not self.recipe.needs_depth:
+                continue
+            is_kept = needed in kept and bool(kept[needed].done.all())
+            if not is_kept and self.needs_photos(needed, kept):
+                return True
+        return False
+
+    def outputs(self, batch: Batch) -> Sequence[Output | ImageRecord]:
+        """See `pipeline.methods.Method`."""
+        work = BatchWork(self, batch.photos, batch.positions, batch.kept, batch.seconds, batch.pool)
+        return work.outputs(batch.until)
+
 
 class BatchWork:
     """The stages of one batch, each a lazily computed attribute; asking for one runs just what it needs.
@@ -88,7 +107,7 @@ class BatchWork:
 
     def __init__(
         self,
-        method: Method,
+        method: CutsMethod,
         photos: Sequence[Photo],
         positions: Sequence[int],
         kept: Mapping[str, KeptOutputs],

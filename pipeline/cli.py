@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from pipeline.errors import CutsError, printable
-from pipeline.extensions import executor, load_extensions
+from pipeline.extensions import ExecutingCommand, executor, load_extensions
 from pipeline.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
@@ -102,7 +102,7 @@ def _device_options(command: Any) -> Any:
     return _device_option(batch_size(command))
 
 
-@main.command()
+@main.command(cls=ExecutingCommand)
 @click.option("--out", required=True, help="Run folder, path or URL; an existing run is gone on with.")
 @_launch_options
 @click.option("--until", type=click.Choice(STAGES), default="refine", help="Stop after this stage and keep its output.")

@@ -7,7 +7,8 @@ knows nothing.
         cluster = cluster.commands:extend
 
 `extend(main)` is called with the click group, once, when the command starts: it has to be fast, and leaves heavy
-imports to the commands it adds.
+imports to the commands it adds. What it returns, if not None, is called once all extensions have added their commands:
+that is the time to add options to those of others.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,13 @@ from pipeline.errors import ExtensionError
 
 GROUP = "cuts3d.commands"
 
+
+class ExecutingCommand(click.Command):
+    """A command whose work `executor()` does, so that extensions can add their options to it: `run`, and whatever else
+    makes pseudo-masks.
+    """
+
+
 Executor = Callable[..., Any]
 """Does what is missing of a run: takes what `pipeline.runner.run` takes, and returns its RunSummary."""
 
@@ -28,26 +36,45 @@ _EXECUTOR = "pipeline.extensions.executor"
 
 def load_extensions(main: click.Group) -> None:
     """Call every installed extension with the group. Raises ExtensionError, which names the one that is broken."""
+    finishers = []
     for entry in sorted(entry_points(group=GROUP)):
-        try:
-            entry.load()(main)
-        except Exception as error:  # whatever a stranger's code raises, its name must be said
-            raise ExtensionError(
-                f"{_named(entry)} does not load ({type(error).__name__}: {error}): {_remedy(entry)}"
-            ) from error
+        extend = loaded(entry)
+        finishers.append((entry, _called(entry, extend, main)))
+    for entry, finish in finishers:
+        if finish is not None:
+            _called(entry, finish)
+
+
+def loaded(entry: EntryPoint) -> Any:
+    """What an entry point names. Raises ExtensionError, which names the one that is broken."""
+    try:
+        return entry.load()
+    except Exception as error:  # whatever a stranger's code raises, its name must be said
+        raise _broken(entry, error) from error
 
 
 def set_executor(executor: Executor) -> None:
-    """Let `cuts3d run` hand its work to this executor; called by an extension's options while a command is parsed."""
+    """Let the present command hand its work to this executor; called by an extension before the command itself."""
     click.get_current_context().meta[_EXECUTOR] = executor
 
 
 def executor() -> Executor:
-    """Who does the work of the present `cuts3d run`: this process, unless an extension has set somebody else."""
+    """Who does the work of the present `ExecutingCommand`: this process, unless an extension has set somebody else."""
     from pipeline import runner
 
     chosen: Executor = click.get_current_context().meta.get(_EXECUTOR, runner.run)
     return chosen
+
+
+def _called(entry: EntryPoint, call: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return call(*arguments)
+    except Exception as error:
+        raise _broken(entry, error) from error
+
+
+def _broken(entry: EntryPoint, error: Exception) -> ExtensionError:
+    return ExtensionError(f"{_named(entry)} does not load ({type(error).__name__}: {error}): {_remedy(entry)}")
 
 
 def _named(entry: EntryPoint) -> str:

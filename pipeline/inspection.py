@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from pipeline import runner
-from pipeline.batch_work import BatchWork, Method
+from pipeline.batch_work import BatchWork, CutsMethod
 from pipeline.errors import ConfigError, StoreError
 from pipeline.images import Photo, load_photo
 from pipeline.overlays import instance_colours
@@ -142,7 +142,7 @@ class Inspection:
         return palette[self.instance_N]
 
 
-def inspect_image(photo: Photo, method: Method) -> Inspection:
+def inspect_image(photo: Photo, method: CutsMethod) -> Inspection:
     """Run all stages on one photo with the very code of a run and keep everything."""
     seconds: defaultdict[str, float] = defaultdict(float)
     work = BatchWork(method, [photo], [0], {}, seconds)
@@ -221,7 +221,7 @@ def inspect(image: str, out: str | Path, launch: runner.Launch | None = None, de
 
     image: path or URL of one image. launch: recipe, models and overrides; its images and shard size do not matter.
     Raises ConfigError when it is not one image, ImageError when it cannot be used, StoreError when
-    `out` cannot be written, and what `load_method` raises.
+    `out` cannot be written, and what `load_cuts` raises.
     """
     # here, since they draw what this module defines, and the arrays alone are to be had without matplotlib
     from pipeline.inspection_page import page_html
@@ -231,7 +231,7 @@ def inspect(image: str, out: str | Path, launch: runner.Launch | None = None, de
     if len(refs) != 1:
         raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
     photo = load_photo(refs[0])
-    inspection = inspect_image(photo, runner.load_method(launch or runner.Launch(), device, "refine"))
+    inspection = inspect_image(photo, runner.load_cuts(launch or runner.Launch(), device, "refine"))
     folder = Path(out)
     files = [folder / "panel.png"]
     try:

@@ -15,16 +15,17 @@ from typing import Any, Protocol
 import torch
 
 from pipeline.batch_size import fitting_batch_size
-from pipeline.batch_work import Method
+from pipeline.batch_work import CutsMethod
 from pipeline.cpu_pool import cpu_pool
 from pipeline.errors import ConfigError, StoreError
 from pipeline.lease import Lease
 from pipeline.ledger import Ledger
 from pipeline.locations import refuse_secrets
 from pipeline.manifest import Manifest, Shard, default_shard_size
+from pipeline.methods import Method, load_other, other_methods
 from pipeline.models import feature_preset, load_depth, load_features
 from pipeline.reader import RunReader
-from pipeline.recipes import get_recipe, parse_overrides
+from pipeline.recipes import RECIPES, get_recipe, parse_overrides
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
 from pipeline.shard_job import ShardJob, ledger_of
@@ -214,6 +215,17 @@ def last_launch(out: str | Path) -> Launch:
 
 
 def load_method(launch: Launch, device: str, until: str = "refine") -> Method:
+    """The method that a launch's recipe names, on a device: a recipe of cuts, or what another package brings."""
+    if launch.recipe in RECIPES:
+        return load_cuts(launch, device, until)
+    if launch.recipe not in other_methods():
+        raise ConfigError(f"unknown recipe {launch.recipe!r}; known: {', '.join((*RECIPES, *other_methods()))}")
+    if until != "refine":
+        raise ConfigError(f"recipe {launch.recipe} has no stage {until}: leave --until out")
+    return load_other(launch.recipe, launch.overrides, pick_device(device))
+
+
+def load_cuts(launch: Launch, device: str, until: str = "refine") -> CutsMethod:
     """Recipe and models of a launch, on a device; only the models that the stages up to `until` need."""
     torch_device = pick_device(device)
     ours = [o for o in launch.overrides if not o.startswith("features.")]
@@ -228,7 +240,7 @@ def load_method(launch: Launch, device: str, until: str = "refine") -> Method:
     if recipe.needs_depth:
         depth = load_depth(launch.depth, torch_device, launch.depth_kind)  # type: ignore[arg-type]
     extractor = load_features(launch.features, torch_device, parse_overrides(FeatureConfig, theirs))
-    return Method(recipe, extractor, depth, torch_device)
+    return CutsMethod(recipe, extractor, depth, torch_device)
 
 
 def pick_device(device: str) -> torch.device:

@@ -40,7 +40,7 @@ class ShardJob:
     ) -> ShardResult:
         """The shard up to the last stage, not yet committed; arguments and errors as of `ShardWorker.process`."""
         attributes = {
-            "recipe": self.worker.method.recipe.as_dict(),
+            "recipe": self.worker.method.config()["recipe"],
             "stage": self.until,
             "fingerprint": self.folder.fingerprint,
             "manifest_digest": self.folder.digest,

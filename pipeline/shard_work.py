@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
-from pipeline.batch_work import BatchWork, Method
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
 from pipeline.images import Photo, load_photos
 from pipeline.manifest import ImageRef, Shard
+from pipeline.methods import Batch, Method
 from pipeline.records import ImageRecord, counts_of, quarantine_of
 from pipeline.shard_file import write_shard
-from pipeline.stage_graph import INPUTS
 from pipeline.stage_outputs import KeptOutputs, Output, write_outputs
 
 log = logging.getLogger(__name__)
@@ -180,7 +179,9 @@ class ShardWorker:
                 image_fault(state.shard.refs[position].id)
             with torch.inference_mode():
                 # given no name, as what it holds must be gone when the halves are tried
-                done = BatchWork(self.method, photos, positions, state.kept, seconds, self._pool).outputs(state.until)
+                done = self.method.outputs(
+                    Batch(state.shard, positions, photos, state.until, state.kept, seconds, self._pool)
+                )
         # Nothing can be computed here any more, whichever image comes next: the cause is looked for from outside.
         except BrokenExecutor as error:
             raise WorkerBrokenError(
@@ -221,7 +222,7 @@ class ShardWorker:
 
     def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Photo]]]:
         """Positions and photos of batch after batch, decoded ahead; unreadable images are set aside on the way."""
-        if not self._needs_photos(state.until, state.kept):
+        if not self.method.needs_photos(state.until, state.kept):
             while positions:
                 size = self.batch_size
                 yield positions[:size], []
@@ -241,18 +242,6 @@ class ShardWorker:
                 batch, photos = [], []
         if batch:
             yield batch, photos
-
-    def _needs_photos(self, stage: str, kept: Mapping[str, KeptOutputs]) -> bool:
-        """Whether the stage, or anything it takes in that is not kept, looks at the decoded images."""
-        for needed in INPUTS[stage]:
-            if needed == "photos":
-                return True
-            if needed == "depth" and not self.method.recipe.needs_depth:
-                continue
-            is_kept = needed in kept and bool(kept[needed].done.all())
-            if not is_kept and self._needs_photos(needed, kept):
-                return True
-        return False
 
     def _result(self, state: _Pass, attributes: Mapping[str, Any]) -> ShardResult:
         refs, until = state.shard.refs, state.until

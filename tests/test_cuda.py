@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_method import draw_photos, tiny_method
 
-from pipeline.batch_work import Method
+from pipeline.batch_work import CutsMethod
 from pipeline.manifest import Shard
 from pipeline.models import load_depth, load_features
 from pipeline.recipes import get_recipe
@@ -115,7 +115,7 @@ def test_a_shard_of_photos(assets: Path, recipe: str) -> None:
         chosen = get_recipe(recipe, ["affinity.tau=0.3"])
         extractor = load_features(f"dinov2_vits14={weights}/dinov2_vits14_fp16.safetensors", device, {"size": 420})
         depth = load_depth(str(weights / "pydnet_v2.onnx"), device) if chosen.needs_depth else None
-        result = ShardWorker(Method(chosen, extractor, depth, device), 4).process(shard, "refine", {}, {})
+        result = ShardWorker(CutsMethod(chosen, extractor, depth, device), 4).process(shard, "refine", {}, {})
         file = ShardFile.open(result.data)
         masks[name] = [[file.mask(m).astype(bool) for m in file.masks_of(i)] for i in range(len(file))]
     same = [len(a) == len(b) for a, b in zip(masks["cpu"], masks["cuda"], strict=True)]

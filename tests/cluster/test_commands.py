@@ -23,6 +23,7 @@ from cluster.job_server import JobServer, LostConnectionError
 from cluster.submit import Job, checked_command, entrypoint, submit_job
 from pipeline import cli, runner
 from pipeline.errors import ClusterError, ConfigError, SourceError
+from pipeline.extensions import ExecutingCommand
 
 
 @pytest.fixture(autouse=True)
@@ -37,10 +38,10 @@ def main() -> click.Group:
     run = cli.main.commands["run"]
     params = [option for option in run.params if option.name not in RAY_NAMES]
     callback = getattr(run.callback, "__wrapped__", run.callback)
-    group = cli._Group(commands={**cli.main.commands, "run": click.Command("run", callback=callback, params=params)})
+    group = cli._Group(commands={**cli.main.commands, "run": ExecutingCommand("run", callback=callback, params=params)})
     group.callback = lambda: None
     group.extended = True
-    extend(group)
+    extend(group)()
     return group
 
 

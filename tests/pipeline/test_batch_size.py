@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tiny_method import BrightnessDepth, tiny_method
 
 from pipeline.batch_size import LARGEST, SHARE, UNMEASURED, batch_size_for, fitting_batch_size
-from pipeline.batch_work import Method
+from pipeline.batch_work import CutsMethod
 from pipeline.errors import ImageError
 
 MB = 1 << 20
@@ -70,7 +70,7 @@ class FakeGpu(BrightnessDepth):
         self.peak = self.weights + self.fixed + len(ids) * self.each
         return super().predict(images, ids)
 
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> Method:
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> CutsMethod:
         def forget(device: Any) -> None:
             self.peak = self.weights
 

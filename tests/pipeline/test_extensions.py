@@ -22,7 +22,9 @@ def main(monkeypatch: pytest.MonkeyPatch) -> click.Group:
     monkeypatch.setattr(
         runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
     )
-    group = cli._Group(commands={**cli.main.commands, "run": click.Command(**vars_of(cli.main.commands["run"]))})
+    group = cli._Group(
+        commands={**cli.main.commands, "run": extensions.ExecutingCommand(**vars_of(cli.main.commands["run"]))}
+    )
     group.callback = lambda: None
     return group
 
@@ -84,12 +86,37 @@ def shout(out, launch, *, reporter, **settings):
     assert "LOUD" not in plain.output
 
 
+def test_options_reach_commands_of_extensions_that_come_later(
+    main: click.Group, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = """
+import click
+from pipeline.extensions import ExecutingCommand
+
+def extend(main):
+    def finish():
+        for command in main.commands.values():
+            if isinstance(command, ExecutingCommand):
+                command.params.append(click.Option(["--far"]))
+    return finish
+
+def extend_later(main):
+    main.add_command(ExecutingCommand("walk", callback=lambda far: click.echo(f"walked {far}")))
+"""
+    first = module_with(monkeypatch, tmp_path, source)
+    install(monkeypatch, ("a", first), ("b", "strange_extension:extend_later"))
+    assert "walked 3" in call(main, "walk", "--far", 3).output
+    assert "--far" in call(main, "run", "--help").output
+    assert "--far" not in call(main, "status", "--help").output
+
+
 @pytest.mark.parametrize(
     ("source", "says"),
     [
         ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"),
         ("expand = None", "AttributeError"),
         ("def extend(main): main.commands['fly']", "KeyError: 'fly'"),
+        ("def extend(main): return lambda: main.commands['fly']", "KeyError: 'fly'"),
         ("syntax error", "SyntaxError"),
     ],
 )

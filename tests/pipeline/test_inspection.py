@@ -79,7 +79,7 @@ RECIPES = [("maskcut", ()), ("cuts3d_rounds", ()), ("cuts3d_rounds", (ALL_PIECES
 def test_the_record_is_that_of_a_run(
     recipe: str, overrides: tuple[str, ...], files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "load_method", lambda *_: tiny_method(recipe, overrides))
+    monkeypatch.setattr(runner, "load_cuts", lambda *_: tiny_method(recipe, overrides))
     runner.run(tmp_path / "run", runner.Launch(images=str(files[0].parent)), device="cpu")
     for stored in RunReader(RunFolder.open(tmp_path / "run")):
         inspection = inspect_image(photo_of(files[0].parent / stored.id), tiny_method(recipe, overrides))
@@ -317,9 +317,7 @@ def cuts3d(*arguments: object) -> Result:
 
 
 def test_the_command(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
-    )
+    monkeypatch.setattr(runner, "load_cuts", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides))
     monkeypatch.chdir(tmp_path)
     result = cuts3d("inspect", files[0])
     assert result.exit_code == 0, result.output
@@ -370,7 +368,7 @@ def test_the_page_cuts_as_local_cut_does(recipe: str, assets: Path, tmp_path: Pa
         overrides=("features.size=420",),
     )
     photo = photo_of(assets / "coco" / "images" / "000000005802.jpg")
-    shown = inspect_image(dataclasses.replace(photo, id=HOSTILE), runner.load_method(launch, "cpu"))
+    shown = inspect_image(dataclasses.replace(photo, id=HOSTILE), runner.load_cuts(launch, "cpu"))
     cut = shown.recipe.local_cut
     file = tmp_path / "cloud.html"
     file.write_text(page_html(shown), encoding="utf-8")

@@ -17,7 +17,7 @@ import torch
 from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
 from pipeline import runner
-from pipeline.batch_work import Method
+from pipeline.batch_work import CutsMethod
 from pipeline.errors import ConfigError, CutsError, RunMismatchError, SourceError, StoreError
 from pipeline.faults import IMAGE_VARIABLE
 from pipeline.files import LocalFiles
@@ -145,7 +145,7 @@ class FailsOnce(BrightnessDepth):
 def test_quarantined_images_can_be_tried_again(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     depth = FailsOnce()
 
-    def method(launch: Launch, device: str, until: str) -> Method:
+    def method(launch: Launch, device: str, until: str) -> CutsMethod:
         return dataclasses.replace(tiny_method(launch.recipe), depth=depth)
 
     monkeypatch.setattr(runner, "load_method", method)

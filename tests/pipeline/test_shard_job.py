@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
-from pipeline.batch_work import Method
+from pipeline.batch_work import CutsMethod
 from pipeline.cli import main
 from pipeline.errors import ImageError, StoreError
 from pipeline.info import info_lines, info_of
@@ -33,7 +33,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def job_at(photos: Path, method: Method | None = None, until: str = "refine") -> tuple[ShardJob, Shard]:
+def job_at(photos: Path, method: CutsMethod | None = None, until: str = "refine") -> tuple[ShardJob, Shard]:
     """The run of these photos in one shard, made or opened."""
     method = method or tiny_method()
     folder = RunFolder.create_or_open(

@@ -17,7 +17,7 @@ import torch
 from bad_images import bad_folder
 from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
-from pipeline.batch_work import Method
+from pipeline.batch_work import CutsMethod
 from pipeline.cpu_pool import cpu_pool
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import IMAGE_VARIABLE
@@ -51,7 +51,7 @@ def pool() -> Iterator[Executor]:
 
 
 def process(
-    method: Method, folder: Path, until: str = "refine", batch_size: int = 2, **kept: KeptOutputs
+    method: CutsMethod, folder: Path, until: str = "refine", batch_size: int = 2, **kept: KeptOutputs
 ) -> ShardResult:
     return ShardWorker(method, batch_size).process(shard_of(folder), until, kept, {})
 

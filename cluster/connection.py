@@ -1,0 +1,67 @@
+"""To a Ray cluster, or to a Ray that is started here, for this machine alone, and ends again."""
+
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from pipeline.errors import ConfigError
+
+OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes through it
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connected to Ray; a Ray that was started here ends with this."""
+    if ray.is_initialized():
+        yield  # by whoever calls this from Python
+        return
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
+    if address is None:
+        arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+        arguments |= {"_node_ip_address": "127.0.0.1"}
+    else:
+        _knock(address)
+        arguments["address"] = address
+    try:
+        with _on_loopback() if address is None else contextlib.nullcontext():
+            ray.init(**arguments)
+    except Exception as error:  # Ray's own kinds, and a bare one when a node does not start in time
+        where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
+        raise ConfigError(f"{where}: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """ConfigError when nothing answers at HOST:PORT: Ray itself takes minutes to find out."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # "auto", and whatever else Ray understands
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"there is no Ray cluster at {address} ({error.strerror or error}): give HOST:6379 of its head, or auto on "
+            "a machine that belongs to it"
+        ) from error
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray started here is for this machine only: nothing of it is to listen where others can reach it.
+
+    On Linux Ray replaces 127.0.0.1 by an outward address, unless it takes the platform for one without clusters.
+    """
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
