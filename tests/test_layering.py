@@ -1,4 +1,6 @@
-"""Imports go one way only: stages ◄ pipeline ◄ cluster; detector reads pipeline; nothing but detector needs mmdet."""
+"""Imports go one way only: stages ◄ pipeline ◄ cluster ◄ detector, which takes of the cluster its connection to Ray only;
+nothing but detector needs mmdet.
+"""
 
 import ast
 import subprocess
@@ -12,7 +14,7 @@ MAY_IMPORT = {
     "stages": {"stages"},
     "pipeline": {"stages", "pipeline"},
     "cluster": {"stages", "pipeline", "cluster"},
-    "detector": {"pipeline", "detector"},
+    "detector": {"pipeline", "cluster", "detector"},
 }
 # What the pure layer must not know: files, clusters, detectors and stores.
 FORBIDDEN_IN_STAGES = {"ray", "zarr", "fsspec", "pyarrow", "mmdet", "mmengine", "mmcv", "pathlib", "click", "os", "io"}
@@ -47,6 +49,12 @@ def test_imports_go_one_way(package: str) -> None:
 def test_stages_are_pure() -> None:
     for file in (ROOT / "stages").rglob("*.py"):
         assert not imports_of(file) & FORBIDDEN_IN_STAGES, f"{file.name}: {imports_of(file) & FORBIDDEN_IN_STAGES}"
+
+
+def test_the_detector_takes_no_more_of_the_cluster_than_its_connection() -> None:
+    for file in (ROOT / "detector").rglob("*.py"):
+        modules = {node.module for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)}
+        assert {name for name in modules if (name or "").startswith("cluster")} <= {"cluster.connection"}, file
 
 
 def test_only_the_detector_needs_mmdet() -> None:

@@ -1,0 +1,4 @@
+"""The class-agnostic detector: MMDetection's Cascade Mask R-CNN, trained on the shards of runs.
+
+This package is imported whenever `cuts3d` starts; MMDetection is imported by its modules only.
+"""
