@@ -1,4 +1,4 @@
-"""Imports go one way only: stages ◄ pipeline ◄ cluster ◄ detector, which takes of the cluster its connection to Ray only;
+"""Imports go one way only: stages ◄ pipeline ◄ cluster ◄ detector, which takes of the cluster its connection alone;
 nothing but detector needs mmdet.
 """
 
