@@ -77,6 +77,15 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert "--out" in message
 
 
+def test_another_recipe_is_refused_in_one_line(tmp_path: Path) -> None:
+    RunFolder.create_or_open(tmp_path, CONFIG, sample_manifest())
+    now = {"recipe": {"name": "other", "ncut": {"tau": 0.2, "solver": "lanczos"}}, "seed": 7}
+    with pytest.raises(RunMismatchError) as caught:
+        RunFolder.create_or_open(tmp_path, now, sample_manifest())
+    assert '  recipe.name: run has "sample", now "other"\n' in str(caught.value)
+    assert "recipe.ncut" not in str(caught.value)
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_other_images_are_refused_and_said(tmp_path: Path, lost: bool) -> None:
     RunFolder.create_or_open(tmp_path, CONFIG, sample_manifest())
