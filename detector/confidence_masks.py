@@ -1,0 +1,279 @@
+"""Masks that carry their spatial confidence through every augmentation, under MMDetection's own `gt_masks`.
+
+Dimension letters: M masks, H, W pixels, P boxes, h, w pixels of a mask target, 4 box edges x1, y1, x2, y2.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import mmcv
+import numpy as np
+import torch
+from mmcv.ops import roi_align
+from mmdet.structures.mask import BitmapMasks
+
+CERTAIN = 255
+
+
+class ConfidenceMasks(BitmapMasks):
+    """Instance masks of one image and how sure each of their pixels is.
+
+    All is in `values`, one uint8 array (M, H, W): 0 outside the instance, its confidence inside, 1..255 for 1/255..1.0.
+    Whatever moves the masks moves the confidence with them; values are never mixed (nearest neighbour, whatever
+    interpolation is asked for).
+
+    To everything else these are stock masks: `masks`, `to_ndarray`, `to_tensor`, `areas`, `get_bboxes` and
+    `crop_and_resize` show zeros and ones. What is written into `masks` counts: zeros erase, ones where nothing was are
+    certain.
+
+    MMDetection's transforms, and those of others that keep to the methods of BitmapMasks, keep the confidence, with two
+    exceptions that build their masks anew from `masks`: CopyPaste returns stock masks, Albu certain ones.
+
+    masks: uint8 (M, H, W) or M arrays (H, W), as `values`. Booleans, and numbers of which none is above 1, are
+        stock masks and become certain ones; `from_confidence` never guesses.
+    height, width: H, W, also of no masks at all.
+    """
+
+    _values: np.ndarray
+    # Zeros and ones, once somebody has asked for them. They may be written into, so `values` looks at them.
+    _plain: np.ndarray | None
+
+    def __init__(self, masks: np.ndarray | Sequence[np.ndarray], height: int, width: int) -> None:
+        array = np.asarray(masks) if len(masks) else np.empty((0, height, width), np.uint8)
+        if array.ndim != 3 or array.shape[1:] != (height, width):
+            raise ValueError(f"masks must have the shape (M, {height}, {width}), not {array.shape}")
+        if array.dtype != np.uint8 and (array.min(initial=0) < 0 or array.max(initial=0) > CERTAIN):
+            raise ValueError(f"values of masks must be in 0..{CERTAIN}, not {array.min()}..{array.max()}")
+        is_plain = array.dtype == bool or array.max(initial=0) <= 1
+        self._set(_certain(array) if is_plain else array.astype(np.uint8, copy=False))
+
+    @classmethod
+    def from_confidence(cls, inside_MHW: np.ndarray, confidence_MHW: np.ndarray) -> Self:
+        """Masks, and the confidence of their pixels, both (M, H, W); a confidence of 0 inside a mask becomes 1/255.
+
+        inside_MHW: bool, or numbers that are not 0 inside the instance. confidence_MHW: uint8, 255 = 1.0.
+        """
+        return cls._of(np.where(inside_MHW, np.maximum(confidence_MHW, np.uint8(1)), np.uint8(0)))
+
+    @classmethod
+    def certain(cls, masks: BitmapMasks) -> Self:
+        """The same masks, all of them at confidence 1."""
+        return cls._of(_certain(masks.masks))
+
+    @classmethod
+    def _of(cls, values_MHW: np.ndarray) -> Self:
+        made = cls.__new__(cls)
+        made._set(values_MHW)
+        return made
+
+    def _set(self, values_MHW: np.ndarray) -> None:
+        self._values, self._plain = values_MHW, None
+        self.height, self.width = values_MHW.shape[1:]
+
+    @property
+    def values(self) -> np.ndarray:
+        """uint8 (M, H, W), 0 outside, 1..255 inside. It may be written into."""
+        if self._plain is not None:
+            added_MHW = (self._plain != 0) & (self._values == 0)
+            self._values = np.where(self._plain, self._values, np.uint8(0))
+            self._values[added_MHW] = CERTAIN
+            self._plain = None
+        return self._values
+
+    @property
+    def masks(self) -> np.ndarray:
+        """uint8 (M, H, W) of zeros and ones. What is written into it before the next call of anything here counts."""
+        if self._plain is None:
+            self._plain = (self._values != 0).view(np.uint8)
+        return self._plain
+
+    @masks.setter
+    def masks(self, masks_MHW: np.ndarray) -> None:
+        if masks_MHW.shape != self._values.shape:
+            raise ValueError(f"masks must keep their shape, {self._values.shape}, not {masks_MHW.shape}: index them")
+        self._plain = masks_MHW
+
+    @property
+    def confidence_map(self) -> np.ndarray:
+        """float32 (M, H, W), 0..1: the confidence inside the instances, 1 outside (methods.md 1.6: nobody doubts that
+        what is outside a mask is not in it).
+        """
+        values_MHW = self.values
+        return np.where(values_MHW, values_MHW, np.uint8(CERTAIN)) / np.float32(CERTAIN)
+
+    @property
+    def mean_confidence(self) -> np.ndarray:
+        """float32 (M,), 0..1: mean confidence over the pixels of each instance; 0 for one without pixels."""
+        total_M = self.values.sum(axis=(1, 2), dtype=np.int64)
+        return (total_M / (float(CERTAIN) * np.maximum(self.areas, 1))).astype(np.float32)
+
+    @property
+    def areas(self) -> np.ndarray:
+        """int64 (M,), pixels of each instance."""
+        return np.count_nonzero(self.values, axis=(1, 2))
+
+    def confidence_targets(
+        self,
+        boxes_P4: torch.Tensor | np.ndarray,
+        out_shape: tuple[int, int],
+        inds_P: torch.Tensor | np.ndarray,
+        device: torch.device | str = "cpu",
+    ) -> torch.Tensor:
+        """The confidence that goes with each pixel of the mask targets: `confidence_map`, cut out and resampled by the
+        very RoIAlign that `crop_and_resize` uses for the masks.
+
+        boxes_P4: edges in pixels of the masks. inds_P: whose mask each box is of, 0..M-1.
+        Returns floats (P, h, w) in 0..1 on the device, of the boxes' type.
+        """
+        return self._aligned(
+            lambda values: torch.where(values == 0, CERTAIN, values).div(CERTAIN), boxes_P4, out_shape, inds_P, device
+        )
+
+    def crop_and_resize(
+        self,
+        bboxes: torch.Tensor | np.ndarray,
+        out_shape: tuple[int, int],
+        inds: torch.Tensor | np.ndarray,
+        device: torch.device | str = "cpu",
+        interpolation: str = "bilinear",
+        binarize: bool = True,
+    ) -> BitmapMasks:
+        """Targets of a mask head, as the stock method makes them; stock masks, as these are no longer of an image.
+
+        The stock method copies the whole mask of the image for every box; here the boxes share it.
+        """
+        targets_Phw = self._aligned(lambda values: (values != 0).to(values), bboxes, out_shape, inds, device)
+        array = (targets_Phw >= 0.5 if binarize else targets_Phw).cpu().numpy()
+        return BitmapMasks(array, *out_shape)
+
+    def _aligned(
+        self,
+        maps: Callable[[torch.Tensor], torch.Tensor],
+        boxes_P4: torch.Tensor | np.ndarray,
+        out_shape: tuple[int, int],
+        inds_P: torch.Tensor | np.ndarray,
+        device: torch.device | str,
+    ) -> torch.Tensor:
+        """RoIAlign of what `maps` makes of the values: floats (P, h, w) on the device."""
+        boxes_P4 = torch.as_tensor(boxes_P4, device=device)
+        inds_P = torch.as_tensor(inds_P, device=device)
+        if not len(boxes_P4) or not len(self):
+            return boxes_P4.new_zeros((0, *out_shape))
+        values_MHW = torch.from_numpy(np.ascontiguousarray(self.values)).to(device).to(boxes_P4)
+        rois_P5 = torch.cat([inds_P.to(boxes_P4)[:, None], boxes_P4], dim=1)
+        return roi_align(maps(values_MHW)[:, None], rois_P5, out_shape, 1.0, 0, "avg", True).squeeze(1)
+
+    def __getitem__(self, index: Any) -> Self:
+        return self._of(self.values[index].reshape(-1, self.height, self.width))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(num_masks={len(self)}, height={self.height}, width={self.width})"
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Half the bytes between loader and trainer: zeros and ones can be made again."""
+        values_MHW = self.values
+        return {**self.__dict__, "_values": values_MHW}
+
+    def rescale(self, scale: float | tuple[int, int], interpolation: str = "nearest") -> Self:
+        width, height = mmcv.rescale_size((self.width, self.height), scale)
+        return self.resize((height, width))
+
+    def resize(self, out_shape: tuple[int, int], interpolation: str = "nearest") -> Self:
+        return self._each(out_shape, lambda value_HW: mmcv.imresize(value_HW, out_shape[::-1], interpolation="nearest"))
+
+    def flip(self, flip_direction: str = "horizontal") -> Self:
+        axes = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}[flip_direction]
+        return self._of(np.ascontiguousarray(np.flip(self.values, axes)))
+
+    def pad(self, out_shape: tuple[int, int], pad_val: int = 0) -> Self:
+        """Larger, to the right and below; a `pad_val` other than 0 pads with certain mask."""
+        if out_shape[0] < self.height or out_shape[1] < self.width:
+            raise ValueError(f"masks of {self.height}x{self.width} cannot be padded to {out_shape[0]}x{out_shape[1]}")
+        return self._placed(out_shape, 0, 0, pad_val)
+
+    def crop(self, bbox: np.ndarray) -> Self:
+        x1, x2 = np.clip(bbox[0::2], 0, self.width).tolist()
+        y1, y2 = np.clip(bbox[1::2], 0, self.height).tolist()
+        return self._of(self.values[:, int(y1) : int(max(y2, y1 + 1)), int(x1) : int(max(x2, x1 + 1))])
+
+    def expand(self, expanded_h: int, expanded_w: int, top: int, left: int) -> Self:
+        return self._placed((expanded_h, expanded_w), top, left)
+
+    def translate(
+        self,
+        out_shape: tuple[int, int],
+        offset: float,
+        direction: str = "horizontal",
+        border_value: int = 0,
+        interpolation: str = "bilinear",
+    ) -> Self:
+        """Moved to the right or down; what leaves `out_shape` is gone."""
+        # As the stock method does it, the new shape comes first: what it cuts off does not come back.
+        height, width = out_shape
+        fitted = self if (self.height, self.width) == (height, width) else self._placed((height, width), 0, 0)
+        return fitted._each(
+            (height, width),
+            lambda value_HW: mmcv.imtranslate(value_HW, offset, direction, _border(border_value), "nearest"),
+        )
+
+    def shear(
+        self,
+        out_shape: tuple[int, int],
+        magnitude: float,
+        direction: str = "horizontal",
+        border_value: int = 0,
+        interpolation: str = "bilinear",
+    ) -> Self:
+        return self._each(
+            out_shape, lambda value_HW: mmcv.imshear(value_HW, magnitude, direction, _border(border_value), "nearest")
+        )
+
+    def rotate(
+        self,
+        out_shape: tuple[int, int],
+        angle: float,
+        center: tuple[float, float] | None = None,
+        scale: float = 1.0,
+        border_value: int = 0,
+        interpolation: str = "bilinear",
+    ) -> Self:
+        return self._each(
+            out_shape,
+            lambda value_HW: mmcv.imrotate(value_HW, angle, center, scale, _border(border_value), "nearest"),
+        )
+
+    def to_tensor(self, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(self.values)).to(device).ne(0).to(dtype)
+
+    @classmethod
+    def cat(cls, masks: Sequence[BitmapMasks]) -> Self:
+        """All masks of a sequence, which must be of one size; stock masks among them are certain."""
+        if not masks:
+            raise ValueError("masks must hold at least one element")
+        parts = [part if isinstance(part, cls) else cls.certain(part) for part in masks]
+        return cls._of(np.concatenate([part.values for part in parts]))
+
+    def _each(self, out_shape: tuple[int, int], change: Callable[[np.ndarray], np.ndarray]) -> Self:
+        """Every mask by itself: OpenCV's functions take few channels at once."""
+        values_MHW = np.empty((len(self), *out_shape), np.uint8)
+        for m, value_HW in enumerate(self.values):
+            values_MHW[m] = change(np.ascontiguousarray(value_HW))
+        return self._of(values_MHW)
+
+    def _placed(self, out_shape: tuple[int, int], top: int, left: int, border_value: int = 0) -> Self:
+        """The masks in an empty field, cut off at its right and lower edge."""
+        values_MHW = np.full((len(self), *out_shape), _border(border_value), np.uint8)
+        height, width = min(self.height, out_shape[0] - top), min(self.width, out_shape[1] - left)
+        values_MHW[:, top : top + height, left : left + width] = self.values[:, :height, :width]
+        return self._of(values_MHW)
+
+
+def _certain(masks_MHW: np.ndarray) -> np.ndarray:
+    return np.where(masks_MHW, np.uint8(CERTAIN), np.uint8(0))
+
+
+def _border(value: int) -> int:
+    return CERTAIN if value else 0
