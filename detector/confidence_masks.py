@@ -125,9 +125,9 @@ class ConfidenceMasks(BitmapMasks):
         boxes_P4: edges in pixels of the masks. inds_P: whose mask each box is of, 0..M-1.
         Returns floats (P, h, w) in 0..1 on the device, of the boxes' type.
         """
-        return self._aligned(
-            lambda values: torch.where(values == 0, CERTAIN, values).div(CERTAIN), boxes_P4, out_shape, inds_P, device
-        )
+        # The doubt is sampled, so that where nothing is doubted the confidence is 1 to the last bit.
+        doubt_Phw = self._aligned(lambda values: (CERTAIN - values) * (values > 0), boxes_P4, out_shape, inds_P, device)
+        return 1 - doubt_Phw / CERTAIN
 
     def crop_and_resize(
         self,
