@@ -58,5 +58,9 @@ class StoreAccessError(StoreError):
     """What holds a run does not answer or refuses: network, credentials, permissions, space."""
 
 
+class TrainingError(CutsError, RuntimeError):
+    """A training cannot go on: its loss is no number any more, or what it was to go on from is not there."""
+
+
 class ClusterError(CutsError, RuntimeError):
     """A cluster cannot be reached, refuses what is asked of it, or has not what the work needs."""

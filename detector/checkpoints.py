@@ -1,0 +1,221 @@
+"""A trained detector in one file, that loads without running anything of what is in it.
+
+detector.pth, as `cuts3d train` writes it at the end, is a dictionary of
+
+    schema       "cuts3d-detector/1"
+    state_dict   tensors of the model by their names, on the CPU
+    config       JSON text, what it takes to build the model and to prepare a photo for it, see `DetectorCheckpoint`
+    trained_on   JSON text, for people and logs: runs, iterations, seed, versions
+
+It needs neither our classes nor MMEngine's to be read. A checkpoint that MMEngine writes while training (iter_N.pth)
+holds the same tensors; its config and origin are those of detector.json beside it.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import pickle
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import WeightsError
+
+SCHEMA = "cuts3d-detector/1"
+DETECTOR_FILE, DESCRIPTION_FILE = "detector.pth", "detector.json"
+
+_CONFIG_KEYS = {"name": str, "classes": list, "model": dict, "resize": dict, "mean": list, "std": list}
+# MMEngine takes a dotted name as something to import, whatever it is; a file must not have that said to it.
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, eq=False)
+class DetectorCheckpoint:
+    """A trained detector, read and checked.
+
+    config: plain JSON:
+        name: of the configuration it was trained with. classes: names, here one.
+        model: of MMDetection's registry, without initial weights.
+        resize: {"short": pixels, "long": pixels}: photos are scaled, their aspect kept, until the shorter side has
+        `short` pixels or the longer `long`, whichever comes first.
+        mean, std: of three channels in RGB order, 0..255; the model's own preprocessor applies them, to BGR input.
+    trained_on: see the module. state_dict: by name, on the CPU. path: of the file.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    trained_on: dict[str, Any]
+    state_dict: Mapping[str, torch.Tensor]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, in hexadecimal: what names these weights in a run's configuration."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def build(self) -> nn.Module:
+        """The model with these weights, on the CPU, in evaluation mode.
+
+        Raises WeightsError when this version of the code cannot build it, or the tensors do not fit it.
+        """
+        import mmdet.models  # noqa: F401
+        from mmdet.registry import MODELS
+        from mmengine.config import ConfigDict
+        from mmengine.registry import DefaultScope
+
+        import detector.components  # noqa: F401
+
+        remedy = "it was trained by another version of cuts3d or MMDetection, or with components of its own"
+        try:
+            with DefaultScope.overwrite_default_scope("mmdet"):
+                model: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(self.config["model"])))
+        except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
+            raise WeightsError(f"the model of {self.path} cannot be built ({_brief(error)}): {remedy}") from error
+        try:
+            model.load_state_dict(dict(self.state_dict))
+        except RuntimeError as error:
+            raise WeightsError(
+                f"the tensors of {self.path} do not fit its model ({_brief(error)}): {remedy}"
+            ) from error
+        model.eval()
+        return model
+
+
+def write_detector(
+    path: Path, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any], trained_on: Mapping[str, Any]
+) -> None:
+    """Write a detector.pth: whole, or not at all. config, trained_on: JSON-able, see `DetectorCheckpoint`."""
+    content = {
+        "schema": SCHEMA,
+        "state_dict": {name: tensor.detach().cpu() for name, tensor in state_dict.items()},
+        "config": json.dumps(config, sort_keys=True),
+        "trained_on": json.dumps(trained_on, sort_keys=True),
+    }
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_detector(path: str | Path) -> DetectorCheckpoint:
+    """A detector.pth, or a checkpoint of a training beside its detector.json.
+
+    Nothing in the file is run: tensors are read under torch's `weights_only`, the configuration is JSON.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or it is no detector's; the message says what to do.
+    """
+    path = Path(path)
+    content = _read(path)
+    if content.get("schema") == SCHEMA:
+        config, trained_on = _parsed(content.get("config"), path), _parsed(content.get("trained_on"), path)
+    elif "schema" in content:
+        raise WeightsError(f"{path} is of schema {content['schema']!r}, this version reads {SCHEMA!r}")
+    else:
+        config, trained_on = _description_beside(path)
+    _check_config(config, path)
+    return DetectorCheckpoint(path, config, trained_on, _tensors(content, path))
+
+
+def write_description(folder: Path, config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
+    """Write detector.json, which makes the checkpoints in this folder readable by `read_detector`."""
+    text = json.dumps({"schema": SCHEMA, "config": config, "trained_on": trained_on}, indent=1, sort_keys=True)
+    temporary = folder / f".{DESCRIPTION_FILE}.{secrets.token_hex(4)}.tmp"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / DESCRIPTION_FILE)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        found = ", ".join(sorted(p.name for p in path.glob("*.pth"))) if path.is_dir() else ""
+        hint = f"it is a folder, give a file in it ({found})" if found else "`cuts3d train` ends by writing one"
+        raise WeightsError(f"there is no checkpoint {path}: {hint}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors and plain values, and is not run to find out what: give a checkpoint of "
+            f"`cuts3d train`, or of a training with the hook PlainCheckpoints ({_brief(error)})"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no checkpoint, copy it again: {_brief(error)}") from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, and no detector")
+    return content
+
+
+def _description_beside(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    beside = path.with_name(DESCRIPTION_FILE)
+    try:
+        content = json.loads(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"{path} is no detector of cuts3d: give a {DETECTOR_FILE}, or a checkpoint of `cuts3d train` that lies "
+            f"beside its {DESCRIPTION_FILE}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{beside} cannot be read, `cuts3d train --resume` writes it anew: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise WeightsError(f"{beside} is not of schema {SCHEMA!r}: `cuts3d train --resume` writes it anew")
+    return _object(content.get("config"), beside), _object(content.get("trained_on"), beside)
+
+
+def _parsed(text: Any, path: Path) -> dict[str, Any]:
+    try:
+        return _object(json.loads(text), path)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path} has a damaged description, copy the file again: {error}") from error
+
+
+def _object(value: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path} has a damaged description: an object was expected, not {type(value).__name__}")
+    return value
+
+
+def _check_config(config: Mapping[str, Any], path: Path) -> None:
+    wrong = [key for key, kind in _CONFIG_KEYS.items() if not isinstance(config.get(key), kind)]
+    if wrong:
+        raise WeightsError(f"{path} does not say how to use it: {', '.join(wrong)} missing or damaged")
+    short, long = config["resize"].get("short"), config["resize"].get("long")
+    if not (isinstance(short, int) and isinstance(long, int) and 0 < short <= long):
+        raise WeightsError(f"{path} names no size for photos: {config['resize']}")
+    _refuse_odd_types(config["model"], path)
+
+
+def _refuse_odd_types(value: Any, path: Path) -> None:
+    """WeightsError where building the model would import something by its name."""
+    if isinstance(value, Mapping):
+        odd = [key for key in value if not isinstance(key, str) or key.startswith("_")]
+        kind = value.get("type", "plain")
+        if odd or not (isinstance(kind, str) and _PLAIN_NAME.fullmatch(kind)):
+            raise WeightsError(f"{path} asks for {odd or kind!r}: only components of MMDetection and cuts3d are built")
+        for part in value.values():
+            _refuse_odd_types(part, path)
+    elif isinstance(value, list):
+        for part in value:
+            _refuse_odd_types(part, path)
+
+
+def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    state = content.get("state_dict")
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WeightsError(f"{path} holds no state_dict of tensors: give a checkpoint of `cuts3d train`")
+    return dict(state)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:400] or type(error).__name__
