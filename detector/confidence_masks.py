@@ -61,6 +61,11 @@ class ConfidenceMasks(BitmapMasks):
         return cls._of(_certain(masks.masks))
 
     @classmethod
+    def from_values(cls, values_MHW: np.ndarray) -> Self:
+        """Masks from their `values`, which are taken as they are: uint8 (M, H, W), 0 outside, 1..255 inside."""
+        return cls._of(values_MHW)
+
+    @classmethod
     def _of(cls, values_MHW: np.ndarray) -> Self:
         made = cls.__new__(cls)
         made._set(values_MHW)
