@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -128,21 +128,30 @@ def _facts(run: RunFolder, reader: RunReader) -> dict[str, Any]:
     drops: Counter[str] = Counter()
     for count in counts:
         drops.update(count["drops"])
-    recipe, features, depth = run.config["recipe"], run.config["features"], run.config["depth"]
     return {
         "name": PurePosixPath(run.url).name,
         "created": run.created,
         "fingerprint": run.fingerprint[:12],
-        "recipe": recipe["name"],
-        "searched": "tree" if recipe["tree"] else "rounds",
-        "score": recipe["score"],
-        "features": f"{features['model']} {features['kind']}, {features['size']} px, τ {recipe['affinity']['tau']}",
-        "depth": depth["name"] if depth else "not used",
+        "recipe": run.config["recipe"]["name"],
+        **_cuts_facts(run.config),
         "images": run.n_images,
         "finished": sum(count["images"] for count in first_tries),
         "masks": sum(count["masks"] for count in counts),
         "drops": dict(sorted(drops.items())),
         "quarantined": len(reader.quarantined()),
+    }
+
+
+def _cuts_facts(config: Mapping[str, Any]) -> dict[str, str]:
+    """How this package's cuts were made; empty for imports and for methods of other packages."""
+    if "features" not in config or "depth" not in config:
+        return dict.fromkeys(("searched", "score", "features", "depth"), "")
+    recipe, features, depth = config["recipe"], config["features"], config["depth"]
+    return {
+        "searched": "tree" if recipe["tree"] else "rounds",
+        "score": recipe["score"],
+        "features": f"{features['model']} {features['kind']}, {features['size']} px, τ {recipe['affinity']['tau']}",
+        "depth": depth["name"] if depth else "not used",
     }
 
 

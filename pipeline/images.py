@@ -19,11 +19,12 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -43,12 +44,42 @@ MAX_BYTES = 4 << 30
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
 
 
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Photo:
     """A decoded image. rgb: uint8 (H, W, 3), C-contiguous, rotated as its EXIF orientation says."""
 
     id: str
     rgb: np.ndarray
+
+
+class PhotoSize(NamedTuple):
+    """height, width: pixels of the image the right way up. turned: whether its EXIF orientation swaps the two."""
+
+    height: int
+    width: int
+    turned: bool
+
+
+def photo_size(ref: ImageRef) -> PhotoSize:
+    """The size that `load_photo` gives an image, from its header where that will do.
+
+    Raises as `load_photo` does where there is no usable header; damage further on is not seen.
+    """
+    # Opening a pipe or a device could block for ever.
+    if ref.offset is None and (is_url(ref.uri) or Path(ref.uri).is_file()):
+        fs, path = filesystem(ref.uri)
+        with suppress(Exception), _pillow_keeps_quiet(), fs.open(path, "rb") as file:
+            image = Image.open(file, formats=FORMATS)
+            width, height = image.size
+            if min(width, height) >= MIN_SIDE and width * height <= MAX_PIXELS and image.format != "TIFF":
+                turned = _orientation(image) in _TURNED
+                return PhotoSize(width, height, True) if turned else PhotoSize(height, width, False)
+    # A part of a tar; a TIFF, which Pillow may turn while it reads; or not to be used, and this says why.
+    height, width = load_photo(ref).rgb.shape[:2]
+    return PhotoSize(height, width, False)
 
 
 def load_photo(ref: ImageRef, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -222,7 +253,7 @@ def _orientation(image: ImageFile | Image.Image) -> int:
 
 def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
     """The image turned upright. EXIF 2.32, tag 0x0112: the orientation says on which sides row 0 and column 0 are."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TURNED:
         rgb = rgb.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         rgb = rgb[::-1]

@@ -1,5 +1,6 @@
 """What a run holds: schema, configuration, counts and histograms, and the images that were set aside and why."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,10 @@ def info_of(url: str | Path) -> dict[str, Any]:
 def info_lines(info: dict[str, Any]) -> list[str]:
     """The same for people."""
     images = info["committed_images"]
-    config = info["config"]
-    features = config["features"]
     lines = [
         f"run          {info['run']}",
         f"created      {info['created']}, schema {info['schema']}, fingerprint {info['fingerprint'][:12]}",
-        f"recipe       {config['recipe']['name']}",
-        f"features     {features['model']} {features['kind']}, τ {config['recipe']['affinity']['tau']}",
-        f"depth        {config['depth']['name'] if config['depth'] else 'not used'}",
+        *_method_lines(info["config"]),
         f"images       {images} of {info['images']} in {info['committed_shards']} of {info['shards']} shards",
         f"store        {info['bytes'] / 1e6:.2f} MB, {info['bytes'] / max(images, 1) / 1e3:.1f} kB an image",
         f"masks        {info['masks']}, {info['masks'] / max(images, 1):.2f} an image",
@@ -66,6 +63,25 @@ def info_lines(info: dict[str, Any]) -> list[str]:
     if len(info["set_aside"]) > SHOWN:
         lines.append(f"             and {len(info['set_aside']) - SHOWN} more, see quarantine/ in the run folder")
     return lines
+
+
+def _method_lines(config: dict[str, Any]) -> list[str]:
+    """What made the masks. Only cuts of this package have features and depth; of others all settings are shown."""
+    recipe = config["recipe"]
+    lines = [f"recipe       {recipe['name']}"]
+    if "features" in config and "depth" in config:
+        features, depth = config["features"], config["depth"]
+        return [
+            *lines,
+            f"features     {features['model']} {features['kind']}, τ {recipe['affinity']['tau']}",
+            f"depth        {depth['name'] if depth else 'not used'}",
+        ]
+    settings = {name: value for part in (recipe, config) for name, value in part.items()}
+    return lines + [
+        f"{name:<12} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
+        for name, value in settings.items()
+        if name not in ("name", "recipe")
+    ]
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -17,7 +17,7 @@ from stages.local_cut import LocalCutConfig
 from stages.ncut import NCutConfig
 from stages.ncut_tree import TreeConfig
 from stages.refine import RefineConfig
-from stages.score import CONSTANT, OBJECTNESS, check_score
+from stages.score import CONSTANT, OBJECTNESS, PARTS, check_score
 from stages.select import SelectConfig
 from stages.spatial_confidence import SpatialConfidenceConfig
 from stages.spatial_importance import SharpenConfig, SpatialImportanceConfig
@@ -92,8 +92,16 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
+# What run.json has for the recipe of masks that came from elsewhere: no method made them here.
+IMPORT = "import"
+
+
 def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
-    """Parts of the score that a recipe, as run.json has it, does not measure: they are 1 in its product."""
+    """Parts of the score that a recipe, as run.json has it, does not measure: they are 1 in its product. Imports and
+    the methods of other packages measure none.
+    """
+    if not {"local_cut", "spatial_importance", "spatial_confidence", "tree"} <= recipe.keys():
+        return frozenset(PARTS)
     measured = {
         "nearness": recipe["local_cut"] or recipe["spatial_importance"],
         "stability": recipe["spatial_confidence"],

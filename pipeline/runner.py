@@ -25,7 +25,7 @@ from pipeline.manifest import Manifest, Shard, default_shard_size
 from pipeline.methods import Method, load_other, other_methods
 from pipeline.models import feature_preset, load_depth, load_features
 from pipeline.reader import RunReader
-from pipeline.recipes import RECIPES, get_recipe, parse_overrides
+from pipeline.recipes import IMPORT, RECIPES, get_recipe, parse_overrides
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
 from pipeline.shard_job import ShardJob, ledger_of
@@ -203,8 +203,14 @@ def keep_launch(folder: RunFolder, launch: Launch) -> None:
 
 
 def last_launch(out: str | Path) -> Launch:
-    """The settings of the last launch of a run, StoreError when there is none."""
-    files = RunFolder.open(out).files
+    """The settings of the last launch of a run, StoreError when there is none, ConfigError when it is an import."""
+    folder = RunFolder.open(out)
+    if folder.config["recipe"]["name"] == IMPORT:
+        raise ConfigError(
+            f"{folder.url} holds masks that were imported, there is no method to make them: the same `cuts3d "
+            "import-coco` goes on with it, and tries again what was set aside"
+        )
+    files = folder.files
     try:
         settings = json.loads(files.read_bytes(LAUNCH_FILE))
         known = {f.name for f in fields(Launch)}

@@ -17,6 +17,13 @@ const REASONS = {
   too_small: "area at or below the least share of the image",
   overlaps_previous: "the earlier mask over again",
   covered: "nothing is left once the earlier masks are taken out",
+  crowd: "it marks a crowd",
+  no_mask: "it has no segmentation",
+  empty: "no pixel belongs to it",
+  malformed: "its outline or code is none",
+  other_size: "it is of another size than the photo",
+  duplicate: "the same mask is there already",
+  low_score: "it scores less than was asked for",
   crf_disagrees: "the dense CRF turned it into something else",
 };
 const STOPS = {
@@ -35,6 +42,7 @@ const PARTS = {
 const inTree = index.run.searched === "tree";
 const measured = Object.keys(index.parts).filter((part) => index.parts[part]);
 const counting = index.run.score.split("*"); // parts that the score is the product of
+const WHERE = { tree: "Mask", rounds: "Round" }[index.run.searched] ?? "Place"; // what instance.round counts
 const GROUP = inTree ? "Part" : "Semantic group";
 
 /** An element with attributes (`text` and `class` included) and children. */

@@ -151,12 +151,13 @@ function instanceRow(image, k, point) {
 function instanceTable(rows) {
   if (!rows.length) return [];
   const heading = (text, title) => make("th", { scope: "col", text, title });
-  const rest = ["Mean confidence", "CRF agrees (IoU)", "Area", "Of the image", inTree ? "Mask" : "Round"];
+  const rest = ["Mean confidence", "CRF agrees (IoU)", "Area", "Of the image", WHERE];
   const head = make("tr", {}, heading(""), heading("Score"),
     ...measured.map((part) => heading(part[0].toUpperCase() + part.slice(1), PARTS[part])),
     ...rest.map((text) => heading(text)));
   const table = make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows));
-  const product = index.run.score === "constant" ? "The score is 1 for every mask; the bars say what else is known."
+  const product = !index.run.score ? "The score is what the masks came with."
+    : index.run.score === "constant" ? "The score is 1 for every mask; the bars say what else is known."
     : `The score is the product ${counting.join(" × ")}.`;
   return [make("h3", { text: "Instances" }), make("div", { class: "scroll" }, table),
     make("p", { class: "hint", text: product })];
@@ -173,6 +174,7 @@ function dropList(number) {
 
 function proposalList(image, number) {
   const { proposals } = image;
+  if (!index.run.searched) return []; // no cuts of ours: there never were any
   const title = make("h3", { text: inTree ? "Best of the tree of cuts" : "Rounds" });
   if (!proposals) {
     return [title, make("p", { class: "hint" },

@@ -52,6 +52,7 @@ function drawFacts() {
     Run: `${run.created.slice(0, 10)}, ${run.fingerprint}`,
   };
   for (const [name, text] of Object.entries(facts)) {
+    if (!text) continue; // imports, and methods of other packages, know nothing of these
     $("facts").append(make("div", {}, make("dt", { text: name }), make("dd", { text })));
   }
 }
