@@ -85,7 +85,7 @@ class ArrayWriter:
         data = np.frombuffer(rows, np.uint8) if isinstance(rows, bytes) else np.ascontiguousarray(rows, dtype)
         if data.shape[1:] != row:
             raise ValueError(f"{name}: rows of shape {data.shape[1:]}, not {row}")
-        data.tofile(self._files[name])
+        self._files[name].write(data.data)  # not tofile, which says nothing of a disk that is full at its end
         self.rows[name] += len(data)
 
     def append_lengths(self, name: str, lengths: np.ndarray) -> None:
