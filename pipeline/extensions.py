@@ -12,7 +12,9 @@ that is the time to add options to those of others.
 """
 
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from configparser import ConfigParser
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,12 +39,27 @@ _EXECUTOR = "pipeline.extensions.executor"
 def load_extensions(main: click.Group) -> None:
     """Call every installed extension with the group. Raises ExtensionError, which names the one that is broken."""
     finishers = []
-    for entry in sorted(entry_points(group=GROUP)):
+    for entry in entries(GROUP):
         extend = loaded(entry)
         finishers.append((entry, _called(entry, extend, main)))
     for entry, finish in finishers:
         if finish is not None:
             _called(entry, finish)
+
+
+def entries(group: str) -> list[EntryPoint]:
+    """The installed entry points of a group, by name; and, where cuts3d runs from its source alone, as a job does that
+    was shipped to a cluster, those that the source declares.
+    """
+    found = list(entry_points(group=group))
+    try:
+        distribution("cuts3d")
+    except PackageNotFoundError:
+        setup = ConfigParser()
+        setup.read(Path(__file__).parents[1] / "setup.cfg")
+        lines = setup.get("options.entry_points", group, fallback="").strip().splitlines()
+        found += [EntryPoint(*map(str.strip, line.split("=", 1)), group) for line in lines]
+    return sorted(found)
 
 
 def loaded(entry: EntryPoint) -> Any:

@@ -14,12 +14,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any, Protocol
 
 import torch
 
-from pipeline.extensions import loaded
+from pipeline.extensions import entries, loaded
 from pipeline.images import Photo
 from pipeline.manifest import Shard
 from pipeline.records import ImageRecord
@@ -71,7 +71,7 @@ class Method(Protocol):
 
 def other_methods() -> Mapping[str, EntryPoint]:
     """What installed packages add to the recipes, by name."""
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {entry.name: entry for entry in entries(GROUP)}
 
 
 def load_other(name: str, overrides: Sequence[str], device: torch.device) -> Method:

@@ -119,6 +119,8 @@ def test_the_checkout_is_small_and_runs_by_itself(tmp_path: Path) -> None:
     code = (
         "import importlib.metadata, runpy, sys\n"
         "importlib.metadata.entry_points = lambda **_: importlib.metadata.EntryPoints()\n"
+        "def nothing(name): raise importlib.metadata.PackageNotFoundError(name)\n"
+        "importlib.metadata.distribution = nothing\n"
         "sys.argv[1:] = ['run', '--help']\n"
         "try: runpy.run_module('cluster', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as done: assert done.code == 0\n"

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 from tiny_method import draw_photos
 
-from pipeline import cli, methods, runner
+from pipeline import cli, extensions, methods, runner
 from pipeline.errors import ConfigError, ExtensionError
 from pipeline.methods import Batch
 from pipeline.reader import RunReader
@@ -56,7 +56,7 @@ class LeftHalf:
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("half", f"{__name__}:LeftHalf", methods.GROUP)
-    monkeypatch.setattr(methods, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
+    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
 
 
 def test_a_run_by_another_packages_method(tmp_path: Path) -> None:
@@ -96,6 +96,6 @@ def test_unknown_recipes_hear_of_it(tmp_path: Path) -> None:
 
 def test_a_broken_method_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("half", "no_such_module:load", methods.GROUP)
-    monkeypatch.setattr(methods, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
+    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
     with pytest.raises(ExtensionError, match=r"the extension 'half' .no_such_module:load. does not load"):
         runner.load_method(Launch("x", recipe="half"), "cpu")
