@@ -1,7 +1,7 @@
 """A trained detector on photos: boxes, scores, and the mask of each box as the head gives it, not yet pasted.
 
 MMDetection pastes all masks of a photo at its full size, which for a hundred detections in twelve megapixels is over a
-gigabyte; `detector.pasting` does it box by box instead.
+gigabyte; `detector.detections` does it box by box instead.
 
 B images · M detections · h, w cells of a box's mask · H, W pixels
 """
@@ -10,7 +10,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import mmcv
 import numpy as np
@@ -22,20 +22,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from detector.checkpoints import DetectorCheckpoint
+from detector.detections import Detections
 from pipeline.errors import ConfigError
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Detections of one photo, the best first.
-
-    boxes: float32 (M, 4), x1, y1, x2, y2 in pixels of the photo. scores: float32 (M,), 0..1. masks: float32 (M, h, w),
-    probability of the object over the box.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    masks: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -78,7 +66,7 @@ class Predictor:
         self.device, self.amp = device, amp
         resize = checkpoint.config["resize"]
         self._scale = (int(resize["long"]), int(resize["short"]))
-        self._model: Any = checkpoint.build().to(device)
+        self._model = cast(Any, checkpoint.build().to(device))
         self._cascade = _stages(self._model)
         self._test_cfg = _limited(self._model.roi_head.test_cfg, limits or Limits())
 
@@ -87,21 +75,21 @@ class Predictor:
         """Probability from which a pixel belongs to the mask, as the model's configuration has it."""
         return float(self._test_cfg.mask_thr_binary)
 
-    def __call__(self, photos: Sequence[np.ndarray]) -> list[Found]:
+    def __call__(self, photos: Sequence[np.ndarray]) -> list[Detections]:
         """Detections in each of the photos, uint8 (H, W, 3) RGB."""
         resized = [self._fitted(photo) for photo in photos]
         divisor = self._model.data_preprocessor.pad_size_divisor
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, image in enumerate(resized):
             alike[-(-image.shape[0] // divisor), -(-image.shape[1] // divisor)].append(i)
-        found: dict[int, Found] = {}
+        found: dict[int, Detections] = {}
         with torch.inference_mode(), self._precision():
             for group in alike.values():
                 samples = [_sample(photos[i].shape, resized[i].shape) for i in group]
                 found.update(zip(group, self._detect([resized[i] for i in group], samples), strict=True))
         return [found[i] for i in range(len(photos))]
 
-    def _detect(self, images: Sequence[np.ndarray], samples: list[DetDataSample]) -> Iterator[Found]:
+    def _detect(self, images: Sequence[np.ndarray], samples: list[DetDataSample]) -> Iterator[Detections]:
         inputs = [torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in images]
         batch = self._model.data_preprocessor({"inputs": inputs, "data_samples": samples}, False)
         samples = batch["data_samples"]
@@ -117,12 +105,12 @@ class Predictor:
 
     def _mask_probabilities(self, features: Sequence[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
         """(M, h, w) float32: mean over the stages of the cascade, as MMDetection's `predict_mask` has it."""
-        total = None
-        for extractor, head in self._cascade:
-            # float before sigmoid: half precision has no numbers between 0.9995 and 1
-            stage = head(extractor(features[: extractor.num_inputs], rois)).float().sigmoid()[:, 0]
-            total = stage if total is None else total + stage
-        return total / len(self._cascade)
+        # float before sigmoid: half precision has no numbers between 0.9995 and 1
+        stages = [
+            head(extractor(features[: extractor.num_inputs], rois)).float().sigmoid()[:, 0]
+            for extractor, head in self._cascade
+        ]
+        return torch.stack(stages).mean(dim=0)
 
     def _fitted(self, rgb: np.ndarray) -> np.ndarray:
         """The photo as MMDetection's `Resize(keep_ratio=True)` would have it: uint8 BGR."""
@@ -140,7 +128,7 @@ def _floats(levels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     return tuple(level.float() for level in levels)
 
 
-def _stages(model: Any) -> list[tuple[nn.Module, nn.Module]]:
+def _stages(model: Any) -> list[tuple[Any, Any]]:
     """RoI extractor and mask head of each stage of the cascade; one where there is no cascade."""
     roi_head = getattr(model, "roi_head", None)
     if roi_head is None or not getattr(roi_head, "with_mask", False):
@@ -148,10 +136,10 @@ def _stages(model: Any) -> list[tuple[nn.Module, nn.Module]]:
             f"{type(model).__name__} has no mask head on boxes: a two-stage detector with masks is needed"
         )
     extractors, heads = (
-        list(part) if isinstance(part, nn.ModuleList) else [part]
+        list[Any](part) if isinstance(part, nn.ModuleList) else [part]
         for part in (roi_head.mask_roi_extractor, roi_head.mask_head)
     )
-    classes = {int(head.num_classes) for head in heads}
+    classes = {head.num_classes for head in heads}
     if classes != {1}:
         raise ConfigError(f"the detector tells {max(classes)} classes apart: one of a single class is needed")
     return list(zip(extractors, heads, strict=True))
@@ -172,6 +160,6 @@ def _sample(photo: tuple[int, ...], resized: tuple[int, ...]) -> DetDataSample:
     return DetDataSample(metainfo=meta)
 
 
-def _in_photo(result: InstanceData, mask_Mhw: torch.Tensor, factor: tuple[float, float]) -> Found:
+def _in_photo(result: InstanceData, mask_Mhw: torch.Tensor, factor: tuple[float, float]) -> Detections:
     boxes_M4 = result.bboxes.float() / result.bboxes.new_tensor(factor).float().repeat(2)
-    return Found(boxes_M4.cpu().numpy(), result.scores.float().cpu().numpy(), mask_Mhw.cpu().numpy())
+    return Detections(boxes_M4.cpu().numpy(), result.scores.float().cpu().numpy(), mask_Mhw.cpu().numpy())

@@ -80,11 +80,15 @@ class RunReader:
 
     def __iter__(self) -> Iterator[ImageRecord]:
         for key in self._keys:
-            shard = self.open_shard(key)
-            for i, image_id in enumerate(shard.ids):
-                retried = self._superseded.get(image_id)
-                record = shard.record(i) if retried is None else self._open_retry(retried[0]).record(retried[1])
-                yield _without_low_scores(record, self.min_score)
+            yield from self.records(key)
+
+    def records(self, key: str) -> Iterator[ImageRecord]:
+        """The images of one committed shard of the manifest, those that were processed again later as they are now."""
+        shard = self.open_shard(key)
+        for i, image_id in enumerate(shard.ids):
+            retried = self._superseded.get(image_id)
+            record = shard.record(i) if retried is None else self._open_retry(retried[0]).record(retried[1])
+            yield _without_low_scores(record, self.min_score)
 
     def parts(self) -> Iterator[tuple[ShardFile, np.ndarray]]:
         """All committed shards, those of retries last, each with bool (B,): the images that count.

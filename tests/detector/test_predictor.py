@@ -11,8 +11,8 @@ from mmengine.registry import DefaultScope
 from tiny_detector import SCALE, tiny_config, tiny_model, write_tiny
 
 from detector.checkpoints import DetectorCheckpoint
-from detector.pasting import Window, paste
-from detector.predictor import Found, Limits, Predictor
+from detector.detections import Detections, Window, paste
+from detector.predictor import Limits, Predictor
 from pipeline.errors import ConfigError, WeightsError
 
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ def predictor(checkpoint: DetectorCheckpoint) -> Predictor:
 
 
 @pytest.fixture(scope="module")
-def found(predictor: Predictor, photos: list[np.ndarray]) -> list[Found]:
+def found(predictor: Predictor, photos: list[np.ndarray]) -> list[Detections]:
     return predictor(photos)
 
 
@@ -58,7 +58,7 @@ def stock(rgb: np.ndarray, config: dict[str, Any] | None = None) -> Any:
             return model.test_step(batch)[0].pred_instances
 
 
-def pasted(found: Found, m: int, size: tuple[int, ...]) -> np.ndarray:
+def pasted(found: Detections, m: int, size: tuple[int, ...]) -> np.ndarray:
     window: Window = paste(found.masks[m], found.boxes[m], size[:2])
     photo = np.zeros(size[:2], np.float32)
     rows, columns = window.values.shape
@@ -67,7 +67,7 @@ def pasted(found: Found, m: int, size: tuple[int, ...]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("i", range(len(SIZES)))
-def test_it_is_mmdetections_test_step(found: list[Found], photos: list[np.ndarray], i: int) -> None:
+def test_it_is_mmdetections_test_step(found: list[Detections], photos: list[np.ndarray], i: int) -> None:
     expected = stock(photos[i])
     assert len(expected) > 10
     assert found[i].scores == pytest.approx(expected.scores.numpy(), abs=1e-4)
@@ -81,7 +81,7 @@ def test_it_is_mmdetections_test_step(found: list[Found], photos: list[np.ndarra
     assert wrong < 0.002 * total, "only pixels within rounding of the threshold may differ"
 
 
-def test_the_batch_makes_no_difference(predictor: Predictor, found: list[Found], photos: list[np.ndarray]) -> None:
+def test_the_batch_makes_no_difference(predictor: Predictor, found: list[Detections], photos: list[np.ndarray]) -> None:
     for together, photo in zip(found, photos, strict=True):
         alone = predictor([photo])[0]
         assert np.abs(together.boxes - alone.boxes).max() < 1e-2
@@ -89,7 +89,7 @@ def test_the_batch_makes_no_difference(predictor: Predictor, found: list[Found],
         assert np.abs(together.masks - alone.masks).max() < 1e-3
 
 
-def test_limits(checkpoint: DetectorCheckpoint, found: list[Found], photos: list[np.ndarray]) -> None:
+def test_limits(checkpoint: DetectorCheckpoint, found: list[Detections], photos: list[np.ndarray]) -> None:
     middle = float(np.median(found[0].scores))
     best = Predictor(checkpoint, CPU, Limits(min_score=middle))(photos[:1])[0]
     assert len(best.scores) == np.count_nonzero(found[0].scores > middle)

@@ -3,8 +3,8 @@
 A mask is looked at inside its box's window only, one at a time: a hundred detections in a photo of twelve megapixels
 take the memory of one. No MMDetection here, so that processes of a pool can do it.
 
-H, W pixels of the photo · Y, X of a window · h, w cells of a box's mask · Gh, Gw patch grid · R, C its rows and
-columns that a window touches
+M detections · H, W pixels of the photo · Y, X of a window · h, w cells of a box's mask · Gh, Gw patch grid · R, C the
+rows and columns of it that a window touches
 """
 
 import math
@@ -16,6 +16,19 @@ from pycocotools import mask as coco_mask
 from pipeline.records import Instance
 
 LAST_ROUND = 255  # what the store's uint8 holds
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Detections of one photo, the best first.
+
+    boxes: float32 (M, 4), x1, y1, x2, y2 in pixels of the photo. scores: float32 (M,), 0..1. masks: float32 (M, h, w),
+    probability of the object over the box.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    masks: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
