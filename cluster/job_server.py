@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,10 @@ class LostConnectionError(ClusterError):
 def need_ray() -> None:
     """ClusterError when Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
-        raise ClusterError("Ray is not installed here: pip install 'cuts3d[cluster]'")
+        raise ClusterError(
+            f"Ray is not installed for {sys.executable}: pip install 'cuts3d[cluster]'. A job runs with the python "
+            "that comes first in the PATH of the head's `ray start`"
+        )
 
 
 class JobServer:
