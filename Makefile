@@ -6,10 +6,12 @@
 #   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
 #   RAY=1 (Ray on this machine)        ADDRESS=auto|host:6379 (on a cluster)      WORKERS=n (at most, on Ray)
 # Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
+# Of train: RUN="run folder …"   CONFIG=name|file   WORK=folder   RESUME=1   AMP=1   DEVICE, SET, ADDRESS, RAY and WORKERS as above
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 
 PYTHON ?= python3.11
 RUN ?= runs/default
+WORK ?= runs/training
 BIN := .venv/bin
 # A test process per core, one thread each: two that thread on two cores take twice as long.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
@@ -23,7 +25,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
-	submit test test-fast soak lint types bench clean
+	submit train test test-fast soak lint types bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -80,6 +82,13 @@ status: install  ## what is done and what is missing of RUN
 
 verify: install  ## every checksum, offset and mask of RUN
 	$(BIN)/cuts3d verify $(RUN)
+
+# --- the detector -----------------------------------------------------------------------------------------------------
+
+train: install-detector  ## the detector on the masks of RUN, by CONFIG (tiny: minutes on two cores), in WORK; RESUME=1 goes on
+	$(BIN)/cuts3d train $(ON_RAY) $(foreach run,$(RUN),--run $(run)) --work-dir $(WORK) $(if $(CONFIG),--config $(CONFIG)) \
+		$(if $(DEVICE),--device $(DEVICE)) $(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS)) \
+		$(if $(RESUME),--resume) $(if $(AMP),--amp)
 
 # --- habits -----------------------------------------------------------------------------------------------------------
 

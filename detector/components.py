@@ -6,6 +6,7 @@ custom_imports = dict(imports=["detector.components"])
 # ruff: noqa: F401 - imported for what they register
 
 import detector.backbone_weights
+import detector.copy_paste
 import detector.dataset
 import detector.drop_loss
 import detector.hooks
@@ -15,3 +16,4 @@ import detector.optimizer
 import detector.roi_features
 import detector.sampling
 import detector.train_loop
+import detector.validation

@@ -14,7 +14,8 @@ from mmengine.registry import HOOKS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline.errors import TrainingError
+from detector.checkpoints import read_detector
+from pipeline.errors import TrainingError, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,33 @@ class PlainCheckpoints(Hook):
         if hub is not None:
             scalars = hub["log_scalars"].items()
             checkpoint["message_hub"] = {**hub, "log_scalars": {name: _buffer(kept) for name, kept in scalars}}
+
+
+@HOOKS.register_module()
+class StartFrom(Hook):
+    """Weights of a trained detector to begin with, such as that of the round before in self-training.
+
+    checkpoint: as `detector.checkpoints.read_detector` takes it. Every tensor must fit: MMEngine's `load_from` leaves
+    out what does not, with no more than a line in the log. A training that resumes has weights of its own.
+
+    Raises WeightsError (when the training starts) when there is none, or it is of another model.
+    """
+
+    def __init__(self, checkpoint: str | None) -> None:
+        self.checkpoint = checkpoint
+
+    def before_train(self, runner: Any) -> None:
+        if runner.iter > 0:
+            return
+        if self.checkpoint is None:
+            raise WeightsError("the hook StartFrom needs a checkpoint of a detector to start from")
+        model = runner.model.module if hasattr(runner.model, "module") else runner.model
+        try:
+            model.load_state_dict(dict(read_detector(self.checkpoint).state_dict))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:400]
+            raise WeightsError(f"{self.checkpoint} is of another model than is to be trained: {reason}") from error
+        logger.info("starting from %s", self.checkpoint)
 
 
 @HOOKS.register_module()

@@ -1,0 +1,49 @@
+# CutS3D's recipe at a size that trains in minutes on two cores, without any weights.
+# What CI trains, and a first run through everything; no detector to use. Its numbers: docs/decisions/0011-tiny.md.
+_base_ = ["cuts3d_r50_fpn.py"]
+
+channels = 64
+model = dict(
+    backbone=dict(
+        depth=18,
+        base_channels=32,
+        stem_channels=32,
+        norm_cfg=dict(type="BN"),
+        init_cfg=None,
+    ),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=channels, norm_cfg=dict(type="BN")),
+    rpn_head=dict(in_channels=channels, feat_channels=channels),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=channels),
+        bbox_head=[dict(head, in_channels=channels, fc_out_channels=128) for head in _base_.model.roi_head.bbox_head],
+        mask_roi_extractor=dict(out_channels=channels),
+        mask_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels),
+    ),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=300, max_per_img=300),
+        rcnn=[dict(stage, sampler=dict(stage.sampler, num=64)) for stage in _base_.model.train_cfg.rcnn],
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=300)),
+)
+
+train_pipeline = [
+    *_base_.train_pipeline[:3],
+    dict(type="RandomChoiceResize", scales=[(320, short) for short in (160, 192, 224)], keep_ratio=True),
+    *_base_.train_pipeline[4:],
+]
+train_dataloader = dict(batch_size=4, num_workers=1, dataset=dict(pipeline=train_pipeline))
+test_pipeline = [
+    _base_.test_pipeline[0],
+    dict(type="Resize", scale=(320, 192), keep_ratio=True),
+    _base_.test_pipeline[2],
+]
+
+train_cfg = dict(max_iters=300, val_interval=300)
+optim_wrapper = dict(optimizer=dict(lr=0.02))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="MultiStepLR", by_epoch=False, begin=0, end=300, milestones=[240], gamma=0.1),
+]
+auto_scale_lr = dict(base_batch_size=4)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
+custom_hooks = [dict(type="PlainCheckpoints"), dict(type="CheckLoss"), dict(type="PreciseBN", batches=20)]

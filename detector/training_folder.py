@@ -1,0 +1,142 @@
+"""The folder of a training: whose it is, where it stands, what it leaves.
+
+training.json       what decides the result; written once, and compared whenever the training goes on
+detector.json       makes each checkpoint here readable by `detector.checkpoints.read_detector`
+iter_N.pth          checkpoints of MMEngine, to go on from
+TIME/               logs of one launch: text, vis_data/scalars.json (a line of JSON each time), TensorBoard's events
+detector.pth        the trained detector, once it is
+"""
+
+import json
+import logging
+import pickle
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector.checkpoints import write_description
+from pipeline.errors import RunMismatchError, TrainingError
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = "cuts3d-training/1"
+TRAINING_FILE = "training.json"
+
+_CHECKPOINT = re.compile(r"iter_(\d+)\.pth")
+_SHOWN = 12
+_ABSENT = object()
+
+
+def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Path | None:
+    """The checkpoint to go on from in this folder; None to start from the beginning.
+
+    identity: plain JSON, what decides the training's result. resume: False starts a training, True goes on with one,
+    None does what there is to do.
+
+    Raises:
+        TrainingError: resume is True, and there is no training.
+        RunMismatchError: the folder holds another training; or this one, and resume is False.
+    """
+    check_resume(folder, resume)
+    recorded = _recorded(folder)
+    if recorded is None:
+        return None
+    _refuse_differences(folder, recorded, identity)
+    checkpoint = latest_checkpoint(folder)
+    if checkpoint is None:
+        logger.info("the training in %s had no checkpoint yet: it starts from the beginning", folder)
+    return checkpoint
+
+
+def check_resume(folder: Path, resume: bool | None) -> None:
+    """What `claim` raises whatever the training is."""
+    recorded = _recorded(folder)
+    if resume and recorded is None:
+        raise TrainingError(f"{folder} holds no training to resume: leave out --resume to start one")
+    if resume is False and recorded is not None and latest_checkpoint(folder) is not None:
+        raise RunMismatchError(
+            f"{folder} holds a training already: add --resume to go on with it, or give another --work-dir"
+        )
+
+
+def record(folder: Path, identity: Mapping[str, Any], config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
+    """Make the folder this training's. config, trained_on: see `detector.checkpoints.DetectorCheckpoint`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"schema": SCHEMA, "identity": identity}, indent=1, sort_keys=True)
+    temporary = folder / f".{TRAINING_FILE}.{secrets.token_hex(4)}.tmp"
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / TRAINING_FILE)
+    write_description(folder, config, trained_on)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the most iterations that can be read; one torn by a crash is passed over with a warning."""
+    for checkpoint in sorted(folder.glob("iter_*.pth"), key=iterations, reverse=True):
+        try:
+            torch.load(checkpoint, map_location="meta", weights_only=True)
+        except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            logger.warning("%s cannot be read, the one before it is taken: %s", checkpoint, error)
+            continue
+        return checkpoint
+    return None
+
+
+def iterations(checkpoint: Path) -> int:
+    """How many iterations a checkpoint was trained for, by its name; -1 for a file that is none."""
+    match = _CHECKPOINT.fullmatch(checkpoint.name)
+    return int(match[1]) if match else -1
+
+
+def _recorded(folder: Path) -> Mapping[str, Any] | None:
+    file = folder / TRAINING_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        found = [path.name for path in folder.glob("iter_*.pth")]
+        if found:
+            raise RunMismatchError(
+                f"{folder} holds checkpoints ({found[0]}) without a {TRAINING_FILE}: they are of another program; give "
+                "another --work-dir"
+            ) from None
+        return None
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{file} cannot be read, so nobody knows whose training this is: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise RunMismatchError(f"{file} is not of schema {SCHEMA!r}: give another --work-dir")
+    identity: Mapping[str, Any] = content["identity"]
+    return identity
+
+
+def _refuse_differences(folder: Path, recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    before, now = _flat(recorded), _flat(identity)
+    names = [name for name in sorted(before | now) if before.get(name, _ABSENT) != now.get(name, _ABSENT)]
+    if not names:
+        return
+    lines = [
+        f"  {name}: before {_said(before.get(name, _ABSENT))}, now {_said(now.get(name, _ABSENT))}"
+        for name in names[:_SHOWN]
+    ]
+    more = [f"  and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    raise RunMismatchError(
+        f"{folder} holds a training that was started differently:\n"
+        + "\n".join([*lines, *more])
+        + "\nStart it with the settings it has to go on with it, or give another --work-dir."
+    )
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        parts = value.items()
+    elif isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value):
+        parts = dict(enumerate(value)).items()
+    else:
+        return {name: value}
+    return {n: v for key, part in parts for n, v in _flat(part, f"{name}.{key}" if name else str(key)).items()}
+
+
+def _said(value: Any) -> str:
+    return "nothing" if value is _ABSENT else json.dumps(value)[:80]
