@@ -292,7 +292,7 @@ def test_rpn_drops_negatives_by_their_predicted_box() -> None:
             else:
                 dropped += 1
     assert 0 < dropped < sum(len(result.neg_inds) for result in results)
-    assert float(sum(losses["loss_rpn_cls"])) == pytest.approx(
+    assert float(sum(losses["loss_rpn_cls"]).detach()) == pytest.approx(
         total / sum(result.avg_factor for result in results), rel=1e-5
     )
 
