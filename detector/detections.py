@@ -13,9 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from pipeline.errors import ConfigError
 from pipeline.records import Instance
 
 LAST_ROUND = 255  # what the store's uint8 holds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Which detections are kept; None leaves it to the checkpoint.
+
+    min_score: 0..1. max_per_image: the best by score. nms_iou: of two boxes that overlap more, the worse goes.
+    """
+
+    min_score: float = 0.0
+    max_per_image: int = 100
+    nms_iou: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score is {self.min_score}: it must lie in 0..1")
+        if self.max_per_image < 1:
+            raise ConfigError(f"max_per_image is {self.max_per_image}: it must be at least 1")
+        if self.nms_iou is not None and not 0 < self.nms_iou <= 1:
+            raise ConfigError(f"nms_iou is {self.nms_iou}: it must lie above 0 and up to 1, or be none")
 
 
 @dataclass(frozen=True, eq=False)

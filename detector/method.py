@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from detector.checkpoints import DetectorCheckpoint, read_detector
-from detector.detections import PasteRule
+from detector.commands import need_mmdet
+from detector.detections import Limits, PasteRule
 from detector.merging import KEEP_BELOW_IOU, record_of
-from detector.predictor import Limits, Predictor
 from detector.previous import PreviousRound
 from pipeline.errors import ConfigError
 from pipeline.methods import Batch
@@ -35,7 +35,7 @@ BOXES = ("mask", "detector")
 class DetectorOptions:
     """What `--set detector.OPTION=VALUE` can say.
 
-    checkpoint: file of a trained detector. min_score, max_per_image, nms_iou: see `predictor.Limits`.
+    checkpoint: file of a trained detector. min_score, max_per_image, nms_iou: see `detections.Limits`.
     previous: run whose masks stay where no prediction overlaps them by keep_iou or more. grid: patches a side of the
     confidences; None takes those of the previous run, or 60. boxes: "mask", the boxes of the masks, which is what the
     store of pseudo-masks means by a box, or "detector", its own, by which detectors are scored. amp: half precision.
@@ -61,7 +61,7 @@ class DetectorOptions:
 
     @property
     def limits(self) -> Limits:
-        """Those of the predictor."""
+        """Of the detections."""
         return Limits(self.min_score, self.max_per_image, self.nms_iou)
 
 
@@ -69,6 +69,8 @@ class DetectorMethod:
     """A `pipeline.methods.Method`: a trained detector on a device, and the round before if there is one."""
 
     def __init__(self, options: DetectorOptions, checkpoint: DetectorCheckpoint, device: torch.device) -> None:
+        from detector.predictor import Predictor  # and MMDetection with it, which not everybody has who has cuts3d
+
         self.device = device
         self._options = options
         self._name, self._sha256 = checkpoint.config["name"], checkpoint.sha256
@@ -120,9 +122,10 @@ class DetectorMethod:
 def load(overrides: Sequence[str], device: torch.device) -> DetectorMethod:
     """The method with a launch's overrides, such as "detector.min_score=0.7".
 
-    Raises ConfigError for wrong options, WeightsError for a checkpoint that cannot be used, and what `PreviousRound`
-    raises.
+    Raises ConfigError for wrong options, or without MMDetection, WeightsError for a checkpoint that cannot be used, and
+    what `PreviousRound` raises.
     """
+    need_mmdet()
     options = detector_options(overrides)
     return DetectorMethod(options, read_detector(Path(options.checkpoint)), device)
 

@@ -9,7 +9,6 @@ B images · M detections · h, w cells of a box's mask · H, W pixels
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import mmcv
@@ -22,28 +21,8 @@ from mmengine.structures import InstanceData
 from torch import nn
 
 from detector.checkpoints import DetectorCheckpoint
-from detector.detections import Detections
+from detector.detections import Detections, Limits
 from pipeline.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Which detections are kept; None leaves it to the checkpoint.
-
-    min_score: 0..1. max_per_image: the best by score. nms_iou: of two boxes that overlap more, the worse goes.
-    """
-
-    min_score: float = 0.0
-    max_per_image: int = 100
-    nms_iou: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.min_score <= 1:
-            raise ConfigError(f"min_score is {self.min_score}: it must lie in 0..1")
-        if self.max_per_image < 1:
-            raise ConfigError(f"max_per_image is {self.max_per_image}: it must be at least 1")
-        if self.nms_iou is not None and not 0 < self.nms_iou <= 1:
-            raise ConfigError(f"nms_iou is {self.nms_iou}: it must lie above 0 and up to 1, or be none")
 
 
 class Predictor:

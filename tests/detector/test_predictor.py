@@ -11,8 +11,8 @@ from mmengine.registry import DefaultScope
 from tiny_detector import SCALE, tiny_config, tiny_model, write_tiny
 
 from detector.checkpoints import DetectorCheckpoint
-from detector.detections import Detections, Window, paste
-from detector.predictor import Limits, Predictor
+from detector.detections import Detections, Limits, Window, paste
+from detector.predictor import Predictor
 from pipeline.errors import ConfigError, WeightsError
 
 CPU = torch.device("cpu")
