@@ -6,6 +6,7 @@ Dimension letters: M masks, H, W pixels, P boxes, h, w pixels of a mask target, 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+import cv2
 import mmcv
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class ConfidenceMasks(BitmapMasks):
     exceptions that build their masks anew from `masks`: CopyPaste returns stock masks, Albu certain ones.
 
     masks: uint8 (M, H, W) or M arrays (H, W), as `values`. Booleans, and numbers of which none is above 1, are
-        stock masks and become certain ones; `from_confidence` never guesses.
+        stock masks and become certain ones; `from_values` and `from_confidence` never guess.
     height, width: H, W, also of no masks at all.
     """
 
@@ -53,20 +54,16 @@ class ConfidenceMasks(BitmapMasks):
 
         inside_MHW: bool, or numbers that are not 0 inside the instance. confidence_MHW: uint8, 255 = 1.0.
         """
-        return cls._of(np.where(inside_MHW, np.maximum(confidence_MHW, np.uint8(1)), np.uint8(0)))
+        return cls.from_values(np.where(inside_MHW, np.maximum(confidence_MHW, np.uint8(1)), np.uint8(0)))
 
     @classmethod
     def certain(cls, masks: BitmapMasks) -> Self:
         """The same masks, all of them at confidence 1."""
-        return cls._of(_certain(masks.masks))
+        return cls.from_values(_certain(masks.masks))
 
     @classmethod
     def from_values(cls, values_MHW: np.ndarray) -> Self:
         """Masks from their `values`, which are taken as they are: uint8 (M, H, W), 0 outside, 1..255 inside."""
-        return cls._of(values_MHW)
-
-    @classmethod
-    def _of(cls, values_MHW: np.ndarray) -> Self:
         made = cls.__new__(cls)
         made._set(values_MHW)
         return made
@@ -115,7 +112,7 @@ class ConfidenceMasks(BitmapMasks):
     @property
     def areas(self) -> np.ndarray:
         """int64 (M,), pixels of each instance."""
-        return np.count_nonzero(self.values, axis=(1, 2))
+        return np.count_nonzero(self.values, axis=(1, 2)).astype(np.int64)
 
     def confidence_targets(
         self,
@@ -169,7 +166,9 @@ class ConfidenceMasks(BitmapMasks):
         return roi_align(maps(values_MHW)[:, None], rois_P5, out_shape, 1.0, 0, "avg", True).squeeze(1)
 
     def __getitem__(self, index: Any) -> Self:
-        return self._of(self.values[index].reshape(-1, self.height, self.width))
+        if isinstance(index, np.ndarray) and np.array_equal(index, np.arange(len(self))):
+            return self.from_values(self.values)  # packing selects all of them by number: no need to copy them
+        return self.from_values(self.values[index].reshape(-1, self.height, self.width))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(num_masks={len(self)}, height={self.height}, width={self.width})"
@@ -177,21 +176,26 @@ class ConfidenceMasks(BitmapMasks):
     def __len__(self) -> int:
         return len(self._values)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Half the bytes between loader and trainer: zeros and ones can be made again."""
-        values_MHW = self.values
-        return {**self.__dict__, "_values": values_MHW}
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Between loader and trainer goes what is inside of the instances' boxes: as a rule a tenth of the pixels."""
+        return _unpacked, (type(self), self.values.shape, *_packed(self.values))
 
     def rescale(self, scale: float | tuple[int, int], interpolation: str = "nearest") -> Self:
         width, height = mmcv.rescale_size((self.width, self.height), scale)
         return self.resize((height, width))
 
     def resize(self, out_shape: tuple[int, int], interpolation: str = "nearest") -> Self:
-        return self._each(out_shape, lambda value_HW: mmcv.imresize(value_HW, out_shape[::-1], interpolation="nearest"))
+        resized_MHW = np.empty((len(self), *out_shape), np.uint8)
+        for value_HW, resized_HW in zip(self.values, resized_MHW, strict=True):
+            cv2.resize(value_HW, out_shape[::-1], dst=resized_HW, interpolation=cv2.INTER_NEAREST)
+        return self.from_values(resized_MHW)
 
     def flip(self, flip_direction: str = "horizontal") -> Self:
-        axes = {"horizontal": (2,), "vertical": (1,), "diagonal": (1, 2)}[flip_direction]
-        return self._of(np.ascontiguousarray(np.flip(self.values, axes)))
+        code = {"horizontal": 1, "vertical": 0, "diagonal": -1}[flip_direction]
+        flipped_MHW = np.empty_like(self.values, order="C")
+        for value_HW, flipped_HW in zip(self.values, flipped_MHW, strict=True):
+            cv2.flip(value_HW, code, dst=flipped_HW)
+        return self.from_values(flipped_MHW)
 
     def pad(self, out_shape: tuple[int, int], pad_val: int = 0) -> Self:
         """Larger, to the right and below; a `pad_val` other than 0 pads with certain mask."""
@@ -202,7 +206,7 @@ class ConfidenceMasks(BitmapMasks):
     def crop(self, bbox: np.ndarray) -> Self:
         x1, x2 = np.clip(bbox[0::2], 0, self.width).tolist()
         y1, y2 = np.clip(bbox[1::2], 0, self.height).tolist()
-        return self._of(self.values[:, int(y1) : int(max(y2, y1 + 1)), int(x1) : int(max(x2, x1 + 1))])
+        return self.from_values(self.values[:, int(y1) : int(max(y2, y1 + 1)), int(x1) : int(max(x2, x1 + 1))])
 
     def expand(self, expanded_h: int, expanded_w: int, top: int, left: int) -> Self:
         return self._placed((expanded_h, expanded_w), top, left)
@@ -259,21 +263,21 @@ class ConfidenceMasks(BitmapMasks):
         if not masks:
             raise ValueError("masks must hold at least one element")
         parts = [part if isinstance(part, cls) else cls.certain(part) for part in masks]
-        return cls._of(np.concatenate([part.values for part in parts]))
+        return cls.from_values(np.concatenate([part.values for part in parts]))
 
     def _each(self, out_shape: tuple[int, int], change: Callable[[np.ndarray], np.ndarray]) -> Self:
         """Every mask by itself: OpenCV's functions take few channels at once."""
         values_MHW = np.empty((len(self), *out_shape), np.uint8)
         for m, value_HW in enumerate(self.values):
             values_MHW[m] = change(np.ascontiguousarray(value_HW))
-        return self._of(values_MHW)
+        return self.from_values(values_MHW)
 
     def _placed(self, out_shape: tuple[int, int], top: int, left: int, border_value: int = 0) -> Self:
         """The masks in an empty field, cut off at its right and lower edge."""
         values_MHW = np.full((len(self), *out_shape), _border(border_value), np.uint8)
         height, width = min(self.height, out_shape[0] - top), min(self.width, out_shape[1] - left)
         values_MHW[:, top : top + height, left : left + width] = self.values[:, :height, :width]
-        return self._of(values_MHW)
+        return self.from_values(values_MHW)
 
 
 def _certain(masks_MHW: np.ndarray) -> np.ndarray:
@@ -282,3 +286,21 @@ def _certain(masks_MHW: np.ndarray) -> np.ndarray:
 
 def _border(value: int) -> int:
     return CERTAIN if value else 0
+
+
+def _packed(values_MHW: np.ndarray) -> tuple[list[tuple[int, int, int, int]], list[np.ndarray]]:
+    """Of each mask the box around it, x, y, width, height, and what is in there."""
+    boxes = [cv2.boundingRect(np.ascontiguousarray(value_HW)) for value_HW in values_MHW]
+    return boxes, [v[y : y + h, x : x + w].copy() for v, (x, y, w, h) in zip(values_MHW, boxes, strict=True)]
+
+
+def _unpacked(
+    cls: type[ConfidenceMasks],
+    shape: tuple[int, int, int],
+    boxes: list[tuple[int, int, int, int]],
+    parts: list[np.ndarray],
+) -> ConfidenceMasks:
+    values_MHW = np.zeros(shape, np.uint8)
+    for value_HW, (x, y, w, h), part in zip(values_MHW, boxes, parts, strict=True):
+        value_HW[y : y + h, x : x + w] = part
+    return cls.from_values(values_MHW)

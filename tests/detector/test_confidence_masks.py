@@ -181,12 +181,21 @@ def test_what_is_written_into_the_plain_view_counts() -> None:
 
 
 def test_they_travel_between_processes() -> None:
-    masks = made(random_values(5, 3))
-    plain_MHW = masks.masks
-    assert len(pickle.dumps(masks)) < 1.5 * plain_MHW.nbytes
-    for twin in (pickle.loads(pickle.dumps(masks)), copy.deepcopy(masks)):
-        np.testing.assert_array_equal(twin.values, masks.values)
-        np.testing.assert_array_equal(twin.masks, plain_MHW)
+    masks = made(np.concatenate([random_values(5, 3), np.zeros((1, *SHAPE), np.uint8)]))
+    for kept in (masks, masks.flip(), masks.crop(np.array([2, 1, 11, 9])), masks[:0]):
+        for twin in (pickle.loads(pickle.dumps(kept)), copy.deepcopy(kept)):
+            assert type(twin) is ConfidenceMasks
+            np.testing.assert_array_equal(twin.values, kept.values)
+            np.testing.assert_array_equal(twin.masks, kept.masks)
+            assert (twin.height, twin.width) == (kept.height, kept.width)
+
+
+def test_they_travel_light() -> None:
+    values_MHW = np.zeros((5, 400, 500), np.uint8)
+    values_MHW[:, 100:150, 200:260] = 9
+    masks = made(values_MHW)
+    assert masks.masks.any()
+    assert len(pickle.dumps(masks)) < 1.1 * 5 * 50 * 60
 
 
 class TestTargets:
@@ -234,6 +243,13 @@ class TestTargets:
         assert made(random_values(0, 2)).confidence_targets(none_P4, (28, 28), none_P).shape == (0, 28, 28)
         assert made(random_values(0, 0)).confidence_targets(none_P4, (28, 28), none_P).shape == (0, 28, 28)
         assert len(made(random_values(0, 2)).crop_and_resize(none_P4, (28, 28), none_P)) == 0
+
+
+def test_all_of_them_by_number_are_not_copied() -> None:
+    masks = made(random_values(10, 3))
+    assert masks[np.arange(3)].values is masks.values
+    assert masks[np.array([0, 2])].values is not masks.values
+    np.testing.assert_array_equal(masks[np.array([0, 1])].values, masks.values[:2])
 
 
 def test_mean_confidence_is_over_the_instance() -> None:
