@@ -1,5 +1,6 @@
 """Photos with ellipses painted on a noisy ground, and a run that knows exactly where they are: what can be learnt."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +27,27 @@ def painted_run(folder: Path, count: int = 12, seed: int = 0, size: tuple[int, i
         Image.fromarray(picture.astype(np.uint8)).save(path)
         refs.append(ImageRef(record.id, str(path)))
     return make_run(folder, records, refs, grid=GRID)
+
+
+def write_truth(run: StoredRun, path: Path) -> None:
+    """The ellipses as COCO JSON."""
+    names = [Path(ref.uri).name for ref in run.refs]
+    images = [
+        {"id": i, "file_name": name, "height": record.size[0], "width": record.size[1]}
+        for i, (name, record) in enumerate(zip(names, run.records, strict=True), start=1)
+    ]
+    annotations = [
+        {
+            "image_id": i,
+            "category_id": 1,
+            "iscrowd": 0,
+            "area": instance.area,
+            "bbox": list(instance.box),
+            "segmentation": {"size": list(record.size), "counts": instance.rle.decode()},
+        }
+        for i, record in enumerate(run.records, start=1)
+        for instance in record.instances
+    ]
+    numbered = [{"id": n, **annotation} for n, annotation in enumerate(annotations, start=1)]
+    content = {"images": images, "annotations": numbered, "categories": [{"id": 1, "name": "ellipse"}]}
+    path.write_text(json.dumps(content))
