@@ -288,7 +288,7 @@ def _border(value: int) -> int:
     return CERTAIN if value else 0
 
 
-def _packed(values_MHW: np.ndarray) -> tuple[list[tuple[int, int, int, int]], list[np.ndarray]]:
+def _packed(values_MHW: np.ndarray) -> tuple[list[Sequence[int]], list[np.ndarray]]:
     """Of each mask the box around it, x, y, width, height, and what is in there."""
     boxes = [cv2.boundingRect(np.ascontiguousarray(value_HW)) for value_HW in values_MHW]
     return boxes, [v[y : y + h, x : x + w].copy() for v, (x, y, w, h) in zip(values_MHW, boxes, strict=True)]
@@ -297,7 +297,7 @@ def _packed(values_MHW: np.ndarray) -> tuple[list[tuple[int, int, int, int]], li
 def _unpacked(
     cls: type[ConfidenceMasks],
     shape: tuple[int, int, int],
-    boxes: list[tuple[int, int, int, int]],
+    boxes: list[Sequence[int]],
     parts: list[np.ndarray],
 ) -> ConfidenceMasks:
     values_MHW = np.zeros(shape, np.uint8)

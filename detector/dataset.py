@@ -23,8 +23,9 @@ class StoreDataset(BaseDetDataset):
     """Images of one or several runs with their pseudo-masks, class-agnostic.
 
     A sample before the pipeline: img_id (int, the index in this data set), ref (ImageRef), img_path (its URI), height,
-    width, and where its masks are: store (FlatStore), store_index (number of the image there). `LoadPhoto` and
-    `LoadConfidenceMasks` do the rest. Nothing is held per image: all is mapped from the flat store.
+    width, and where its masks are: store (FlatStore), store_index (number of the image there), store_images (those of
+    all images of this data set). `LoadPhoto` and `LoadConfidenceMasks` do the rest. Nothing is held per image: all is
+    mapped from the flat store.
 
     Items are asked for by index, or by a `Draw`, which makes the sample a function of index and seed.
 
@@ -71,7 +72,7 @@ class StoreDataset(BaseDetDataset):
         index %= len(self.data_list)
         return {
             **{"img_id": index, "sample_idx": index, "ref": ref, "img_path": ref.uri, "height": height, "width": width},
-            **{"store": self.store, "store_index": image},
+            **{"store": self.store, "store_index": image, "store_images": self.data_list},
         }
 
     def get_cat_ids(self, idx: int | Draw) -> list[int]:

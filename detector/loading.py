@@ -120,7 +120,8 @@ class LoadConfidenceMasks(BaseTransform):
 
     Adds gt_masks (ConfidenceMasks of M masks), gt_bboxes (HorizontalBoxes), gt_bboxes_labels (zeros, int64 (M,)),
     gt_ignore_flags (False, (M,)), and as the store has them gt_scores and gt_confidences (mean confidences), float32
-    (M,). Only our own transforms keep the last two in step when masks are dropped.
+    (M,). Only our own transforms keep the last two in step when masks are dropped. Adds confidence_floor, for masks
+    that are pasted in later.
 
     floor: least confidence inside a mask, 0..1; methods.md 1.5 takes a floor of 0.5 as the paper's.
 
@@ -143,6 +144,7 @@ class LoadConfidenceMasks(BaseTransform):
         results["gt_ignore_flags"] = np.zeros(len(masks_M), bool)
         results["gt_scores"] = store.score[masks_M]
         results["gt_confidences"] = store.mean_confidence[masks_M]
+        results["confidence_floor"] = self.floor
         return results
 
     def __repr__(self) -> str:
