@@ -1,0 +1,120 @@
+"""Frames out of a video, as photos that a run can take; and a video out of pictures.
+
+H, W pixels
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError
+
+logger = logging.getLogger(__name__)
+
+EXTENSIONS = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"))
+JPEG_QUALITY = 95
+FALLBACK_RATE = 25.0  # frames a second, of a video that does not say
+CODEC = "mp4v"  # MPEG-4 part 2. OpenCV's wheels have VP9, too, which takes fifty times as long, but no H.264
+
+
+@dataclass(frozen=True)
+class Frames:
+    """folder: of the frames, named by their number, 000123.jpg. rate: of these frames, a second."""
+
+    folder: Path
+    rate: float
+
+
+def is_video(source: str) -> bool:
+    """Whether a file is a video, by its name."""
+    return Path(source).suffix.lower() in EXTENSIONS
+
+
+def extract_frames(video: Path, folder: Path, every: int = 1) -> Frames:
+    """Write each `every`-th frame of a video as JPEG, from number 0; nothing is done when the folder is there.
+
+    The folder appears whole or not at all.
+
+    Raises SourceError when the video cannot be opened or has no frame, RunMismatchError when the folder holds others of
+    its frames.
+    """
+    if every < 1:
+        raise ConfigError(f"every is {every}: it must be at least 1")
+    capture = cv2.VideoCapture(str(video))
+    try:
+        if not video.is_file() or not capture.isOpened():
+            raise SourceError(f"{video} cannot be opened as a video: give a file that OpenCV reads, such as .mp4")
+        rate = capture.get(cv2.CAP_PROP_FPS) / every
+        if folder.is_dir():
+            _refuse_others(folder, every)
+        else:
+            _extract(capture, video, folder, every)
+        return Frames(folder, rate if 0 < rate < 1000 else FALLBACK_RATE / every)
+    finally:
+        capture.release()
+
+
+def _refuse_others(folder: Path, every: int) -> None:
+    numbers = [int(file.stem) for file in folder.glob("*.jpg")]
+    if len(numbers) > 1 and math.gcd(*numbers) != every:
+        raise RunMismatchError(
+            f"{folder} holds each {math.gcd(*numbers)}. frame, each {every}. is wanted: give another --out"
+        )
+
+
+def _extract(capture: cv2.VideoCapture, video: Path, folder: Path, every: int) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    number = 0
+    # Skipped frames are passed over, not decoded.
+    while capture.grab():
+        if number % every == 0:
+            decoded, frame_HW3 = capture.retrieve()
+            name = partial / f"{number:06d}.jpg"
+            if decoded and not cv2.imwrite(str(name), frame_HW3, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+                raise StoreError(f"cannot write {name}: make room, or give another --out")
+        number += 1
+    if not any(partial.iterdir()):
+        shutil.rmtree(partial)
+        raise SourceError(f"{video} has no frame that can be decoded: encode it anew")
+    said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    if number < said:
+        logger.warning("%s ends after %d frames, it says that it has %d", video, number, said)
+    partial.rename(folder)
+
+
+def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:
+    """A video of pictures, all of the first one's size; how many there are.
+
+    Raises StoreError when there is none, or OpenCV cannot write videos here.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.stem}.partial{file.suffix}")
+    writer, size, count = None, (0, 0), 0
+    for picture in pictures:
+        image = Image.open(picture).convert("RGB")
+        if writer is None:
+            size = image.size[0] // 2 * 2, image.size[1] // 2 * 2  # codecs halve the sides of colour
+            writer = _writer(partial, size, rate)
+        writer.write(np.ascontiguousarray(np.asarray(image.resize(size))[..., ::-1]))
+        count += 1
+    if writer is None:
+        raise StoreError(f"there is no picture to make {file} of")
+    writer.release()
+    partial.replace(file)
+    return count
+
+
+def _writer(file: Path, size: tuple[int, int], rate: float) -> cv2.VideoWriter:
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*CODEC), rate, size)
+    if not writer.isOpened():
+        raise StoreError(f"{file} cannot be written: make room, or install an OpenCV that has a video encoder")
+    return writer
