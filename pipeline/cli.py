@@ -281,7 +281,16 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 
 @main.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--truth", required=True, help="COCO instances JSON with the true objects; path or URL.")
+@click.option(
+    "--truth",
+    required=True,
+    metavar="[FORMAT:]PATH",
+    help="The true objects: a COCO instances JSON, path or URL, or the files of coco20k, lvis, uvo, sa1b, "
+    "objects365, openimages, voc, clipart, watercolor, comic, kitti.",
+)
+@click.option(
+    "--truth-images", metavar="FOLDER", help="Its photos, where they are not beside: kitti, openimages need them."
+)
 @click.option("--compare", metavar="RUN2", help="A run to compare with: RUN minus RUN2, and RUN over RUN2.")
 @click.option(
     "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Rank masks by."
@@ -292,15 +301,22 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
 def evaluate(
-    run_folder: str, truth: str, compare: str | None, csv_file: str | None, json_file: str | None, **settings: Any
+    run_folder: str,
+    truth: str,
+    truth_images: str | None,
+    compare: str | None,
+    csv_file: str | None,
+    json_file: str | None,
+    **settings: Any,
 ) -> None:
     """Score a run's pseudo-masks against true objects, all classes as one."""
-    from pipeline.coco_truth import Truth
     from pipeline.evaluation_report import evaluate_runs, print_report, report_csv, report_json
     from pipeline.run_folder import RunFolder
+    from pipeline.truth_formats import read_truth
 
     run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
-    report = evaluate_runs(Truth.read(truth), run, other, **settings)
+    truths = read_truth(truth, truth_images)
+    report = evaluate_runs(truths.truth, run, other, max_detections=truths.max_detections, **settings)
     print_report(report)
     for file, text in ((csv_file, report_csv), (json_file, report_json)):
         if file:

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval, Params
 from pipeline.bootstrap import Ratio
 
 MAX_DETECTIONS = 100  # an image
+LVIS_DETECTIONS = 300  # as the papers score LVIS
 IOU_THRESHOLDS = Params("segm").iouThrs
 RECALLS = Params("segm").recThrs
 AREAS: dict[str, Sequence[float]] = dict(zip(Params("segm").areaRngLbl, Params("segm").areaRng, strict=True))
@@ -26,18 +27,21 @@ Objects = list[dict[str, Any]]
 Matches = list[dict[str, Any] | None]
 
 
-def match(objects: Sequence[Objects], detections: Sequence[Objects], iou_type: str) -> dict[str, Matches]:
+def match(
+    objects: Sequence[Objects], detections: Sequence[Objects], iou_type: str, max_detections: int = MAX_DETECTIONS
+) -> dict[str, Matches]:
     """For each range of areas, pycocotools' matches of each image; None for an image with neither.
 
     objects, detections: of each image, with the fields that pycocotools gives them (`Truth.objects`). iou_type: "segm"
-    or "bbox".
+    or "bbox". max_detections: the best of an image that count.
     """
     coco = COCOeval(iouType=iou_type)
+    coco.params.maxDets = [max_detections]
     for i, (true, found) in enumerate(zip(objects, detections, strict=True)):
         coco._gts[i, _CATEGORY], coco._dts[i, _CATEGORY] = true, found
         coco.ious[i, _CATEGORY] = coco.computeIoU(i, _CATEGORY)
     return {
-        area: [coco.evaluateImg(i, _CATEGORY, limits, MAX_DETECTIONS) for i in range(len(objects))]
+        area: [coco.evaluateImg(i, _CATEGORY, limits, max_detections) for i in range(len(objects))]
         for area, limits in AREAS.items()
     }
 
@@ -97,7 +101,7 @@ class AveragePrecision:
         return (best_PB * np.diff(reached_PB, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
 
 
-def recall(matches: Matches, limit: int = MAX_DETECTIONS) -> Ratio:
+def recall(matches: Matches, limit: int) -> Ratio:
     """Share of objects matched by the best `limit` detections of each image, averaged over IoU thresholds."""
     true_I = [
         0 if entry is None else np.count_nonzero(((entry["dtMatches"] > 0) & ~entry["dtIgnore"])[:, :limit])
@@ -106,16 +110,19 @@ def recall(matches: Matches, limit: int = MAX_DETECTIONS) -> Ratio:
     return Ratio(np.array(true_I, float), len(IOU_THRESHOLDS) * _objects(matches))
 
 
-def coco_values(by_area: dict[str, Matches]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def coco_values(
+    by_area: dict[str, Matches], max_detections: int = MAX_DETECTIONS
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """The twelve figures of `COCOeval.summarize`, as a function of the weights of the images (I, B).
 
     Its result: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100, AR_small, AR_medium, AR_large, each
-    (B,), nan where pycocotools gives -1.
+    (B,), nan where pycocotools gives -1; and AR300 where so many were matched. max_detections: as `match` was told.
     """
     precisions = {area: AveragePrecision(matches) for area, matches in by_area.items()}
-    recalls = {f"AR{limit}": recall(by_area["all"], limit) for limit in (1, 10, MAX_DETECTIONS)}
+    limits = sorted({1, 10, MAX_DETECTIONS, max_detections})
+    recalls = {f"AR{limit}": recall(by_area["all"], limit) for limit in limits}
     sizes = [area for area in AREAS if area != "all"]
-    recalls |= {f"AR_{area}": recall(by_area[area]) for area in sizes}
+    recalls |= {f"AR_{area}": recall(by_area[area], max_detections) for area in sizes}
     half, three_quarters = (int(np.argmin(abs(IOU_THRESHOLDS - iou))) for iou in (0.5, 0.75))
 
     def values(weights_IB: np.ndarray) -> dict[str, np.ndarray]:

@@ -21,20 +21,23 @@ from pipeline.locations import filesystem
 # gaps of a few pixels.
 TOUCH_REACH = 2
 
-_REQUIRED = ("image_id", "category_id", "bbox", "area", "segmentation")
+_REQUIRED = ("image_id", "category_id", "bbox")
 
 
 class Truth:
     """A COCO instances data set, checked; masks are made when an image is first asked for, and kept.
 
     dataset: a COCO instances document (`COCO.dataset` of pycocotools will do); not changed. name: for messages.
+    masks: whether every object has one; a truth without masks can score boxes, see `has_masks`, and where its objects
+    have no area, it is that of their boxes.
 
     Raises:
         SourceError: a list is missing, an image or annotation lacks a field, or ids do not fit together.
     """
 
-    def __init__(self, dataset: Mapping[str, Any], name: str = "the truth") -> None:
+    def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
         self.name = name
+        self.has_masks = masks
         self.images: dict[int, Mapping[str, Any]] = {}
         for image in _entries(dataset, "images", name):
             self._check_image(image)
@@ -72,19 +75,12 @@ class Truth:
         """Annotations of an image in the file's order, as pycocotools' matching takes them.
 
         id counts from 1, because pycocotools takes a match with the id 0 for none; area and bbox are the file's;
-        segmentation is run-length coded; iscrowd is 0 or 1; category is the file's category_id.
+        segmentation is run-length coded, and not there without masks; iscrowd is 0 or 1; category is the file's
+        category_id.
         """
         if image_id not in self._objects:
             self._objects[image_id] = [
-                {
-                    "id": number,
-                    "category": annotation["category_id"],
-                    "area": annotation["area"],
-                    "bbox": annotation["bbox"],
-                    "iscrowd": int(annotation.get("iscrowd", 0)),
-                    "ignore": int(annotation.get("iscrowd", 0)),
-                    "segmentation": self._rle(annotation),
-                }
+                self._object(number, annotation)
                 for number, annotation in enumerate(self._annotations.get(image_id, ()), start=1)
             ]
         return self._objects[image_id]
@@ -102,6 +98,19 @@ class Truth:
             ]
         return self._pairs[image_id]
 
+    def _object(self, number: int, annotation: Mapping[str, Any]) -> dict[str, Any]:
+        crowd = int(annotation.get("iscrowd", 0))
+        box = annotation["bbox"]
+        entry = {
+            "id": number,
+            "category": annotation["category_id"],
+            "area": annotation.get("area", box[2] * box[3]),
+            "bbox": box,
+            "iscrowd": crowd,
+            "ignore": crowd,
+        }
+        return entry | {"segmentation": self._rle(annotation)} if self.has_masks else entry
+
     def _check_image(self, image: Any) -> None:
         fields = {"id": int, "file_name": str, "height": int, "width": int}
         for field, kind in fields.items():
@@ -112,16 +121,18 @@ class Truth:
             raise SourceError(f"{self.name}: two images have the id {image['id']}; ids must be unique")
 
     def _check_annotation(self, annotation: Any) -> None:
-        missing = [field for field in _REQUIRED if not isinstance(annotation, Mapping) or annotation.get(field) is None]
+        required = (*_REQUIRED, "area", "segmentation") if self.has_masks else _REQUIRED
+        missing = [field for field in required if not isinstance(annotation, Mapping) or annotation.get(field) is None]
         if missing:
+            what = "a mask" if self.has_masks else "a box"
             raise SourceError(
                 f'{self.name}: an annotation has no "{missing[0]}": {str(annotation)[:120]}. '
-                "It takes an instances file, with a mask for every object"
+                f"It takes an instances file, with {what} for every object"
             )
         if annotation["image_id"] not in self.images:
             raise SourceError(f"{self._place(annotation)} is of image {annotation['image_id']}, which is not listed")
         box = annotation["bbox"]
-        if not _numbers(box) or len(box) != 4 or not _numbers([annotation["area"]]):
+        if not _numbers(box) or len(box) != 4 or not _numbers([annotation.get("area", 0)]):
             raise SourceError(f"{self._place(annotation)}: bbox must be x, y, width, height, and area a number")
 
     def _rle(self, annotation: Mapping[str, Any]) -> dict[str, Any]:

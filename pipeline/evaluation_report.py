@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.bootstrap import CONFIDENCE
+from pipeline.coco_ap import MAX_DETECTIONS
 from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.evaluation import METRICS, Comparison, Estimate, Evaluation, Metric, compare, evaluate
+from pipeline.evaluation import IOU_TYPES, Comparison, Estimate, Evaluation, Metric, compare, evaluate, metrics_at
 from pipeline.run_detections import RunDetections, run_detections
 from pipeline.run_folder import RunFolder
 
@@ -44,7 +45,8 @@ class Report:
     @property
     def metrics(self) -> list[Metric]:
         """Those that were measured."""
-        return [metric for metric in METRICS if metric.name in self.evaluations[0].metrics]
+        evaluation = self.evaluations[0]
+        return [metric for metric in metrics_at(evaluation.max_detections) if metric.name in evaluation.metrics]
 
     @property
     def columns(self) -> dict[str, dict[str, Estimate]]:
@@ -66,12 +68,14 @@ def evaluate_runs(
     *,
     scores: str = "own",
     min_score: float = 0.0,
+    max_detections: int = MAX_DETECTIONS,
     bootstrap: int = 1000,
     seed: int = 0,
 ) -> Report:
     """Score a run, or compare it with another, on the images that the truth and every run have.
 
-    min_score: masks with lower scores are left out, of both runs. scores, bootstrap and seed as for `evaluate`.
+    Against a truth without masks, boxes are scored alone. min_score: masks with lower scores are left out, of both
+    runs. scores, max_detections, bootstrap and seed as for `evaluate`.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -83,11 +87,18 @@ def evaluate_runs(
     if not image_ids:
         raise SourceError(f"{runs[0].url} and {runs[1].url} have no image of {truth.name} in common")
     first, *rest = ([d for image_id in image_ids for d in found.by_image[image_id]] for found in runs)
+    settings: dict[str, Any] = {
+        "scores": scores,
+        "iou_types": IOU_TYPES if truth.has_masks else ("bbox",),
+        "max_detections": max_detections,
+        "bootstrap": bootstrap,
+        "seed": seed,
+    }
     result: Evaluation | Comparison
     if rest:
-        result = compare(truth, first, rest[0], image_ids, scores=scores, bootstrap=bootstrap, seed=seed)
+        result = compare(truth, first, rest[0], image_ids, **settings)
     else:
-        result = evaluate(truth, first, image_ids, scores=scores, bootstrap=bootstrap, seed=seed)
+        result = evaluate(truth, first, image_ids, **settings)
     return Report(truth.name, len(truth.images) - len(image_ids), runs, result, min_score)
 
 
@@ -119,6 +130,7 @@ def report_json(report: Report) -> str:
         "truth": report.truth,
         "scores": evaluation.scores,
         "min_score": report.min_score,
+        "max_detections": evaluation.max_detections,
         "n_images": evaluation.n_images,
         "missing_images": report.missing,
         "bootstrap": evaluation.bootstrap,
@@ -184,7 +196,7 @@ def _table(report: Report) -> Table:
     if not compared:
         table.add_column("")
     for metric in report.metrics:
-        if metric.name in ("box_AP", "object_best_iou"):
+        if metric.name in ("box_AP", "object_best_iou") and table.row_count:
             table.add_row()
         cells: Iterator[Text] = (_cell(metric, title, estimates[metric.name]) for title, estimates in columns.items())
         table.add_row(metric.name, *cells, *([] if compared else [metric.about]))

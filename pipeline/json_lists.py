@@ -6,7 +6,6 @@ needed once, a shard's worth at a time. So a first look walks over the entries, 
 
 import hashlib
 import json
-import mmap
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,21 +40,18 @@ class Entry:
 
 
 class JsonLists:
-    """A JSON file: an object that has lists, or a list. name: for messages.
+    """A JSON file, open for reading: an object that has lists, or a list. name: for messages. Of use to one thread.
 
     Raises SourceError, with the place in the file, for what is not JSON.
     """
 
-    def __init__(self, data: mmap.mmap | bytes, name: str) -> None:
-        self._data = data
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
         self.name = name
-
-    def __len__(self) -> int:
-        return len(self._data)
 
     def entries(self) -> Iterator[Entry]:
         """All entries of all lists of the document's own level, in the order of the file."""
-        window = _Window(self._data, self.name)
+        window = _Window(self._file, self.name)
         if window.peek() == "[":
             yield from window.list_entries(ROOT)
         elif window.peek() == "{":
@@ -67,13 +63,15 @@ class JsonLists:
 
     def read(self, start: int, end: int) -> Any:
         """The entry that `entries` found at these bytes."""
-        return json.loads(self._data[start:end])
+        self._file.seek(start)
+        return json.loads(self._file.read(end - start))
 
     def sha256(self) -> str:
         """Of the whole file, in hexadecimal."""
         digest = hashlib.sha256()
-        for start in range(0, len(self._data), _CHUNK):
-            digest.update(self._data[start : start + _CHUNK])
+        self._file.seek(0)
+        while chunk := self._file.read(_CHUNK):
+            digest.update(chunk)
         return digest.hexdigest()
 
     @staticmethod
@@ -106,13 +104,9 @@ def open_lists(location: str) -> Iterator[JsonLists]:
             else:
                 file = stack.enter_context(tempfile.TemporaryFile("w+b"))
                 files.get_file(path, file)
-                file.flush()
-            if not os.fstat(file.fileno()).st_size:
-                raise SourceError(f"{location} is empty")
-            data = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except OSError as error:
             raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
-        yield JsonLists(data, location)
+        yield JsonLists(file, location)
 
 
 class _Window:
@@ -120,9 +114,11 @@ class _Window:
     in the other. What has other characters than ASCII is decoded anew, from its bytes.
     """
 
-    def __init__(self, data: mmap.mmap | bytes, name: str) -> None:
-        self._data, self._name = data, name
-        self._start = 3 if data[:3] == b"\xef\xbb\xbf" else 0  # of the text, in the file; after a mark of UTF-8
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+        self._length = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._start = 3 if file.read(3) == b"\xef\xbb\xbf" else 0  # of the text, in the file; after a mark of UTF-8
         self._at = 0  # in the text
         self._text = ""
 
@@ -175,7 +171,7 @@ class _Window:
         self.take("]")
 
     def error(self, what: str) -> SourceError:
-        place = f"byte {self._start + self._at} of {len(self._data)}"
+        place = f"byte {self._start + self._at} of {self._length}"
         return SourceError(f"{self._name} is not JSON, or was cut short: {what} at {place}; fetch or write it again")
 
     def _decoded(self, data: bytes) -> Any:
@@ -193,9 +189,10 @@ class _Window:
         left = self._text[self._at :]
         if len(left) > _LONGEST:
             raise self.error(f"an entry of over {_LONGEST >> 20} MB")
-        begin = self._start + len(self._text)
-        # At least as much as is left over: a long entry is not decoded anew for every chunk of it.
-        chunk = self._data[begin : begin + max(_CHUNK, len(left))]
+        # Sought anew: others read from the file in between. At least as much as is left over, so that a long entry is
+        # not decoded anew for every chunk of it.
+        self._file.seek(self._start + len(self._text))
+        chunk = self._file.read(max(_CHUNK, len(left)))
         if not chunk:
             return False
         self._start, self._at = self._start + self._at, 0

@@ -1,6 +1,7 @@
 """Walking over the entries of a large JSON document, against json.loads of the whole."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def test_entries_are_those_of_the_whole_document(
     data = json.dumps(document, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_lists, "_CHUNK", chunk)
-        lists = JsonLists(data, "it")
+        lists = JsonLists(io.BytesIO(data), "it")
         found = list(lists.entries())
     assert [(entry.key, entry.value) for entry in found] == lists_of(document)
     assert [lists.read(entry.start, entry.end) for entry in found] == [entry.value for entry in found]
@@ -51,7 +52,6 @@ def test_a_file_and_its_digest(tmp_path: Path) -> None:
     with open_lists(str(file)) as lists:
         assert [entry.value for entry in lists.entries()] == [1, "é"]
         assert lists.sha256() == hashlib.sha256(file.read_bytes()).hexdigest()
-        assert len(lists) == file.stat().st_size
 
 
 def test_a_url(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_url(tmp_path: Path) -> None:
         ("{1: [1]}", "a key is expected"),
         ('{"a": [tru, 1]}', "Expecting value at byte 7"),
         ("[" * 100_000, "is not JSON"),
-        ("", "is empty"),
+        ("", "is not JSON, or was cut short.* at byte 0 of 0"),
     ],
 )
 def test_what_is_no_json_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -90,14 +90,14 @@ def test_damage_early_in_a_long_file_is_told_before_all_of_it_is_read(monkeypatc
     monkeypatch.setattr(json_lists, "_LONGEST", 10_000)
     text = '{"a": [' + ", ".join(["1"] * 100_000) + "]}"
     with pytest.raises(SourceError, match="Expecting value at byte 10 of"):
-        list(JsonLists(text.replace("1, 1", "1, ?", 1).encode(), "it").entries())
+        list(JsonLists(io.BytesIO(text.replace("1, 1", "1, ?", 1).encode()), "it").entries())
     with pytest.raises(SourceError, match="an entry of over"):
-        list(JsonLists(('{"a": ["' + "x" * 100_000).encode(), "it").entries())
+        list(JsonLists(io.BytesIO(('{"a": ["' + "x" * 100_000).encode()), "it").entries())
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not UTF-8"):
-        list(JsonLists(b'{"a": ["caf\xe9"]}', "it").entries())
+        list(JsonLists(io.BytesIO(b'{"a": ["caf\xe9"]}'), "it").entries())
 
 
 def test_missing(tmp_path: Path) -> None:
