@@ -19,7 +19,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 
 from detector.confidence_masks import ConfidenceMasks
 from detector.flat_store import FlatStore
-from detector.loading import instance_values, load_bgr
+from detector.loading import recent_instance, recent_photo
 from detector.paste import Patch, Place, areas, boxes, common_pixels, paste_image, paste_values, union
 from pipeline.errors import ConfigError, ImageError
 
@@ -50,8 +50,9 @@ class PlainCopyPaste(BaseTransform):
     Changes img, gt_masks and whatever is there of gt_bboxes, gt_bboxes_labels, gt_ignore_flags, gt_scores and
     gt_confidences; adds gt_pasted, bool (M,). The pasted come last, with label 0.
 
-    Partners are drawn from the images of the data set other than the sample itself, at random from numpy's global
-    generator. A partner that cannot be read is passed over, with a warning.
+    The partner is the sample's neighbour in the sampler's stream, as in CutLER's it is another of the batch; where the
+    sample was drawn without, or the partner has nothing to paste or cannot be read (a warning), a random other image of
+    the data set by numpy's global generator.
 
     prob: share of samples that are pasted into. ratio: range of the partner's size, in sizes of the target. flip:
     probability that the partner is turned over. max_cover: a pasted instance that covers this share of a mask, or more,
@@ -86,8 +87,8 @@ class PlainCopyPaste(BaseTransform):
         results.setdefault("gt_pasted", np.zeros(len(results["gt_masks"]), bool))
         if np.random.rand() >= self.prob:  # noqa: NPY002 - the generator that is seeded for each sample
             return results
-        for _ in range(_DRAWS):
-            partner = self._partner(results)
+        for attempt in range(_DRAWS):
+            partner = self._partner(results, attempt)
             if partner is None:
                 continue
             try:
@@ -101,13 +102,16 @@ class PlainCopyPaste(BaseTransform):
         count = len(rows_M) if len(rows_M) < 2 else np.random.randint(1, len(rows_M))  # noqa: NPY002
         return np.random.permutation(rows_M)[:count]  # noqa: NPY002
 
-    def _partner(self, results: dict[str, Any]) -> _Partner | None:
-        """A random other image of the data set, and its masks; None where it has none to paste, or is no other."""
-        images = results["store_images"]
-        image = int(images[np.random.randint(len(images))])  # noqa: NPY002
+    def _partner(self, results: dict[str, Any], attempt: int) -> _Partner | None:
+        """Another image of the data set, and its masks to paste; None where it has none, or is no other.
+
+        At the first attempt the partner that the sample was drawn with, if it was; else a random one.
+        """
+        store, images, image = results["store"], results["store_images"], results["store_partner"]
+        if image is None or attempt > 0:
+            image = images[np.random.randint(len(images))]  # noqa: NPY002
         if image == results["store_index"]:
             return None
-        store = results["store"]
         rows_K = self.candidates(store, store.masks_of(image))
         return _Partner(image, rows_K) if len(rows_K) else None
 
@@ -124,7 +128,7 @@ class PlainCopyPaste(BaseTransform):
             return results
         patch, rows_K = patch.select(keep_K), partner.rows[keep_K]
         hidden_M = common_pixels(values_MHW, union(patch))[0]
-        photo_HW3 = load_bgr(store.ref(partner.image), store.size(partner.image))
+        photo_HW3 = recent_photo(store.ref(partner.image), store.size(partner.image))
         source_hw3 = place.put(photo_HW3[place.source], cv2.INTER_LINEAR)
         results["img"] = paste_image(results["img"], source_hw3, patch, self.blend)
         _keep(results, left_M := (hidden_M == 0) | (area_M - hidden_M >= self.min_pixels))
@@ -173,7 +177,7 @@ def _patch(store: FlatStore, partner: _Partner, place: Place, floor: float) -> P
     rows, columns = place.source
     values_Khw = np.empty((len(partner.rows), place.height, place.width), np.uint8)
     for value_hw, mask in zip(values_Khw, partner.rows.tolist(), strict=True):
-        top, left, box_hw = instance_values(store, partner.image, mask, floor)
+        top, left, box_hw = recent_instance(store, partner.image, mask, floor)
         part_hw = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
         top, left = top - rows.start, left - columns.start
         part_hw[top : top + box_hw.shape[0], left : left + box_hw.shape[1]] = box_hw

@@ -24,8 +24,8 @@ class StoreDataset(BaseDetDataset):
 
     A sample before the pipeline: img_id (int, the index in this data set), ref (ImageRef), img_path (its URI), height,
     width, and where its masks are: store (FlatStore), store_index (number of the image there), store_images (those of
-    all images of this data set). `LoadPhoto` and `LoadConfidenceMasks` do the rest. Nothing is held per image: all is
-    mapped from the flat store.
+    all images of this data set), store_partner (that of the Draw's partner, or None). `LoadPhoto` and
+    `LoadConfidenceMasks` do the rest. Nothing is held per image: all is mapped from the flat store.
 
     Items are asked for by index, or by a `Draw`, which makes the sample a function of index and seed.
 
@@ -65,7 +65,7 @@ class StoreDataset(BaseDetDataset):
         """The sample before the pipeline, made when asked for."""
         if not self._fully_initialized:
             self.full_init()
-        index = idx.index if isinstance(idx, Draw) else int(idx)
+        index, partner = (idx.index, idx.partner) if isinstance(idx, Draw) else (int(idx), None)
         image = self.data_list[index]
         height, width = self.store.size(image)
         ref = self.store.ref(image)
@@ -73,6 +73,7 @@ class StoreDataset(BaseDetDataset):
         return {
             **{"img_id": index, "sample_idx": index, "ref": ref, "img_path": ref.uri, "height": height, "width": width},
             **{"store": self.store, "store_index": image, "store_images": self.data_list},
+            "store_partner": None if partner is None else self.data_list[partner],
         }
 
     def get_cat_ids(self, idx: int | Draw) -> list[int]:
@@ -81,10 +82,11 @@ class StoreDataset(BaseDetDataset):
 
     def __getitem__(self, idx: int | Draw) -> dict[str, Any]:
         """The sample after the pipeline."""
-        sample: dict[str, Any] = super().__getitem__(begin(idx))
+        begin(idx)
+        sample: dict[str, Any] = super().__getitem__(idx)
         return sample
 
-    def prepare_data(self, idx: int) -> dict[str, Any] | None:
+    def prepare_data(self, idx: int | Draw) -> dict[str, Any] | None:
         """The sample after the pipeline; None where the pipeline or a lost photo asks for another."""
         self._read += 1
         try:
@@ -92,7 +94,7 @@ class StoreDataset(BaseDetDataset):
         except ImageError as error:
             if self.test_mode:
                 raise
-            self._note_gone(idx, error)
+            self._note_gone(idx.index if isinstance(idx, Draw) else idx, error)
             return None
 
     def _note_gone(self, idx: int, error: ImageError) -> None:

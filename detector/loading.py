@@ -5,6 +5,7 @@ Masks are decoded here and nowhere before. Both transforms work on what `detecto
 M masks of one image · H, W pixels · h, w pixels of a mask's box · Gh, Gw patch grid
 """
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -19,6 +20,10 @@ from detector.flat_store import FlatStore
 from pipeline.errors import ConfigError, StoreError
 from pipeline.images import load_photo
 from pipeline.manifest import ImageRef
+
+# Photos that a process keeps with their masks: a sample and its partner follow one another (`detector.sampling`), so
+# that copy-paste reads each photo once.
+_RECENT = 2
 
 
 def load_bgr(ref: ImageRef, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -86,12 +91,33 @@ def _sum_3x3(map_GhGw: np.ndarray) -> np.ndarray:
     return cv2.boxFilter(map_GhGw, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
+@lru_cache(maxsize=_RECENT)
+def recent_photo(ref: ImageRef, size: tuple[int, int] | None = None) -> np.ndarray:
+    """`load_bgr`, with the last photos of this process kept; not to be written to."""
+    photo_HW3 = load_bgr(ref, size)
+    photo_HW3.flags.writeable = False
+    return photo_HW3
+
+
+def recent_instance(store: FlatStore, image: int, mask: int, floor: float = 0.0) -> tuple[int, int, np.ndarray]:
+    """`instance_values`, with those of the last images of this process kept; not to be written to."""
+    known = _instances(store, image, floor)
+    if mask not in known:
+        known[mask] = instance_values(store, image, mask, floor)
+    return known[mask]
+
+
+@lru_cache(maxsize=_RECENT)
+def _instances(store: FlatStore, image: int, floor: float) -> dict[int, tuple[int, int, np.ndarray]]:
+    return {}
+
+
 def confidence_masks(store: FlatStore, image: int, masks_M: np.ndarray, floor: float = 0.0) -> ConfidenceMasks:
     """Masks of an image (rows of the store) at its size; see `instance_values`."""
     height, width = store.size(image)
     values_MHW = np.zeros((len(masks_M), height, width), np.uint8)
     for values_HW, mask in zip(values_MHW, masks_M.tolist(), strict=True):
-        top, left, values_hw = instance_values(store, image, mask, floor)
+        top, left, values_hw = recent_instance(store, image, mask, floor)
         values_HW[top : top + values_hw.shape[0], left : left + values_hw.shape[1]] = values_hw
     return ConfidenceMasks.from_values(values_MHW)
 
@@ -109,7 +135,7 @@ class LoadPhoto(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         size = (results["height"], results["width"]) if "height" in results else None
-        results["img"] = load_bgr(results["ref"], size)
+        results["img"] = recent_photo(results["ref"], size).copy()
         results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
 

@@ -15,12 +15,19 @@ from torch.utils.data import Sampler
 
 from pipeline.errors import ConfigError, StoreError
 
+_BLOCK = 1024
+
 
 class Draw(NamedTuple):
-    """One sample that is to be made. index: of the image in the data set; seed: of its augmentations, 0 .. 2³²-1."""
+    """One sample that is to be made.
+
+    index: of the image in the data set. seed: of its augmentations, 0 .. 2³²-1. partner: of another image, for
+    augmentations that need one; None: they draw it by the seed.
+    """
 
     index: int  # type: ignore[assignment] # hides tuple.index, which nobody needs of a Draw
     seed: int
+    partner: int | None = None
 
 
 def begin(item: int | Draw) -> int:
@@ -40,9 +47,13 @@ def begin(item: int | Draw) -> int:
 class SeededSampler(Sampler[Draw]):
     """An endless stream of Draws for training by iterations: epoch after epoch, each a permutation of the images.
 
-    All ranks deal from one stream, in turn: draw p of rank r is draw p·R + r of the stream. So each epoch holds every
-    image once over all ranks, and the stream is the same for any number of ranks. Epoch e is permuted by numpy's PCG64
-    seeded with (seed, e), which also gives the seeds of its draws: any place is reached without the draws before it.
+    Ranks deal from one stream in turn, two draws at a time: pair p of rank r is pair p·R + r of the stream. So each
+    epoch holds every image once over all ranks, and the stream is the same for any number of ranks. Epoch e is permuted
+    by numpy's PCG64 seeded with (seed, e), which also gives the seeds of its draws: any place is reached without the
+    draws before it.
+
+    The two of a pair are each other's partners, and with an even batch size one worker makes both: it reads each photo
+    once. Where a pair would be of two epochs there is no partner.
 
     dataset: only its length counts. shuffle: False takes the images in order. seed: None agrees on one among the ranks.
 
@@ -83,23 +94,29 @@ class SeededSampler(Sampler[Draw]):
         return self.size
 
     def __iter__(self) -> Iterator[Draw]:
-        place = self._start * self.world_size + self.rank
+        pair, half = divmod(self._start, 2)
+        place = 2 * (pair * self.world_size + self.rank) + half
         while True:
-            epoch, first = divmod(place, self.size)
+            epoch = place // self.size
             indices_N, seeds_N = self._epoch(epoch)
-            mine = slice(first, None, self.world_size)
-            # One list a thousand draws: plain ints, without an epoch of a million of them at once.
-            for indices, seeds in _in_blocks(indices_N[mine], seeds_N[mine]):
-                yield from map(Draw, indices, seeds)
-            place += -(-(self.size - first) // self.world_size) * self.world_size
+            end = (epoch + 1) * self.size
+            # A thousand places at a time: plain ints, without an epoch of a million of them at once.
+            for start in range(place, end, _BLOCK):
+                places = np.arange(start, min(start + _BLOCK, end))
+                mine = places[places // 2 % self.world_size == self.rank]
+                partners = self._images(indices_N, (mine ^ 1) - epoch * self.size)
+                mine -= epoch * self.size
+                yield from map(Draw, indices_N[mine].tolist(), seeds_N[mine].tolist(), partners)
+            place = end
+
+    def _images(self, indices_N: np.ndarray, places: np.ndarray) -> list[int | None]:
+        """Images at places of an epoch; None beyond its ends."""
+        known = (places >= 0) & (places < self.size)
+        images = indices_N[np.where(known, places, 0)].tolist()
+        return [image if there else None for image, there in zip(images, known.tolist(), strict=True)]
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Images and seeds of an epoch in the order of the stream, int64 (N,) and uint32 (N,)."""
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
         seeds_N = rng.integers(0, 1 << 32, self.size, dtype=np.uint32)
         return rng.permutation(self.size) if self.shuffle else np.arange(self.size), seeds_N
-
-
-def _in_blocks(indices: np.ndarray, seeds: np.ndarray, length: int = 1024) -> Iterator[tuple[list[int], list[int]]]:
-    for start in range(0, len(indices), length):
-        yield indices[start : start + length].tolist(), seeds[start : start + length].tolist()

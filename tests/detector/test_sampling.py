@@ -33,7 +33,8 @@ sizes, ranks_, seeds = st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**
 def test_ranks_partition_every_epoch(size: int, ranks: int, seed: int) -> None:
     epochs = 3
     streams = [take(sampler(size, rank, ranks, seed), size * epochs) for rank in range(ranks)]
-    dealt = [draw for draws in zip(*streams, strict=True) for draw in draws][: size * epochs]
+    pairs = [[draws[i : i + 2] for i in range(0, len(draws), 2)] for draws in streams]
+    dealt = [draw for dealt_ in zip(*pairs, strict=True) for pair in dealt_ for draw in pair][: size * epochs]
     for epoch in range(epochs):
         assert sorted(draw.index for draw in dealt[epoch * size : (epoch + 1) * size]) == list(range(size))
     assert dealt == take(sampler(size, seed=seed), size * epochs), "the stream does not depend on the number of ranks"
@@ -47,6 +48,22 @@ def test_a_restart_continues_the_very_same_stream(
     rank = data.draw(st.integers(0, ranks - 1))
     whole = take(sampler(size, rank, ranks, seed), position + 30)
     assert take(sampler(size, rank, ranks, seed), 30, position) == whole[position:]
+
+
+@given(size=sizes, ranks=ranks_, seed=seeds)
+@settings(max_examples=60, deadline=None)
+def test_the_two_of_a_pair_are_partners(size: int, ranks: int, seed: int) -> None:
+    whole = take(sampler(size, seed=seed), 4 * size)
+    for place, (first, second) in enumerate(zip(whole[::2], whole[1::2], strict=True)):
+        if 2 * place // size == (2 * place + 1) // size:
+            assert (first.partner, second.partner) == (second.index, first.index)
+            assert first.index != second.index
+        else:
+            assert first.partner is second.partner is None
+    for rank in range(ranks):
+        mine = take(sampler(size, rank, ranks, seed), 2 * size)
+        for first, second in zip(mine[::2], mine[1::2], strict=True):
+            assert first.partner in (second.index, None)
 
 
 def test_epochs_and_seeds_differ_and_the_same_seed_gives_the_same() -> None:
@@ -74,7 +91,7 @@ def test_it_is_registered_and_an_endless_sampler_to_mmengine() -> None:
     made = DATA_SAMPLERS.build({"type": "SeededSampler", "dataset": range(4), "seed": 3})
     assert len(made) == 4
     made.set_epoch(2)
-    assert [type(value) for value in next(iter(made))] == [int, int]
+    assert [type(value) for value in next(iter(made))] == [int, int, int]
     assert DATA_SAMPLERS.build({"type": "SeededSampler", "dataset": range(4), "seed": None}).seed >= 0
 
 
