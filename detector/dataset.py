@@ -52,7 +52,7 @@ class StoreDataset(BaseDetDataset):
         self.filters = filters
         self.cache = cache
         self._read = 0
-        self._gone: dict[int, str] = {}
+        self._gone: set[str] = set()
         super().__init__(serialize_data=False, **kwargs)
 
     def load_data_list(self) -> range:
@@ -94,13 +94,14 @@ class StoreDataset(BaseDetDataset):
         except ImageError as error:
             if self.test_mode:
                 raise
-            self._note_gone(idx.index if isinstance(idx, Draw) else idx, error)
+            self._note_gone(error)
             return None
 
-    def _note_gone(self, idx: int, error: ImageError) -> None:
-        if idx not in self._gone:
+    def _note_gone(self, error: ImageError) -> None:
+        # By what is said, which names the photo: it may be that of a partner.
+        if error.detail not in self._gone:
             log.warning("another image is taken for one that cannot be read since the run: %s", error)
-        self._gone[idx] = error.detail
+        self._gone.add(error.detail)
         if len(self._gone) > max(_MAY_BE_GONE, _SHARE_GONE * self._read) or len(self._gone) == len(self):
             raise StoreError(
                 f"{len(self._gone)} of the {self._read} photos read are gone or broken since the run, e.g. "
