@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from detector.flat_build import grid_window
 from detector.flat_store import FlatStore
 from detector.instance_filter import InstanceFilter, MaskFacts, select
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
+from pipeline.files import RunFiles
 from pipeline.manifest import ImageRef, Manifest
 from pipeline.records import ImageRecord, mean_confidence
 from pipeline.sources import list_images
@@ -468,6 +470,27 @@ def test_without_locks_each_process_builds_and_one_result_stays(
     assert "no locks here" in caplog.text
     assert left_in(cache) == [store.folder.name]
     assert_holds(store, 0, made, processed(made.records))
+
+
+@pytest.mark.slow
+def test_runs_in_a_bucket(made: StoredRun, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("moto", "s3fs"):
+        pytest.importorskip(package)
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "pipeline"))
+    from s3_server import S3Server
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()  # fsspec goes on with a connection whatever the environment says now
+    with S3Server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        files = RunFiles.at(f"{server.make_bucket('flat-store')}/run")
+        for path in Path(made.url).rglob("*"):
+            if path.is_file():
+                files.write_atomic(path.relative_to(made.url).as_posix(), path.read_bytes())
+        store = FlatStore.open(files.url, cache, ALL)
+    data = pickle.dumps(store)
+    assert_holds(pickle.loads(data), 0, replace(made, url=files.url), processed(made.records))
 
 
 # --- the window of a box ---------------------------------------------------------------------------------------------
