@@ -166,7 +166,8 @@ class ConfidenceMasks(BitmapMasks):
         return roi_align(maps(values_MHW)[:, None], rois_P5, out_shape, 1.0, 0, "avg", True).squeeze(1)
 
     def __getitem__(self, index: Any) -> Self:
-        if isinstance(index, np.ndarray) and np.array_equal(index, np.arange(len(self))):
+        is_numbers = isinstance(index, np.ndarray) and index.dtype.kind in "iu"
+        if is_numbers and np.array_equal(index, np.arange(len(self))):
             return self.from_values(self.values)  # packing selects all of them by number: no need to copy them
         return self.from_values(self.values[index].reshape(-1, self.height, self.width))
 

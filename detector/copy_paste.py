@@ -100,7 +100,7 @@ class PlainCopyPaste(BaseTransform):
     def candidates(self, store: FlatStore, rows_M: np.ndarray) -> np.ndarray:
         """Which of a partner's masks (rows of the store) are to be pasted, in any order."""
         count = len(rows_M) if len(rows_M) < 2 else np.random.randint(1, len(rows_M))  # noqa: NPY002
-        return np.random.permutation(rows_M)[:count]  # noqa: NPY002
+        return rows_M[np.random.permutation(len(rows_M))[:count]]  # noqa: NPY002
 
     def _partner(self, results: dict[str, Any], attempt: int) -> _Partner | None:
         """Another image of the data set, and its masks to paste; None where it has none, or is no other.

@@ -155,8 +155,9 @@ def boxes(values_MHW: Iterable[np.ndarray]) -> np.ndarray:
 
 def _bits(values_Nhw: np.ndarray) -> np.ndarray:
     """A bit for each pixel: uint64 (N, words)."""
-    packed_Nb = np.packbits(np.ascontiguousarray(values_Nhw).reshape(len(values_Nhw), -1), axis=1)
+    count, height, width = values_Nhw.shape
+    packed_Nb = np.packbits(np.ascontiguousarray(values_Nhw).reshape(count, height * width), axis=1)
     words = -(-packed_Nb.shape[1] // 8)
-    padded_Nb = np.zeros((len(packed_Nb), 8 * words), np.uint8)
+    padded_Nb = np.zeros((count, 8 * words), np.uint8)
     padded_Nb[:, : packed_Nb.shape[1]] = packed_Nb
     return padded_Nb.view(np.uint64)

@@ -250,6 +250,7 @@ def test_all_of_them_by_number_are_not_copied() -> None:
     assert masks[np.arange(3)].values is masks.values
     assert masks[np.array([0, 2])].values is not masks.values
     np.testing.assert_array_equal(masks[np.array([0, 1])].values, masks.values[:2])
+    np.testing.assert_array_equal(masks[:2][np.array([False, True])].values, masks.values[1:2])
 
 
 def test_mean_confidence_is_over_the_instance() -> None:
