@@ -1,33 +1,23 @@
-"""What the detector adds to the command line: train, configs, training-samples.
+"""What the detector adds to the command line: train, configs, training-samples, and `detector.prediction_commands`.
 
 Loaded by `pipeline.extensions` whenever cuts3d starts: MMDetection is imported by the commands only.
 """
 
-import importlib.util
-import logging
 import sys
 from typing import Any
 
 import click
 
-from pipeline.errors import ConfigError
+from detector.needs import need_mmdet
+from detector.prediction_commands import COMMANDS
 
-_NEEDED = ("mmdet", "mmengine", "mmcv")
 RAY_HERE = "local"
 
 
 def extend(main: click.Group) -> None:
     """Add the detector's commands."""
-    for command in (train, configs, training_samples):
+    for command in (train, configs, training_samples, *COMMANDS):
         main.add_command(command)
-
-
-def need_mmdet() -> None:
-    """ConfigError, with the remedy, where MMDetection is not installed; else its log lines are let through."""
-    absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if absent:
-        raise ConfigError(f"{', '.join(absent)} not installed, which the detector needs: `make install-detector`")
-    logging.getLogger("detector").setLevel(logging.getLogger("pipeline").level)  # as --verbose has it
 
 
 @click.command()

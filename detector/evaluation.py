@@ -16,6 +16,7 @@ from typing import Any
 
 from detector.checkpoints import DetectorCheckpoint
 from detector.method import NAME, DetectorOptions, overrides_of
+from detector.published import Row, our_row
 from pipeline.errors import CutsError
 from pipeline.evaluation_report import Report, evaluate_runs, report_json
 from pipeline.extensions import Executor
@@ -121,6 +122,16 @@ def _predictions(
     if not summary.complete:
         raise CutsError(f"{summary.missing} shards of {folder} are missing: the same command goes on with them")
     return RunFolder.open(folder)
+
+
+def rows_of(checkpoint: DetectorCheckpoint, other: DetectorCheckpoint | None, scored: Sequence[Scored]) -> list[Row]:
+    """The detectors' lines of the papers' tables."""
+    names = [f"ours, {one.config['name']} {one.sha256[:_DIGITS]}" for one in (checkpoint, other) if one is not None]
+    return [
+        our_row(name, one.benchmark, evaluation)
+        for one in scored
+        for name, evaluation in zip(names, one.report.evaluations, strict=True)
+    ]
 
 
 def _speed(run: RunFolder) -> Speed:

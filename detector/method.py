@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from detector.checkpoints import DetectorCheckpoint, read_detector
-from detector.commands import need_mmdet
 from detector.detections import Limits, PasteRule
 from detector.merging import KEEP_BELOW_IOU, record_of
+from detector.needs import need_mmdet
 from detector.previous import PreviousRound
 from pipeline.errors import ConfigError
 from pipeline.methods import Batch

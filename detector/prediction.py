@@ -22,19 +22,21 @@ from pipeline.export import export_coco, export_overlays, picture_names
 from pipeline.extensions import Executor
 from pipeline.files import RunFiles
 from pipeline.manifest import ImageRef, Manifest, default_shard_size
+from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch, RunSummary
 from pipeline.sources import IMAGE_EXTENSIONS, list_images
 
 IMAGES_FILE, COCO_FILE = "images.parquet", "predictions.json"
-MIN_SCORE = 0.5
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What came out. summary: of the run. masks: in the COCO file. overlays, videos: files."""
+    """What came out. summary: of the run. set_aside: photos that could not be used, whenever that was found. masks: in
+    the COCO file. overlays, videos: files."""
 
     summary: RunSummary
+    set_aside: int
     coco: Path
     masks: int
     overlays: list[Path]
@@ -73,7 +75,9 @@ def predict(
     run = RunFolder.open(root / "run")
     masks = export_coco(run, root / COCO_FILE)
     overlays = export_overlays(run, root / "overlays")
-    return Predicted(summary, root / COCO_FILE, masks, overlays, list(_videos(run, root, videos, overlays)))
+    set_aside = len(RunReader(run).quarantined())
+    made = list(_videos(run, root, videos, overlays))
+    return Predicted(summary, set_aside, root / COCO_FILE, masks, overlays, made)
 
 
 def _named(sources: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -89,7 +89,7 @@ def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_pa
     frames = {f"clip/{i:06d}.jpg" for i in (0, 2, 4, 6)}
     photos = {"photos/000.png", "photos/001.png", "photos-2/000.png", "photos-2/001.png", "photos-2/broken.jpg"}
     assert ids == photos | frames | {"001.png", "001-2.png"}
-    assert found.summary.quarantined == 1
+    assert found.summary.quarantined == found.set_aside == 1
     assert len(found.overlays) == len(ids) - 1
     assert all(file.is_relative_to(out / "overlays") and Image.open(file).size for file in found.overlays)
     document = json.loads(found.coco.read_text())
@@ -102,6 +102,7 @@ def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_pa
     assert sum(1 for _ in iter(lambda: capture.read()[0], False)) == 4
     again = predict(sources, out, options, runner.run, every=2, device="cpu")
     assert again.summary.images == 0, "nothing was left to do"
+    assert again.set_aside == 1
     assert (again.masks, again.overlays) == (found.masks, found.overlays)
 
 
