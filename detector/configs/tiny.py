@@ -2,7 +2,7 @@
 # What CI trains, and a first run through everything; no detector to use. Its numbers: docs/decisions/0011-tiny.md.
 _base_ = ["cuts3d_r50_fpn.py"]
 
-channels = 64
+channels = 48
 model = dict(
     backbone=dict(
         depth=18,
@@ -21,7 +21,7 @@ model = dict(
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=300, max_per_img=300),
-        rcnn=[dict(stage, sampler=dict(stage.sampler, num=64)) for stage in _base_.model.train_cfg.rcnn],
+        rcnn=[dict(stage, sampler=dict(stage.sampler, num=32)) for stage in _base_.model.train_cfg.rcnn],
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=300)),
 )
