@@ -9,6 +9,7 @@ const index = JSON.parse($("index").textContent);
 const images = index.images;
 const [gridRows, gridColumns] = index.grid;
 const cells = gridRows * gridColumns;
+const hasMaps = cells > 1; // imports have a grid of one patch, which shows nothing
 const LEVELS = 127;
 const CACHED = 150; // decoded images that are kept, some 0.3 MB each
 

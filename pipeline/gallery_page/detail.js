@@ -81,7 +81,7 @@ function detail(image, number) {
     panel(picture(image, eigenvector), "Eigenvector", ofProposal[0], ...scale(VIRIDIS, "low", "high"));
     panel(picture(image, ...photoOf(image, number), group), GROUP, ofProposal[1]);
   }
-  if (processed) {
+  if (processed && hasMaps) {
     panel(picture(image, confidence), "Spatial confidence", ofInstance, make("br"), "dark: unsure, bright: sure");
   }
   const rows = instances.map((_, k) => instanceRow(image, k, point));

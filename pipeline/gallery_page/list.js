@@ -215,7 +215,7 @@ function pillsOf(image) {
 function card(number) {
   const image = images[number];
   const maps = index.kept ? ["depth", "eigenvector", "group", "confidence"] : ["depth", "confidence"];
-  const strip = maps.map((name) =>
+  const strip = (hasMaps ? maps : []).map((name) =>
     make("span", {},
       make("canvas", { class: name, width: 4, height: 3, "aria-hidden": "true" }),
       make("em", { text: name === "group" && inTree ? "part" : name })));
@@ -251,10 +251,10 @@ async function fill(element, number) {
   }
   const first = image.proposals?.[0];
   const canvas = (name) => element.querySelector(`canvas.${name}`);
-  if (image.depth) paintDepth(canvas("depth"), image, 160);
+  if (image.depth && hasMaps) paintDepth(canvas("depth"), image, 160);
   if (first) paintEigenvector(canvas("eigenvector"), image, 160, first);
   if (first) paintGroup(canvas("group"), image, 160, first, false);
-  if (image.status !== "quarantined") paintConfidence(canvas("confidence"), image, 160);
+  if (image.status !== "quarantined" && hasMaps) paintConfidence(canvas("confidence"), image, 160);
 }
 
 const problem = (reason, detail) => make("span", { class: "problem" },

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from bad_images import encoded, gradient, with_orientation, write
+from browser import chromium
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +23,7 @@ from pipeline import import_coco as module
 from pipeline.coco_masks import UnusableMaskError, stored_mask
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
 from pipeline.export import export_coco
+from pipeline.gallery import write_gallery
 from pipeline.images import load_photo, photo_size
 from pipeline.import_coco import import_coco
 from pipeline.info import info_lines, info_of
@@ -403,6 +407,19 @@ def test_photos_are_looked_for_beside_the_file(data: Data) -> None:
     assert len(RunReader(RunFolder.open(data.folder / "run")).quarantined()) == 0
 
 
+def test_all_of_it_may_be_in_an_object_store(data: Data) -> None:
+    memory = fsspec.filesystem("memory")
+    for image in data.images:
+        name = image["file_name"]
+        memory.pipe_file(f"/import/photos/{name}", (data.folder / "photos" / name).read_bytes())
+    memory.pipe_file("/import/pseudo.json", Path(data.write()).read_bytes())
+    import_coco("memory://import/pseudo.json", "memory://import/run", "memory://import/photos", shard_size=2)
+    run = RunFolder.open("memory://import/run")
+    assert records_of(run) == records_of(data.run())
+    assert run.manifest.refs[0].uri.endswith("/import/photos/n00/0.JPEG")
+    assert verify_run(run) == []
+
+
 def test_another_file_or_setting_is_refused_by_name(data: Data) -> None:
     data.run()
     with pytest.raises(RunMismatchError, match=r"recipe\.min_score: run has 0\.0, now 0\.5"):
@@ -503,6 +520,25 @@ def test_infos_of_runs_that_cuts_made_are_as_they_were(data: Data) -> None:
     lines = info_lines(info)
     assert "features     dinov2 tokens, τ 0.2" in lines
     assert "depth        not used" in lines
+
+
+@pytest.mark.slow
+def test_its_gallery_shows_no_maps_and_speaks_of_no_cuts(data: Data) -> None:
+    write_gallery(data.run(), data.folder / "page.html")
+    with chromium() as browser:
+        browser.open(data.folder / "page.html")
+        browser.wait("document.querySelector('.masks')")
+        assert browser.run("return document.querySelectorAll('.card canvas').length") == 3, "the masks on the photos"
+        facts = browser.run("return document.querySelector('#facts').textContent")
+        assert "import" in facts
+        assert not {"Features", "Depth", "Score"} & set(re.findall(r"[A-Z][a-z]+", facts))
+        browser.click(".card")
+        browser.wait("document.querySelector('dialog table')")
+        words = browser.run("return document.querySelector('dialog').textContent")
+        assert "The score is what the masks came with" in words
+        assert "Rounds" not in words
+        assert "Spatial confidence" not in words
+        assert browser.errors() == []
 
 
 @pytest.mark.slow
