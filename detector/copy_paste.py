@@ -148,8 +148,9 @@ class ConfidentCopyPaste(PlainCopyPaste):
     """CutS3D's copy-paste (methods.md 1.6): only the instances of the partner with the best mean confidence, blended
     into the target by the confidence of each pixel.
 
-    share: of the partner's masks that are pasted, best first, at least one. The paper's share is not known; half of
-    them are as many, on average, as CutLER pastes. min_confidence: least mean confidence of a pasted mask, 0..1.
+    share: of the partner's masks that are pasted, best first, at least one; where that is no whole number, rounded up
+    or down at random, so that it holds on average. The paper's share is not known; half of them are on average as many
+    as CutLER pastes. min_confidence: least mean confidence of a pasted mask, 0..1.
     blend: False pastes them as they are. Everything else is as in PlainCopyPaste.
     """
 
@@ -162,7 +163,8 @@ class ConfidentCopyPaste(PlainCopyPaste):
     def candidates(self, store: FlatStore, rows_M: np.ndarray) -> np.ndarray:
         """The surest masks; of equally sure ones those that the store has first."""
         confidence_M = store.mean_confidence[rows_M]
-        best = np.argsort(-confidence_M, kind="stable")[: math.ceil(self.share * len(rows_M))]
+        count = max(1, int(self.share * len(rows_M) + np.random.rand()))  # noqa: NPY002
+        best = np.argsort(-confidence_M, kind="stable")[:count]
         return rows_M[best[confidence_M[best] >= np.float32(self.min_confidence)]]
 
 
