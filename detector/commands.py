@@ -111,5 +111,5 @@ def training_samples(
     from detector.sample_page import write_samples
     from detector.train_config import training_dataset
 
-    write_samples(training_dataset(config, runs, settings), out, count, seed)
-    click.echo(f"{count} samples in {out}")
+    drawn = write_samples(training_dataset(config, runs, settings), out, count, seed)
+    click.echo(f"{drawn} samples in {out}")

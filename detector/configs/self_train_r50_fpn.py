@@ -15,7 +15,9 @@ train_pipeline = [
     dict(_base_.train_pipeline[2], ratio=(0.5, 1.0)),  # [CutLER]
     *_base_.train_pipeline[3:],
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+# [CutLER] all that the round keeps: what a detector is sure of, and what of the masks before it does not contradict
+filters = dict(max_per_image=None)
+train_dataloader = dict(dataset=dict(filters=filters, pipeline=train_pipeline))
 train_cfg = dict(max_iters=80000, val_interval=80000)  # [CutLER]
 optim_wrapper = dict(optimizer=dict(lr=0.005, weight_decay=1e-4))  # [CutLER], the second by detectron2's default
 param_scheduler = [dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000)]  # [CutLER] no decay
