@@ -9,24 +9,16 @@ M masks of one image · Gh, Gw patch grid
 """
 
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
 import logging
-import os
-import secrets
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from detector.flat_build import (
-    META_FILE,
     PLACE_FIELDS,
     SELECTION_ARRAYS,
     STORE_ARRAYS,
@@ -34,8 +26,9 @@ from detector.flat_build import (
     write_selection,
     write_store,
 )
+from detector.flat_folder import make, mapped
 from detector.instance_filter import InstanceFilter
-from pipeline.errors import ConfigError, RunMismatchError, StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger import RETRY_PREFIX
 from pipeline.manifest import ImageRef
 from pipeline.reader import RunReader
@@ -45,7 +38,6 @@ from pipeline.weights import cache_folder
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the cache's layout
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class FlatStore:
@@ -61,8 +53,8 @@ class FlatStore:
     def __init__(self, folder: Path, filters: InstanceFilter) -> None:
         self.folder = folder
         self.filters = filters
-        store, meta = _mapped(folder, STORE_ARRAYS)
-        chosen, chosen_meta = _mapped(folder / _selection_name(filters), SELECTION_ARRAYS)
+        store, meta = mapped(folder, STORE_ARRAYS)
+        chosen, chosen_meta = mapped(folder / _selection_name(filters), SELECTION_ARRAYS)
         self.score = store["score"]
         self.mean_confidence = store["mean_confidence"]
         self.box = store["box"]
@@ -95,9 +87,9 @@ class FlatStore:
         readers = _readers([runs] if isinstance(runs, str) else list(runs))
         root = Path(cache).expanduser() if cache is not None else cache_folder() / "flat"
         folder = root / _digest(readers)
-        _make(folder, STORE_ARRAYS, lambda path: write_store(readers, path))
-        store, _ = _mapped(folder, STORE_ARRAYS)
-        _make(folder / _selection_name(wanted), SELECTION_ARRAYS, lambda path: write_selection(store, wanted, path))
+        make(folder, STORE_ARRAYS, lambda path: write_store(readers, path))
+        store, _ = mapped(folder, STORE_ARRAYS)
+        make(folder / _selection_name(wanted), SELECTION_ARRAYS, lambda path: write_selection(store, wanted, path))
         opened = cls(folder, wanted)
         if len(opened) == 0:
             raise _nothing_left(opened, [reader.run.url for reader in readers])
@@ -223,97 +215,6 @@ def _digest(readers: Sequence[RunReader]) -> str:
 def _selection_name(filters: InstanceFilter) -> str:
     text = json.dumps(dataclasses.asdict(filters), sort_keys=True)
     return f"selection-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _make(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Let `write` fill the folder, unless that is done already, by one process at a time; it appears as a whole."""
-    if _is_whole(folder, arrays):
-        return
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f".{folder.name}.lock")) as alone:
-            if _is_whole(folder, arrays):
-                return
-            if alone:
-                for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-                    shutil.rmtree(left)  # of a process that was killed
-            _write_beside(folder, arrays, write)
-    except (StoreError, RunMismatchError):
-        raise  # of the run, which are OSErrors, too
-    except OSError as error:
-        raise StoreError(
-            f"the cache {folder.parent} cannot be written ({error.strerror or error}): make room, or name another "
-            "folder (`cache` of the data set, or CUTS3D_CACHE)"
-        ) from error
-
-
-def _write_beside(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    temporary.mkdir()
-    begun = time.monotonic()
-    try:
-        write(temporary)
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists() and not _is_whole(folder, arrays):
-            log.warning("%s is damaged and is made anew", folder)
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError as error:
-            # Without locks another process may have been first, with the same content.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_whole(folder, arrays):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    log.info("%s written in %.1f s", folder, time.monotonic() - begun)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Hold a lock among the processes that see this file; False where the file system has none."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process, which is consolidating into %s", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            log.warning("%s: no locks here (%s), so every process consolidates for itself", path.parent, error.strerror)
-            yield False
-            return
-        yield True
-
-
-def _is_whole(folder: Path, arrays: Mapping[str, Any]) -> bool:
-    try:
-        _mapped(folder, arrays)
-    except StoreError:
-        return False
-    return True
-
-
-def _mapped(
-    folder: Path, arrays: Mapping[str, tuple[str, tuple[int, ...]]]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays of a folder, mapped read-only, and its meta.json; StoreError unless all are there as they were written."""
-    try:
-        meta = json.loads((folder / META_FILE).read_bytes())
-        mapped = {}
-        for name, (dtype, row) in arrays.items():
-            # As plain arrays: each slice of a memmap costs a Python object with a life of its own.
-            mapped[name] = np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
-            expected = np.dtype(dtype), (meta["rows"][name], *row)
-            if (mapped[name].dtype, mapped[name].shape) != expected:
-                raise ValueError(f"{name} is {mapped[name].dtype} {mapped[name].shape}, not {expected}")
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-        raise StoreError(
-            f"{folder} is not the flat store that was there ({error}): open the runs again, that makes it anew"
-        ) from error
-    return mapped, meta
 
 
 def _nothing_left(store: FlatStore, urls: Sequence[str]) -> ConfigError | StoreError:
