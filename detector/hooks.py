@@ -119,7 +119,7 @@ def estimate_batch_norms(model: nn.Module, batches: Iterator[Mapping[str, Any]])
     if not norms:
         return
     logger.info("statistics of %d batch norms, over a few more batches", len(norms))
-    bare = model.module if hasattr(model, "module") else model
+    bare: Any = model.module if hasattr(model, "module") else model
     with _plain_means(norms), torch.no_grad():
         for batch in batches:
             data = bare.data_preprocessor(batch, training=True)

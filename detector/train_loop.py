@@ -46,7 +46,7 @@ class SeededTrainLoop(IterBasedTrainLoop):
         if self._iter > 0:
             self._sampler.start(self._iter * self.dataloader.batch_size)
             # A new iterator: the present one has begun with the first batch.
-            self.dataloader_iterator = type(self.dataloader_iterator)(self.dataloader)
+            self.dataloader_iterator: Any = type(self.dataloader_iterator)(self.dataloader)
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))

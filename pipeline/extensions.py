@@ -58,7 +58,8 @@ def entries(group: str) -> list[EntryPoint]:
         setup = ConfigParser()
         setup.read(Path(__file__).parents[1] / "setup.cfg")
         lines = setup.get("options.entry_points", group, fallback="").strip().splitlines()
-        found += [EntryPoint(*map(str.strip, line.split("=", 1)), group) for line in lines]
+        pairs = (line.partition("=") for line in lines)
+        found += [EntryPoint(name.strip(), value.strip(), group) for name, _, value in pairs]
     return sorted(found)
 
 

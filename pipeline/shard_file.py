@@ -6,8 +6,8 @@
     masks/score          float32 (M)         and its parts, masks/<part>, see stages.score
     masks/crf_iou        float32 (M)         IoU of the mask before and after the CRF
     masks/round          uint8 (M)           0-based NCut round; place by score where a tree was searched
-    masks/box            float32 (M, 4)      x, y, width, height in pixels of the original image; of the mask, or the one
-                                             that a detector gave where the recipe has boxes = "detector"
+    masks/box            float32 (M, 4)      x, y, width, height in pixels of the original image; of the mask, or
+                                             the detector's own where the recipe has boxes = "detector"
     masks/area           int64 (M)           pixels of the original image
     masks/confidence     uint8 (M, Gh, Gw)   spatial confidence, 255 = 1.0
     images/id            uint8 (bytes)       UTF-8, id i is id[id_offsets[i]:id_offsets[i+1]]
