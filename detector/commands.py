@@ -55,7 +55,7 @@ def extend(main: click.Group) -> None:
 def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **wanted: Any) -> None:
     """Train the class-agnostic detector on the masks of runs.
 
-    On several GPUs of one machine: torchrun --nproc-per-node N -m detector.training, with the same options.
+    On several GPUs of one machine: torchrun --nproc-per-node N -m detector.training -- and the same options.
     """
     need_mmdet()
     if ray is None and (workers or cpus_per_worker):

@@ -1,8 +1,8 @@
 """Training of the detector on the masks of runs: in this process, or as one of those that torchrun or Ray started.
 
-    torchrun --nproc-per-node 8 -m detector.training --run RUN --config cuts3d_r50_fpn --work-dir WORK
+    torchrun --nproc-per-node 8 -m detector.training -- --run RUN --config cuts3d_r50_fpn --work-dir WORK
 
-takes what `cuts3d train` takes.
+takes what `cuts3d train` takes. (Without the lone -- torchrun takes --run for an abbreviated option of its own.)
 """
 
 import contextlib

@@ -22,6 +22,7 @@ from detector import training_folder
 from detector.checkpoints import read_detector
 from detector.hooks import CheckLoss, StartFrom, estimate_batch_norms
 from detector.optimizer import ClippingOptimWrapper, clip_each
+from detector.train_config import read_config, set_options, set_runs
 from detector.train_loop import SeededTrainLoop, seed_step
 from detector.training import Training, train
 from detector.validation import TruthPhotos
@@ -394,12 +395,50 @@ def test_batch_norms_get_the_mean_over_all_batches() -> None:
 
 
 @pytest.mark.slow
+def test_mmengines_own_runner_trains_and_resumes_our_configurations(run: str, straight: Path, tmp_path: Path) -> None:
+    """As a project of one's own does: no code of ours but what custom_imports registers."""
+    script = f"""
+import sys
+from mmengine.config import Config
+from mmengine.runner import Runner
+config = Config.fromfile({str(tmp_path / "mine.py")!r})
+config.work_dir, config.resume = {str(tmp_path / "work")!r}, sys.argv[1] == "resume"
+config.train_cfg.max_iters = int(sys.argv[2])
+Runner.from_cfg(config).train()
+"""
+    config = read_config("tiny")
+    set_options(config, (*SMALL, "train_dataloader.persistent_workers=False"))
+    set_runs(config, [run])
+    config.train_dataloader.batch_size = 2
+    config.default_hooks.checkpoint.interval = 3
+    (tmp_path / "mine.py").write_text(config.pretty_text)
+    for words in (("start", "3"), ("resume", "5")):
+        done = subprocess.run(
+            [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert {"iter_3.pth", "iter_5.pth"} <= {path.name for path in (tmp_path / "work").iterdir()}
+    assert len(losses(tmp_path / "work")) == 5
+
+
+@pytest.mark.slow
 def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) -> None:
     """torchrun on two CPUs: the same images a step; losses differ by batch norms, which are over one image each."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29631"]
     wanted = small_training(run, tmp_path / "work")
     settings = [word for setting in wanted.settings for word in ("--set", setting)]
-    command += ["-m", "detector.training", "--run", run, "--config", "tiny", "--work-dir", wanted.work_dir, *settings]
+    command += [
+        "-m",
+        "detector.training",
+        "--",
+        "--run",
+        run,
+        "--config",
+        "tiny",
+        "--work-dir",
+        wanted.work_dir,
+        *settings,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
     def launch(*more: str) -> subprocess.CompletedProcess[str]:

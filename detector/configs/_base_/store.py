@@ -14,8 +14,8 @@ train_pipeline = [
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1, 1), by_mask=True),  # what scaling made vanish
     dict(type="PackDetInputs"),
 ]
-# Three masks an image, those that score best: the papers' pseudo-masks are three at most [methods.md 1.1], and of the
-# ten that the tree search gives, the later ones are less and less often right (docs/detector.md).
+# Three masks an image, those that score best: the papers have three at most, and of the ten that the tree search gives
+# the later ones are less and less often right (docs/decisions/0012-which-masks-are-learnt.md).
 filters = dict(max_per_image=3)
 train_dataloader = dict(
     batch_size=2,
