@@ -91,7 +91,7 @@ def configs(name: str | None) -> None:
         for known in config_names():
             click.echo(f"{known:{width}}  {headline(known)}")
         return
-    click.echo(read_config(name).pretty_text)
+    click.echo(read_config(name, pretty=True).pretty_text)
 
 
 @click.command("training-samples")

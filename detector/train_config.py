@@ -37,8 +37,10 @@ def headline(name: str) -> str:
     return (CONFIGS / f"{name}.py").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
-def read_config(name: str) -> Config:
+def read_config(name: str, pretty: bool = False) -> Config:
     """A configuration of ours by its name, or a file of MMDetection's kind, which is run as the Python that it is.
+
+    pretty: its `pretty_text` is laid out for people; that takes a second, and MMEngine asks for it at each checkpoint.
 
     Raises ConfigError when there is none, it does not run, or lacks what a training needs.
     """
@@ -52,7 +54,8 @@ def read_config(name: str) -> Config:
     missing = [section for section in _SECTIONS if section not in config]
     if missing:
         raise ConfigError(f"the configuration {path} has no {', '.join(missing)}: build it on one of {CONFIGS}")
-    return config
+    # Config.fromfile has an option for this, which in MMEngine 0.10 gets lost.
+    return Config(config._cfg_dict, cfg_text=config.text, filename=config.filename, format_python_code=pretty)
 
 
 def training_dataset(name: str, runs: Sequence[str], options: Sequence[str] = ()) -> Any:

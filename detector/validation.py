@@ -10,6 +10,7 @@ from mmdet.registry import DATASETS, METRICS
 from mmdet.structures.mask import encode_mask_results
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
+from pycocotools import mask as coco_mask
 
 from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
@@ -93,4 +94,5 @@ def _detections(sample: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"image_id": sample["img_id"], "score": score, "bbox": box, "segmentation": rle}
         for score, box, rle in zip(found["scores"].tolist(), boxes_M4.tolist(), rles, strict=True)
+        if coco_mask.area(rle)  # nothing was found in the box after all
     ]
