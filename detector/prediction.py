@@ -27,6 +27,8 @@ from pipeline.run_folder import RunFolder
 from pipeline.runner import Launch, RunSummary
 from pipeline.sources import IMAGE_EXTENSIONS, list_images
 
+_LISTS = (".txt", ".lst", ".parquet", ".json", ".tar")
+
 IMAGES_FILE, COCO_FILE = "images.parquet", "predictions.json"
 
 
@@ -85,8 +87,9 @@ def _named(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
     taken: set[str] = set()
     for source in sources:
         path = PurePosixPath(source.rstrip("/"))
-        is_image = path.suffix.lower() in IMAGE_EXTENSIONS
-        stem, suffix = (path.stem, path.suffix) if is_image else (path.stem if is_video(source) else path.name, "")
+        suffix = path.suffix if path.suffix.lower() in IMAGE_EXTENSIONS else ""
+        is_file = suffix or is_video(source) or path.suffix.lower() in _LISTS
+        stem = path.stem if is_file else path.name
         name, number = f"{stem}{suffix}", 1
         while name in taken:
             number += 1

@@ -168,7 +168,7 @@ def _training_of(wanted: SelfTraining, round_: Round) -> Training:
         wanted.training,
         runs=(str(round_.pseudo_masks),),
         work_dir=str(round_.training),
-        init_from=str(round_.start),
+        init_from=str(round_.start.absolute()),
         backbone=None,
         resume=None,
     )

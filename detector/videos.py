@@ -47,9 +47,11 @@ def extract_frames(video: Path, folder: Path, every: int = 1) -> Frames:
     """
     if every < 1:
         raise ConfigError(f"every is {every}: it must be at least 1")
+    if not video.is_file():
+        raise SourceError(f"there is no file {video}")
     capture = cv2.VideoCapture(str(video))
     try:
-        if not video.is_file() or not capture.isOpened():
+        if not capture.isOpened():
             raise SourceError(f"{video} cannot be opened as a video: give a file that OpenCV reads, such as .mp4")
         rate = capture.get(cv2.CAP_PROP_FPS) / every
         if folder.is_dir():

@@ -82,13 +82,15 @@ def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_pa
     draw_photos(first, 2)
     draw_photos(second, 2, seed=1)
     (second / "broken.jpg").write_bytes(b"\xff\xd8\xff no more")
+    (tmp_path / "some.txt").write_text(f"{first / '000.png'}\n")
     sources = [str(first), str(second), str(first / "001.png"), str(second / "001.png"), str(video)]
+    sources.append(str(tmp_path / "some.txt"))
     out = tmp_path / "out"
     found = predict(sources, out, options, runner.run, every=2, device="cpu")
     ids = {ref.id for ref in RunFolder.open(out / "run").manifest.refs}
     frames = {f"clip/{i:06d}.jpg" for i in (0, 2, 4, 6)}
     photos = {"photos/000.png", "photos/001.png", "photos-2/000.png", "photos-2/001.png", "photos-2/broken.jpg"}
-    assert ids == photos | frames | {"001.png", "001-2.png"}
+    assert ids == photos | frames | {"001.png", "001-2.png", "some/000.png"}
     assert found.summary.quarantined == found.set_aside == 1
     assert len(found.overlays) == len(ids) - 1
     assert all(file.is_relative_to(out / "overlays") and Image.open(file).size for file in found.overlays)
