@@ -112,7 +112,8 @@ class ConfidenceMasks(BitmapMasks):
     @property
     def areas(self) -> np.ndarray:
         """int64 (M,), pixels of each instance."""
-        return np.count_nonzero(self.values, axis=(1, 2)).astype(np.int64)
+        # Ten times as fast as numpy's count_nonzero along axes.
+        return np.array([cv2.countNonZero(np.ascontiguousarray(value_HW)) for value_HW in self.values], np.int64)
 
     def confidence_targets(
         self,

@@ -20,7 +20,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from detector.confidence_masks import ConfidenceMasks
 from detector.flat_store import FlatStore
 from detector.loading import recent_instance, recent_photo
-from detector.paste import Patch, Place, areas, boxes, common_pixels, paste_image, paste_values, union
+from detector.paste import Patch, Place, areas, boxes, common_pixels, paste_pixels, paste_values
 from pipeline.errors import ConfigError, ImageError
 
 log = logging.getLogger(__name__)
@@ -127,10 +127,10 @@ class PlainCopyPaste(BaseTransform):
         if not keep_K.any():
             return results
         patch, rows_K = patch.select(keep_K), partner.rows[keep_K]
-        hidden_M = common_pixels(values_MHW, union(patch))[0]
+        hidden_M = common_pixels(values_MHW, patch.united())[0]
         photo_HW3 = recent_photo(store.ref(partner.image), store.size(partner.image))
         source_hw3 = place.put(photo_HW3[place.source], cv2.INTER_LINEAR)
-        results["img"] = paste_image(results["img"], source_hw3, patch, self.blend)
+        paste_pixels(results["img"], source_hw3, patch, self.blend)
         _keep(results, left_M := (hidden_M == 0) | (area_M - hidden_M >= self.min_pixels))
         _join(results, patch, rows_K, hidden_M[left_M] > 0)
         return results

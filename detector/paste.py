@@ -7,6 +7,7 @@ H, W pixels of the target · h, w pixels of the window · K pasted masks · M ma
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -92,9 +93,18 @@ class Patch:
         height, width = self.values_Khw.shape[1:]
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
+    @cached_property
+    def union_hw(self) -> np.ndarray:
+        """uint8 (h, w): in each pixel the surest of the instances."""
+        return self.values_Khw.max(axis=0)
+
     def select(self, keep_K: np.ndarray) -> "Patch":
         """With those of the instances that a bool array marks."""
-        return Patch(self.top, self.left, self.values_Khw[keep_K])
+        return self if keep_K.all() else Patch(self.top, self.left, self.values_Khw[keep_K])
+
+    def united(self) -> "Patch":
+        """With the union as its only instance."""
+        return Patch(self.top, self.left, self.union_hw[None])
 
 
 def common_pixels(values_MHW: np.ndarray, patch: Patch) -> np.ndarray:
@@ -107,27 +117,19 @@ def common_pixels(values_MHW: np.ndarray, patch: Patch) -> np.ndarray:
     return common_KM
 
 
-def union(patch: Patch) -> Patch:
-    """One instance of all those of the patch, in each pixel as sure as the surest of them."""
-    return Patch(patch.top, patch.left, patch.values_Khw.max(axis=0, keepdims=True))
-
-
-def paste_image(image_HW3: np.ndarray, source_hw3: np.ndarray, patch: Patch, blend: bool) -> np.ndarray:
-    """The target with the instances of a source pasted, uint8 (H, W, 3); outside of them it is as it was.
+def paste_pixels(image_HW3: np.ndarray, source_hw3: np.ndarray, patch: Patch, blend: bool) -> None:
+    """Paste the instances of a source into the image, uint8 (H, W, 3), in place; outside of them it stays as it is.
 
     source_hw3: the other photo, uint8, at the target's scale in the patch's window.
     blend: SC · source + (1 − SC) · target inside, by the confidence SC of each pixel (methods.md 1.6), where instances
     overlap that of the surest; else the source.
     """
-    pasted_HW3 = image_HW3.copy()
-    target_hw3 = pasted_HW3[patch.window]
-    surest_hw = union(patch).values_Khw[0]
+    target_hw3 = image_HW3[patch.window]
     if blend:
-        alpha_hw = surest_hw * np.float32(1 / CERTAIN)
+        alpha_hw = patch.union_hw * np.float32(1 / CERTAIN)
         target_hw3[:] = cv2.blendLinear(source_hw3, np.ascontiguousarray(target_hw3), alpha_hw, 1 - alpha_hw)
     else:
-        target_hw3[:] = cv2.copyTo(source_hw3, surest_hw, np.ascontiguousarray(target_hw3))
-    return pasted_HW3
+        target_hw3[:] = cv2.copyTo(source_hw3, patch.union_hw, np.ascontiguousarray(target_hw3))
 
 
 def paste_values(values_MHW: np.ndarray, patch: Patch) -> np.ndarray:
@@ -137,7 +139,7 @@ def paste_values(values_MHW: np.ndarray, patch: Patch) -> np.ndarray:
     joined_NHW[:count] = values_MHW
     rows, columns = patch.window
     window_Nhw = joined_NHW[:, rows, columns]
-    window_Nhw[:count] *= (union(patch).values_Khw[0] == 0).view(np.uint8)
+    window_Nhw[:count] *= (patch.union_hw == 0).view(np.uint8)
     window_Nhw[count:] = patch.values_Khw
     return joined_NHW
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmdet.structures.bbox import HorizontalBoxes
 
 from detector.confidence_masks import ConfidenceMasks
-from detector.paste import Patch, Place, areas, boxes, common_pixels, paste_image, paste_values, union
+from detector.paste import Patch, Place, areas, boxes, common_pixels, paste_pixels, paste_values
 
 SHAPE = (19, 23)
 quick = settings(max_examples=60, deadline=None)
@@ -50,7 +50,7 @@ def test_common_pixels_are_those_of_brute_force(seed: int) -> None:
     for common_M, mine in zip(common_KM, whole(patch), strict=True):
         assert common_M.tolist() == [((mine > 0) & (theirs > 0)).sum() for theirs in values_MHW]
     hidden = (values_MHW > 0) & (whole(patch) > 0).any(axis=0)
-    np.testing.assert_array_equal(common_pixels(values_MHW, union(patch))[0], hidden.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(common_pixels(values_MHW, patch.united())[0], hidden.sum(axis=(1, 2)))
 
 
 @quick
@@ -72,8 +72,8 @@ def test_pixels_are_the_blend_of_both_photos(seed: int, blend: bool) -> None:
     rng = np.random.default_rng(seed + 1)
     target = rng.integers(0, 256, (*SHAPE, 3), np.uint8)
     source = rng.integers(0, 256, (*patch.values_Khw.shape[1:], 3), np.uint8)
-    before = target.copy()
-    pasted = paste_image(target, source, patch, blend)
+    pasted = target.copy()
+    paste_pixels(pasted, source, patch, blend)
     surest = whole(patch).max(axis=0)[..., None].astype(float) / 255
     alpha = surest if blend else (surest > 0).astype(float)
     on_target = np.zeros(target.shape)
@@ -84,13 +84,13 @@ def test_pixels_are_the_blend_of_both_photos(seed: int, blend: bool) -> None:
     outside, sure = (surest == 0)[..., 0], (alpha == 1)[..., 0]
     np.testing.assert_array_equal(pasted[outside], target[outside])
     np.testing.assert_array_equal(pasted[sure], on_target[sure])
-    np.testing.assert_array_equal(target, before)
 
 
 def test_a_blend_by_hand() -> None:
     """Confidence 0.2, 0.6 and 1 of 100 into 200: 180, 140 and 100."""
     patch = Patch(0, 1, np.array([[[51, 153, 255]]], np.uint8))
-    pasted = paste_image(np.full((1, 5, 3), 200, np.uint8), np.full((1, 3, 3), 100, np.uint8), patch, blend=True)
+    pasted = np.full((1, 5, 3), 200, np.uint8)
+    paste_pixels(pasted, np.full((1, 3, 3), 100, np.uint8), patch, blend=True)
     assert pasted[0, :, 0].tolist() == [200, 180, 140, 100, 200]
 
 
