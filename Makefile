@@ -7,6 +7,9 @@
 #   RAY=1 (Ray on this machine)        ADDRESS=auto|host:6379 (on a cluster)      WORKERS=n (at most, on Ray)
 # Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
 # Of train: RUN="run folder …"   CONFIG=name|file   WORK=folder   RESUME=1   AMP=1   DEVICE, SET, ADDRESS, RAY and WORKERS as above
+# Of self-train: RUN, CONFIG and WORK as of train   CHECKPOINT=detector.pth   ROUNDS=n
+# Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.pth   Of predict: IMAGES="photo folder video …"
+#   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 
 PYTHON ?= python3.11
@@ -25,7 +28,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
-	submit train test test-fast soak lint types bench clean
+	submit train self-train eval-detector predict test test-fast soak lint types bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -89,6 +92,22 @@ train: install-detector  ## the detector on the masks of RUN, by CONFIG (tiny: m
 	$(BIN)/cuts3d train $(ON_RAY) $(foreach run,$(RUN),--run $(run)) --work-dir $(WORK) $(if $(CONFIG),--config $(CONFIG)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS)) \
 		$(if $(RESUME),--resume) $(if $(AMP),--amp)
+
+PREDICTING = --checkpoint $(CHECKPOINT) $(if $(DEVICE),--device $(DEVICE)) $(if $(BATCH),--batch-size $(BATCH)) \
+	$(if $(AMP),--amp) $(if $(WORKERS),--workers $(WORKERS))
+
+self-train: install-detector  ## ROUNDS of predicting on the images of RUN with CHECKPOINT and training on it, in WORK
+	$(BIN)/cuts3d self-train $(ON_RAY) --run $(RUN) --work-dir $(WORK) $(if $(CONFIG),--config $(CONFIG)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach option,$(SET),--set $(option)) $(filter-out --amp,$(PREDICTING)) \
+		$(if $(AMP),--train-amp)
+
+eval-detector: install-detector  ## score CHECKPOINT against TRUTH as the papers do, into OUT=metrics.json, beside COMPARE if given
+	$(BIN)/cuts3d evaluate-detector $(ON_RAY) $(PREDICTING) $(foreach truth,$(TRUTH),--truth $(truth)) \
+		--out $(or $(OUT),metrics.json) $(if $(COMPARE),--compare $(COMPARE))
+
+predict: install-detector  ## CHECKPOINT on IMAGES: overlays, COCO JSON and videos in OUT=predictions
+	$(BIN)/cuts3d predict $(IMAGES) $(ON_RAY) $(PREDICTING) --out $(or $(OUT),predictions) \
+		$(if $(EVERY),--every $(EVERY)) $(if $(MIN_SCORE),--min-score $(MIN_SCORE))
 
 # --- habits -----------------------------------------------------------------------------------------------------------
 

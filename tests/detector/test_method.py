@@ -1,5 +1,9 @@
 """Runs whose method is a detector: made, gone on with and frozen like all runs."""
 
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -201,6 +205,49 @@ def test_noise_has_no_round_before(checkpoint: DetectorCheckpoint, previous: Run
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     (record,) = method.outputs(Batch(None, range(1), [Photo("noise", noise)]))
     assert record.drops.get("replaced", 0) == 0
+
+
+class Pickling(ThreadPoolExecutor):
+    """Like a pool of processes, all that goes to it and comes back is pickled; and starts in no time."""
+
+    def submit(self, call: Any, /, *arguments: Any, **options: Any) -> Any:
+        call, arguments, options = pickle.loads(pickle.dumps((call, arguments, options)))
+        return super().submit(lambda: pickle.loads(pickle.dumps(call(*arguments, **options))))
+
+
+def test_a_pool_shares_the_work_on_masks(checkpoint: DetectorCheckpoint) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (3, 48, 64, 3), np.uint8)
+    photos = [Photo(str(i), rgb) for i, rgb in enumerate(noise)]
+    method = load([f"detector.checkpoint={checkpoint.path}"], CPU)
+    here = method.outputs(Batch(None, range(3), photos))
+    with Pickling(2) as pool:
+        there = method.outputs(Batch(None, range(3), photos, pool=pool))
+    assert here == there
+
+
+def test_processes_of_a_pool_load_no_mmdetection() -> None:
+    code = "import sys; sys.modules.update(mmdet=None, mmcv=None, mmengine=None); import detector.merging"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True, timeout=100)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("amp", [False, True])
+def test_a_gpu_finds_the_same(checkpoint: DetectorCheckpoint, amp: bool) -> None:
+    """Threads share the method there, as lanes do."""
+    noise = np.random.default_rng(0).integers(0, 255, (8, 12, 16, 3), np.uint8).repeat(10, 1).repeat(10, 2)
+    overrides = [f"detector.checkpoint={checkpoint.path}", "detector.grid=4", "detector.max_per_image=5"]
+    on_cpu = load(overrides, CPU)
+    on_gpu = load([*overrides, f"detector.amp={amp}"], torch.device("cuda"))
+
+    def best(method: DetectorMethod, i: int) -> ImageRecord:
+        return method.outputs(Batch(None, [0], [Photo(str(i), noise[i])]))[0]
+
+    expected = [best(on_cpu, i) for i in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda i: best(on_gpu, i), range(8)))
+    for ours, theirs in zip(expected, found, strict=True):
+        scores = [[i.score for i in record.instances][:1] for record in (ours, theirs)]
+        assert scores[0] == pytest.approx(scores[1], abs=0.05 if amp else 1e-2)
 
 
 def test_options_and_overrides() -> None:
