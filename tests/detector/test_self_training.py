@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from small_training import small_training
 from tiny_detector import write_tiny
 from tiny_method import draw_photos, tiny_method
 
 from detector.checkpoints import DETECTOR_FILE, read_detector
 from detector.self_training import SelfTraining, rounds_of, self_train
-from detector.training import Training
+from detector.training import Training, train
 from pipeline import extensions, methods, runner
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
 from pipeline.reader import RunReader
@@ -209,3 +211,28 @@ def test_foreign_settings_are_refused(wanted: SelfTraining) -> None:
 def test_out_of_range(wanted: SelfTraining, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(wanted, **change)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_real_trainings(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rounds at once, and two with an end in the middle of each training, are one and the same."""
+    monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path / "cache"))
+    first = train(small_training(run.url, tmp_path / "first"))
+    every_mask = "train_dataloader.dataset.filters.max_per_image=None"
+    training = small_training("", Path(), every_mask, iterations=4)
+    wanted = SelfTraining(run.url, str(first), str(tmp_path / "rounds"), training, 2, (0.4,), 5)
+    detector = self_train(wanted, runner.run, train, device="cpu")
+    assert read_detector(detector).trained_on["masks"] > 0
+
+    halves = replace(wanted, work_dir=str(tmp_path / "halves"))
+    for round_ in rounds_of(halves):
+        self_train(replace(halves, rounds=round_.number), runner.run, train, device="cpu")
+        round_.detector.unlink()
+        (round_.training / "iter_4.pth").unlink()  # as if killed after its third iteration
+        self_train(replace(halves, rounds=round_.number), runner.run, train, device="cpu")
+    states = [read_detector(path).state_dict for path in (detector, round_.detector)]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    start = read_detector(first).state_dict
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in states[0].items())
