@@ -9,7 +9,7 @@ Gh, Gw patch grid
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,11 @@ class DetectorMethod:
         self._options = options
         self._name, self._sha256 = checkpoint.config["name"], checkpoint.sha256
         self._previous = PreviousRound(options.previous) if options.previous else None
+        self._identity = self._previous.identity() if self._previous else None
         self._predictor = Predictor(checkpoint, device, options.limits, options.amp)
         self._rule = PasteRule(self._predictor.threshold, self.grid, tight_boxes=options.boxes == "mask")
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int]:
         """(Gh, Gw) of the confidences."""
         if self._options.grid is not None:
@@ -93,7 +94,7 @@ class DetectorMethod:
         return {
             "recipe": {"name": NAME, **recipe, "grid": list(self.grid)},
             "detector": {"name": self._name, "sha256": self._sha256},
-            "previous": self._previous.identity() if self._previous else None,
+            "previous": self._identity,
         }
 
     def needs_photos(self, until: str, kept: Mapping[str, KeptOutputs]) -> bool:

@@ -167,6 +167,11 @@ def test_shards_that_fail_stop_it(wanted: SelfTraining) -> None:
         self_train(wanted, execute, Teacher())
 
 
+def begin(wanted: SelfTraining) -> None:
+    with pytest.raises(StoppedError):
+        self_train(wanted, stopping(runner.run, "before"), Teacher())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -176,13 +181,13 @@ def test_shards_that_fail_stop_it(wanted: SelfTraining) -> None:
     ],
 )
 def test_other_settings_are_refused(wanted: SelfTraining, change: dict[str, Any], message: str) -> None:
-    self_train(replace(wanted, rounds=1), runner.run, Teacher())
+    begin(wanted)
     with pytest.raises(RunMismatchError, match=message):
         self_train(replace(wanted, **change), runner.run, Teacher())
 
 
 def test_another_detector_is_refused(wanted: SelfTraining, tmp_path: Path) -> None:
-    self_train(replace(wanted, rounds=1), runner.run, Teacher())
+    begin(wanted)
     other = write_tiny(tmp_path / "other.pth", seed=5)
     with pytest.raises(RunMismatchError, match="detector: there"):
         self_train(replace(wanted, checkpoint=str(other.path)), runner.run, Teacher())
