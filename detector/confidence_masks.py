@@ -167,9 +167,8 @@ class ConfidenceMasks(BitmapMasks):
         return roi_align(maps(values_MHW)[:, None], rois_P5, out_shape, 1.0, 0, "avg", True).squeeze(1)
 
     def __getitem__(self, index: Any) -> Self:
-        is_numbers = isinstance(index, np.ndarray) and index.dtype.kind in "iu"
-        if is_numbers and np.array_equal(index, np.arange(len(self))):
-            return self.from_values(self.values)  # packing selects all of them by number: no need to copy them
+        if isinstance(index, np.ndarray) and _is_all(index, len(self)):
+            return self.from_values(self.values)  # no copy: packing and filters select like this
         return self.from_values(self.values[index].reshape(-1, self.height, self.width))
 
     def __repr__(self) -> str:
@@ -280,6 +279,12 @@ class ConfidenceMasks(BitmapMasks):
         height, width = min(self.height, out_shape[0] - top), min(self.width, out_shape[1] - left)
         values_MHW[:, top : top + height, left : left + width] = self.values[:, :height, :width]
         return self.from_values(values_MHW)
+
+
+def _is_all(index: np.ndarray, count: int) -> bool:
+    """Whether these bools or numbers pick all of `count` things in their order."""
+    picked = np.flatnonzero(index) if index.dtype == bool else index
+    return len(index) == count and np.array_equal(picked, np.arange(count))
 
 
 def _certain(masks_MHW: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from detector.confidence_masks import ConfidenceMasks
 from detector.flat_store import FlatStore
 from detector.loading import recent_instance, recent_photo
-from detector.paste import Patch, Place, areas, boxes, common_pixels, paste_pixels, paste_values
+from detector.paste import Patch, Place, areas, bits, boxes, common_pixels, paste_pixels, paste_values
 from pipeline.errors import ConfigError, ImageError
 
 log = logging.getLogger(__name__)
@@ -120,14 +120,14 @@ class PlainCopyPaste(BaseTransform):
         box = _around(store.box[partner.rows])
         place = Place.draw(box, store.size(partner.image), values_MHW.shape[1:], self.ratio, self.flip)
         patch = _patch(store, partner, place, results.get("confidence_floor", 0.0))
-        area_M = areas(values_MHW)
-        keep_K = (areas(patch.values_Khw) >= self.min_pixels) & (
-            common_pixels(values_MHW, patch) < self.max_cover * np.maximum(area_M, 1)
-        ).all(axis=1)
+        area_M, (rows, columns) = areas(values_MHW), patch.window
+        bits_Kb, bits_Mb = bits(patch.values_Khw), bits(values_MHW[:, rows, columns])
+        covers_KM = common_pixels(bits_Kb, bits_Mb) >= self.max_cover * np.maximum(area_M, 1)
+        keep_K = (areas(patch.values_Khw) >= self.min_pixels) & ~covers_KM.any(axis=1)
         if not keep_K.any():
             return results
+        hidden_M = common_pixels(np.bitwise_or.reduce(bits_Kb[keep_K], axis=0, keepdims=True), bits_Mb)[0]
         patch, rows_K = patch.select(keep_K), partner.rows[keep_K]
-        hidden_M = common_pixels(values_MHW, patch.united())[0]
         photo_HW3 = recent_photo(store.ref(partner.image), store.size(partner.image))
         source_hw3 = place.put(photo_HW3[place.source], cv2.INTER_LINEAR)
         paste_pixels(results["img"], source_hw3, patch, self.blend)

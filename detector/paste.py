@@ -102,15 +102,18 @@ class Patch:
         """With those of the instances that a bool array marks."""
         return self if keep_K.all() else Patch(self.top, self.left, self.values_Khw[keep_K])
 
-    def united(self) -> "Patch":
-        """With the union as its only instance."""
-        return Patch(self.top, self.left, self.union_hw[None])
+
+def bits(values_Nhw: np.ndarray) -> np.ndarray:
+    """A bit for each pixel, 1 inside the instance: uint64 (N, words)."""
+    count, height, width = values_Nhw.shape
+    packed_Nb = np.packbits(np.ascontiguousarray(values_Nhw).reshape(count, height * width), axis=1)
+    padded_Nb = np.zeros((count, -(-packed_Nb.shape[1] // 8) * 8), np.uint8)
+    padded_Nb[:, : packed_Nb.shape[1]] = packed_Nb
+    return padded_Nb.view(np.uint64)
 
 
-def common_pixels(values_MHW: np.ndarray, patch: Patch) -> np.ndarray:
-    """int64 (K, M): pixels that each pasted mask has in common with each mask of the target."""
-    rows, columns = patch.window
-    bits_Mb, bits_Kb = _bits(values_MHW[:, rows, columns]), _bits(patch.values_Khw)
+def common_pixels(bits_Kb: np.ndarray, bits_Mb: np.ndarray) -> np.ndarray:
+    """int64 (K, M): pixels that two masks have in common, from the `bits` of both in the same window."""
     common_KM = np.empty((len(bits_Kb), len(bits_Mb)), np.int64)
     for common_M, bits_b in zip(common_KM, bits_Kb, strict=True):
         common_M[:] = np.bitwise_count(bits_Mb & bits_b).sum(axis=1, dtype=np.int64)
@@ -153,13 +156,3 @@ def boxes(values_MHW: Iterable[np.ndarray]) -> np.ndarray:
     """float32 (M, 4): x1, y1, x2, y2 around each mask, zeros around one without pixels."""
     xywh_M4 = np.array([cv2.boundingRect(value_HW) for value_HW in values_MHW], np.float32).reshape(-1, 4)
     return np.hstack([xywh_M4[:, :2], xywh_M4[:, :2] + xywh_M4[:, 2:]])
-
-
-def _bits(values_Nhw: np.ndarray) -> np.ndarray:
-    """A bit for each pixel: uint64 (N, words)."""
-    count, height, width = values_Nhw.shape
-    packed_Nb = np.packbits(np.ascontiguousarray(values_Nhw).reshape(count, height * width), axis=1)
-    words = -(-packed_Nb.shape[1] // 8)
-    padded_Nb = np.zeros((count, 8 * words), np.uint8)
-    padded_Nb[:, : packed_Nb.shape[1]] = packed_Nb
-    return padded_Nb.view(np.uint64)

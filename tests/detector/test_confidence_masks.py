@@ -245,9 +245,14 @@ class TestTargets:
         assert len(made(random_values(0, 2)).crop_and_resize(none_P4, (28, 28), none_P)) == 0
 
 
-def test_all_of_them_by_number_are_not_copied() -> None:
+def test_all_of_them_are_not_copied() -> None:
     masks = made(random_values(10, 3))
-    assert masks[np.arange(3)].values is masks.values
+    for everything in (np.arange(3), np.ones(3, bool)):
+        assert masks[everything].values is masks.values
+    assert masks[np.array([True, False, True])].values is not masks.values
+    np.testing.assert_array_equal(masks[np.array([[0, 1, 2]])].values, masks.values)
+    with pytest.raises(IndexError):
+        masks[np.ones(4, bool)]
     assert masks[np.array([0, 2])].values is not masks.values
     np.testing.assert_array_equal(masks[np.array([0, 1])].values, masks.values[:2])
     np.testing.assert_array_equal(masks[:2][np.array([False, True])].values, masks.values[1:2])
