@@ -1,5 +1,6 @@
 """Copy-paste on samples of small runs: who is pasted, what becomes of the sample, and that a Draw decides all of it."""
 
+import itertools
 import logging
 from collections import Counter
 from pathlib import Path
@@ -18,7 +19,7 @@ from detector.copy_paste import ConfidentCopyPaste, PlainCopyPaste
 from detector.dataset import StoreDataset
 from detector.flat_store import FlatStore
 from detector.loading import LoadConfidenceMasks, LoadPhoto, recent_photo
-from detector.sampling import Draw
+from detector.sampling import Draw, SeededSampler
 from pipeline.errors import ConfigError
 from pipeline.manifest import ImageRef
 from pipeline.records import ImageRecord, Instance
@@ -302,6 +303,17 @@ def test_random_samples(random_run: tuple[StoredRun, Path], kind: type[PlainCopy
 
     check()
     assert sum(made[Draw(i % len(made), i)]["gt_pasted"].any() for i in range(60)) > 20
+
+
+def test_samples_do_not_depend_on_those_before(random_run: tuple[StoredRun, Path]) -> None:
+    """Neither on what is kept of recent photos nor on which worker made which."""
+    made = data_set(random_run[0], ConfidentCopyPaste(), random_run[1])
+    draws = list(itertools.islice(SeededSampler(made, seed=1), 2 * len(made)))
+    forward, backward = [made[draw] for draw in draws], [made[draw] for draw in reversed(draws)]
+    for one, other in zip(forward, reversed(backward), strict=True):
+        np.testing.assert_array_equal(one["img"], other["img"])
+        np.testing.assert_array_equal(one["gt_masks"].values, other["gt_masks"].values)
+    assert sum(sample["gt_pasted"].any() for sample in forward) > len(made) // 2
 
 
 def test_loaded_samples_are_their_own(random_run: tuple[StoredRun, Path]) -> None:
