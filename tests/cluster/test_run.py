@@ -1,6 +1,5 @@
 """What a run on Ray decides before any worker is there."""
 
-import socket
 from types import SimpleNamespace
 
 import pytest
@@ -43,18 +42,6 @@ def test_gpus_that_are_yet_to_come_can_be_asked_for(monkeypatch: pytest.MonkeyPa
     assert kinds(monkeypatch, {"CPU": 4}, device="cuda", workers=16) == [("cuda", 1, 8, 16)]
     with pytest.raises(ConfigError, match="unknown device 'gpu'"):
         kinds(monkeypatch, {"CPU": 4}, device="gpu")
-
-
-def test_an_address_where_nobody_answers_is_said_at_once() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
-            with pytest.raises(ConfigError, match=rf"there is no Ray cluster at {address} \(Connection refused\)"):
-                run._knock(address)
-        taken.listen()
-        run._knock(f"127.0.0.1:{port}")
-    run._knock("auto")
 
 
 def test_too_few_shards_for_the_workers_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
