@@ -135,8 +135,7 @@ def _prepared(wanted: Training, process: _Process) -> Config:
         train_config.set_iterations(config, wanted.iterations)
     train_config.set_backbone(config, wanted.backbone)
     train_config.set_start(config, wanted.init_from)
-    if wanted.seed is not None:
-        config.randomness = {"seed": wanted.seed}
+    config.randomness = {"seed": config.get("randomness", {}).get("seed") or 0 if wanted.seed is None else wanted.seed}
     train_config.set_options(config, wanted.settings)
     train_config.set_workers(config, process.here)
     if wanted.amp:
@@ -156,7 +155,8 @@ def _launchable(config: Config, wanted: Training, process: _Process) -> Config:
     config.work_dir = str(Path(wanted.work_dir).absolute())
     # Loggers and visualisers of MMEngine are found by name, process-wide: those of an earlier training are not meant.
     config.experiment_name = f"{Path(config.filename).stem}_{secrets.token_hex(4)}"
-    config.visualizer.name = config.experiment_name
+    if "visualizer" in config:
+        config.visualizer.name = config.experiment_name
     config.launcher = "pytorch" if process.grouped else "none"
     if process.grouped:
         # MMEngine's default is the GPU numbered LOCAL_RANK, which a CPU has not, and a worker of Ray may not see.
