@@ -29,8 +29,8 @@ if __name__ == "__main__":
     busy = pool.submit(time.sleep, float(sys.argv[1]))
     waiting = [pool.submit(os.getpid) for _ in range(8)]
     wait(waiting)
-    print(*pool._processes, flush=True)
     try:
+        print(*pool._processes, flush=True)  # who reads it may interrupt at once
         time.sleep(600)
     except KeyboardInterrupt:
         busy.result()
