@@ -15,7 +15,9 @@ OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes thr
 
 @contextlib.contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Connected to Ray; a Ray that was started here ends with this."""
+    """Connected to Ray; a Ray that was started here, for None or "local", ends with this."""
+    if address == "local":
+        address = None
     if ray.is_initialized():
         yield  # by whoever calls this from Python
         return

@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import WeightsError
+from pipeline.files import RunFiles
 
 SCHEMA = "cuts3d-detector/1"
 DETECTOR_FILE, DESCRIPTION_FILE = "detector.pth", "detector.json"
@@ -133,9 +134,7 @@ def read_detector(path: str | Path) -> DetectorCheckpoint:
 def write_description(folder: Path, config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
     """Write detector.json, which makes the checkpoints in this folder readable by `read_detector`."""
     text = json.dumps({"schema": SCHEMA, "config": config, "trained_on": trained_on}, indent=1, sort_keys=True)
-    temporary = folder / f".{DESCRIPTION_FILE}.{secrets.token_hex(4)}.tmp"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / DESCRIPTION_FILE)
+    RunFiles.at(folder).write_atomic(DESCRIPTION_FILE, f"{text}\n".encode())
 
 
 def _read(path: Path) -> Mapping[str, Any]:

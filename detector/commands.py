@@ -11,8 +11,6 @@ import click
 from detector.needs import need_mmdet
 from detector.prediction_commands import COMMANDS
 
-RAY_HERE = "local"
-
 
 def extend(main: click.Group) -> None:
     """Add the detector's commands."""
@@ -46,7 +44,7 @@ def extend(main: click.Group) -> None:
 @click.option(
     "--ray",
     is_flag=False,
-    flag_value=RAY_HERE,
+    flag_value="local",
     metavar="[ADDRESS]",
     help="Train on Ray: started here when no address is given, else the cluster at HOST:6379; auto is one's own.",
 )
@@ -72,7 +70,7 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
         else:
             from detector.ray_train import RayTraining, train_on_ray
 
-            path = train_on_ray(training, RayTraining(None if ray == RAY_HERE else ray, workers or 1, cpus_per_worker))
+            path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
     except KeyboardInterrupt:
         click.echo("cuts3d: interrupted; the same command with --resume goes on from the last checkpoint", err=True)
         sys.exit(130)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -65,9 +66,8 @@ class StartFrom(Hook):
             return
         if self.checkpoint is None:
             raise WeightsError("the hook StartFrom needs a checkpoint of a detector to start from")
-        model = runner.model.module if hasattr(runner.model, "module") else runner.model
         try:
-            model.load_state_dict(dict(read_detector(self.checkpoint).state_dict))
+            bare(runner.model).load_state_dict(dict(read_detector(self.checkpoint).state_dict))
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:400]
             raise WeightsError(f"{self.checkpoint} is of another model than is to be trained: {reason}") from error
@@ -110,6 +110,11 @@ class PreciseBN(Hook):
             estimate_batch_norms(runner.model, itertools.islice(runner.train_loop.dataloader_iterator, self.batches))
 
 
+def bare(model: Any) -> Any:
+    """The detector itself, out of what shares it among ranks."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def estimate_batch_norms(model: nn.Module, batches: Iterator[Mapping[str, Any]]) -> None:
     """Set the running statistics of all batch norms that are being trained to their mean over these batches.
 
@@ -119,11 +124,11 @@ def estimate_batch_norms(model: nn.Module, batches: Iterator[Mapping[str, Any]])
     if not norms:
         return
     logger.info("statistics of %d batch norms, over a few more batches", len(norms))
-    bare: Any = model.module if hasattr(model, "module") else model
+    network = bare(model)
     with _plain_means(norms), torch.no_grad():
         for batch in batches:
-            data = bare.data_preprocessor(batch, training=True)
-            bare(**data, mode="loss")  # heads may have norms, too
+            data = network.data_preprocessor(batch, training=True)
+            network(**data, mode="loss")  # heads may have norms, too
 
 
 @contextmanager

@@ -10,15 +10,12 @@ from typing import Any
 import click
 
 from detector.needs import need_mmdet
+from pipeline.cli import device_options
 from pipeline.errors import ConfigError
 from pipeline.extensions import ExecutingCommand, Executor, executor
 
-RAY_HERE = "local"
-
 _checkpoint_option = click.option("--checkpoint", required=True, metavar="FILE", help="Detector, of `cuts3d train`.")
 _amp_option = click.option("--amp", is_flag=True, help="Half precision where that is safe.")
-_device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-_batch_option = click.option("--batch-size", type=click.IntRange(min=1), help="Photos at a time. [what fits]")
 
 
 @click.command(cls=ExecutingCommand)
@@ -29,8 +26,7 @@ _batch_option = click.option("--batch-size", type=click.IntRange(min=1), help="P
 @click.option("--max-per-image", type=click.IntRange(min=1), default=100, show_default=True, help="The best by score.")
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos: each N-th frame.")
 @_amp_option
-@_batch_option
-@_device_option
+@device_options
 def predict(
     sources: tuple[str, ...],
     checkpoint: str,
@@ -82,8 +78,7 @@ def predict(
 @click.option("--train-amp", is_flag=True, help="Train in mixed precision, on a GPU.")
 @click.option("--train-workers", type=click.IntRange(min=1), help="Train on Ray, in that many processes.")
 @click.option("--train-ray", metavar="ADDRESS", help="Of the cluster to train on. [a Ray started here]")
-@_batch_option
-@_device_option
+@device_options
 def self_train(
     run: str,
     checkpoint: str,
@@ -149,8 +144,7 @@ def self_train(
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
 @_amp_option
-@_batch_option
-@_device_option
+@device_options
 def evaluate_detector(
     checkpoint: str,
     truths: tuple[str, ...],
@@ -215,7 +209,7 @@ def _trainer(workers: int | None, address: str | None) -> Any:
         return train
     from detector.ray_train import RayTraining, train_on_ray
 
-    where = RayTraining(None if address in (None, RAY_HERE) else address, workers)
+    where = RayTraining(address, workers)
     return lambda training: train_on_ray(training, where)
 
 

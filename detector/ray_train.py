@@ -29,7 +29,7 @@ _CORES, _CORES_WITH_GPU = 1, 8
 
 @dataclass(frozen=True)
 class RayTraining:
-    """Where to train. address: of the cluster; None starts a Ray here. workers: processes, one for each GPU.
+    """Where to train. address: of the cluster; None or "local" starts a Ray here. workers: processes, one for each GPU.
 
     cpus_per_worker: cores of each; default: 8 with a GPU, for what loads the photos, else 1. restarts: so often the
     training goes on after a process was lost.

@@ -27,6 +27,7 @@ from torch import distributed
 from detector import train_config, training_folder
 from detector.checkpoints import DETECTOR_FILE, write_detector
 from detector.flat_store import FlatStore
+from detector.hooks import bare
 from detector.validation import set_validation
 from pipeline.errors import ConfigError
 from pipeline.ledger import library_versions
@@ -177,8 +178,8 @@ def _trained(config: Config, checkpoint: Path | None) -> Mapping[str, torch.Tens
         logger.info("going on from %s", checkpoint)
         config.load_from, config.resume = str(checkpoint), True
         config.model.backbone.init_cfg = None  # all weights come from the checkpoint
-    model = _built(config).train()
-    return (model.module if hasattr(model, "module") else model).state_dict()
+    trained: Mapping[str, torch.Tensor] = bare(_built(config).train()).state_dict()
+    return trained
 
 
 def _built(config: Config) -> Runner:

@@ -11,7 +11,6 @@ import json
 import logging
 import pickle
 import re
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from typing import Any
 import torch
 
 from detector.checkpoints import write_description
+from pipeline.differences import ABSENT, differences
 from pipeline.errors import RunMismatchError, TrainingError
+from pipeline.files import RunFiles
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ TRAINING_FILE = "training.json"
 
 _CHECKPOINT = re.compile(r"iter_(\d+)\.pth")
 _SHOWN = 12
-_ABSENT = object()
 
 
 def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Path | None:
@@ -65,11 +65,8 @@ def check_resume(folder: Path, resume: bool | None) -> None:
 
 def record(folder: Path, identity: Mapping[str, Any], config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
     """Make the folder this training's. config, trained_on: see `detector.checkpoints.DetectorCheckpoint`."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"schema": SCHEMA, "identity": identity}, indent=1, sort_keys=True)
-    temporary = folder / f".{TRAINING_FILE}.{secrets.token_hex(4)}.tmp"
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / TRAINING_FILE)
+    RunFiles.at(folder).write_atomic(TRAINING_FILE, f"{text}\n".encode())
     write_description(folder, config, trained_on)
 
 
@@ -112,15 +109,11 @@ def _recorded(folder: Path) -> Mapping[str, Any] | None:
 
 
 def _refuse_differences(folder: Path, recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
-    before, now = _flat(recorded), _flat(identity)
-    names = [name for name in sorted(before | now) if before.get(name, _ABSENT) != now.get(name, _ABSENT)]
-    if not names:
+    found = differences(recorded, identity)
+    if not found:
         return
-    lines = [
-        f"  {name}: before {_said(before.get(name, _ABSENT))}, now {_said(now.get(name, _ABSENT))}"
-        for name in names[:_SHOWN]
-    ]
-    more = [f"  and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    lines = [f"  {name}: before {_said(old)}, now {_said(new)}" for name, (old, new) in list(found.items())[:_SHOWN]]
+    more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     raise RunMismatchError(
         f"{folder} holds a training that was started differently:\n"
         + "\n".join([*lines, *more])
@@ -128,15 +121,5 @@ def _refuse_differences(folder: Path, recorded: Mapping[str, Any], identity: Map
     )
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping) and value:
-        parts = value.items()
-    elif isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value):
-        parts = dict(enumerate(value)).items()
-    else:
-        return {name: value}
-    return {n: v for key, part in parts for n, v in _flat(part, f"{name}.{key}" if name else str(key)).items()}
-
-
 def _said(value: Any) -> str:
-    return "nothing" if value is _ABSENT else json.dumps(value)[:80]
+    return "nothing" if value is ABSENT else json.dumps(value)[:80]

@@ -68,7 +68,7 @@ def _launch_options(command: Any) -> Any:
     shard_size = click.option(
         "--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]"
     )
-    command = _method_options(shard_size(_device_options(command)))
+    command = _method_options(shard_size(device_options(command)))
     command = click.option("--root", help="What the relative names of a list or COCO file are relative to.")(command)
     return click.option("--images", help="Folder, list (.txt, .parquet), COCO JSON, WebDataset tar(s); path or URL.")(
         command
@@ -95,9 +95,10 @@ _min_score_option = click.option(
 _device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 
-def _device_options(command: Any) -> Any:
+def device_options(command: Any) -> Any:
+    """--device and --batch-size."""
     batch_size = click.option(
-        "--batch-size", type=click.IntRange(min=1), help="Images at a time. [2 on CPU, 16 on GPU]"
+        "--batch-size", type=click.IntRange(min=1), help="Images at a time. [2 on CPU, what fits on a GPU]"
     )
     return _device_option(batch_size(command))
 
@@ -220,7 +221,7 @@ def gc(run_folder: str, min_age: float) -> None:
 
 @main.command("retry-quarantined")
 @click.argument("run_folder", metavar="RUN")
-@_device_options
+@device_options
 def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> None:
     """Process the images that were set aside once more. Exits with 1 while any is still set aside."""
     from pipeline import runner
@@ -409,7 +410,7 @@ def import_coco_command(coco: str, out: str, **settings: Any) -> None:
 @click.option("--out", default="demo", show_default=True, help="Folder for photos, run and pictures.")
 @click.option("--images", help="Photos of your own; default: photos that scikit-image and scikit-learn ship.")
 @click.option("--recipe", default="cuts3d", show_default=True)
-@_device_options
+@device_options
 def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int | None) -> None:
     """Sample photos in, pictures, COCO JSON and store out."""
     from pipeline import weights

@@ -15,7 +15,7 @@ import scipy.ndimage
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
-from pipeline.locations import filesystem
+from pipeline.locations import contents_of
 
 # Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
 # gaps of a few pixels.
@@ -58,11 +58,8 @@ class Truth:
     @classmethod
     def read(cls, location: str) -> Self:
         """Read a COCO JSON file, local or an fsspec URL; SourceError when it cannot be read or is not one."""
-        files, path = filesystem(location)
         try:
-            return cls(json.loads(files.cat_file(path)), location)
-        except OSError as error:
-            raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
+            return cls(json.loads(contents_of(location)), location)
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise SourceError(f"{location} is not JSON: {error}") from error
 

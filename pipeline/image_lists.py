@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.locations import filesystem, parent_of, resolve
+from pipeline.locations import contents_of, filesystem, parent_of, resolve
 from pipeline.manifest import ImageRef, safe_id
 
 # How many images of a list are looked for before the list is believed; the others are looked for when they are read.
@@ -23,7 +23,7 @@ def read_text_list(location: str, root: str | None) -> tuple[str, list[ImageRef]
         The common root of the images, to which their ids are relative (or `root`), and the images.
     """
     try:
-        lines = _read(location).decode("utf-8-sig").split("\n")
+        lines = contents_of(location).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise SourceError(f"{location} is not a text list in UTF-8 ({error}); convert it with iconv") from error
     names = [name for line in lines if (name := line.strip()) and not name.startswith("#")]
@@ -37,7 +37,7 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
         As `read_text_list`; ids are taken from the column id where there is one.
     """
     try:
-        table = pq.read_table(io.BytesIO(_read(location)))
+        table = pq.read_table(io.BytesIO(contents_of(location)))
     except pa.ArrowException as error:
         raise SourceError(f"{location} is not a parquet file that can be read: {error}") from error
     column = next((name for name in ("uri", "path") if name in table.column_names), None)
@@ -62,7 +62,7 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
 def read_coco(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
     """The images of a COCO JSON file: in its folder, in `images/` beside it, or in `root`. Ids are the file_name."""
     try:
-        document = json.loads(_read(location))
+        document = json.loads(contents_of(location))
     except ValueError as error:
         raise SourceError(f"{location} is not JSON: {error}") from error
     images = document.get("images") if isinstance(document, dict) else None
@@ -147,14 +147,6 @@ def _coco_field(location: str, image: Any, key: str, kind: type) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise SourceError(f'{location}: an image has no "{key}" of type {kind.__name__}: {str(image)[:120]}')
     return value
-
-
-def _read(location: str) -> bytes:
-    fs, path = filesystem(location)
-    try:
-        return bytes(fs.cat_file(path))
-    except OSError as error:
-        raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
 
 
 # By extension: location of a list and an optional root in; the root of the ids and the images out.

@@ -145,13 +145,8 @@ class _Import:
     def _commit(
         self, shard: Shard, records: Sequence[ImageRecord], started: float, summary: RunSummary
     ) -> dict[str, Any]:
-        attributes = {
-            "recipe": self._folder.config["recipe"],
-            "stage": "refine",
-            "fingerprint": self._folder.fingerprint,
-            "manifest_digest": self._folder.digest,
-        }
-        data, counts = write_shard(records, GRID, attributes), counts_of(records)
+        data = write_shard(records, GRID, self._folder.shard_attributes("refine"))
+        counts = counts_of(records)
         wall = time.monotonic() - started
         seconds = {IMPORT: wall}
         self._folder.ledger.commit(shard.key, new_attempt(), data, quarantine_of(records), counts, seconds, wall)

@@ -79,6 +79,15 @@ def filesystem(location: str) -> tuple[Any, str]:
     return fs, _plain(path) if is_local(fs) else path
 
 
+def contents_of(location: str) -> bytes:
+    """A file as a whole; SourceError when it cannot be read."""
+    files, path = filesystem(location)
+    try:
+        return bytes(files.cat_file(path))
+    except OSError as error:
+        raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
+
+
 def location_of(fs: Any, path: str) -> str:
     """The plain local path or the URL by which `filesystem` finds `path` again."""
     return path if is_local(fs) else str(fs.unstrip_protocol(path))

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.differences import ABSENT, differences
 from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.files import RunFiles, is_temporary
@@ -24,7 +25,6 @@ SCHEMA = "cuts3d-run/1"
 RUN_FILE, MANIFEST_FILE = "run.json", "manifest.parquet"
 
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
-_ABSENT = object()
 
 
 class RunFolder:
@@ -159,6 +159,15 @@ class RunFolder:
             for i, start in enumerate(range(0, len(refs), size))
         ]
 
+    def shard_attributes(self, stage: str) -> dict[str, Any]:
+        """What a shard's file says of itself, to people who find it alone. stage: the last it went through."""
+        return {
+            "recipe": self.config["recipe"],
+            "stage": stage,
+            "fingerprint": self.fingerprint,
+            "manifest_digest": self.digest,
+        }
+
     def orphans(self) -> list[str]:
         """Files that no commit names, of the run and its kept stages: garbage, or work in flight."""
         found = [name for name in self.files.list_files() if is_temporary(name)]
@@ -193,20 +202,16 @@ class RunFolder:
         self._refuse_differences(json.loads(_canonical(config)))
 
     def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest | None = None) -> None:
-        ours, theirs = _flat(self.config), _flat(config)
-        names = [n for n in sorted(ours | theirs) if ours.get(n, _ABSENT) != theirs.get(n, _ABSENT)]
-        if "recipe.name" in names:  # which says it all: two recipes differ in dozens of options
-            names = [name for name in names if name == "recipe.name" or not name.startswith("recipe.")]
-        lines = [
-            f"  {name}: run has {_said(ours.get(name, _ABSENT))}, now {_said(theirs.get(name, _ABSENT))}"
-            for name in names
-        ]
+        found = differences(self.config, config)
+        if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options
+            found = {n: pair for n, pair in found.items() if n == "recipe.name" or not n.startswith("recipe.")}
+        lines = [f"  {name}: run has {_said(ours)}, now {_said(theirs)}" for name, (ours, theirs) in found.items()]
         if manifest is not None and manifest.digest != self.digest:
             lines.append(f"  images: {self._manifest_difference(manifest)}")
         if lines:
-            differences = "\n".join(lines)
+            listed = "\n".join(lines)
             raise RunMismatchError(
-                f"{self.url} holds a run that was started differently:\n{differences}\n"
+                f"{self.url} holds a run that was started differently:\n{listed}\n"
                 "Start it with the settings it has to go on with it, or give another --out for a new run."
             )
 
@@ -255,16 +260,5 @@ def _read_record(files: RunFiles) -> dict[str, Any]:
     )
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, item in value.items():
-        if isinstance(item, dict) and item:
-            flat |= _flat(item, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = item
-    return flat
-
-
 def _said(value: object) -> str:
-    return "no such setting" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
+    return "no such setting" if value is ABSENT else json.dumps(value, ensure_ascii=False)

@@ -39,12 +39,7 @@ class ShardJob:
         given_up: Mapping[str, ImageError] | None = None,
     ) -> ShardResult:
         """The shard up to the last stage, not yet committed; arguments and errors as of `ShardWorker.process`."""
-        attributes = {
-            "recipe": self.worker.method.config()["recipe"],
-            "stage": self.until,
-            "fingerprint": self.folder.fingerprint,
-            "manifest_digest": self.folder.digest,
-        }
+        attributes = self.folder.shard_attributes(self.until)
         with self._kept(shard.key) as kept:
             return self.worker.process(shard, self.until, kept, attributes, on_image, given_up)
 

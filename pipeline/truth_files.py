@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import ImageError, SourceError
 from pipeline.images import PhotoSize, photo_size
-from pipeline.locations import filesystem, location_of, parent_of, resolve
+from pipeline.locations import contents_of, filesystem, location_of, parent_of, resolve
 from pipeline.manifest import ImageRef
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ _SPLIT = re.compile(r"validation|(?:train|val|test)(?:20\d\d)?")
 def read_many(locations: Sequence[str]) -> list[bytes]:
     """Small files, many at a time; SourceError, naming the first that cannot be read."""
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
-        return list(pool.map(_read, locations))
+        return list(pool.map(contents_of, locations))
 
 
 def files_in(folder: str, ending: str) -> list[str]:
@@ -38,7 +38,7 @@ def files_in(folder: str, ending: str) -> list[str]:
 def read_text(location: str) -> str:
     """A text file in UTF-8; SourceError, naming it, when it cannot be read."""
     try:
-        return _read(location).decode("utf-8-sig")
+        return contents_of(location).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"{location} is not text in UTF-8: {error}") from error
 
@@ -101,14 +101,6 @@ def first_that_has(candidates: Iterable[str], name: str) -> str:
         if files.exists(path):
             return folder
     return folders[0]
-
-
-def _read(location: str) -> bytes:
-    files, path = filesystem(location)
-    try:
-        return bytes(files.cat_file(path))
-    except OSError as error:
-        raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
 
 
 def _size_or_none(ref: ImageRef) -> PhotoSize | None:

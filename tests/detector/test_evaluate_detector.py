@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,13 @@ from detector.checkpoints import DetectorCheckpoint
 from detector.detections import PasteRule, instance_of
 from detector.evaluation import evaluate_detector, metrics_json
 from detector.predictor import Predictor
-from pipeline import extensions, methods, runner
+from pipeline import runner
 from pipeline.errors import CutsError
 from pipeline.run_folder import RunFolder
 from pipeline.truth_formats import TruthSet, read_truth
 from pipeline.verify import verify_run
 
 PHOTOS = 6
-
-
-@pytest.fixture(autouse=True)
-def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("detector", "detector.method:load", methods.GROUP)
-    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
 
 
 @pytest.fixture(scope="module")

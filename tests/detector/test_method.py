@@ -5,7 +5,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tiny_method import draw_photos, tiny_method
 
 from detector.checkpoints import DetectorCheckpoint
 from detector.method import DetectorMethod, DetectorOptions, detector_options, load, overrides_of
-from pipeline import extensions, methods, runner
+from pipeline import runner
 from pipeline.errors import ConfigError, RunMismatchError, WeightsError
 from pipeline.images import Photo
 from pipeline.ledger import new_attempt
@@ -32,12 +31,6 @@ from pipeline.shard_file import write_shard
 from pipeline.verify import verify_run
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("detector", "detector.method:load", methods.GROUP)
-    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
 
 
 @pytest.fixture(scope="module")

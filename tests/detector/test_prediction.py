@@ -1,7 +1,6 @@
 """Predictions for people: what comes in, what comes out, and that it goes on."""
 
 import json
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,10 @@ from tiny_method import draw_photos
 from detector.method import DetectorOptions
 from detector.prediction import predict
 from detector.videos import extract_frames, write_video
-from pipeline import extensions, methods, runner
+from pipeline import runner
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-
-
-@pytest.fixture(autouse=True)
-def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("detector", "detector.method:load", methods.GROUP)
-    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from tiny_method import draw_photos, tiny_method
 from detector.checkpoints import DETECTOR_FILE, read_detector
 from detector.self_training import SelfTraining, rounds_of, self_train
 from detector.training import Training, train
-from pipeline import extensions, methods, runner
+from pipeline import runner
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
 from pipeline.reader import RunReader
 from pipeline.records import ImageRecord
@@ -41,12 +40,6 @@ class Teacher:
         folder.mkdir(parents=True, exist_ok=True)
         write_tiny(folder / DETECTOR_FILE, seed=int(folder.parent.name.removeprefix("round-")))
         return folder / DETECTOR_FILE
-
-
-@pytest.fixture(autouse=True)
-def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("detector", "detector.method:load", methods.GROUP)
-    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
 
 
 @pytest.fixture(scope="module")

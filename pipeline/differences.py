@@ -1,0 +1,27 @@
+"""What differs between the settings that something was started with and those it is to go on with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ABSENT = object()  # in place of the value of a setting that one of the two has not
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of each setting that differs, by its dotted name, in the order of the names.
+
+    before, now: plain JSON. Settings nest in mappings, and in lists that hold mappings or lists.
+    """
+    ours, theirs = _flat(before), _flat(now)
+    pairs = {name: (ours.get(name, ABSENT), theirs.get(name, ABSENT)) for name in sorted(ours | theirs)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings as one level with dotted names."""
+    if isinstance(value, Mapping) and (value or not name):
+        parts = value.items()
+    elif isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value):
+        parts = dict(enumerate(value)).items()
+    else:
+        return {name: value}
+    return {n: v for key, part in parts for n, v in _flat(part, f"{name}.{key}" if name else str(key)).items()}
