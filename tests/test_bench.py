@@ -153,6 +153,7 @@ def test_without_the_transcription(prepared: bench.Prepared) -> None:
     assert "times faster" not in "\n".join(report.table(summary))
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_process_of_its_own(prepared: bench.Prepared) -> None:
     ballast = np.ones(5 * 10**7)  # 400 MB here are not the child's
     memory = bench.in_child(bench.peak_memory, prepared, "cuts3d")

@@ -92,6 +92,7 @@ def test_truth_is_what_is_visible(scenes: list[Example]) -> None:
     assert sum(len(truth.touching_pairs(example.id)) for example in scenes) >= 4
 
 
+@pytest.mark.slow
 def test_depth_buys_what_it_should(scenes: list[Example]) -> None:
     """Features cannot part the pairs; with exact depth the tree parts them all."""
     truth = depth_quality.truth_of(scenes)

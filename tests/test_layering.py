@@ -70,6 +70,7 @@ def test_modules_are_small() -> None:
             assert len(file.read_text().splitlines()) <= 500, f"{file.relative_to(ROOT)} is over 500 lines"
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_mmdet_and_ray() -> None:
     modules = sorted(
         ".".join(file.relative_to(ROOT).with_suffix("").parts)

@@ -113,6 +113,7 @@ def test_ideal_end() -> None:
     assert ideal_end([(0.0, 1.0), (5.0, -1.0)], 10.0) == float("inf")
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_each_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments: Sequence[str] = (
         "--images",

@@ -189,6 +189,7 @@ def test_ray_accepts_the_launchers_configuration(launcher: dict[str, Any]) -> No
         assert prepared[key] == launcher[key]  # ours, not Ray's default with the dashboard on 0.0.0.0
 
 
+@pytest.mark.slow
 def test_nothing_but_ssh_and_the_nodes_themselves_gets_in(launcher: dict[str, Any], tmp_path: Path) -> None:
     """What Ray makes of the configuration in a (simulated) AWS account: security groups, key pair, subnets."""
     import boto3

@@ -229,6 +229,7 @@ def test_the_runs_exit_status_is_the_jobs(job: Job, status: str) -> None:
     assert not any(call.startswith("scontrol requeue") for call in job.calls())
 
 
+@pytest.mark.slow
 def test_near_the_time_limit_everything_is_stopped_and_then_the_job_is_requeued(job: Job) -> None:
     process = job.start("--out", "/shared/first")
     job.wait_until_all_work()
@@ -280,6 +281,7 @@ def test_a_head_that_ends_at_once_is_said_and_no_driver_is_started(job: Job) -> 
     assert not any(call.startswith("cuts3d") for call in job.calls())
 
 
+@pytest.mark.slow
 def test_a_head_that_never_answers_is_given_up(job: Job) -> None:
     status, messages = job.run(FAKE_HEAD="elsewhere", CUTS3D_START_TIMEOUT="1")
     assert status == 2

@@ -116,6 +116,7 @@ def test_values_are_pycocotools(
     assert scored.drops.keys() <= {"empty_mask"}
 
 
+@pytest.mark.slow
 def test_predictions_are_made_once_and_compared(
     checkpoint: DetectorCheckpoint, other: DetectorCheckpoint, truth: TruthSet, tmp_path: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_self_train_in_vain(checkpoint: str, options: list[str], message: str, t
     assert message in refused.output
 
 
+@pytest.mark.slow
 def test_evaluate_detector(checkpoint: str, photos: Path, tmp_path: Path) -> None:
     other = write_tiny(tmp_path / "other.pth", seed=1).path
     truth = write_truth(photos, tmp_path / "instances_val2017.json")

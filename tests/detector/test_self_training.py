@@ -117,6 +117,7 @@ def stopping(call: Callable[..., Any], when: str) -> Callable[..., Any]:
     return stopped
 
 
+@pytest.mark.slow
 def test_it_goes_on_wherever_it_was_stopped(wanted: SelfTraining, tmp_path: Path) -> None:
     for _ in range(wanted.rounds):
         for steps in (("before", ""), ("after", ""), ("", "before"), ("", "after")):
@@ -134,6 +135,7 @@ def test_it_goes_on_wherever_it_was_stopped(wanted: SelfTraining, tmp_path: Path
         assert records_of(here) == records_of(there)
 
 
+@pytest.mark.slow
 def test_half_a_round_is_gone_on_with(wanted: SelfTraining) -> None:
     teacher = Teacher()
     self_train(replace(wanted, rounds=1), runner.run, teacher)

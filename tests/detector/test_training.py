@@ -129,6 +129,7 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(
     assert resumed == [*losses(straight)[:4], *losses(straight)[3:]]
 
 
+@pytest.mark.slow
 def test_batches_that_were_trained_on_are_not_loaded_again(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_finished_training_only_makes_its_detector_anew(run: str, straight: Pa
     assert len(losses(tmp_path / "moved")) == 6
 
 
+@pytest.mark.slow
 def test_a_checkpoint_torn_by_a_crash_is_passed_over(
     run: str, straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,6 +194,7 @@ def test_a_folder_is_one_trainings(run: str, straight: Path, tmp_path: Path) -> 
     assert {path: path.stat().st_mtime_ns for path in straight.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_resume_none_does_what_there_is_to_do(run: str, straight: Path, tmp_path: Path) -> None:
     wanted = small_training(run, tmp_path / "work", resume=None)
     train(wanted)

@@ -143,6 +143,7 @@ def test_weights_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "cuts3d weights fetch" in verify.output
 
 
+@pytest.mark.slow
 def test_demo_says_where_everything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[object] = []
     monkeypatch.setattr(weights, "fetch", lambda *names, **_: fetched.append(names))

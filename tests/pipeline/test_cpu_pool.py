@@ -13,6 +13,8 @@ import pytest
 
 from pipeline.cpu_pool import cpu_pool
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 # A parent with two processes, one at work and one without any; it says who they are and waits.

@@ -22,6 +22,8 @@ from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
 from pipeline.verify import verify_run
 
+pytestmark = pytest.mark.slow
+
 KEYS = ["00000", "00001", "00002"]
 
 

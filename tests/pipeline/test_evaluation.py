@@ -114,6 +114,7 @@ def test_pycocotools_gives_the_same(
     np.testing.assert_allclose([ours[f"{kind}_{name}"] for name in SUMMARY], theirs, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_pycocotools_gives_the_same_for_all_photos(dataset: dict[str, Any]) -> None:
     found = imperfect(dataset, seed=1)
     result = evaluate(Truth(dataset), found, [image["id"] for image in dataset["images"]], bootstrap=0)
@@ -326,6 +327,7 @@ def test_resamples_draw_as_many_images_as_there_are() -> None:
     assert len(np.unique(weights, axis=1).T) == 450
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_value_shrink_with_images_and_repeat_with_the_seed(
     dataset: dict[str, Any],
 ) -> None:
@@ -354,6 +356,7 @@ def test_compared_with_itself_nothing_differs(part: dict[str, Any], found: list[
     assert result.ratio["mask_AP"].low == result.ratio["mask_AP"].high == 1
 
 
+@pytest.mark.slow
 def test_pairing_shows_what_single_intervals_hide(part: dict[str, Any], found: list[dict[str, Any]]) -> None:
     """One in ten detections dropped: each interval alone is far wider than the difference."""
     ids = [image["id"] for image in part["images"]]

@@ -249,6 +249,7 @@ def test_errors_are_messages(tmp_path: Path) -> None:
         assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_evaluating_does_without_torch(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [record("0.png", [0])])
     (tmp_path / "truth.json").write_text(json.dumps(make_truth({"0.png": [0]})))

@@ -76,6 +76,7 @@ def test_an_image_that_ends_the_process() -> None:
     assert ended(code, **{IMAGE_VARIABLE: "hang:x.png,exit:a/b c.png"}) == (1, "", "")
 
 
+@pytest.mark.slow
 def test_an_image_that_never_lets_go() -> None:
     process = started("print('at it', flush=True); image_fault('a.png')", **{IMAGE_VARIABLE: "hang:a.png"})
     try:

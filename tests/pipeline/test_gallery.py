@@ -121,6 +121,7 @@ def written(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_page_holds_what_the_store_holds(run: RunFolder, written: Path) -> None:
     page = read_page(written)
     records = list(RunReader(run))
@@ -150,6 +151,7 @@ def test_the_page_holds_what_the_store_holds(run: RunFolder, written: Path) -> N
     assert any(record.instances for record in records)
 
 
+@pytest.mark.slow
 def test_proposals_are_those_that_were_kept(run: RunFolder, written: Path) -> None:
     page = read_page(written)
     records = {record.id: record for record in RunReader(run)}

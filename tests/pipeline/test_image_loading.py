@@ -135,6 +135,7 @@ def test_parameters_out_of_range() -> None:
 # --- real photos ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_real_photos_decode(assets: Path) -> None:
     paths = [*sorted((assets / "coco" / "images").iterdir()), *sorted((assets / "imagenet").iterdir())]
     photos = list(load_photos(ImageRef(path.name, str(path)) for path in paths))

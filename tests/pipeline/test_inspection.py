@@ -176,6 +176,7 @@ def test_every_mask_of_a_tree_follows_from_what_it_shows(by_tree: list[Inspectio
         assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_verdict_of_the_crf_is_shown(files: list[Path]) -> None:
     method = tiny_method()
     strict = dataclasses.replace(method.recipe, refine=RefineConfig(size=64, min_crf_iou=1.0))
@@ -263,6 +264,7 @@ def test_a_file_name_stays_text(files: list[Path], inspections: list[Inspection]
     assert draw_panel(shown).width > 1000  # "$" is no formula
 
 
+@pytest.mark.slow
 def test_the_panel_has_a_row_for_each_proposal(
     by_rounds: list[Inspection], by_tree: list[Inspection], files: list[Path]
 ) -> None:
@@ -294,6 +296,7 @@ def test_each_search_has_its_words(by_rounds: list[Inspection], by_tree: list[In
             assert (cut_sentence(found, shown) == "the part as it is") == itself
 
 
+@pytest.mark.slow
 def test_a_tree_without_local_cut(files: list[Path]) -> None:
     shown = inspect_image(photo_of(files[0]), tiny_method(overrides=["spatial_confidence=none", "local_cut=none"]))
     assert shown.proposals
@@ -316,6 +319,7 @@ def cuts3d(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
+@pytest.mark.slow
 def test_the_command(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "load_cuts", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides))
     monkeypatch.chdir(tmp_path)

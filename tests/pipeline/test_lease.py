@@ -116,6 +116,7 @@ def test_any_fsspec_url() -> None:
     assert read_lease(files) is None
 
 
+@pytest.mark.slow
 def test_renewals_go_on_while_a_shard_is_computed(files: LocalFiles) -> None:
     with Lease(files, 1.0) as lease:
         until = time.monotonic() + 2.5
@@ -173,6 +174,7 @@ def test_a_lease_that_cannot_be_given_back_costs_nobody_the_result(
 # --- held by another --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_who_comes_second_is_told_at_once_and_refused_when_the_first_lives(
     files: LocalFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -262,6 +264,7 @@ def test_clocks_of_other_machines_do_not_matter(files: LocalFiles, taken: str) -
         pytest.fail("it was renewed")
 
 
+@pytest.mark.slow
 def test_a_suspended_driver_stops_when_it_wakes_up(files: LocalFiles) -> None:
     """Its lifetime passes for all others; it learns that at its next renewal, and leaves the new lease alone."""
     with holder(files, 1.0) as (first, _):
@@ -394,6 +397,7 @@ def test_a_request_that_was_repeated_and_met_itself_has_won(tmp_path: Path) -> N
     assert sleeps.all == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("round_", range(4))
 def test_of_many_that_find_a_driver_dead_one_takes_over(files: LocalFiles, round_: int) -> None:
     """Eight threads find it at the same moment: in most rounds several of them replace the lease."""

@@ -34,6 +34,7 @@ def test_sorted_by_id_and_cut_into_contiguous_shards() -> None:
     assert "20 images in 4 shards of 6" in repr(manifest)
 
 
+@pytest.mark.slow
 def test_keys_stay_sortable_beyond_five_digits() -> None:
     keys = [shard.key for shard in Manifest(refs(100_001), 1).shards()]
     assert (keys[0], keys[-1]) == ("000000", "100000")

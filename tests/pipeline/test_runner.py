@@ -106,6 +106,7 @@ def test_other_settings_are_refused_by_name(photos: Path, tmp_path: Path) -> Non
     assert sorted(out.rglob("*")) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "stage"),
     [
@@ -255,6 +256,7 @@ def test_a_run_that_fails_gives_its_lease_back(
     assert not (tmp_path / "run" / LEASE_FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_another_works_on_is_left_alone(photos: Path, tmp_path: Path) -> None:
     """By whatever command: also quarantined images are tried again by one driver at a time."""
     out = tmp_path / "run"
@@ -271,6 +273,7 @@ def test_a_run_that_another_works_on_is_left_alone(photos: Path, tmp_path: Path)
     assert errors_of(out) == []
 
 
+@pytest.mark.slow
 def test_a_driver_whose_run_was_taken_over_stops_and_loses_nothing(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,8 @@ from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
 from pipeline.verify import verify_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -155,6 +155,7 @@ def test_the_result_does_not_depend_on_the_batch_size(photos: Path, recipe: str)
         np.testing.assert_allclose(values, four.parts[part], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["maskcut", "cuts3d_rounds", "cuts3d"])
 def test_stage_by_stage_equals_fused(photos: Path, recipe: str) -> None:
     """Each stage takes in what the earlier ones kept, and the last gives the very bytes of the fused run."""
@@ -173,6 +174,7 @@ def test_stage_by_stage_equals_fused(photos: Path, recipe: str) -> None:
             assert kept[stage].done.all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["cuts3d_rounds", "cuts3d"])
 def test_any_single_kept_stage_gives_the_same(photos: Path, recipe: str) -> None:
     method = tiny_method(recipe)
@@ -370,6 +372,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stages.features.onednn_keeps_float32", lambda: False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_lanes_and_processes_change_no_byte(photos: Path, recipe: str, pool: Executor) -> None:
@@ -386,6 +389,7 @@ def test_lanes_and_processes_change_no_byte(photos: Path, recipe: str, pool: Exe
     assert result.counts["masks"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steady")
 def test_lanes_take_in_what_earlier_launches_kept(photos: Path, pool: Executor) -> None:
     method, shard = tiny_method(), shard_of(photos)
@@ -446,6 +450,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("steady")
 @pytest.mark.parametrize(("what", "reason"), [(fail, "failed"), (refuse, "too_odd")])
 @pytest.mark.parametrize("lanes", [1, 3])
@@ -462,6 +467,7 @@ def test_an_image_that_fails_in_the_pool_costs_only_itself(
     assert list(pool.map(abs, [-1, -2])) == [1, 2], "the processes live"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_process_of_the_pool_that_dies_is_no_image_error(photos: Path, lanes: int) -> None:
     """Which image did it cannot be told from here: whoever runs this process looks for it from outside."""
@@ -552,6 +558,7 @@ def test_an_image_that_does_not_fit_beside_others_is_tried_alone(
     assert "set aside" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_an_image_that_does_not_even_fit_alone_is_set_aside(photos: Path, lanes: int) -> None:
     large = dataclasses.replace(tiny_method(), depth=Full(lambda ids: "002.png" in ids))
@@ -560,6 +567,7 @@ def test_an_image_that_does_not_even_fit_alone_is_set_aside(photos: Path, lanes:
     assert "OutOfMemoryError" in result.quarantine[0]["detail"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError])
 def test_what_a_failed_batch_held_is_gone_when_the_next_is_tried(
     photos: Path, error: type[Exception], caplog: pytest.LogCaptureFixture

@@ -91,6 +91,7 @@ def on_a_small_disk(folder: Path, fault: str) -> list[str]:
     return json.loads(result.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare (util-linux)")
 def test_disk_full_at_every_file_of_a_run(tmp_path: Path) -> None:
     said = on_a_small_disk(tmp_path, "full")
@@ -102,6 +103,7 @@ def test_disk_full_at_every_file_of_a_run(tmp_path: Path) -> None:
     assert any(name.startswith("commits/") for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare (util-linux)")
 def test_disk_turns_read_only(tmp_path: Path) -> None:
     (said,) = on_a_small_disk(tmp_path, "read-only")

@@ -83,6 +83,7 @@ def assert_agree(photos: list[tuple[torch.Tensor, torch.Tensor]], reference: Crf
     assert ours.flatten(1).any(1).float().mean() > 0.6
 
 
+@pytest.mark.slow
 def test_agrees_with_pydensecrf_on_photos(assets: Path, pydensecrf: CrfConfig) -> None:
     assert_agree(annotated_photos(assets / "coco", count=3, size=480), pydensecrf)
 

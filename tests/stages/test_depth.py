@@ -194,6 +194,7 @@ class TestOnnxDepth:
             depth.predict([photo(8, 8)], ["b"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "least"), [("pydnet_v2", 0.68), ("fastdepth", 0.6)])
 def test_real_models_see_objects_in_front_of_their_surroundings(assets: Path, name: str, least: float) -> None:
     spec = OnnxDepthSpec.parse(json.loads((assets / "weights" / f"{name}.json").read_text()))

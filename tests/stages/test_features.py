@@ -223,6 +223,7 @@ def dinov2(assets: Path) -> FeatureExtractor:
     return FeatureExtractor(vit, config)
 
 
+@pytest.mark.slow
 def test_dinov2_tells_objects_from_their_surroundings(assets: Path, dinov2: FeatureExtractor) -> None:
     """Patches of one object are more alike than patches of the object and of a ring around it."""
     coco = COCO(str(assets / "coco" / "instances.json"))
