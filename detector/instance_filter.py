@@ -6,17 +6,27 @@ M masks and B images of a block of whole images
 import math
 from collections import Counter
 from dataclasses import dataclass
+from types import NoneType
 
 import numpy as np
 
 from pipeline.errors import ConfigError
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "min_score": (int, float, NoneType),
+    "min_confidence": (int, float),
+    "min_area": (int, float),
+    "max_area": (int, float),
+    "max_per_image": (int, NoneType),
+    "min_per_image": (int,),
+}
 
 
 @dataclass(frozen=True)
 class InstanceFilter:
     """What stays; all bounds are inclusive, and a mask is counted as dropped by the first one that it does not meet.
 
-    min_score: of the masks. min_confidence: mean spatial confidence of a mask, 0..1.
+    min_score: of the masks; None for all. min_confidence: mean spatial confidence of a mask, 0..1.
     min_area, max_area: share of the image that a mask covers, 0..1.
     max_per_image: at most so many masks an image, those that score best; None for all.
     min_per_image: images with fewer masks left are dropped; 0 keeps also those with none.
@@ -25,7 +35,7 @@ class InstanceFilter:
         ConfigError: a value out of range.
     """
 
-    min_score: float = -math.inf
+    min_score: float | None = None
     min_confidence: float = 0.0
     min_area: float = 0.0
     max_area: float = 1.0
@@ -33,7 +43,12 @@ class InstanceFilter:
     min_per_image: int = 1
 
     def __post_init__(self) -> None:
-        if math.isnan(self.min_score):
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                number = "a number" if float in kinds else "a whole number"
+                raise ConfigError(f"filters: {name} must be {number}, not {value!r}")
+        if self.min_score is not None and math.isnan(self.min_score):
             raise ConfigError("filters: min_score must be a number, not NaN")
         for name in ("min_confidence", "min_area", "max_area"):
             value = getattr(self, name)
@@ -92,7 +107,7 @@ def select(facts: MaskFacts, filters: InstanceFilter) -> tuple[np.ndarray, np.nd
     dropped: Counter[str] = Counter()
     for name, passes_M in (
         ("empty", (facts.area > 0) & (facts.box[:, 2:] > 0).all(axis=1)),
-        ("min_score", facts.score >= filters.min_score),
+        ("min_score", facts.score >= (-math.inf if filters.min_score is None else filters.min_score)),
         ("min_confidence", facts.confidence >= filters.min_confidence),
         ("min_area", share_M >= filters.min_area),
         ("max_area", share_M <= filters.max_area),

@@ -20,6 +20,7 @@ from typing import Any
 import mmengine.device.utils
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import distributed
@@ -30,6 +31,8 @@ from detector.flat_store import FlatStore
 from detector.hooks import bare
 from detector.validation import set_validation
 from pipeline.errors import ConfigError
+from pipeline.files import RunFiles
+from pipeline.lease import Lease
 from pipeline.ledger import library_versions
 from pipeline.run_folder import RunFolder
 from pipeline.runner import pick_device
@@ -86,6 +89,7 @@ def train(wanted: Training) -> Path:
     Raises:
         ConfigError: the configuration, an option or a setting is wrong, or the GPU asked for is not there.
         RunMismatchError: the folder holds another training, or this one and `resume` is not set.
+        LeaseError: another process trains in this folder.
         TrainingError: there is nothing to resume, or the loss is no number any more.
         StoreError, WeightsError: runs, photos or weights are missing or damaged.
     """
@@ -96,19 +100,30 @@ def train(wanted: Training) -> Path:
         if process.rank == 0:
             logger.info("training on %s", store.summary())
         identity = _identity(config, process)
-        checkpoint = training_folder.claim(folder, identity, wanted.resume)
-        name = Path(config.filename).stem
-        description, trained_on = train_config.describe(config, name), _trained_on(config, store, process)
-        _all_have(process)  # nobody writes before all have looked
-        if process.rank == 0:
-            training_folder.record(folder, identity, description, trained_on)
-        state = _trained(config, checkpoint)
-        detector = folder / DETECTOR_FILE
-        if process.rank == 0:
-            write_detector(detector, state, description, trained_on)
-            logger.info("the detector is in %s", detector)
-        _all_have(process)
+        with Lease(RunFiles.at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
+            checkpoint = training_folder.claim(folder, identity, wanted.resume)
+            name = Path(config.filename).stem
+            description, trained_on = train_config.describe(config, name), _trained_on(config, store, process)
+            _all_have(process)  # nobody writes before all have looked
+            if process.rank == 0:
+                training_folder.record(folder, identity, description, trained_on)
+            state = _trained(config, checkpoint, lease)
+            detector = folder / DETECTOR_FILE
+            if process.rank == 0:
+                write_detector(detector, state, description, trained_on)
+                logger.info("the detector is in %s", detector)
+            _all_have(process)
     return detector
+
+
+class _Holding(Hook):
+    """LeaseError before anything is written into a folder that another process has taken over."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self._lease.check()
 
 
 class _Runner(Runner):
@@ -167,8 +182,8 @@ def _launchable(config: Config, wanted: Training, process: _Process) -> Config:
     return config
 
 
-def _trained(config: Config, checkpoint: Path | None) -> Mapping[str, torch.Tensor]:
-    """The weights after the last iteration."""
+def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Mapping[str, torch.Tensor]:
+    """The weights after the last iteration. lease: of the folder, where this process is to write into it."""
     done = training_folder.iterations(checkpoint) if checkpoint is not None else 0
     if checkpoint is not None and done >= config.train_cfg.max_iters:
         logger.info("all %d iterations are done", done)
@@ -178,7 +193,10 @@ def _trained(config: Config, checkpoint: Path | None) -> Mapping[str, torch.Tens
         logger.info("going on from %s", checkpoint)
         config.load_from, config.resume = str(checkpoint), True
         config.model.backbone.init_cfg = None  # all weights come from the checkpoint
-    trained: Mapping[str, torch.Tensor] = bare(_built(config).train()).state_dict()
+    runner = _built(config)
+    if lease is not None:
+        runner.register_hook(_Holding(lease))
+    trained: Mapping[str, torch.Tensor] = bare(runner.train()).state_dict()
     return trained
 
 

@@ -35,7 +35,8 @@ def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Pat
     """The checkpoint to go on from in this folder; None to start from the beginning.
 
     identity: plain JSON, what decides the training's result. resume: False starts a training, True goes on with one,
-    None does what there is to do.
+    None does what there is to do. A training that left no checkpoint has nothing to lose: whichever is started in its
+    folder takes its place.
 
     Raises:
         TrainingError: resume is True, and there is no training.
@@ -45,10 +46,11 @@ def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Pat
     recorded = _recorded(folder)
     if recorded is None:
         return None
-    _refuse_differences(folder, recorded, identity)
     checkpoint = latest_checkpoint(folder)
+    if checkpoint is not None or resume:
+        _refuse_differences(folder, recorded, identity)
     if checkpoint is None:
-        logger.info("the training in %s had no checkpoint yet: it starts from the beginning", folder)
+        logger.info("the training that was started in %s had no checkpoint yet: from the beginning", folder)
     return checkpoint
 
 

@@ -196,7 +196,7 @@ filters_ = st.builds(
     lambda low, high, **rest: InstanceFilter(min_area=min(low, high), max_area=max(low, high), **rest),
     bounds,
     bounds,
-    min_score=st.sampled_from([-np.inf, 0.0, 0.25, 0.5]),
+    min_score=st.sampled_from([None, 0.0, 0.25, 0.5]),
     min_confidence=bounds,
     max_per_image=st.sampled_from([None, 3, 4]),
     min_per_image=st.integers(0, 3),
@@ -229,7 +229,7 @@ def brute_force(facts: MaskFacts, filters: InstanceFilter) -> tuple[list[int], l
             share = facts.area[m] / 100
             if facts.area[m] <= 0 or facts.box[m, 2] <= 0 or facts.box[m, 3] <= 0:
                 dropped["empty"] += 1
-            elif facts.score[m] < filters.min_score:
+            elif filters.min_score is not None and facts.score[m] < filters.min_score:
                 dropped["min_score"] += 1
             elif facts.confidence[m] < np.float32(filters.min_confidence):
                 dropped["min_confidence"] += 1
@@ -286,6 +286,8 @@ def test_filters_are_the_same_in_blocks_of_any_size(
         ({"min_area": 1.5}, "min_area must lie in 0..1"),
         ({"min_confidence": float("nan")}, "min_confidence"),
         ({"min_score": float("nan")}, "NaN"),
+        ({"min_score": "high"}, "min_score must be a number, not 'high'"),
+        ({"max_per_image": 2.5}, "max_per_image must be a whole number, not 2.5"),
         ({"min_area": 0.5, "max_area": 0.4}, "above max_area"),
         ({"max_per_image": 0}, "at least 1"),
         ({"min_per_image": -1}, "at least 0"),

@@ -29,6 +29,8 @@ from detector.validation import TruthPhotos
 from pipeline.coco_truth import Truth
 from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError, TrainingError, WeightsError
 from pipeline.evaluation import score_detections
+from pipeline.files import RunFiles
+from pipeline.lease import Lease, LeaseError
 from pipeline.run_folder import RunFolder
 
 
@@ -192,6 +194,39 @@ def test_a_folder_is_one_trainings(run: str, straight: Path, tmp_path: Path) -> 
     with pytest.raises(TrainingError, match="no training to resume"):
         train(small_training(run, tmp_path / "new", resume=True))
     assert {path: path.stat().st_mtime_ns for path in straight.rglob("*")} == before
+
+
+def test_what_never_got_to_a_checkpoint_gives_way(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(small_training(run, tmp_path / "work", seed=5))
+    wanted = small_training(run, tmp_path / "work", iterations=1)
+    with pytest.raises(RunMismatchError, match="seed: before 5, now 0"):
+        train(dataclasses.replace(wanted, resume=True))
+    train(wanted)
+    assert read_detector(tmp_path / "work" / "detector.pth").trained_on["seed"] == 0
+
+
+def test_one_process_at_a_time(run: str, tmp_path: Path) -> None:
+    wanted = small_training(run, tmp_path / "work", iterations=1)
+    with Lease(RunFiles.at(tmp_path / "work"), lifetime=1), pytest.raises(LeaseError, match="is being worked on by"):
+        train(wanted)
+    assert train(wanted).exists()
+    assert not (tmp_path / "work" / "lease.json").exists()
+
+
+def test_nothing_is_written_into_a_folder_that_another_took_over(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lease, "check", raise_lost)
+    with pytest.raises(LeaseError, match="taken over"):
+        train(small_training(run, tmp_path / "work"))
+    assert not list(tmp_path.glob("work/*.pth"))
+
+
+def raise_lost(lease: Lease) -> None:
+    raise LeaseError("taken over")
 
 
 @pytest.mark.slow
