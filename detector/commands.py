@@ -3,6 +3,8 @@
 Loaded by `pipeline.extensions` whenever cuts3d starts: MMDetection is imported by the commands only.
 """
 
+import logging
+import os
 import sys
 from typing import Any
 
@@ -56,6 +58,9 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
     On several GPUs of one machine: torchrun --nproc-per-node N -m detector.training -- and the same options.
     """
     need_mmdet()
+    first = os.environ.get("RANK", "0") == "0"  # torchrun's; one process speaks for all
+    if not first:
+        logging.disable(logging.INFO)
     if ray is None and (workers or cpus_per_worker):
         raise click.UsageError(
             "--workers and --cpus-per-worker are of use with --ray only: add --ray, or leave them out"
@@ -74,7 +79,8 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
     except KeyboardInterrupt:
         click.echo("cuts3d: interrupted; the same command with --resume goes on from the last checkpoint", err=True)
         sys.exit(130)
-    click.echo(f"detector   {path}")
+    if first:
+        click.echo(f"detector   {path}")
 
 
 @click.command()

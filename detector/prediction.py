@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from detector.checkpoints import read_detector
 from detector.method import NAME, DetectorOptions, overrides_of
 from detector.videos import Frames, extract_frames, is_video, write_video
 from pipeline.errors import ConfigError, RunMismatchError
@@ -57,11 +58,12 @@ def predict(
 
     every: of a video's frames each `every`-th one. execute, execution: see `self_training.self_train`.
 
-    Raises SourceError for sources without images, RunMismatchError when `out` holds predictions on other images or of
-    another detector or other options, and whatever the run raises.
+    Raises SourceError for sources without images, WeightsError for a detector that cannot be read, RunMismatchError
+    when `out` holds predictions on other images or of another detector or other options, and whatever the run raises.
     """
     if not sources:
         raise ConfigError("there is nothing to predict on: give photos, folders, lists or videos")
+    read_detector(options.checkpoint)  # before anything is written
     root = Path(out).absolute()
     refs: list[ImageRef] = []
     videos: dict[str, Frames] = {}

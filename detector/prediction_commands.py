@@ -50,7 +50,7 @@ def predict(
     for video in found.videos:
         click.echo(f"video {video}")
     if found.set_aside:
-        click.echo(f"{found.set_aside} photos could not be used: see `cuts3d info {Path(out) / 'run'}`")
+        click.echo(f"set aside: {found.set_aside} photos or frames, see `cuts3d info {Path(out) / 'run'}`")
     if not found.summary.complete:
         sys.exit(1)
 

@@ -19,6 +19,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from cluster.connection import connected
 from detector import training_folder
 from detector.checkpoints import DETECTOR_FILE
+from detector.progress import followed
 from detector.training import PATIENCE, Training, train
 from pipeline.errors import ClusterError, ConfigError, CutsError
 
@@ -52,14 +53,15 @@ def train_on_ray(training: Training, where: RayTraining) -> Path:
     folder = Path(training.work_dir).absolute()
     training_folder.check_resume(folder, training.resume)
     # What is there from now on is of this very training, which a process that starts again is to go on with.
-    training = dataclasses.replace(training, work_dir=str(folder), resume=None)
+    training = dataclasses.replace(training.anywhere(), resume=None)
     with connected(where.address):
         scaling = _scaling(where, training.device)
         for restart in range(where.restarts + 1):
             if restart:
                 logger.warning("the training lost a process: it goes on from its last checkpoint (%d)", restart)
             try:
-                _fit(training, scaling, folder)
+                with followed(folder):
+                    _fit(training, scaling, folder)
             except TrainingFailedError as error:
                 ours = _ours(error)
                 if ours is not None:

@@ -37,6 +37,11 @@ def headline(name: str) -> str:
     return (CONFIGS / f"{name}.py").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
+def is_file(name: str) -> bool:
+    """Whether this is the path of a configuration, as opposed to the name of one of ours."""
+    return name.endswith(".py") or os.sep in name
+
+
 def read_config(name: str, pretty: bool = False) -> Config:
     """A configuration of ours by its name, or a file of MMDetection's kind, which is run as the Python that it is.
 
@@ -44,7 +49,7 @@ def read_config(name: str, pretty: bool = False) -> Config:
 
     Raises ConfigError when there is none, it does not run, or lacks what a training needs.
     """
-    path = Path(name) if name.endswith(".py") or os.sep in name else CONFIGS / f"{name}.py"
+    path = Path(name) if is_file(name) else CONFIGS / f"{name}.py"
     if not path.is_file():
         raise ConfigError(f"there is no configuration {name!r}: give a .py file, or one of {', '.join(config_names())}")
     try:

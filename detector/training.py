@@ -11,11 +11,12 @@ import hashlib
 import logging
 import os
 import secrets
+import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import mmengine.device.utils
 import torch
@@ -34,6 +35,7 @@ from pipeline.errors import ConfigError
 from pipeline.files import RunFiles
 from pipeline.lease import Lease
 from pipeline.ledger import library_versions
+from pipeline.locations import filesystem, location_of
 from pipeline.run_folder import RunFolder
 from pipeline.runner import pick_device
 
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 # Ranks wait for each other while one of them consolidates the runs, or scores a validation.
 PATIENCE = datetime.timedelta(hours=2)
+# Beside long reports (environment, configuration): a line for each parameter, and what MMEngine tells its developers.
+_OF_NO_USE = ("paramwise_options", "Exp name", '"FileClient"', '"HardDiskBackend"', "Distributed training is not used")
 _LIBRARIES = ("mmdet", "mmengine", "mmcv", "torchvision")
 
 
@@ -71,6 +75,20 @@ class Training:
     val_truth: str | None = None
     val_images: str | None = None
 
+    def anywhere(self) -> Self:
+        """The same for a process whose current folder is another."""
+        places = {name: getattr(self, name) for name in ("init_from", "val_truth", "val_images")}
+        if self.backbone != train_config.RANDOM:
+            places["backbone"] = self.backbone
+        if train_config.is_file(self.config):
+            places["config"] = self.config
+        absolute: dict[str, Any] = {name: _absolute(place) for name, place in places.items() if place is not None}
+        return replace(self, runs=tuple(map(_absolute, self.runs)), work_dir=_absolute(self.work_dir), **absolute)
+
+
+def _absolute(place: str) -> str:
+    return location_of(*filesystem(place))
+
 
 @dataclass(frozen=True)
 class _Process:
@@ -94,11 +112,9 @@ def train(wanted: Training) -> Path:
         StoreError, WeightsError: runs, photos or weights are missing or damaged.
     """
     folder = Path(wanted.work_dir)
-    with _process(wanted.device) as process, _mmengine_on(process.device):
+    with _process(wanted.device) as process, _mmengine_on(process.device), _without_old_warnings():
         config = _prepared(wanted, process)
         store = FlatStore.open(**train_config.store_arguments(config))
-        if process.rank == 0:
-            logger.info("training on %s", store.summary())
         identity = _identity(config, process)
         with Lease(RunFiles.at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
             checkpoint = training_folder.claim(folder, identity, wanted.resume)
@@ -127,19 +143,19 @@ class _Holding(Hook):
 
 
 class _Runner(Runner):
-    """MMEngine's runner, whose long reports (environment, configuration, each parameter) go to the log file only."""
+    """MMEngine's runner, whose log on the terminal is for those who train; the log file has all of it."""
 
     def build_logger(self, *arguments: Any, **options: Any) -> MMLogger:
         log = super().build_logger(*arguments, **options)
         for handler in log.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(_is_short)
+                handler.addFilter(_is_of_use)
         return log
 
 
-def _is_short(record: logging.LogRecord) -> bool:
+def _is_of_use(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    return "\n" not in message and not message.startswith("paramwise_options")
+    return "\n" not in message and not message.startswith(_OF_NO_USE)
 
 
 def _prepared(wanted: Training, process: _Process) -> Config:
@@ -269,6 +285,8 @@ def _process(device: str) -> Iterator[_Process]:
     elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         if chosen.type == "cuda":
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")  # as MMEngine does, with a warning from each process
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
         try:
             yield _placed(chosen)
@@ -294,6 +312,15 @@ def _mmengine_on(device: torch.device) -> Iterator[None]:
         yield
     finally:
         mmengine.device.utils.DEVICE = before
+
+
+@contextlib.contextmanager
+def _without_old_warnings() -> Iterator[None]:
+    """Of what torch tells developers, no more than this version of MMDetection and MMEngine could mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
+        yield
 
 
 def _all_have(process: _Process) -> None:

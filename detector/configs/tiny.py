@@ -45,5 +45,5 @@ param_scheduler = [
     dict(type="MultiStepLR", by_epoch=False, begin=0, end=200, milestones=[160], gamma=0.1),
 ]
 auto_scale_lr = dict(base_batch_size=4)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=50))
 custom_hooks = [dict(type="PlainCheckpoints"), dict(type="CheckLoss"), dict(type="PreciseBN", batches=20)]

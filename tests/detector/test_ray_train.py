@@ -1,6 +1,7 @@
 """Training on a real Ray, in processes of this machine: it ends like one that nobody disturbed."""
 
 import dataclasses
+import logging
 import os
 import signal
 import threading
@@ -17,6 +18,7 @@ from painted_run import painted_run
 from small_training import small_training
 
 from detector.ray_train import RayTraining, train_on_ray
+from detector.train_config import read_config
 from detector.training import train
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 
@@ -65,9 +67,13 @@ def workers() -> list[psutil.Process]:
     return found
 
 
-def test_one_worker_trains_what_this_process_trains(run: str, tmp_path: Path) -> None:
-    path = train_on_ray(small_training(run, tmp_path / "ray"), RayTraining())
+def test_one_worker_trains_what_this_process_trains(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "detector"):
+        path = train_on_ray(small_training(run, tmp_path / "ray"), RayTraining())
     assert path == tmp_path / "ray" / "detector.pth"
+    assert [m.split(":")[0] for m in caplog.messages if m.startswith("iteration")] == [
+        f"iteration {i}" for i in range(1, 7)
+    ]
     train(small_training(run, tmp_path / "here"))
     ours, theirs = weights(tmp_path / "ray"), weights(tmp_path / "here")
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
@@ -93,6 +99,15 @@ def test_two_workers_and_a_killed_one(run: str, tmp_path: Path) -> None:
     train_on_ray(undisturbed, RayTraining(workers=2))
     ours, theirs = weights(tmp_path / "disturbed"), weights(tmp_path / "undisturbed")
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_relative_paths_are_those_of_whoever_starts_it(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = small_training(os.path.relpath(run), Path("work"), iterations=1)
+    Path("mine.py").write_text(read_config("tiny", pretty=True).pretty_text)
+    assert train_on_ray(dataclasses.replace(wanted, config="mine.py"), RayTraining()) == tmp_path / "work/detector.pth"
 
 
 def test_folders_and_errors_are_those_of_a_training_here(run: str, tmp_path: Path) -> None:

@@ -237,6 +237,22 @@ def test_resume_none_does_what_there_is_to_do(run: str, straight: Path, tmp_path
     assert_same(weights(tmp_path / "work" / "detector.pth"), weights(straight / "detector.pth"))
 
 
+def test_paths_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Training(("a", "s3://b/run"), "mine.py", "work", init_from="d.pth", val_truth="t.json", backbone="b.pth")
+    there = here.anywhere()
+    assert there.runs == (str(tmp_path / "a"), "s3://b/run")
+    assert (there.config, there.work_dir) == (str(tmp_path / "mine.py"), str(tmp_path / "work"))
+    assert (there.init_from, there.val_truth, there.val_images) == (
+        str(tmp_path / "d.pth"),
+        str(tmp_path / "t.json"),
+        None,
+    )
+    assert there.backbone == str(tmp_path / "b.pth")
+    named = Training(("a",), "tiny", "work", backbone="random").anywhere()
+    assert (named.config, named.backbone) == ("tiny", "random")
+
+
 def test_foreign_folders(tmp_path: Path) -> None:
     (tmp_path / "iter_5.pth").touch()
     with pytest.raises(RunMismatchError, match="of another program"):
