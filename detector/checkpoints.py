@@ -131,6 +131,11 @@ def read_detector(path: str | Path) -> DetectorCheckpoint:
     return DetectorCheckpoint(path, config, trained_on, _tensors(content, path))
 
 
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of any checkpoint, by name, on the CPU, read as by `read_detector`; WeightsError as there."""
+    return _tensors(_read(Path(path)), Path(path))
+
+
 def write_description(folder: Path, config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
     """Write detector.json, which makes the checkpoints in this folder readable by `read_detector`."""
     text = json.dumps({"schema": SCHEMA, "config": config, "trained_on": trained_on}, indent=1, sort_keys=True)
@@ -147,7 +152,8 @@ def _read(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors and plain values, and is not run to find out what: give a checkpoint of "
-            f"`cuts3d train`, or of a training with the hook PlainCheckpoints ({_brief(error)})"
+            "`cuts3d train`, or of a training with the hook PlainCheckpoints, or one with nothing but its state_dict "
+            f"({_brief(error)})"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise WeightsError(f"{path} is damaged or no checkpoint, copy it again: {_brief(error)}") from error
@@ -163,7 +169,7 @@ def _description_beside(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path} is no detector of cuts3d: give a {DETECTOR_FILE}, or a checkpoint of `cuts3d train` that lies "
-            f"beside its {DESCRIPTION_FILE}"
+            f"beside its {DESCRIPTION_FILE}; `cuts3d import-detector` makes one of a checkpoint of plain MMDetection"
         ) from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{beside} cannot be read, `cuts3d train --resume` writes it anew: {error}") from error

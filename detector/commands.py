@@ -1,4 +1,5 @@
-"""What the detector adds to the command line: train, configs, training-samples, and `detector.prediction_commands`.
+"""What the detector adds to the command line: train, configs, import-detector, training-samples, and those of
+`detector.prediction_commands`.
 
 Loaded by `pipeline.extensions` whenever cuts3d starts: MMDetection is imported by the commands only.
 """
@@ -16,7 +17,7 @@ from detector.prediction_commands import COMMANDS
 
 def extend(main: click.Group) -> None:
     """Add the detector's commands."""
-    for command in (train, configs, training_samples, *COMMANDS):
+    for command in (train, configs, import_detector_command, training_samples, *COMMANDS):
         main.add_command(command)
 
 
@@ -96,6 +97,18 @@ def configs(name: str | None) -> None:
             click.echo(f"{known:{width}}  {headline(known)}")
         return
     click.echo(read_config(name, pretty=True).pretty_text)
+
+
+@click.command("import-detector")
+@click.argument("checkpoint")
+@click.option("--config", required=True, metavar="FILE", help="That it was trained by; MMEngine leaves it beside it.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="File to write, such as detector.pth.")
+def import_detector_command(checkpoint: str, config: str, out: str) -> None:
+    """A detector.pth out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
+    need_mmdet()
+    from detector.import_detector import import_detector
+
+    click.echo(f"detector   {import_detector(checkpoint, config, out)}")
 
 
 @click.command("training-samples")

@@ -21,6 +21,7 @@ from stored_run import StoredRun
 from detector import training_folder
 from detector.checkpoints import read_detector
 from detector.hooks import CheckLoss, StartFrom, estimate_batch_norms
+from detector.import_detector import import_detector
 from detector.optimizer import ClippingOptimWrapper, clip_each
 from detector.train_config import read_config, set_options, set_runs
 from detector.train_loop import SeededTrainLoop, seed_step
@@ -480,6 +481,8 @@ Runner.from_cfg(config).train()
         assert done.returncode == 0, done.stderr[-3000:]
     assert {"iter_3.pth", "iter_5.pth"} <= {path.name for path in (tmp_path / "work").iterdir()}
     assert len(losses(tmp_path / "work")) == 5
+    import_detector(tmp_path / "work" / "iter_5.pth", str(tmp_path / "work" / "mine.py"), tmp_path / "mine.pth")
+    assert_same(weights(tmp_path / "mine.pth"), weights(tmp_path / "work" / "iter_5.pth"))
 
 
 @pytest.mark.slow
