@@ -61,8 +61,9 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
 
 def read_coco(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
     """The images of a COCO JSON file: in its folder, in `images/` beside it, or in `root`. Ids are the file_name."""
+    content = contents_of(location)
     try:
-        document = json.loads(contents_of(location))
+        document = json.loads(content)
     except ValueError as error:
         raise SourceError(f"{location} is not JSON: {error}") from error
     images = document.get("images") if isinstance(document, dict) else None

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
+from pipeline.image_lists import LIST_READERS
 from pipeline.images import load_photo
 from pipeline.locations import filesystem, location_of
 from pipeline.manifest import ImageRef, Manifest
@@ -334,6 +335,13 @@ def test_bad_coco_files(tmp_path: Path, images: object, match: str) -> None:
     write(tmp_path / "a.jpg", PNG)
     with pytest.raises(SourceError, match=match):
         list_images(coco(tmp_path / "i.json", images))
+
+
+@pytest.mark.parametrize("kind", ["txt", "parquet", "json"])
+def test_a_list_that_is_not_there(kind: str, tmp_path: Path) -> None:
+    missing = tmp_path / f"none.{kind}"
+    with pytest.raises(SourceError, match=r"^\S+ cannot be read: No such file or directory$"):
+        LIST_READERS[missing.suffix](str(missing), None)
 
 
 def test_not_json(tmp_path: Path) -> None:
