@@ -45,8 +45,9 @@ def read_text(location: str) -> str:
 
 def read_json(location: str) -> Any:
     """A JSON file; SourceError, naming it, when it is none."""
+    text = read_text(location)
     try:
-        return json.loads(read_text(location))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{location} is not JSON: {error}") from error
 
