@@ -31,7 +31,7 @@ from detector.checkpoints import DETECTOR_FILE, write_detector
 from detector.flat_store import FlatStore
 from detector.hooks import bare
 from detector.validation import set_validation
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, CutsError
 from pipeline.files import RunFiles
 from pipeline.lease import Lease
 from pipeline.ledger import library_versions
@@ -112,7 +112,7 @@ def train(wanted: Training) -> Path:
         StoreError, WeightsError: runs, photos or weights are missing or damaged.
     """
     folder = Path(wanted.work_dir)
-    with _process(wanted.device) as process, _mmengine_on(process.device), _without_old_warnings():
+    with _process(wanted.device) as process, _mmengine_on(process.device), _without_old_warnings(), _in_own_words():
         config = _prepared(wanted, process)
         store = FlatStore.open(**train_config.store_arguments(config))
         identity = _identity(config, process)
@@ -321,6 +321,19 @@ def _without_old_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
         yield
+
+
+@contextlib.contextmanager
+def _in_own_words() -> Iterator[None]:
+    """torch hands on what a loading process raised with the whole traceback as its message."""
+    try:
+        yield
+    except CutsError as error:
+        kind = type(error)
+        _, known, words = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+        if not known:
+            raise
+        raise kind(words.strip()) from error
 
 
 def _all_have(process: _Process) -> None:

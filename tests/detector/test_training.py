@@ -384,6 +384,17 @@ def test_what_cannot_be_trained(run: str, tmp_path: Path, change: dict[str, Any]
     assert not list(tmp_path.glob("work/*.pth"))
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+def test_photos_that_are_gone_end_it_in_a_sentence(processes: int, tmp_path: Path) -> None:
+    painted = painted_run(tmp_path, count=4)
+    for photo in (tmp_path / "photos").iterdir():
+        photo.unlink()
+    with pytest.raises(
+        StoreError, match=r"^\d+ of the \d+ photos read are gone or broken .*: mount the photos where .+$"
+    ):
+        train(small_training(painted.url, tmp_path / "work", f"train_dataloader.num_workers={processes}"))
+
+
 def test_photos_to_validate_with_have_to_be_there(painted: StoredRun, tmp_path: Path) -> None:
     write_truth(painted, tmp_path / "truth.json")
     with pytest.raises(SourceError, match="12 of the 12 photos"):
