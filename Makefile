@@ -6,8 +6,9 @@
 #   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
 #   RAY=1 (Ray on this machine)        ADDRESS=auto|host:6379 (on a cluster)      WORKERS=n (at most, on Ray)
 # Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
-# Of train: RUN="run folder …"   CONFIG=name|file   WORK=folder   RESUME=1   AMP=1   DEVICE, SET, ADDRESS, RAY and WORKERS as above
-# Of self-train: RUN, CONFIG and WORK as of train   CHECKPOINT=detector.pth   ROUNDS=n
+# Of train: RUN="run folder …"   CONFIG=name|file   WORK=folder   RESUME=1   AMP=1   BACKBONE=file|random   ITERATIONS=n
+#           DEVICE, SET, ADDRESS, RAY and WORKERS as above
+# Of self-train: RUN, CONFIG, WORK and ITERATIONS as of train   CHECKPOINT=detector.pth   ROUNDS=n
 # Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.pth   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
@@ -91,14 +92,15 @@ verify: install  ## every checksum, offset and mask of RUN
 train: install-detector  ## the detector on the masks of RUN, by CONFIG (tiny: minutes on two cores), in WORK; RESUME=1 goes on
 	$(BIN)/cuts3d train $(ON_RAY) $(foreach run,$(RUN),--run $(run)) --work-dir $(WORK) $(if $(CONFIG),--config $(CONFIG)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS)) \
-		$(if $(RESUME),--resume) $(if $(AMP),--amp)
+		$(if $(RESUME),--resume) $(if $(AMP),--amp) $(if $(BACKBONE),--backbone $(BACKBONE)) \
+		$(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 PREDICTING = --checkpoint $(CHECKPOINT) $(if $(DEVICE),--device $(DEVICE)) $(if $(BATCH),--batch-size $(BATCH)) \
 	$(if $(AMP),--amp) $(if $(WORKERS),--workers $(WORKERS))
 
 self-train: install-detector  ## ROUNDS of predicting on the images of RUN with CHECKPOINT and training on it, in WORK
 	$(BIN)/cuts3d self-train $(ON_RAY) --run $(RUN) --work-dir $(WORK) $(if $(CONFIG),--config $(CONFIG)) \
-		$(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach option,$(SET),--set $(option)) $(filter-out --amp,$(PREDICTING)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ITERATIONS),--iterations $(ITERATIONS)) $(foreach option,$(SET),--set $(option)) $(filter-out --amp,$(PREDICTING)) \
 		$(if $(AMP),--train-amp)
 
 eval-detector: install-detector  ## score CHECKPOINT against TRUTH as the papers do, into OUT=metrics.json, beside COMPARE if given
