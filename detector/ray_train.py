@@ -19,8 +19,8 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from cluster.connection import connected
 from detector import training_folder
 from detector.checkpoints import DETECTOR_FILE
-from detector.progress import followed
 from detector.training import PATIENCE, Training, train
+from detector.training_progress import followed
 from pipeline.errors import ClusterError, ConfigError, CutsError
 
 logger = logging.getLogger(__name__)
