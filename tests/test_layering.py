@@ -5,6 +5,7 @@ nothing but detector needs mmdet.
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_only_the_detector_needs_mmdet() -> None:
         if package != "detector":
             for file in (ROOT / package).rglob("*.py"):
                 assert not imports_of(file) & DETECTOR_ONLY, file
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """pytest imports them by their names alone: of two that share one, the second is an error."""
+    names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_modules_are_small() -> None:
