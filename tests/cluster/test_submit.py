@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -109,6 +110,8 @@ def start(address: str, *words: object, **changes: str | None) -> subprocess.Pop
         stderr=subprocess.PIPE,
         text=True,
         env=environment(**changes),
+        # What starts tests in the background may have them ignore Ctrl-C, which is handed down.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
 
