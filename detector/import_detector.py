@@ -1,8 +1,6 @@
 """A detector that was trained with plain MMDetection, in a project of one's own, as a detector.pth."""
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from detector import train_config
 from detector.checkpoints import DetectorCheckpoint, read_tensors, write_detector
@@ -20,7 +18,8 @@ def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Pat
     """
     settings = train_config.read_config(config)
     description = train_config.describe(settings, Path(config).stem)
-    several = {count for count in _class_counts(description["model"]) if count != 1}
+    parts = train_config.all_mappings(description["model"])
+    several = {part["num_classes"] for part in parts if part.get("num_classes", 1) != 1}
     if several:
         raise ConfigError(
             f"{config} has {max(several)} classes: detectors of cuts3d are class-agnostic (num_classes=1 in all heads)"
@@ -30,14 +29,3 @@ def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Pat
     detector.build()
     write_detector(Path(out), detector.state_dict, description, trained_on)
     return Path(out)
-
-
-def _class_counts(value: Any) -> Iterator[int]:
-    if isinstance(value, Mapping):
-        if isinstance(value.get("num_classes"), int):
-            yield value["num_classes"]
-        for part in value.values():
-            yield from _class_counts(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _class_counts(part)

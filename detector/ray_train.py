@@ -50,10 +50,11 @@ def train_on_ray(training: Training, where: RayTraining) -> Path:
         ClusterError: processes were lost more often than `restarts`.
         Whatever `train` raises.
     """
-    folder = Path(training.work_dir).absolute()
+    training = training.anywhere()
+    folder = Path(training.work_dir)
     training_folder.check_resume(folder, training.resume)
     # What is there from now on is of this very training, which a process that starts again is to go on with.
-    training = dataclasses.replace(training.anywhere(), resume=None)
+    training = dataclasses.replace(training, resume=None)
     with connected(where.address):
         scaling = _scaling(where, training.device)
         for restart in range(where.restarts + 1):

@@ -208,7 +208,7 @@ def set_mixed_precision(config: Config) -> None:
 
 def without_sync_bn(config: Config) -> None:
     """Ordinary batch norm where SyncBN does not work: on CPUs. (Of one process on a GPU MMEngine itself does it.)"""
-    changed = [part for part in _all_mappings(config.model) if part.get("type") == "SyncBN"]
+    changed = [part for part in all_mappings(config.model) if part.get("type") == "SyncBN"]
     for part in changed:
         part["type"] = "BN"
     if changed:
@@ -226,7 +226,7 @@ def describe(config: Config, name: str) -> dict[str, Any]:
     if not preprocessor.get("bgr_to_rgb"):
         raise ConfigError("model.data_preprocessor needs bgr_to_rgb=True: that is how photos are given to detectors")
     model = plain(config.model)
-    for part in _all_mappings(model):
+    for part in all_mappings(model):
         part.pop("init_cfg", None)
     return {
         "name": name,
@@ -240,7 +240,7 @@ def describe(config: Config, name: str) -> dict[str, Any]:
 
 def components(value: Any, kind: str) -> Iterator[Any]:
     """All parts of a configuration that have this type."""
-    return (part for part in _all_mappings(value) if part.get("type") == kind)
+    return (part for part in all_mappings(value) if part.get("type") == kind)
 
 
 def plain(value: Any) -> Any:
@@ -253,14 +253,15 @@ def plain(value: Any) -> Any:
         raise ConfigError(f"the configuration holds more than plain values: {error}") from error
 
 
-def _all_mappings(value: Any) -> Iterator[Any]:
+def all_mappings(value: Any) -> Iterator[Any]:
+    """All mappings in a configuration or a part of it, the outermost first."""
     if isinstance(value, Mapping):
         yield value
         for part in list(value.values()):
-            yield from _all_mappings(part)
+            yield from all_mappings(part)
     elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from _all_mappings(part)
+            yield from all_mappings(part)
 
 
 def _inside(place: Any, part: str, name: str) -> Any:
