@@ -35,7 +35,7 @@ from pipeline.errors import ConfigError, CutsError
 from pipeline.files import RunFiles
 from pipeline.lease import Lease
 from pipeline.ledger import library_versions
-from pipeline.locations import filesystem, location_of
+from pipeline.locations import absolute
 from pipeline.run_folder import RunFolder
 from pipeline.runner import pick_device
 
@@ -82,12 +82,8 @@ class Training:
             places["backbone"] = self.backbone
         if train_config.is_file(self.config):
             places["config"] = self.config
-        absolute: dict[str, Any] = {name: _absolute(place) for name, place in places.items() if place is not None}
-        return replace(self, runs=tuple(map(_absolute, self.runs)), work_dir=_absolute(self.work_dir), **absolute)
-
-
-def _absolute(place: str) -> str:
-    return location_of(*filesystem(place))
+        changed: dict[str, Any] = {name: absolute(place) for name, place in places.items() if place is not None}
+        return replace(self, runs=tuple(map(absolute, self.runs)), work_dir=absolute(self.work_dir), **changed)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pipeline.images import PhotoSize, photo_size
 from pipeline.json_lists import open_lists
 from pipeline.lease import Lease
 from pipeline.ledger import new_attempt
-from pipeline.locations import filesystem, is_url, location_of, parent_of, resolve
+from pipeline.locations import absolute, filesystem, is_url, parent_of, resolve
 from pipeline.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
 from pipeline.reader import RunReader
 from pipeline.recipes import IMPORT
@@ -229,8 +229,8 @@ def _size_or_error(ref: ImageRef) -> PhotoSize | ImageError:
 
 def _root_of(index: CocoIndex, location: str, images: str | None) -> str:
     """The folder that holds the photos; SourceError when none of them is found."""
-    folder = parent_of(location_of(*filesystem(location)))
-    candidates = [location_of(*filesystem(images))] if images else [folder, f"{folder.rstrip('/')}/images"]
+    folder = parent_of(absolute(location))
+    candidates = [absolute(images)] if images else [folder, f"{folder.rstrip('/')}/images"]
     names = [safe_id(name) for name in index.file_names]
     for root in candidates:
         step = -(-len(names) // (PROBES_REMOTE if is_url(root) else PROBES_LOCAL))

@@ -93,6 +93,11 @@ def location_of(fs: Any, path: str) -> str:
     return path if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
+def absolute(location: str) -> str:
+    """A location as it is wherever it is looked at from: a relative path from the current folder, a URL as it is."""
+    return location_of(*filesystem(location))
+
+
 def is_local(fs: Any) -> bool:
     """Whether an fsspec file system is the local disk."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol

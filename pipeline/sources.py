@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.image_lists import LIST_READERS, common_root
-from pipeline.locations import filesystem, is_local, location_of, parent_of
+from pipeline.locations import absolute, filesystem, is_local, location_of, parent_of
 from pipeline.manifest import ImageRef, safe_id, sort_refs
 
 IMAGE_EXTENSIONS = frozenset(
@@ -56,7 +56,7 @@ def list_images(source: str, root: str | None = None) -> Listing:
     if root is not None:
         if read_list is None:
             raise SourceError(f"root={root} applies to lists and COCO files only, not to {source}")
-        root = location_of(*filesystem(root))
+        root = absolute(root)
     skipped: Counter[str] = Counter()
     # A known extension settles it for remote sources: asking a web server for a folder can mean to download the file.
     known = (

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from pipeline.coco_ap import LVIS_DETECTIONS, MAX_DETECTIONS
 from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.locations import filesystem, location_of, resolve
+from pipeline.locations import absolute, resolve
 from pipeline.truth_boxes import kitti_dataset, open_images_dataset, voc_dataset
 from pipeline.truth_files import entries, files_in, first_that_has, places_beside, read_json, read_text
 
@@ -76,12 +76,12 @@ def read_truth(spec: str, images: str | None = None) -> TruthSet:
     if not path:
         raise SourceError(f"{spec}: say where the file or folder is, {name}:PATH")
     benchmark, read = FORMATS[name]
-    return read(benchmark, path, location_of(*filesystem(images)) if images else None)
+    return read(benchmark, path, absolute(images) if images else None)
 
 
 def _coco(benchmark: str, path: str, images: str | None) -> TruthSet:
     """COCO instances, masks where it has them."""
-    return _coco_set(benchmark, path, read_json(_location(path)), images)
+    return _coco_set(benchmark, path, read_json(absolute(path)), images)
 
 
 def _own_coco(benchmark: str, path: str, images: str | None) -> TruthSet:
@@ -91,12 +91,12 @@ def _own_coco(benchmark: str, path: str, images: str | None) -> TruthSet:
 
 def _coco_boxes(benchmark: str, path: str, images: str | None) -> TruthSet:
     """COCO instances of a benchmark that is scored by boxes; others' conversions have boxes for masks."""
-    return _coco_set(benchmark, path, read_json(_location(path)), images, masks=False)
+    return _coco_set(benchmark, path, read_json(absolute(path)), images, masks=False)
 
 
 def _lvis(benchmark: str, path: str, images: str | None) -> TruthSet:
     """LVIS itself names no files, but their URLs: .../val2017/000000000139.jpg."""
-    location = _location(path)
+    location = absolute(path)
     dataset = read_json(location)
     named = [{**image, "file_name": _lvis_name(image)} for image in entries(dataset, "images", location)]
     return _coco_set(benchmark, path, {**dataset, "images": named}, images, max_detections=LVIS_DETECTIONS)
@@ -106,7 +106,7 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
     parts = _LIST.fullmatch(path)
     if not parts:
         return _coco(benchmark, path, images)
-    location, wanted = _location(parts[1]), _stems(parts[2])
+    location, wanted = absolute(parts[1]), _stems(parts[2])
     dataset = read_json(location)
     chosen = {_stem(image.get("file_name")): image for image in entries(dataset, "images", location)}
     missing = [stem for stem in wanted if stem not in chosen]
@@ -122,7 +122,7 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
 
 
 def _sa1b(benchmark: str, path: str, images: str | None) -> TruthSet:
-    folder = _location(path)
+    folder = absolute(path)
     dataset: dict[str, Any] = {"images": [], "annotations": []}
     for location in files_in(folder, ".json"):
         document = read_json(location)
@@ -143,7 +143,7 @@ def _voc(splits: str) -> Callable[[str, str, str | None], TruthSet]:
             return _coco_boxes(benchmark, path, images)
         parts = _SPLIT.fullmatch(path)
         folder, split = (parts[1], parts[2]) if parts else (path, splits)
-        dataset, root = voc_dataset(_location(folder), split, images)
+        dataset, root = voc_dataset(absolute(folder), split, images)
         return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
 
     return read
@@ -152,14 +152,14 @@ def _voc(splits: str) -> Callable[[str, str, str | None], TruthSet]:
 def _kitti(benchmark: str, path: str, images: str | None) -> TruthSet:
     if path.endswith(".json"):
         return _coco_boxes(benchmark, path, images)
-    dataset, root = kitti_dataset(_location(path), images)
+    dataset, root = kitti_dataset(absolute(path), images)
     return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
 
 
 def _open_images(benchmark: str, path: str, images: str | None) -> TruthSet:
     if path.endswith(".json"):
         return _coco_boxes(benchmark, path, images)
-    dataset, root = open_images_dataset(_location(path), images)
+    dataset, root = open_images_dataset(absolute(path), images)
     return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
 
 
@@ -190,7 +190,7 @@ def _coco_set(
     max_detections: int = MAX_DETECTIONS,
 ) -> TruthSet:
     """masks: whether those that are there are to be scored."""
-    location = _location(path)
+    location = absolute(path)
     entries(dataset, "images", location)
     annotations = entries(dataset, "annotations", location)
     has_masks = masks and (not annotations or any(one.get("segmentation") for one in annotations))
@@ -198,10 +198,6 @@ def _coco_set(
     first = next(iter(truth.images.values()))["file_name"]
     places = [*places_beside(location), f"{location.rpartition('/')[0]}/all_UVO_frames"]
     return TruthSet(truth, benchmark, images or first_that_has(places, first), max_detections)
-
-
-def _location(path: str) -> str:
-    return location_of(*filesystem(path))
 
 
 def _lvis_name(image: Mapping[str, Any]) -> Any:
