@@ -20,7 +20,7 @@ from pipeline import runner
 from pipeline.batch_work import CutsMethod
 from pipeline.errors import ConfigError, CutsError, RunMismatchError, SourceError, StoreError
 from pipeline.faults import IMAGE_VARIABLE
-from pipeline.files import LocalFiles
+from pipeline.files import LocalFiles, RunFiles
 from pipeline.lease import LEASE_FILE, Lease, LeaseError, read_lease
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
@@ -278,16 +278,20 @@ def test_a_driver_whose_run_was_taken_over_stops_and_loses_nothing(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if it had been suspended, longer than its lease lasts, in its second shard."""
-    out = tmp_path / "run"
+    out, drivers = tmp_path / "run", list[Lease]()
     taken = json.dumps({**vars(Lease(LocalFiles(out))._record), "host": "elsewhere", "machine": "another"})
 
+    def lease(files: RunFiles) -> Lease:
+        drivers.append(Lease(files, lifetime=1.0))
+        return drivers[-1]
+
     def suspended(ids: Sequence[str]) -> None:
-        if "002.png" in ids:
-            (out / LEASE_FILE).write_text(taken)
-            time.sleep(1.0)
+        while "002.png" in ids and not drivers[0]._lost:  # a renewal that had begun may replace what is written once
+            LocalFiles(out).write_atomic(LEASE_FILE, taken.encode())
+            time.sleep(0.1)
 
     with_depth(monkeypatch, suspended)
-    monkeypatch.setattr(runner, "Lease", partial(Lease, lifetime=1.0))
+    monkeypatch.setattr(runner, "Lease", lease)
     with pytest.raises(LeaseError, match=r"taken over by process .* on elsewhere"):
         run(out, Launch(images=str(photos), shard_size=2))
     assert sorted(path.stem for path in (out / "commits").iterdir()) == ["00000", "00001"], "what was begun is finished"
