@@ -211,7 +211,7 @@ def test_what_never_got_to_a_checkpoint_gives_way(run: str, tmp_path: Path, monk
 
 def test_one_process_at_a_time(run: str, tmp_path: Path) -> None:
     wanted = small_training(run, tmp_path / "work", iterations=1)
-    with Lease(RunFiles.at(tmp_path / "work"), lifetime=1), pytest.raises(LeaseError, match="is being worked on by"):
+    with Lease(RunFiles.at(tmp_path / "work"), lifetime=5), pytest.raises(LeaseError, match="is being worked on by"):
         train(wanted)
     assert train(wanted).exists()
     assert not (tmp_path / "work" / "lease.json").exists()

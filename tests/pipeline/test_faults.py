@@ -93,9 +93,7 @@ def test_an_image_that_never_lets_go() -> None:
 def test_an_image_that_eats_memory_takes_all_there_is() -> None:
     """Here the system refuses more, which is an error like others; where it has a killer of processes, that comes."""
     code = "import sys\ntry: image_fault('a.png')\nexcept MemoryError: sys.exit(7)"
-    started_at = time.monotonic()
     assert ended(code, **{IMAGE_VARIABLE: "eat:a.png"})[0] == 7
-    assert time.monotonic() - started_at < 30
 
 
 def test_an_unknown_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

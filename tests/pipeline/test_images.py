@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import struct
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -256,15 +255,15 @@ def test_junk_after_the_end_is_harmless() -> None:
         np.testing.assert_array_equal(decoded(data + b"junk" * 100), decoded(data))
 
 
-def test_bombs_are_judged_by_their_header() -> None:
+def test_bombs_are_judged_by_their_header(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = Image.MAX_IMAGE_PIXELS
     assert limit is not None
-    started = time.perf_counter()
-    assert reason_of(bomb(50_000, 50_000)) == "too_large"  # beyond Pillow's own limit
-    assert reason_of(bomb(13_000, 13_700)) == "too_large"  # beyond ours only (178.1 Mpx)
-    assert reason_of(encoded(gradient(), "PNG"), max_pixels=48 * 64 - 1) == "too_large"
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+        assert reason_of(bomb(50_000, 50_000)) == "too_large"  # beyond Pillow's own limit
+        assert reason_of(bomb(13_000, 13_700)) == "too_large"  # beyond ours only (178.1 Mpx)
+        assert reason_of(encoded(gradient(), "PNG"), max_pixels=48 * 64 - 1) == "too_large"
     assert load_photo(ref_of(encoded(gradient(), "PNG")), max_pixels=48 * 64).rgb.shape == (48, 64, 3)
-    assert time.perf_counter() - started < 1
     assert limit == Image.MAX_IMAGE_PIXELS
     assert 2 * limit > MAX_PIXELS
     assert not ImageFile.LOAD_TRUNCATED_IMAGES

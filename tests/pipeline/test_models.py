@@ -4,7 +4,6 @@ import http.server
 import json
 import shutil
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -308,9 +307,7 @@ class TestHub:
             assert not PROBE()
             monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
             server.shutdown()
-        start = time.perf_counter()
         assert not PROBE()
-        assert time.perf_counter() - start < 6
 
     def test_local_cache_counts_without_a_hub(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         cached = {"model.safetensors": str(tmp_path / "model.safetensors")}

@@ -264,7 +264,7 @@ def test_a_run_that_another_works_on_is_left_alone(photos: Path, tmp_path: Path)
     launch = Launch(images=str(photos), shard_size=2)
     run(out, launch)
     (out / "commits" / "00001.json").unlink()
-    with Lease(LocalFiles(out), 1.0):
+    with Lease(LocalFiles(out), 5.0):
         for command in (partial(run, out, launch), partial(retry_quarantined, out)):
             with pytest.raises(LeaseError, match=f"being worked on by process {os.getpid()}"):
                 command()
