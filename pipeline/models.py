@@ -14,7 +14,6 @@ from typing import Any
 import timm
 import torch
 from timm.models import get_pretrained_cfg
-from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
 from pipeline import hub, weights
 from pipeline.checkpoints import SUFFIXES, build_vit, preset_name, read_checkpoint
@@ -177,6 +176,8 @@ def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> Onn
 
 
 def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> TransformersDepth:
+    from transformers import AutoImageProcessor, AutoModelForDepthEstimation  # heavy (two seconds)
+
     in_folder = Path(source).is_dir()
     local_only = in_folder or not hub.reachable()
     try:
