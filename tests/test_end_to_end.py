@@ -66,39 +66,52 @@ def test_200_imagenet_photos_run_without_a_failure(assets: Path, tmp_path: Path)
     assert len(list((tmp_path / "o").iterdir())) == 4
 
 
+def committed(out: Path) -> list[str]:
+    return sorted(path.stem for path in (out / "commits").glob("*.json"))
+
+
 def same_store(one: Path, other: Path) -> None:
     for a, b in zip(RunReader(RunFolder.open(one)), RunReader(RunFolder.open(other)), strict=True):
         assert a == b
 
 
-@pytest.mark.parametrize("where", ["before_write", "mid_write", "after_write", "after_commit"])
-def test_killed_at_a_crash_point_and_resumed(assets: Path, tmp_path: Path, where: str) -> None:
-    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 6)
-    calm, struck = tmp_path / "calm", tmp_path / "struck"
-    assert cuts3d(command(assets, photos, calm, 224, "--shard-size", "2")).returncode == 0
-    launch = command(assets, photos, struck, 224, "--shard-size", "2")
-    assert cuts3d(launch, CUTS3D_CRASH_AT=f"{where}:00001").returncode == -signal.SIGKILL
-    committed = sorted(path.stem for path in (struck / "commits").glob("*.json"))
-    assert committed == (["00000", "00001"] if where == "after_commit" else ["00000"])
+@pytest.fixture(scope="module")
+def calm(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float]:
+    """Photos, the run of them that nobody disturbed, an image a shard, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("calm")
+    photos = photos_in(folder / "photos", assets / "coco" / "images", 12)
+    started = time.monotonic()
+    assert cuts3d(command(assets, photos, folder / "run", 224, "--shard-size", "1")).returncode == 0
+    return photos, folder / "run", time.monotonic() - started
+
+
+@pytest.mark.xdist_group("calm")
+def test_killed_at_every_crash_point_and_resumed(assets: Path, calm: tuple[Path, Path, float], tmp_path: Path) -> None:
+    photos, undisturbed, _ = calm
+    struck = tmp_path / "struck"
+    launch = command(assets, photos, struck, 224, "--shard-size", "1")
+    for where, done in (("before_write:00001", 1), ("mid_write:00003", 3), ("after_write:00005", 5)):
+        assert cuts3d(launch, CUTS3D_CRASH_AT=where).returncode == -signal.SIGKILL
+        assert committed(struck) == [f"{i:05}" for i in range(done)], where
+    assert cuts3d(launch, CUTS3D_CRASH_AT="after_commit:00007").returncode == -signal.SIGKILL
+    assert committed(struck) == [f"{i:05}" for i in range(8)]
     assert cli("status", struck).returncode == 1
     again = cuts3d(launch)
     assert again.returncode == 0, again.stderr
-    same_store(calm, struck)
+    same_store(undisturbed, struck)
     assert cli("gc", struck, "--min-age", 0).returncode == 0
-    assert cli("verify", struck).stdout.strip() == "3 shards, 6 images: no errors"
+    assert cli("verify", struck).stdout.strip() == "12 shards, 12 images: no errors"
 
 
-def test_killed_at_random_moments_until_done(assets: Path, tmp_path: Path) -> None:
+@pytest.mark.xdist_group("calm")
+def test_killed_at_random_moments_until_done(assets: Path, calm: tuple[Path, Path, float], tmp_path: Path) -> None:
     """SIGKILL again and again, each time before the job can be through; what comes of it is the undisturbed store."""
-    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 16)
-    calm, struck = tmp_path / "calm", tmp_path / "struck"
-    started = time.monotonic()
-    assert cuts3d(command(assets, photos, calm, 224, "--shard-size", "1")).returncode == 0
-    duration = time.monotonic() - started
+    photos, undisturbed, duration = calm
+    struck = tmp_path / "struck"
     launch = command(assets, photos, struck, 224, "--shard-size", "1")
     dice = random.Random(0)
     kills = 0
-    for _ in range(6):
+    for _ in range(4):
         process = subprocess.Popen(launch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             process.wait(timeout=duration * dice.uniform(0.4, 0.8))
@@ -108,7 +121,7 @@ def test_killed_at_random_moments_until_done(assets: Path, tmp_path: Path) -> No
         process.wait()
     assert kills >= 1
     assert cuts3d(launch).returncode == 0
-    same_store(calm, struck)
+    same_store(undisturbed, struck)
     assert cli("verify", struck).returncode == 0
 
 
