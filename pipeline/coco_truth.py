@@ -3,7 +3,6 @@
 H, W pixels
 """
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ import scipy.ndimage
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
-from pipeline.locations import contents_of
+from pipeline.locations import read_json
 
 # Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
 # gaps of a few pixels.
@@ -58,10 +57,7 @@ class Truth:
     @classmethod
     def read(cls, location: str) -> Self:
         """Read a COCO JSON file, local or an fsspec URL; SourceError when it cannot be read or is not one."""
-        try:
-            return cls(json.loads(contents_of(location)), location)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SourceError(f"{location} is not JSON: {error}") from error
+        return cls(read_json(location), location)
 
     def size(self, image_id: int) -> tuple[int, int]:
         """Height and width in pixels."""

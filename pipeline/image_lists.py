@@ -1,7 +1,6 @@
 """Files that name images: text lists, parquet lists and COCO JSON."""
 
 import io
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.locations import contents_of, filesystem, parent_of, resolve
+from pipeline.locations import contents_of, filesystem, parent_of, read_json, resolve
 from pipeline.manifest import ImageRef, safe_id
 
 # How many images of a list are looked for before the list is believed; the others are looked for when they are read.
@@ -61,11 +60,7 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
 
 def read_coco(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
     """The images of a COCO JSON file: in its folder, in `images/` beside it, or in `root`. Ids are the file_name."""
-    content = contents_of(location)
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise SourceError(f"{location} is not JSON: {error}") from error
+    document = read_json(location)
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
         raise SourceError(f'{location} is not a COCO file: it has no list "images"')

@@ -1,5 +1,6 @@
 """Where files are: local paths and fsspec URLs under one roof."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,15 @@ def contents_of(location: str) -> bytes:
         return bytes(files.cat_file(path))
     except OSError as error:
         raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
+
+
+def read_json(location: str) -> Any:
+    """A JSON file, with or without a byte order mark; SourceError, naming it, when it is none or cannot be read."""
+    content = contents_of(location)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{location} is not JSON: {error}") from error
 
 
 def location_of(fs: Any, path: str) -> str:

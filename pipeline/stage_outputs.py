@@ -140,21 +140,36 @@ class KeptOutputs:
     def cut_images(self, positions: Sequence[int]) -> list[CutImage]:
         """Proposals, and with stage "confidence" their confidences, of these images."""
         stops, offsets = self._file.read("images/stop"), self._file.read("images/offsets")
+        names = [*_PER_PROPOSAL, "confidence"] if self.stage == "confidence" else [*_PER_PROPOSAL]
+        arrays = {name: self._file[f"proposals/{name}"] for name in names}
         images = []
-        for position in positions:
-            start, stop = int(offsets[position]), int(offsets[position + 1])
-            rows = {name: np.asarray(self._file[f"proposals/{name}"][start:stop]) for name in _PER_PROPOSAL}
-            proposals = tuple(_proposal({name: rows[name][i] for name in rows}) for i in range(stop - start))
-            confidences: tuple[np.ndarray | None, ...] = (None,) * len(proposals)
-            if self.stage == "confidence":
-                maps = np.asarray(self._file["proposals/confidence"][start:stop])
-                confidences = tuple(None if p.dropped else c for p, c in zip(proposals, maps, strict=True))
-            images.append(CutImage(ImageProposals(proposals, _STOPS[int(stops[position])]), confidences))
+        for together in _consecutive(positions):  # images that lie side by side are read at once
+            start = int(offsets[together[0]])
+            rows = {name: np.asarray(array[start : offsets[together[-1] + 1]]) for name, array in arrays.items()}
+            for position in together:
+                own = range(int(offsets[position]) - start, int(offsets[position + 1]) - start)
+                proposals = tuple(_proposal({name: rows[name][i] for name in _PER_PROPOSAL}) for i in own)
+                confidences: tuple[np.ndarray | None, ...] = (None,) * len(proposals)
+                if self.stage == "confidence":
+                    maps = rows["confidence"][own.start : own.stop]
+                    confidences = tuple(None if p.dropped else c for p, c in zip(proposals, maps, strict=True))
+                images.append(CutImage(ImageProposals(proposals, _STOPS[int(stops[position])]), confidences))
         return images
 
     def _rows(self, name: str, positions: Sequence[int]) -> np.ndarray:
         first = min(positions)
         return np.asarray(self._file[name][first : max(positions) + 1])[[p - first for p in positions]]
+
+
+def _consecutive(positions: Sequence[int]) -> list[list[int]]:
+    """Cut into runs of numbers that follow each other."""
+    runs: list[list[int]] = []
+    for position in positions:
+        if runs and position == runs[-1][-1] + 1:
+            runs[-1].append(position)
+        else:
+            runs.append([position])
+    return runs
 
 
 def _proposal(row: Mapping[str, Any]) -> Proposal:

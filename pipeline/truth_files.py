@@ -1,6 +1,5 @@
 """Reading the files that benchmarks come in, and finding their photos."""
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,15 +40,6 @@ def read_text(location: str) -> str:
         return contents_of(location).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"{location} is not text in UTF-8: {error}") from error
-
-
-def read_json(location: str) -> Any:
-    """A JSON file; SourceError, naming it, when it is none."""
-    text = read_text(location)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SourceError(f"{location} is not JSON: {error}") from error
 
 
 def entries(dataset: Any, key: str, location: str) -> list[Mapping[str, Any]]:

@@ -26,9 +26,9 @@ from urllib.parse import urlsplit
 from pipeline.coco_ap import LVIS_DETECTIONS, MAX_DETECTIONS
 from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.locations import absolute, resolve
+from pipeline.locations import absolute, read_json, resolve
 from pipeline.truth_boxes import kitti_dataset, open_images_dataset, voc_dataset
-from pipeline.truth_files import entries, files_in, first_that_has, places_beside, read_json, read_text
+from pipeline.truth_files import entries, files_in, first_that_has, places_beside, read_text
 
 _SPLIT = re.compile(r"(.+):([\w+]+)")
 _LIST = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)

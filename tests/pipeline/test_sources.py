@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pipeline.errors import SourceError
 from pipeline.image_lists import LIST_READERS
 from pipeline.images import load_photo
-from pipeline.locations import filesystem, location_of
+from pipeline.locations import filesystem, location_of, read_json
 from pipeline.manifest import ImageRef, Manifest
 from pipeline.sources import Listing, expand_braces, list_images
 
@@ -344,9 +344,17 @@ def test_a_list_that_is_not_there(kind: str, tmp_path: Path) -> None:
         LIST_READERS[missing.suffix](str(missing), None)
 
 
-def test_not_json(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="is not JSON"):
-        list_images(str(write(tmp_path / "i.json", b"{")))
+def test_json_that_an_editor_saved_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert read_json(str(write(tmp_path / "i.json", b'\xef\xbb\xbf{"a": "\xc3\xa9"}'))) == {"a": "é"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\xfd", b"[" * 100_000])
+def test_not_json(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(SourceError, match=r"i\.json is not JSON"):
+        list_images(str(write(tmp_path / "i.json", content)))
+
+
+def test_not_a_coco_file(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is not a COCO file"):
         list_images(str(write(tmp_path / "i.json", b"[1]")))
 
