@@ -10,8 +10,8 @@ ASSETS = Path(os.environ.get("CUTS3D_ASSETS", Path(__file__).parents[2] / "share
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ray's tests in one process, one by one, beside all others (--dist loadgroup); what may take longest comes first, so
-    that no process is left alone with it in the end.
+    """Ray's tests in one process, one by one, beside all others (--dist loadgroup); what may take longest comes first,
+    so that no process is left alone with it in the end.
     """
     for item in items:
         if item.get_closest_marker("ray"):
