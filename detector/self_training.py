@@ -21,6 +21,7 @@ from typing import Any
 from detector.checkpoints import DETECTOR_FILE, read_detector
 from detector.method import NAME, DetectorOptions, overrides_of
 from detector.training import Training
+from pipeline.differences import differences, in_lines
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
 from pipeline.extensions import Executor
 from pipeline.files import RunFiles
@@ -187,12 +188,11 @@ def _claim(wanted: SelfTraining) -> None:
         raise RunMismatchError(
             f"{SETTINGS_FILE} in {folder.url} cannot be read ({error}): give another --work-dir"
         ) from error
-    names = [name for name in sorted(recorded | settings) if recorded.get(name) != settings.get(name)]
-    if names:
-        lines = [f"  {name}: there {recorded.get(name)}, now {settings.get(name)}" for name in names]
+    found = differences(recorded, settings)
+    if found:
         raise RunMismatchError(
             f"{folder.url} holds rounds of self-training that were started differently:\n"
-            + "\n".join(lines)
+            + "\n".join(in_lines(found, "before"))
             + "\nStart it with the settings it has to go on with it, or give another --work-dir."
         )
 

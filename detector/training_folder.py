@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from detector.checkpoints import write_description
-from pipeline.differences import ABSENT, differences
+from pipeline.differences import differences, in_lines
 from pipeline.errors import RunMismatchError, TrainingError
 from pipeline.files import RunFiles
 
@@ -28,7 +28,6 @@ SCHEMA = "cuts3d-training/1"
 TRAINING_FILE = "training.json"
 
 _CHECKPOINT = re.compile(r"iter_(\d+)\.pth")
-_SHOWN = 12
 
 
 def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Path | None:
@@ -114,14 +113,8 @@ def _refuse_differences(folder: Path, recorded: Mapping[str, Any], identity: Map
     found = differences(recorded, identity)
     if not found:
         return
-    lines = [f"  {name}: before {_said(old)}, now {_said(new)}" for name, (old, new) in list(found.items())[:_SHOWN]]
-    more = [f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
     raise RunMismatchError(
         f"{folder} holds a training that was started differently:\n"
-        + "\n".join([*lines, *more])
+        + "\n".join(in_lines(found, "before"))
         + "\nStart it with the settings it has to go on with it, or give another --work-dir."
     )
-
-
-def _said(value: Any) -> str:
-    return "nothing" if value is ABSENT else json.dumps(value)[:80]

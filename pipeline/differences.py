@@ -1,9 +1,13 @@
 """What differs between the settings that something was started with and those it is to go on with."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 ABSENT = object()  # in place of the value of a setting that one of the two has not
+
+_SHOWN = 20  # differences that are told one by one
+_LONGEST = 200  # characters of a value
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -14,6 +18,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     ours, theirs = _flat(before), _flat(now)
     pairs = {name: (ours.get(name, ABSENT), theirs.get(name, ABSENT)) for name in sorted(ours | theirs)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def in_lines(found: Mapping[str, tuple[Any, Any]], before: str) -> list[str]:
+    """What `differences` found, for people, a line each. before: what to call the first value, as in "run has"."""
+    lines = [f"  {name}: {before} {_said(old)}, now {_said(new)}" for name, (old, new) in list(found.items())[:_SHOWN]]
+    return [*lines, f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else lines
+
+
+def _said(value: object) -> str:
+    return "no such setting" if value is ABSENT else json.dumps(value, ensure_ascii=False)[:_LONGEST]
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.differences import ABSENT, differences
+from pipeline.differences import differences, in_lines
 from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.files import RunFiles, is_temporary
@@ -205,7 +205,7 @@ class RunFolder:
         found = differences(self.config, config)
         if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options
             found = {n: pair for n, pair in found.items() if n == "recipe.name" or not n.startswith("recipe.")}
-        lines = [f"  {name}: run has {_said(ours)}, now {_said(theirs)}" for name, (ours, theirs) in found.items()]
+        lines = in_lines(found, "run has")
         if manifest is not None and manifest.digest != self.digest:
             lines.append(f"  images: {self._manifest_difference(manifest)}")
         if lines:
@@ -258,7 +258,3 @@ def _read_record(files: RunFiles) -> dict[str, Any]:
         f"{files.url} was made with schema {schema}, this cuts3d reads {SCHEMA}: use the cuts3d that made it, or "
         "another --out"
     )
-
-
-def _said(value: object) -> str:
-    return "no such setting" if value is ABSENT else json.dumps(value, ensure_ascii=False)

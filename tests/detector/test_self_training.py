@@ -170,9 +170,9 @@ def begin(wanted: SelfTraining) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"thresholds": (0.8,)}, r"thresholds: there \[0.8, 0.6\], now \[0.8\]"),
-        ({"max_per_image": 9}, "max_per_image: there 4, now 9"),
-        ({"training": Training((), "tiny", "", iterations=7)}, "training.iterations: there None, now 7"),
+        ({"thresholds": (0.8,)}, r"thresholds: before \[0.8, 0.6\], now \[0.8\]"),
+        ({"max_per_image": 9}, "max_per_image: before 4, now 9"),
+        ({"training": Training((), "tiny", "", iterations=7)}, "training.iterations: before null, now 7"),
     ],
 )
 def test_other_settings_are_refused(wanted: SelfTraining, change: dict[str, Any], message: str) -> None:
@@ -184,7 +184,7 @@ def test_other_settings_are_refused(wanted: SelfTraining, change: dict[str, Any]
 def test_another_detector_is_refused(wanted: SelfTraining, tmp_path: Path) -> None:
     begin(wanted)
     other = write_tiny(tmp_path / "other.pth", seed=5)
-    with pytest.raises(RunMismatchError, match="detector: there"):
+    with pytest.raises(RunMismatchError, match="detector: before"):
         self_train(replace(wanted, checkpoint=str(other.path)), runner.run, Teacher())
 
 
@@ -195,7 +195,7 @@ def test_foreign_settings_are_refused(wanted: SelfTraining) -> None:
     with pytest.raises(RunMismatchError, match="cannot be read"):
         self_train(wanted, runner.run, Teacher())
     (folder / "self-training.json").write_text(json.dumps({"schema": "other/1"}))
-    with pytest.raises(RunMismatchError, match="schema: there other/1"):
+    with pytest.raises(RunMismatchError, match='schema: before "other/1"'):
         self_train(wanted, runner.run, Teacher())
 
 
