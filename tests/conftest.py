@@ -8,14 +8,8 @@ import pytest
 ASSETS = Path(os.environ.get("CUTS3D_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Ray's tests in one process, one by one, beside all others (--dist loadgroup); what may take longest comes first,
-    so that no process is left alone with it in the end.
-    """
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    """What may take longest comes first, so that no process is left alone with it in the end."""
     items.sort(key=_time_limit, reverse=True)
 
 
