@@ -15,15 +15,15 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from own_cli import own_command_line
 
 from cluster import job_commands, job_server, submit
 from cluster.commands import extend
 from cluster.follow import Follower, exit_status
 from cluster.job_server import JobServer, LostConnectionError
 from cluster.submit import Job, checked_command, entrypoint, submit_job
-from pipeline import cli, runner
+from pipeline import runner
 from pipeline.errors import ClusterError, ConfigError, SourceError
-from pipeline.extensions import ExecutingCommand
 
 
 @pytest.fixture(autouse=True)
@@ -35,17 +35,10 @@ def without_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def main() -> click.Group:
     """A command line of its own with the cluster's additions."""
-    run = cli.main.commands["run"]
-    params = [option for option in run.params if option.name not in RAY_NAMES]
-    callback = getattr(run.callback, "__wrapped__", run.callback)
-    group = cli._Group(commands={**cli.main.commands, "run": ExecutingCommand("run", callback=callback, params=params)})
-    group.callback = lambda: None
+    group = own_command_line()
     group.extended = True
     extend(group)()
     return group
-
-
-RAY_NAMES = ("ray", "workers", "cpus_per_worker", "cpu_workers", "deadline")
 
 
 def call(main: click.Group, *arguments: object, **settings: Any) -> Result:

@@ -69,7 +69,7 @@ def test_self_train(checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: 
     assert [(r.config, r.iterations, r.device, r.resume) for r in requests] == [("tiny", 5, "cpu", None)] * 2
     refused = call(*arguments, "--config", "tiny", "--thresholds", "0.8", "--iterations", 5)
     assert refused.exit_code == 2
-    assert "thresholds: there [0.8, 0.7], now [0.8]" in refused.output
+    assert "thresholds: before [0.8, 0.7], now [0.8]" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -9,28 +9,20 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from own_cli import own_command_line
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import cli, extensions, runner
+from pipeline import extensions, runner
 
 GROUP = extensions.GROUP
 
 
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch) -> click.Group:
-    """A command line of its own, so that what an extension adds here is gone afterwards."""
     monkeypatch.setattr(
         runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
     )
-    group = cli._Group(
-        commands={**cli.main.commands, "run": extensions.ExecutingCommand(**vars_of(cli.main.commands["run"]))}
-    )
-    group.callback = lambda: None
-    return group
-
-
-def vars_of(command: click.Command) -> dict[str, object]:
-    return {"name": command.name, "callback": command.callback, "params": list(command.params)}
+    return own_command_line()
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str]) -> None:
