@@ -115,7 +115,7 @@ predict: install-detector  ## CHECKPOINT on IMAGES: overlays, COCO JSON and vide
 
 test: install-test  ## all tests
 	$(PYTEST) $(PARALLEL) -m "not ray"
-	$(PYTEST) -m ray
+	$(PYTEST) --numprocesses auto --maxprocesses 2 --dist loadfile -m ray
 
 test-fast: install-test  ## the tests that are not slow
 	$(PYTEST) $(PARALLEL)

@@ -73,7 +73,7 @@ def worker_pids(ancestor: int) -> list[int]:
     return found
 
 
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 150) -> None:
     end_of_patience = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end_of_patience, f"waited {timeout:.0f} s for {what}"

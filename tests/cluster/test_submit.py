@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(400)]
 
 TOKEN = "token-of-the-tests-3f6c2a"
 SECRET = "hunter2-4711"
@@ -115,7 +115,7 @@ def start(address: str, *words: object, **changes: str | None) -> subprocess.Pop
     )
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
+def ended(process: subprocess.Popen[str], seconds: float = 180) -> tuple[int, str, str]:
     """Exit status, stdout and stderr."""
     try:
         out, err = process.communicate(timeout=seconds)

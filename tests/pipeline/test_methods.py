@@ -10,9 +10,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from pycocotools import mask as coco_mask
+from own_cli import own_command_line
 from tiny_method import draw_photos
 
-from pipeline import cli, extensions, methods, runner
+from pipeline import extensions, methods, runner
 from pipeline.errors import ConfigError, ExtensionError
 from pipeline.methods import Batch
 from pipeline.reader import RunReader
@@ -60,9 +61,10 @@ def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_by_another_packages_method(tmp_path: Path) -> None:
+    main = own_command_line()
     draw_photos(tmp_path / "photos", 5)  # of 64, 65, 66, 64 and 65 rows
     arguments = ["run", "--images", str(tmp_path / "photos"), "--recipe", "half", "--out", str(tmp_path / "run")]
-    done = CliRunner().invoke(cli.main, [*arguments, "--set", "half.confidence=100", "--shard-size", "3"])
+    done = CliRunner().invoke(main, [*arguments, "--set", "half.confidence=100", "--shard-size", "3"])
     assert done.exit_code == 0, done.output
     reader = RunReader(RunFolder.open(tmp_path / "run"))
     assert reader.run.config["recipe"] == {"name": "half", "confidence": 100}
@@ -70,9 +72,9 @@ def test_a_run_by_another_packages_method(tmp_path: Path) -> None:
     assert [record.status for record in found.values()] == ["ok", "quarantined", "ok", "ok", "quarantined"]
     assert "65 rows" in found["001.png"].detail
     assert (found["000.png"].instances[0].confidence == 100).all()
-    again = CliRunner().invoke(cli.main, ["run", "--out", str(tmp_path / "run")])
+    again = CliRunner().invoke(main, ["run", "--out", str(tmp_path / "run")])
     assert "nothing was left to do" in again.output, "the launch remembers recipe and options"
-    other = CliRunner().invoke(cli.main, [*arguments, "--set", "half.confidence=3"])
+    other = CliRunner().invoke(main, [*arguments, "--set", "half.confidence=3"])
     assert other.exit_code == 2
     assert "recipe.confidence: run has 100, now 3" in other.output
 
