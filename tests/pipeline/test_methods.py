@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from pycocotools import mask as coco_mask
 from own_cli import own_command_line
+from pycocotools import mask as coco_mask
 from tiny_method import draw_photos
 
 from pipeline import extensions, methods, runner
