@@ -25,5 +25,5 @@ def _untouched(command: click.Command) -> click.Command:
     of_ray = {option.name for option in RAY_OPTIONS}
     twin.params = [option for option in command.params if option.name not in of_ray]
     if len(twin.params) < len(command.params):
-        twin.callback = getattr(command.callback, "__wrapped__")  # noqa: B009 (not an attribute of all callables)
+        twin.callback = command.callback.__wrapped__
     return twin
