@@ -56,9 +56,10 @@ from bench_report import (
 from pipeline.batch_work import BatchWork, CutsMethod
 from pipeline.errors import ConfigError, CutsError, ImageError, SourceError
 from pipeline.images import Photo, load_photo
+from pipeline.launch import Launch
 from pipeline.manifest import ImageRef
 from pipeline.recipes import RECIPES, Recipe, get_recipe
-from pipeline.runner import Launch, load_method
+from pipeline.registry import load_method
 from pipeline.samples import copy_samples
 from pipeline.sources import list_images
 from stages.filters import mask_iou

@@ -52,7 +52,7 @@ from detector.flat_build import grid_window  # noqa: E402
 from detector.flat_store import FlatStore  # noqa: E402
 from detector.loading import confidence_masks  # noqa: E402
 from detector.sampling import Draw, SeededSampler  # noqa: E402
-from pipeline.ledger import new_attempt  # noqa: E402
+from pipeline.provenance import new_attempt  # noqa: E402
 from pipeline.records import ImageRecord, Instance, counts_of  # noqa: E402
 from pipeline.run_folder import RunFolder  # noqa: E402
 from pipeline.shard_file import write_shard  # noqa: E402

@@ -31,12 +31,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline.files_at import files_at
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/pipeline")]
 
 from s3_server import S3Server  # noqa: E402
 
-from pipeline.files import RunFiles  # noqa: E402
 from pipeline.manifest import ImageRef, Manifest, shard_key  # noqa: E402
 from pipeline.run_folder import RunFolder  # noqa: E402
 
@@ -111,7 +112,7 @@ def write_records(url: str, records: list[tuple[str, bytes]]) -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
         return
-    files = RunFiles.at(url)
+    files = files_at(url)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda record: files.write_atomic(*record), records))
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cluster import job_commands
-from pipeline.extensions import ExecutingCommand, set_executor
+from pipeline.executing import ExecutingCommand, set_executor
 
 LOCAL = "local"
 

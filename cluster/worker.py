@@ -19,11 +19,13 @@ import torch
 from cluster.fleet import Task
 from pipeline import errors
 from pipeline.errors import CutsError, StoreError, WorkerBrokenError
+from pipeline.launch import Launch
 from pipeline.lease import read_lease
 from pipeline.locations import is_url
 from pipeline.manifest import Shard
+from pipeline.registry import load_method
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch, load_method, local_worker
+from pipeline.runner import local_worker
 from pipeline.shard_job import ShardJob
 from pipeline.shard_work import ShardResult
 

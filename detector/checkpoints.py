@@ -11,7 +11,6 @@ It needs neither our classes nor MMEngine's to be read. A checkpoint that MMEngi
 holds the same tensors; its config and origin are those of detector.json beside it.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -25,10 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.errors import WeightsError
-from pipeline.files import RunFiles
+from pipeline.files_at import files_at
 
 SCHEMA = "cuts3d-detector/1"
 DETECTOR_FILE, DESCRIPTION_FILE = "detector.pth", "detector.json"
@@ -61,33 +59,6 @@ class DetectorCheckpoint:
         """Of the file, in hexadecimal: what names these weights in a run's configuration."""
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-
-    def build(self) -> nn.Module:
-        """The model with these weights, on the CPU, in evaluation mode.
-
-        Raises WeightsError when this version of the code cannot build it, or the tensors do not fit it.
-        """
-        import mmdet.models  # noqa: F401
-        from mmdet.registry import MODELS
-        from mmengine.config import ConfigDict
-        from mmengine.registry import DefaultScope
-
-        import detector.components  # noqa: F401
-
-        remedy = "it was trained by another version of cuts3d or MMDetection, or with components of its own"
-        try:
-            with DefaultScope.overwrite_default_scope("mmdet"):
-                model: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(self.config["model"])))
-        except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
-            raise WeightsError(f"the model of {self.path} cannot be built ({_brief(error)}): {remedy}") from error
-        try:
-            model.load_state_dict(dict(self.state_dict))
-        except RuntimeError as error:
-            raise WeightsError(
-                f"the tensors of {self.path} do not fit its model ({_brief(error)}): {remedy}"
-            ) from error
-        model.eval()
-        return model
 
 
 def write_detector(
@@ -139,7 +110,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
 def write_description(folder: Path, config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
     """Write detector.json, which makes the checkpoints in this folder readable by `read_detector`."""
     text = json.dumps({"schema": SCHEMA, "config": config, "trained_on": trained_on}, indent=1, sort_keys=True)
-    RunFiles.at(folder).write_atomic(DESCRIPTION_FILE, f"{text}\n".encode())
+    files_at(folder).write_atomic(DESCRIPTION_FILE, f"{text}\n".encode())
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -153,10 +124,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise WeightsError(
             f"{path} holds more than tensors and plain values, and is not run to find out what: give a checkpoint of "
             "`cuts3d train`, or of a training with the hook PlainCheckpoints, or one with nothing but its state_dict "
-            f"({_brief(error)})"
+            f"({brief(error)})"
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no checkpoint, copy it again: {_brief(error)}") from error
+        raise WeightsError(f"{path} is damaged or no checkpoint, copy it again: {brief(error)}") from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, and no detector")
     return content
@@ -222,5 +193,5 @@ def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     return " ".join(str(error).split())[:400] or type(error).__name__

@@ -19,12 +19,12 @@ from detector.method import NAME, DetectorOptions, overrides_of
 from detector.published import Row, our_row
 from pipeline.errors import CutsError
 from pipeline.evaluation_report import Report, evaluate_runs, report_json
-from pipeline.extensions import Executor
-from pipeline.files import RunFiles
+from pipeline.executing import RunExecutor
+from pipeline.files_at import files_at
+from pipeline.launch import Launch
 from pipeline.manifest import ImageRef, Manifest, default_shard_size, safe_id
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 from pipeline.truth_formats import TruthSet
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def evaluate_detector(
     checkpoint: DetectorCheckpoint,
     truths: Sequence[TruthSet],
     out: Path,
-    execute: Executor,
+    execute: RunExecutor,
     *,
     other: DetectorCheckpoint | None = None,
     amp: bool = False,
@@ -102,7 +102,7 @@ def _predictions(
     truth: TruthSet,
     out: Path,
     amp: bool,
-    execute: Executor,
+    execute: RunExecutor,
     execution: dict[str, Any],
 ) -> RunFolder:
     """The complete run of a detector over a truth's photos."""
@@ -112,7 +112,7 @@ def _predictions(
     title = re.sub(r"\W+", "-", truth.benchmark or PurePosixPath(truth.truth.name).stem).strip("-").lower()
     name = f"{title}-{manifest.digest[:_DIGITS]}"
     runs = out.absolute().with_name(f"{out.stem}-runs")
-    RunFiles.at(runs).write_atomic(f"{name}.parquet", manifest.to_parquet_bytes())
+    files_at(runs).write_atomic(f"{name}.parquet", manifest.to_parquet_bytes())
     folder = runs / f"{name}-{checkpoint.sha256[:_DIGITS]}"
     options = DetectorOptions(
         str(checkpoint.path.absolute()), max_per_image=truth.max_detections, grid=1, boxes="detector", amp=amp

@@ -28,12 +28,12 @@ from detector.flat_build import (
 )
 from detector.flat_folder import make, mapped
 from detector.instance_filter import InstanceFilter
+from pipeline.cache import cache_folder
 from pipeline.errors import ConfigError, StoreError
 from pipeline.ledger import RETRY_PREFIX
 from pipeline.manifest import ImageRef
 from pipeline.reader import RunReader
 from pipeline.run_folder import MANIFEST_FILE, RunFolder
-from pipeline.weights import cache_folder
 
 log = logging.getLogger(__name__)
 

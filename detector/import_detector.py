@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from detector import train_config
+from detector.build import build_model
 from detector.checkpoints import DetectorCheckpoint, read_tensors, write_detector
 from pipeline.errors import ConfigError
 
@@ -26,6 +27,6 @@ def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Pat
         )
     trained_on = {"imported": str(Path(checkpoint).absolute())}
     detector = DetectorCheckpoint(Path(checkpoint), description, trained_on, read_tensors(checkpoint))
-    detector.build()
+    build_model(detector)
     write_detector(Path(out), detector.state_dict, description, trained_on)
     return Path(out)

@@ -19,14 +19,16 @@ from detector.checkpoints import read_detector
 from detector.method import NAME, DetectorOptions, overrides_of
 from detector.videos import Frames, extract_frames, is_video, write_video
 from pipeline.errors import ConfigError, RunMismatchError
-from pipeline.export import export_coco, export_overlays, picture_names
-from pipeline.extensions import Executor
-from pipeline.files import RunFiles
+from pipeline.executing import RunExecutor
+from pipeline.export import export_coco, export_overlays
+from pipeline.files_at import files_at
+from pipeline.launch import Launch
 from pipeline.manifest import ImageRef, Manifest, default_shard_size
+from pipeline.picture_files import picture_names
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch, RunSummary
 from pipeline.sources import IMAGE_EXTENSIONS, list_images
+from pipeline.summary import RunSummary
 
 _LISTS = (".txt", ".lst", ".parquet", ".json", ".tar")
 
@@ -50,7 +52,7 @@ def predict(
     sources: Sequence[str],
     out: str | Path,
     options: DetectorOptions,
-    execute: Executor,
+    execute: RunExecutor,
     every: int = 1,
     **execution: Any,
 ) -> Predicted:
@@ -111,7 +113,7 @@ def _refs(source: str, name: str, alone: bool) -> list[ImageRef]:
 
 def _write_list(root: Path, manifest: Manifest) -> None:
     """The list that the run is made from; RunMismatchError when there is one of other images."""
-    files = RunFiles.at(root)
+    files = files_at(root)
     if files.exists(IMAGES_FILE):
         before = Manifest.from_parquet_bytes(files.read_bytes(IMAGES_FILE))
         if before.digest != manifest.digest:

@@ -12,7 +12,7 @@ import click
 from detector.needs import need_mmdet
 from pipeline.cli import device_options
 from pipeline.errors import ConfigError
-from pipeline.extensions import ExecutingCommand, Executor, executor
+from pipeline.executing import ExecutingCommand, RunExecutor, executor
 
 _checkpoint_option = click.option("--checkpoint", required=True, metavar="FILE", help="Detector, of `cuts3d train`.")
 _amp_option = click.option("--amp", is_flag=True, help="Half precision where that is safe.")
@@ -162,8 +162,8 @@ def evaluate_detector(
     from detector.checkpoints import read_detector
     from detector.evaluation import evaluate_detector as score
     from detector.evaluation import metrics_json, rows_of
+    from pipeline.atomic import written_whole
     from pipeline.evaluation_report import print_report
-    from pipeline.export import written_whole
     from pipeline.truth_formats import read_truth
 
     if folders and len(folders) != len(truths):
@@ -189,7 +189,7 @@ def evaluate_detector(
 COMMANDS: tuple[click.Command, ...] = (predict, self_train, evaluate_detector)
 
 
-def _reporting(execute: Executor) -> Executor:
+def _reporting(execute: RunExecutor) -> RunExecutor:
     """The same, with a progress bar of its own for each run."""
     from pipeline.progress import ProgressReporter
 

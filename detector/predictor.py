@@ -20,6 +20,7 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import nn
 
+from detector.build import build_model
 from detector.checkpoints import DetectorCheckpoint
 from detector.detections import Detections, Limits
 from pipeline.errors import ConfigError
@@ -45,7 +46,7 @@ class Predictor:
         self.device, self.amp = device, amp
         resize = checkpoint.config["resize"]
         self._scale = (int(resize["long"]), int(resize["short"]))
-        self._model = cast(Any, checkpoint.build().to(device))
+        self._model = cast(Any, build_model(checkpoint).to(device))
         self._cascade = _stages(self._model)
         self._test_cfg = _limited(self._model.roi_head.test_cfg, limits or Limits())
 

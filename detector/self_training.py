@@ -23,12 +23,12 @@ from detector.method import NAME, DetectorOptions, overrides_of
 from detector.training import Training
 from pipeline.differences import differences, in_lines
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
-from pipeline.extensions import Executor
-from pipeline.files import RunFiles
+from pipeline.executing import RunExecutor
+from pipeline.files_at import files_at
+from pipeline.launch import Launch
 from pipeline.locations import is_url
 from pipeline.reader import RunReader
 from pipeline.run_folder import MANIFEST_FILE, RUN_FILE, RunFolder
-from pipeline.runner import Launch
 
 logger = logging.getLogger(__name__)
 
@@ -95,10 +95,10 @@ class Round:
         return self.training / DETECTOR_FILE
 
 
-def self_train(wanted: SelfTraining, execute: Executor, train: Train, **execution: Any) -> Path:
+def self_train(wanted: SelfTraining, execute: RunExecutor, train: Train, **execution: Any) -> Path:
     """Do what is missing of the rounds; the detector of the last one.
 
-    execute: does a run, see `pipeline.extensions.executor`; execution: further arguments of it (device, batch_size,
+    execute: does a run, see `pipeline.executing.executor`; execution: further arguments of it (device, batch_size,
     reporter).
 
     Raises RunMismatchError when work_dir holds rounds of other settings, ConfigError when the run is not complete, and
@@ -125,10 +125,10 @@ def rounds_of(wanted: SelfTraining) -> Iterator[Round]:
         start, previous = round_.detector, str(round_.pseudo_masks)
 
 
-def _predict(wanted: SelfTraining, round_: Round, execute: Executor, execution: Mapping[str, Any]) -> None:
+def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, execution: Mapping[str, Any]) -> None:
     """Make the pseudo-masks of a round, or what is missing of them."""
     out = str(round_.pseudo_masks)
-    if RunFiles.at(out).exists(RUN_FILE) and RunFolder.open(out).is_complete():
+    if files_at(out).exists(RUN_FILE) and RunFolder.open(out).is_complete():
         return
     source = RunFolder.open(wanted.run)
     options = DetectorOptions(
@@ -177,7 +177,7 @@ def _training_of(wanted: SelfTraining, round_: Round) -> Training:
 
 def _claim(wanted: SelfTraining) -> None:
     """Make the folder that of these rounds; RunMismatchError when it is that of others."""
-    folder = RunFiles.at(wanted.work_dir)
+    folder = files_at(wanted.work_dir)
     settings = json.loads(json.dumps({"schema": SCHEMA, **_settings(wanted)}))
     folder.create_exclusive(SETTINGS_FILE, json.dumps(settings, indent=1).encode())
     try:

@@ -31,13 +31,13 @@ from detector.checkpoints import DETECTOR_FILE, write_detector
 from detector.flat_store import FlatStore
 from detector.hooks import bare
 from detector.validation import set_validation
+from pipeline.device import pick_device
 from pipeline.errors import ConfigError, CutsError
-from pipeline.files import RunFiles
+from pipeline.files_at import files_at
 from pipeline.lease import Lease
-from pipeline.ledger import library_versions
 from pipeline.locations import absolute
+from pipeline.provenance import library_versions
 from pipeline.run_folder import RunFolder
-from pipeline.runner import pick_device
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def train(wanted: Training) -> Path:
         config = _prepared(wanted, process)
         store = FlatStore.open(**train_config.store_arguments(config))
         identity = _identity(config, process)
-        with Lease(RunFiles.at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
+        with Lease(files_at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
             checkpoint = training_folder.claim(folder, identity, wanted.resume)
             name = Path(config.filename).stem
             description, trained_on = train_config.describe(config, name), _trained_on(config, store, process)

@@ -20,7 +20,7 @@ import torch
 from detector.checkpoints import write_description
 from pipeline.differences import differences, in_lines
 from pipeline.errors import RunMismatchError, TrainingError
-from pipeline.files import RunFiles
+from pipeline.files_at import files_at
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def check_resume(folder: Path, resume: bool | None) -> None:
 def record(folder: Path, identity: Mapping[str, Any], config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
     """Make the folder this training's. config, trained_on: see `detector.checkpoints.DetectorCheckpoint`."""
     text = json.dumps({"schema": SCHEMA, "identity": identity}, indent=1, sort_keys=True)
-    RunFiles.at(folder).write_atomic(TRAINING_FILE, f"{text}\n".encode())
+    files_at(folder).write_atomic(TRAINING_FILE, f"{text}\n".encode())
     write_description(folder, config, trained_on)
 
 

@@ -2,30 +2,27 @@
 time.
 """
 
-import hashlib
 import json
-import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from pipeline.atomic import written_whole
 from pipeline.errors import ImageError, StoreError
 from pipeline.files import VERIFY_HINT
 from pipeline.images import load_photo
 from pipeline.manifest import ImageRef
 from pipeline.overlays import decode, draw_overlay
+from pipeline.picture_files import output_path, picture_names
 from pipeline.reader import RunReader
 from pipeline.records import ImageRecord, mean_confidence
 from pipeline.run_folder import RunFolder
 
 T = TypeVar("T")
-_MAX_NAME = 255  # bytes, of the common file systems
 
 
 def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int:
@@ -111,24 +108,6 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
     return files
 
 
-def picture_names(run: RunFolder) -> dict[str, str]:
-    """Name of the PNG of each image below an output folder: its id with the ending .png; where two images differ in
-    their endings alone (cat.jpg, cat.webp), .png is appended to the whole id. Of parts that are too long for a file
-    system (object stores and tars have such) the end gives way to a digest.
-    """
-    plain = {ref.id: PurePosixPath(ref.id).with_suffix(".png").as_posix() for ref in run.manifest.refs}
-    uses = Counter(plain.values())
-    return {id_: _shortened(name if uses[name] == 1 else f"{id_}.png") for id_, name in plain.items()}
-
-
-def output_path(root: Path, name: str) -> Path:
-    """Where a file of this name goes below a folder; StoreError for a name that would leave it."""
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise StoreError(f"{name!r} would be written outside of {root}: the manifest is not to be trusted")
-    return path
-
-
 def _save(image: Image.Image, root: Path, name: str) -> Path:
     path = output_path(root, name)
     try:
@@ -137,20 +116,6 @@ def _save(image: Image.Image, root: Path, name: str) -> Path:
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}. Mend that, or export elsewhere") from error
     return path
-
-
-def _shortened(name: str) -> str:
-    parts = name.split("/")
-    if all(len(part.encode()) <= _MAX_NAME for part in parts):
-        return name
-    return "/".join(part if len(part.encode()) <= _MAX_NAME else _short(part) for part in parts)
-
-
-def _short(part: str) -> str:
-    suffix = ".png" if part.endswith(".png") else ""
-    digest = hashlib.sha256(part.encode()).hexdigest()[:16]
-    start = part.encode()[: _MAX_NAME - len(digest) - len(suffix) - 1].decode(errors="ignore")
-    return f"{start}~{digest}{suffix}"
 
 
 def _name_of(known: Mapping[str, T], record: ImageRecord) -> T:
@@ -178,18 +143,3 @@ def _mean_confidences(record: ImageRecord) -> np.ndarray:
     if not record.instances:
         return np.zeros(0, np.float32)
     return mean_confidence(np.stack([instance.confidence for instance in record.instances]))
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[IO[str]]:
-    """A UTF-8 text file that appears at `path` whole, when the block ends well, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            yield out
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -11,35 +11,26 @@ imports to the commands it adds. What it returns, if not None, is called once al
 that is the time to add options to those of others.
 """
 
-from collections.abc import Callable
-from configparser import ConfigParser
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import click
 
-from pipeline.errors import ExtensionError
+from pipeline.plugins import broken, entries, loaded
 
 GROUP = "cuts3d.commands"
 
 
-class ExecutingCommand(click.Command):
-    """A command whose work `executor()` does, so that extensions can add their options to it: `run`, and whatever else
-    makes pseudo-masks.
-    """
+def installed_extensions() -> list[EntryPoint]:
+    """The entry points of all installed extensions."""
+    return entries(GROUP)
 
 
-Executor = Callable[..., Any]
-"""Does what is missing of a run: takes what `pipeline.runner.run` takes, and returns its RunSummary."""
-
-_EXECUTOR = "pipeline.extensions.executor"
-
-
-def load_extensions(main: click.Group) -> None:
-    """Call every installed extension with the group. Raises ExtensionError, which names the one that is broken."""
+def load_extensions(main: click.Group, extensions: Iterable[EntryPoint]) -> None:
+    """Call each of these with the group. Raises ExtensionError, which names the one that is broken."""
     finishers = []
-    for entry in entries(GROUP):
+    for entry in extensions:
         extend = loaded(entry)
         finishers.append((entry, _called(entry, extend, main)))
     for entry, finish in finishers:
@@ -47,59 +38,8 @@ def load_extensions(main: click.Group) -> None:
             _called(entry, finish)
 
 
-def entries(group: str) -> list[EntryPoint]:
-    """The installed entry points of a group, by name; and, where cuts3d runs from its source alone, as a job does that
-    was shipped to a cluster, those that the source declares.
-    """
-    found = list(entry_points(group=group))
-    try:
-        distribution("cuts3d")
-    except PackageNotFoundError:
-        setup = ConfigParser()
-        setup.read(Path(__file__).parents[1] / "setup.cfg")
-        lines = setup.get("options.entry_points", group, fallback="").strip().splitlines()
-        pairs = (line.partition("=") for line in lines)
-        found += [EntryPoint(name.strip(), value.strip(), group) for name, _, value in pairs]
-    return sorted(found)
-
-
-def loaded(entry: EntryPoint) -> Any:
-    """What an entry point names. Raises ExtensionError, which names the one that is broken."""
-    try:
-        return entry.load()
-    except Exception as error:  # whatever a stranger's code raises, its name must be said
-        raise _broken(entry, error) from error
-
-
-def set_executor(executor: Executor) -> None:
-    """Let the present command hand its work to this executor; called by an extension before the command itself."""
-    click.get_current_context().meta[_EXECUTOR] = executor
-
-
-def executor() -> Executor:
-    """Who does the work of the present `ExecutingCommand`: this process, unless an extension has set somebody else."""
-    from pipeline import runner
-
-    chosen: Executor = click.get_current_context().meta.get(_EXECUTOR, runner.run)
-    return chosen
-
-
 def _called(entry: EntryPoint, call: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return call(*arguments)
     except Exception as error:
-        raise _broken(entry, error) from error
-
-
-def _broken(entry: EntryPoint, error: Exception) -> ExtensionError:
-    return ExtensionError(f"{_named(entry)} does not load ({type(error).__name__}: {error}): {_remedy(entry)}")
-
-
-def _named(entry: EntryPoint) -> str:
-    package = f" of {entry.dist.name} {entry.dist.version}" if entry.dist else ""
-    return f"the extension {entry.name!r} ({entry.value}){package}"
-
-
-def _remedy(entry: EntryPoint) -> str:
-    package = entry.dist.name if entry.dist else "the package it belongs to"
-    return f"install {package} again, or uninstall it"
+        raise broken(entry, error) from error

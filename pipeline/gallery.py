@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from pipeline.atomic import written_whole
 from pipeline.errors import ConfigError, ImageError, StoreError
-from pipeline.export import written_whole
 from pipeline.gallery_blocks import base64_text, image_block
 from pipeline.images import Photo, load_photos
 from pipeline.ledger import RETRY_PREFIX

@@ -19,16 +19,16 @@ from pipeline.coco_masks import UnusableMaskError, rle_size, stored_mask
 from pipeline.errors import ConfigError, ImageError, SourceError
 from pipeline.images import PhotoSize, photo_size
 from pipeline.json_lists import open_lists
+from pipeline.launch import IMPORT
 from pipeline.lease import Lease
-from pipeline.ledger import new_attempt
 from pipeline.locations import absolute, filesystem, is_url, parent_of, resolve
 from pipeline.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
+from pipeline.provenance import new_attempt
 from pipeline.reader import RunReader
-from pipeline.recipes import IMPORT
 from pipeline.records import NO_MASKS, OK, QUARANTINED, ImageRecord, Instance, counts_of, quarantine_of
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Reporter, RunSummary, Silent, start_reporting
 from pipeline.shard_file import write_shard
+from pipeline.summary import Reporter, RunSummary, Silent, start_reporting
 
 log = logging.getLogger(__name__)
 

@@ -7,27 +7,23 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from pipeline import runner
 from pipeline.batch_work import BatchWork, CutsMethod
-from pipeline.errors import ConfigError, StoreError
-from pipeline.images import Photo, load_photo
+from pipeline.images import Photo
 from pipeline.overlays import instance_colours
 from pipeline.proposals import Proposal, StopReason, shared_graph
 from pipeline.recipes import Recipe, unmeasured_parts
 from pipeline.records import ImageRecord, Instance
-from pipeline.sources import list_images
 from stages.affinity import similarities
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph, group_graph
 from stages.ncut_tree import Part, ncut_tree, part_edges
-from stages.point_cloud import orthographic_points, to_open3d
+from stages.point_cloud import orthographic_points
 from stages.score import ScoreParts
 from stages.spatial_importance import spatial_importance
 
@@ -213,54 +209,6 @@ def _inspected(work: BatchWork, graph_NN: torch.Tensor, depth_GhGw: np.ndarray |
             )
         )
     return tuple(inspected)
-
-
-def inspect(image: str, out: str | Path, launch: runner.Launch | None = None, device: str = "auto") -> list[Path]:
-    """Lay one image open in a folder: panel.png always; cloud.ply and instances.ply for recipes that look at depth;
-    cloud.html, the interactive page, for those with LocalCut. Returns the files.
-
-    image: path or URL of one image. launch: recipe, models and overrides; its images and shard size do not matter.
-    Raises ConfigError when it is not one image, ImageError when it cannot be used, StoreError when
-    `out` cannot be written, and what `load_cuts` raises.
-    """
-    # here, since they draw what this module defines, and the arrays alone are to be had without matplotlib
-    from pipeline.inspection_page import page_html
-    from pipeline.inspection_panel import draw_panel
-
-    refs = list_images(image).refs
-    if len(refs) != 1:
-        raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
-    photo = load_photo(refs[0])
-    inspection = inspect_image(photo, runner.load_cuts(launch or runner.Launch(), device, "refine"))
-    folder = Path(out)
-    files = [folder / "panel.png"]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draw_panel(inspection).save(files[0])
-        if inspection.depth is not None:
-            files += write_clouds(inspection, folder)
-        if inspection.recipe.local_cut is not None:
-            files.append(folder / "cloud.html")
-            files[-1].write_text(page_html(inspection), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"the inspection cannot be written to {folder}: {error}") from error
-    return files
-
-
-def write_clouds(inspection: Inspection, folder: Path) -> list[Path]:
-    """The point cloud as PLY files: cloud.ply in the colours of the photo, instances.ply in those of the instances.
-
-    OSError when a file cannot be written, ValueError for recipes that do not look at depth.
-    """
-    import open3d as o3d  # heavy (a second)
-
-    files = []
-    for name, colours_N3 in (("cloud.ply", inspection.photo_N3), ("instances.ply", inspection.instances_N3)):
-        files.append(folder / name)
-        # open3d reports a failed write as a warning and False
-        if not o3d.io.write_point_cloud(str(files[-1]), to_open3d(inspection.points_N3, colours_N3 / 255)):
-            raise OSError(f"{files[-1]} cannot be written: is the folder writable and the disk not full?")
-    return files
 
 
 def _outside(proposal: Proposal, proposals: Sequence[Proposal], recipe: Recipe) -> np.ndarray:

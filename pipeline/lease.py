@@ -20,7 +20,7 @@ from types import TracebackType
 
 from pipeline.errors import CutsError, StoreError
 from pipeline.files import RunFiles
-from pipeline.ledger import utc_now
+from pipeline.provenance import utc_now
 
 log = logging.getLogger(__name__)
 

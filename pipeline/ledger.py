@@ -9,16 +9,11 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import re
-import secrets
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
-from functools import cache
-from importlib import metadata
 from typing import Any
 
 from pipeline.commit_index import CommitIndex
@@ -26,6 +21,7 @@ from pipeline.commit_record import Commit, CommittedFile
 from pipeline.errors import CutsError, RunMismatchError, StoreError
 from pipeline.faults import crash_point
 from pipeline.files import VERIFY_HINT, FileFacts, RunFiles, is_temporary
+from pipeline.provenance import library_versions, utc_now
 
 log = logging.getLogger(__name__)
 
@@ -40,37 +36,10 @@ _ATTEMPT = r"[0-9a-z]{1,32}"
 _COMMIT_NAME = re.compile(rf"({_KEY})\.json")
 _ATTEMPT_NAME = re.compile(rf"({_KEY})-({_ATTEMPT})\.(?:zarr\.zip|jsonl?)")
 
-_LIBRARIES = (
-    *("cuts3d", "numpy", "scipy", "torch", "timm", "transformers", "onnxruntime"),
-    *("PyMaxflow", "pydensecrf2", "pillow", "pycocotools", "zarr"),
-)
-
 
 def log_name(key: str, attempt: str) -> str:
     """The file below a ledger's folder that holds the log of an attempt: no commit names it, nothing rests on it."""
     return f"logs/{key}-{attempt}.jsonl"
-
-
-@cache
-def library_versions() -> Mapping[str, str]:
-    """Versions of Python and of the installed libraries that decide results."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue  # optional, or not needed by this recipe
-    return versions
-
-
-def utc_now() -> str:
-    """Now, as ISO 8601 in UTC to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def new_attempt() -> str:
-    """A name for one attempt at a shard, unlike that of any other attempt by anybody."""
-    return secrets.token_hex(6)
 
 
 class Ledger:

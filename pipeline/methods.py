@@ -11,21 +11,17 @@ returns a `Method`. Runs made by it have the same store, commits, leases, retrie
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
 from typing import Any, Protocol
 
 import torch
 
-from pipeline.extensions import entries, loaded
 from pipeline.images import Photo
 from pipeline.manifest import Shard
 from pipeline.records import ImageRecord
 from pipeline.stage_outputs import KeptOutputs, Output
-
-GROUP = "cuts3d.methods"
 
 
 @dataclass(frozen=True)
@@ -67,14 +63,3 @@ class Method(Protocol):
 
         Raises whatever goes wrong: the batch is halved then, down to the image at fault, which is set aside.
         """
-
-
-def other_methods() -> Mapping[str, EntryPoint]:
-    """What installed packages add to the recipes, by name."""
-    return {entry.name: entry for entry in entries(GROUP)}
-
-
-def load_other(name: str, overrides: Sequence[str], device: torch.device) -> Method:
-    """A method of another package; ExtensionError when it is broken, and what the method itself raises."""
-    load: Callable[[Sequence[str], torch.device], Method] = loaded(other_methods()[name])
-    return load(overrides, device)

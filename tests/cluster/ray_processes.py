@@ -10,9 +10,9 @@ from typing import IO
 
 import psutil
 
+from pipeline.launch import Launch
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 from pipeline.verify import verify_run
 
 CUTS3D = Path(sys.executable).with_name("cuts3d")

@@ -15,7 +15,6 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from own_cli import own_command_line
 
 from cluster import job_commands, job_server, submit
 from cluster.commands import extend
@@ -23,7 +22,9 @@ from cluster.follow import Follower, exit_status
 from cluster.job_server import JobServer, LostConnectionError
 from cluster.submit import Job, checked_command, entrypoint, submit_job
 from pipeline import runner
+from pipeline.cli import command_line
 from pipeline.errors import ClusterError, ConfigError, SourceError
+from pipeline.summary import RunSummary
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +36,7 @@ def without_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def main() -> click.Group:
     """A command line of its own with the cluster's additions."""
-    group = own_command_line()
-    group.extended = True
+    group = command_line([])
     extend(group)()
     return group
 
@@ -62,10 +62,10 @@ def on_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """In place of cluster.run: notes what it is called with."""
     calls: list[tuple[Any, ...]] = []
 
-    def run_on_ray(out: str, launch: Any, **settings: Any) -> runner.RunSummary:
+    def run_on_ray(out: str, launch: Any, **settings: Any) -> RunSummary:
         assert callable(settings.pop("reporter").image)
         calls.append((out, launch, settings))
-        return runner.RunSummary(out, settings["until"], done=3)
+        return RunSummary(out, settings["until"], done=3)
 
     module = types.ModuleType("cluster.run")
     module.__dict__.update(RayOptions=FakeOptions, run_on_ray=run_on_ray)
@@ -103,7 +103,7 @@ def test_without_ray_nothing_changes(
 ) -> None:
     here: list[str] = []
     monkeypatch.setattr(
-        runner, "run", lambda out, launch, **_: here.append(out) or runner.RunSummary(out, "refine", missing=1)
+        runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, "refine", missing=1)
     )
     assert call(main, "run", "--out", tmp_path, "--images", "photos").exit_code == 1
     assert (here, on_ray) == ([str(tmp_path)], [])

@@ -27,8 +27,9 @@ from ray_processes import (
 from tiny_run import tiny_launch
 
 from pipeline.errors import ConfigError
+from pipeline.launch import Launch
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch, run
+from pipeline.runner import run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 

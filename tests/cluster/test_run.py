@@ -8,7 +8,8 @@ from fake_fleet import some_shards
 from cluster import run
 from cluster.run import RayOptions
 from pipeline.errors import ConfigError
-from pipeline.runner import Launch, RunSummary, Silent
+from pipeline.launch import Launch
+from pipeline.summary import RunSummary, Silent
 
 
 def kinds(

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipeline.ledger import new_attempt
 from pipeline.manifest import ImageRef, Manifest
+from pipeline.provenance import new_attempt
 from pipeline.records import ImageRecord, Instance, counts_of, quarantine_of
 from pipeline.run_folder import RunFolder
 from pipeline.shard_file import write_shard

@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from tiny_detector import tiny_config, tiny_model
 
+from detector.build import build_model
 from detector.checkpoints import DetectorCheckpoint, read_detector, write_description, write_detector
 from detector.hooks import PlainCheckpoints
 from pipeline.errors import WeightsError
@@ -45,7 +46,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 def test_a_detector_comes_back_as_it_went(path: Path, model: torch.nn.Module) -> None:
     checkpoint = read_detector(path)
     assert (checkpoint.config, checkpoint.trained_on) == (CONFIG, TRAINED_ON)
-    built = checkpoint.build()
+    built = build_model(checkpoint)
     assert same(built, model)
     assert not built.training
     assert [p.name for p in path.parent.iterdir()] == ["detector.pth"]  # nothing half-written is left
@@ -81,7 +82,7 @@ def test_a_checkpoint_of_the_training_is_read_beside_its_description(tmp_path: P
     with pytest.raises(WeightsError, match=r"lies beside its detector.json"):
         read_detector(tmp_path / "iter_3.pth")
     write_description(tmp_path, CONFIG, TRAINED_ON)
-    assert same(read_detector(tmp_path / "iter_3.pth").build(), model)
+    assert same(build_model(read_detector(tmp_path / "iter_3.pth")), model)
 
 
 def test_histories_of_logged_values_survive_as_tensors(tmp_path: Path, model: torch.nn.Module) -> None:
@@ -180,10 +181,10 @@ def test_a_description_that_cannot_be_read(tmp_path: Path, model: torch.nn.Modul
 def test_models_of_other_versions(path: Path, model: torch.nn.Module) -> None:
     unknown = DetectorCheckpoint(path, {**CONFIG, "model": {"type": "NoSuchModel"}}, {}, {})
     with pytest.raises(WeightsError, match=r"cannot be built.*another version"):
-        unknown.build()
+        build_model(unknown)
     odd_option = DetectorCheckpoint(path, {**CONFIG, "model": {**MODEL, "option_of_tomorrow": 1}}, {}, {})
     with pytest.raises(WeightsError, match="option_of_tomorrow"):
-        odd_option.build()
+        build_model(odd_option)
     state = {name: value for name, value in model.state_dict().items() if "rpn_head" not in name}
     with pytest.raises(WeightsError, match="do not fit its model"):
-        DetectorCheckpoint(path, CONFIG, {}, state).build()
+        build_model(DetectorCheckpoint(path, CONFIG, {}, state))

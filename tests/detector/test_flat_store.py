@@ -33,7 +33,7 @@ from detector.flat_build import grid_window
 from detector.flat_store import FlatStore
 from detector.instance_filter import InstanceFilter, MaskFacts, select
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
-from pipeline.files import RunFiles
+from pipeline.files_at import files_at
 from pipeline.manifest import ImageRef, Manifest
 from pipeline.records import ImageRecord, mean_confidence
 from pipeline.sources import list_images
@@ -487,7 +487,7 @@ def test_runs_in_a_bucket(made: StoredRun, cache: Path, monkeypatch: pytest.Monk
     with S3Server() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        files = RunFiles.at(f"{server.make_bucket('flat-store')}/run")
+        files = files_at(f"{server.make_bucket('flat-store')}/run")
         for path in Path(made.url).rglob("*"):
             if path.is_file():
                 files.write_atomic(path.relative_to(made.url).as_posix(), path.read_bytes())

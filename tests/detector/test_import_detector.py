@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from small_training import SMALL
 
 import detector.components  # noqa: F401
+from detector.build import build_model
 from detector.checkpoints import read_detector
 from detector.import_detector import import_detector
 from detector.train_config import read_config, set_options, without_sync_bn
@@ -54,7 +55,7 @@ def test_it_is_a_detector_then(checkpoint: Path, config: Path, state: dict[str, 
     assert detector.config["name"] == "mine"
     assert detector.config["resize"] == {"short": 64, "long": 96}
     assert detector.trained_on == {"imported": str(checkpoint)}
-    built = detector.build().state_dict()
+    built = build_model(detector).state_dict()
     assert [name for name in state if not torch.equal(state[name], built[name])] == []
 
 

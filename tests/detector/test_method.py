@@ -21,12 +21,12 @@ from detector.method import DetectorMethod, DetectorOptions, detector_options, l
 from pipeline import runner
 from pipeline.errors import ConfigError, RunMismatchError, WeightsError
 from pipeline.images import Photo
-from pipeline.ledger import new_attempt
+from pipeline.launch import Launch
 from pipeline.methods import Batch
+from pipeline.provenance import new_attempt
 from pipeline.reader import RunReader
 from pipeline.records import ImageRecord, counts_of
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 from pipeline.shard_file import write_shard
 from pipeline.verify import verify_run
 

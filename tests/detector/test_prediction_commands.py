@@ -13,9 +13,9 @@ from tiny_method import draw_photos, tiny_method
 from detector import training
 from detector.training import Training
 from pipeline import cli, runner
+from pipeline.launch import Launch
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 
 
 @pytest.fixture(scope="module")

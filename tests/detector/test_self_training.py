@@ -17,10 +17,10 @@ from detector.self_training import SelfTraining, rounds_of, self_train
 from detector.training import Training, train
 from pipeline import runner
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
+from pipeline.launch import Launch
 from pipeline.reader import RunReader
 from pipeline.records import ImageRecord
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 from pipeline.verify import verify_run
 
 

@@ -13,6 +13,7 @@ from detector.evaluation import evaluate_detector
 from detector.training import Training, train
 from pipeline import runner
 from pipeline.coco_truth import Truth
+from pipeline.launch import Launch
 from pipeline.run_folder import RunFolder
 from pipeline.truth_formats import TruthSet
 
@@ -37,7 +38,7 @@ def pseudo_masks(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> RunF
     """A run of the cuts3d recipe on photos of ImageNet."""
     folder = tmp_path_factory.mktemp("pseudo-masks")
     (folder / "photos.txt").write_text("\n".join(map(str, sorted((assets / "imagenet").glob("*.*"))[:LEARNT])))
-    launch = runner.Launch(
+    launch = Launch(
         images=str(folder / "photos.txt"),
         features=f"dinov2_vits14={assets}/weights/dinov2_vits14_fp16.safetensors",
         depth=f"{assets}/weights/pydnet_v2.onnx",

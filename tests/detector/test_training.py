@@ -19,6 +19,7 @@ from small_training import SMALL, small_training
 from stored_run import StoredRun
 
 from detector import training_folder
+from detector.build import build_model
 from detector.checkpoints import read_detector
 from detector.hooks import CheckLoss, StartFrom, estimate_batch_norms
 from detector.import_detector import import_detector
@@ -30,7 +31,7 @@ from detector.validation import TruthPhotos
 from pipeline.coco_truth import Truth
 from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError, TrainingError, WeightsError
 from pipeline.evaluation import score_detections
-from pipeline.files import RunFiles
+from pipeline.files_at import files_at
 from pipeline.lease import Lease, LeaseError
 from pipeline.run_folder import RunFolder
 
@@ -108,7 +109,7 @@ def test_what_a_training_leaves(straight: Path, run: str) -> None:
 
 
 def test_every_checkpoint_is_a_detector(straight: Path) -> None:
-    model = read_detector(straight / "iter_3.pth").build()
+    model = build_model(read_detector(straight / "iter_3.pth"))
     assert_same(dict(model.state_dict()), weights(straight / "iter_3.pth"))
     assert any(
         not torch.equal(a, b)
@@ -211,7 +212,7 @@ def test_what_never_got_to_a_checkpoint_gives_way(run: str, tmp_path: Path, monk
 
 def test_one_process_at_a_time(run: str, tmp_path: Path) -> None:
     wanted = small_training(run, tmp_path / "work", iterations=1)
-    with Lease(RunFiles.at(tmp_path / "work"), lifetime=5), pytest.raises(LeaseError, match="is being worked on by"):
+    with Lease(files_at(tmp_path / "work"), lifetime=5), pytest.raises(LeaseError, match="is being worked on by"):
         train(wanted)
     assert train(wanted).exists()
     assert not (tmp_path / "work" / "lease.json").exists()
@@ -320,7 +321,7 @@ def test_validation_by_the_evaluation_of_pseudo_masks(
     validated = [line for line in lines if "val/mask_AP" in line]
     assert [line["step"] for line in validated] == [3, 6]
     # The same figure from the detector itself, by the test step of MMDetection.
-    detections, model = [], read_detector(tmp_path / "work" / "detector.pth").build()
+    detections, model = [], build_model(read_detector(tmp_path / "work" / "detector.pth"))
     for image in Truth.read(str(truth)).images.values():
         detections += detect(model, Path(photos) / image["file_name"], image["id"])
     expected = score_detections(

@@ -12,6 +12,7 @@ from tiny_method import draw_photos, tiny_method
 
 from pipeline import runner, weights
 from pipeline.cli import main
+from pipeline.launch import Launch
 
 
 @pytest.fixture(autouse=True)
@@ -174,4 +175,4 @@ def test_help_works_without_loading_torch(command: str) -> None:
 def test_settings_are_one_dataclass() -> None:
     """Every setting of a launch has an option, so that nothing can be set from Python alone."""
     names = {parameter.name for parameter in main.commands["run"].params}
-    assert {field.name for field in dataclasses.fields(runner.Launch)} <= names
+    assert {field.name for field in dataclasses.fields(Launch)} <= names

@@ -17,7 +17,7 @@ import sample_run
 from sample_run import launch
 
 from pipeline.faults import VARIABLE
-from pipeline.files import LocalFiles
+from pipeline.local_files import LocalFiles
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
 from pipeline.verify import verify_run

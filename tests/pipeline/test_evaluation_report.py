@@ -18,8 +18,8 @@ from pipeline.errors import SourceError
 from pipeline.evaluation import METRICS
 from pipeline.evaluation_report import evaluate_runs, report_csv, report_json
 from pipeline.export import export_coco
-from pipeline.ledger import new_attempt
 from pipeline.manifest import ImageRef, Manifest
+from pipeline.provenance import new_attempt
 from pipeline.records import ImageRecord, Instance, counts_of, quarantine_of
 from pipeline.run_detections import run_detections
 from pipeline.run_folder import RunFolder

@@ -15,10 +15,11 @@ from pipeline import runner
 from pipeline.coco_truth import Truth
 from pipeline.errors import StoreError
 from pipeline.evaluation_report import evaluate_runs
-from pipeline.export import export_coco, export_masks, export_overlays, output_path, picture_names
+from pipeline.export import export_coco, export_masks, export_overlays
+from pipeline.launch import Launch
+from pipeline.picture_files import output_path, picture_names
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 
 
 @pytest.fixture(scope="module")

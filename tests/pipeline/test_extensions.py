@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from own_cli import own_command_line
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import extensions, runner
+from pipeline import executing, extensions, plugins, runner
+from pipeline.cli import command_line
 
 GROUP = extensions.GROUP
 
@@ -22,12 +22,12 @@ def main(monkeypatch: pytest.MonkeyPatch) -> click.Group:
     monkeypatch.setattr(
         runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
     )
-    return own_command_line()
+    return command_line()
 
 
 def install(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str]) -> None:
     found = EntryPoints(EntryPoint(name, value, GROUP) for name, value in entries)
-    monkeypatch.setattr(extensions, "entry_points", lambda group: found.select(group=group))
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found.select(group=group))
 
 
 def call(main: click.Group, *arguments: object) -> Result:
@@ -48,7 +48,7 @@ def test_an_extension_adds_commands_and_options(
 import functools
 import click
 from pipeline import runner
-from pipeline.extensions import set_executor
+from pipeline.executing import set_executor
 
 def extend(main):
     main.add_command(click.Command("hello", callback=lambda: click.echo("good day")))
@@ -83,7 +83,7 @@ def test_options_reach_commands_of_extensions_that_come_later(
 ) -> None:
     source = """
 import click
-from pipeline.extensions import ExecutingCommand
+from pipeline.executing import ExecutingCommand
 
 def extend(main):
     def finish():
@@ -143,8 +143,8 @@ def test_the_package_of_a_broken_extension_is_named(tmp_path: Path) -> None:
 def test_the_work_is_done_here_unless_an_extension_says_otherwise() -> None:
     other: Callable[..., None] = lambda *_, **__: None  # noqa: E731
     with click.Context(click.Command("run")):
-        assert extensions.executor() is runner.run
-        extensions.set_executor(other)
-        assert extensions.executor() is other
+        assert executing.executor() is runner.run
+        executing.set_executor(other)
+        assert executing.executor() is other
     with click.Context(click.Command("run")):
-        assert extensions.executor() is runner.run, "of one command, not of the process"
+        assert executing.executor() is runner.run, "of one command, not of the process"

@@ -11,7 +11,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.files import LocalFiles, RunFiles
+from pipeline.files import RunFiles
+from pipeline.files_at import files_at
+from pipeline.local_files import LocalFiles
 
 HOSTILE = ["../x", "a/../../x", "/etc/passwd", "", ".", "a//b", "a/./b", "a\\b", "..", "a/..", "a\0b", "a\nb", "a/"]
 
@@ -19,8 +21,8 @@ HOSTILE = ["../x", "a/../../x", "/etc/passwd", "", ".", "a//b", "a/./b", "a\\b",
 @pytest.fixture(params=["local", "file-url", "memory"])
 def files(request: pytest.FixtureRequest, tmp_path: Path) -> RunFiles:
     if request.param == "memory":
-        return RunFiles.at(f"memory://test-{secrets.token_hex(4)}/run/")
-    return RunFiles.at(tmp_path / "run" if request.param == "local" else f"file://{tmp_path}/run")
+        return files_at(f"memory://test-{secrets.token_hex(4)}/run/")
+    return files_at(tmp_path / "run" if request.param == "local" else f"file://{tmp_path}/run")
 
 
 def test_round_trip(files: RunFiles) -> None:
@@ -158,7 +160,7 @@ def test_commit_is_refused_where_nothing_is_exclusive() -> None:
         protocol = "plain"
 
     fsspec.register_implementation("plain", Plain, clobber=True)
-    files = RunFiles.at("plain://server/run")
+    files = files_at("plain://server/run")
     with pytest.raises(StoreError, match=r"plain:// has no exclusive create.*s3"):
         files.create_exclusive("commits/1.json", b"x")
 
@@ -166,4 +168,4 @@ def test_commit_is_refused_where_nothing_is_exclusive() -> None:
 @pytest.mark.parametrize("url", ["nonsense://bucket/run", "oss://bucket/run"])
 def test_url_that_cannot_be_opened(url: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot open .*://bucket/run: .*(?i:install|known)"):
-        RunFiles.at(url)
+        files_at(url)

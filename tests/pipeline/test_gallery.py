@@ -27,13 +27,13 @@ from pipeline.cli import main
 from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.gallery import write_gallery
 from pipeline.gallery_blocks import LEVELS, image_block
-from pipeline.ledger import new_attempt
+from pipeline.launch import Launch
 from pipeline.manifest import ImageRef, Manifest
 from pipeline.overlays import decode
+from pipeline.provenance import new_attempt
 from pipeline.reader import RunReader
 from pipeline.records import ImageRecord, counts_of, mean_confidence, quarantine_of
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 from pipeline.shard_file import write_shard
 from pipeline.stage_outputs import KeptOutputs, write_outputs
 from stages.score import PARTS

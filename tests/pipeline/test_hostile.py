@@ -26,14 +26,14 @@ from pipeline.array_file import open_arrays
 from pipeline.cli import main
 from pipeline.errors import ConfigError, SourceError, StoreError, printable
 from pipeline.export import export_coco, export_masks, export_overlays
-from pipeline.files import RunFiles
+from pipeline.files_at import files_at
 from pipeline.images import load_photo
-from pipeline.ledger import new_attempt
+from pipeline.launch import Launch
 from pipeline.locations import redacted, secret_in
 from pipeline.manifest import ImageRef, Manifest
+from pipeline.provenance import new_attempt
 from pipeline.records import counts_of
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 from pipeline.shard_file import ShardFile, write_shard
 from pipeline.sources import list_images
 from pipeline.status import status_of
@@ -461,7 +461,7 @@ def test_secrets_of_the_environment_are_in_nothing_that_a_run_writes_or_says(
 
 def test_run_folder_url_with_a_secret_is_not_opened() -> None:
     with pytest.raises(ConfigError, match=r"s3://bucket/run carries a password") as caught:
-        RunFiles.at(f"s3://key:{SECRET}@bucket/run")
+        files_at(f"s3://key:{SECRET}@bucket/run")
     assert SECRET not in str(caught.value)
     with pytest.raises(SourceError) as refused:
         Launch(images=f"https://u:{SECRET}@host/a.txt")

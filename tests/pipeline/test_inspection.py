@@ -15,13 +15,16 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import runner
+from pipeline import inspection_writing, registry, runner
 from pipeline.cli import main
 from pipeline.images import Photo, load_photo
-from pipeline.inspection import NO_INSTANCE, Inspection, inspect_image, write_clouds
+from pipeline.inspection import NO_INSTANCE, Inspection, inspect_image
 from pipeline.inspection_page import page_html
 from pipeline.inspection_panel import CELL, DPI, draw_panel
 from pipeline.inspection_words import cut_sentence, label, stop_sentence, story
+from pipeline.inspection_writing import write_clouds
+from pipeline.launch import Launch
+from pipeline.load_cuts import load_cuts
 from pipeline.manifest import ImageRef
 from pipeline.overlays import decode, instance_colours
 from pipeline.reader import RunReader
@@ -79,8 +82,8 @@ RECIPES = [("maskcut", ()), ("cuts3d_rounds", ()), ("cuts3d_rounds", (ALL_PIECES
 def test_the_record_is_that_of_a_run(
     recipe: str, overrides: tuple[str, ...], files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "load_cuts", lambda *_: tiny_method(recipe, overrides))
-    runner.run(tmp_path / "run", runner.Launch(images=str(files[0].parent)), device="cpu")
+    monkeypatch.setattr(registry, "load_cuts", lambda *_: tiny_method(recipe, overrides))
+    runner.run(tmp_path / "run", Launch(images=str(files[0].parent)), device="cpu")
     for stored in RunReader(RunFolder.open(tmp_path / "run")):
         inspection = inspect_image(photo_of(files[0].parent / stored.id), tiny_method(recipe, overrides))
         record = inspection.record
@@ -321,7 +324,9 @@ def cuts3d(*arguments: object) -> Result:
 
 @pytest.mark.slow
 def test_the_command(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "load_cuts", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides))
+    monkeypatch.setattr(
+        inspection_writing, "load_cuts", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
+    )
     monkeypatch.chdir(tmp_path)
     result = cuts3d("inspect", files[0])
     assert result.exit_code == 0, result.output
@@ -365,14 +370,14 @@ def live(page: Browser, found: int, tau: float) -> tuple[int, int]:
 @pytest.mark.timeout(600)
 def test_the_page_cuts_as_local_cut_does(recipe: str, assets: Path, tmp_path: Path) -> None:
     """On a real photo, in a real browser: the live cut at any threshold is LocalCut's, and everything is drawn."""
-    launch = runner.Launch(
+    launch = Launch(
         recipe=recipe,
         features=f"dinov2_vits14={assets}/weights/dinov2_vits14_fp16.safetensors",
         depth=f"{assets}/weights/pydnet_v2.onnx",
         overrides=("features.size=420",),
     )
     photo = photo_of(assets / "coco" / "images" / "000000005802.jpg")
-    shown = inspect_image(dataclasses.replace(photo, id=HOSTILE), runner.load_cuts(launch, "cpu"))
+    shown = inspect_image(dataclasses.replace(photo, id=HOSTILE), load_cuts(launch, "cpu"))
     cut = shown.recipe.local_cut
     file = tmp_path / "cloud.html"
     file.write_text(page_html(shown), encoding="utf-8")

@@ -16,8 +16,10 @@ import pytest
 
 from pipeline import lease as lease_module
 from pipeline.errors import StoreError
-from pipeline.files import LocalFiles, RunFiles
+from pipeline.files import RunFiles
+from pipeline.files_at import files_at
 from pipeline.lease import LEASE_FILE, POLL, SETTLE, Lease, LeaseError, LeaseRecord, read_lease
+from pipeline.local_files import LocalFiles
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +29,7 @@ import sys, time
 from pipeline.files import RunFiles
 from pipeline.lease import Lease, LeaseError
 try:
-    with Lease(RunFiles.at(sys.argv[1]), float(sys.argv[2])) as lease:
+    with Lease(files_at(sys.argv[1]), float(sys.argv[2])) as lease:
         print(lease.token, flush=True)
         for _ in range(1200):
             time.sleep(0.05)
@@ -110,7 +112,7 @@ def test_a_lease_is_given_back_when_the_work_fails(files: LocalFiles, error: Bas
 
 
 def test_any_fsspec_url() -> None:
-    files = RunFiles.at("memory://lease-test/run")
+    files = files_at("memory://lease-test/run")
     with Lease(files) as lease:
         assert read_lease(files).token == lease.token  # type: ignore[union-attr]
     assert read_lease(files) is None

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunMismatchError, StoreError
-from pipeline.files import LocalFiles, RunFiles
-from pipeline.ledger import Ledger, library_versions, new_attempt
+from pipeline.files_at import files_at
+from pipeline.ledger import Ledger
+from pipeline.local_files import LocalFiles
+from pipeline.provenance import library_versions, new_attempt
 
 COUNTS = {"images": 4, "masks": 7, "drops": {"too_small": 2}, "quarantined": 1}
 SET_ASIDE = [{"id": "ä/1.jpg", "reason": "truncated", "detail": "ends too early"}]
@@ -19,7 +21,7 @@ SET_ASIDE = [{"id": "ä/1.jpg", "reason": "truncated", "detail": "ends too early
 @pytest.fixture(params=["local", "memory"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
     url = tmp_path if request.param == "local" else f"memory://ledger-{secrets.token_hex(4)}"
-    return Ledger(RunFiles.at(url), "f" * 64, "d" * 64)
+    return Ledger(files_at(url), "f" * 64, "d" * 64)
 
 
 def commit(ledger: Ledger, key: str = "00042", attempt: str = "a1", data: bytes = b"shard") -> bool:
@@ -83,7 +85,7 @@ def test_put_whose_answer_was_lost_counts_as_won(ledger: Ledger, monkeypatch: py
 
 
 def race(url: str, worker: int, start: object, wins: object) -> None:
-    ledger = Ledger(RunFiles.at(url), "f", "d")
+    ledger = Ledger(files_at(url), "f", "d")
     start.wait()  # type: ignore[attr-defined]
     for key in range(10):
         if commit(ledger, f"{key:05}", new_attempt(), b"%d" % worker * 10_000):
@@ -102,7 +104,7 @@ def test_eight_processes_race_for_ten_shards(tmp_path: Path) -> None:
         assert worker.exitcode == 0
     assert wins.empty(), "a shard had two winners"
     assert sorted(won) == list(range(10))
-    ledger = Ledger(RunFiles.at(tmp_path), "f", "d")
+    ledger = Ledger(files_at(tmp_path), "f", "d")
     for key, found in ledger.committed().items():
         assert ledger.contents(found.shard) == b"%d" % won[int(key)] * 10_000
     assert not any(

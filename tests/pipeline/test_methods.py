@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from own_cli import own_command_line
 from pycocotools import mask as coco_mask
 from tiny_method import draw_photos
 
-from pipeline import extensions, methods, runner
+from pipeline import plugins, registry, runner
+from pipeline.cli import command_line
 from pipeline.errors import ConfigError, ExtensionError
+from pipeline.launch import Launch
+from pipeline.load_cuts import load_cuts
 from pipeline.methods import Batch
 from pipeline.reader import RunReader
 from pipeline.records import ImageRecord, Instance
+from pipeline.registry import load_method
 from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch
 
 
 class LeftHalf:
@@ -56,12 +58,12 @@ class LeftHalf:
 
 @pytest.fixture(autouse=True)
 def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("half", f"{__name__}:LeftHalf", methods.GROUP)
-    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
+    entry = EntryPoint("half", f"{__name__}:LeftHalf", registry.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
 
 
 def test_a_run_by_another_packages_method(tmp_path: Path) -> None:
-    main = own_command_line()
+    main = command_line()
     draw_photos(tmp_path / "photos", 5)  # of 64, 65, 66, 64 and 65 rows
     arguments = ["run", "--images", str(tmp_path / "photos"), "--recipe", "half", "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(main, [*arguments, "--set", "half.confidence=100", "--shard-size", "3"])
@@ -88,16 +90,16 @@ def test_it_has_one_stage(tmp_path: Path) -> None:
 def test_inspect_lays_open_cuts_only(tmp_path: Path) -> None:
     photo = draw_photos(tmp_path / "photos", 1)[0]
     with pytest.raises(ConfigError, match="unknown recipe 'half'"):
-        runner.load_cuts(Launch(str(photo), recipe="half"), "cpu")
+        load_cuts(Launch(str(photo), recipe="half"), "cpu")
 
 
 def test_unknown_recipes_hear_of_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"known: maskcut.*half"):
-        runner.load_method(Launch("x", recipe="thrid"), "cpu")
+        load_method(Launch("x", recipe="thrid"), "cpu")
 
 
 def test_a_broken_method_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint("half", "no_such_module:load", methods.GROUP)
-    monkeypatch.setattr(extensions, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
+    entry = EntryPoint("half", "no_such_module:load", registry.GROUP)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: EntryPoints([entry]).select(group=group))
     with pytest.raises(ExtensionError, match=r"the extension 'half' .no_such_module:load. does not load"):
-        runner.load_method(Launch("x", recipe="half"), "cpu")
+        load_method(Launch("x", recipe="half"), "cpu")

@@ -29,7 +29,7 @@ def hook(event, arguments):
         if is_read and path.startswith((run + "/", photos + "/")) and not os.path.isdir(path):
             read.append(path)
 
-launch = runner.Launch(images=images, shard_size=8) if images else None
+launch = Launch(images=images, shard_size=8) if images else None
 sys.addaudithook(hook)
 summary = runner.run(run, launch)
 print(json.dumps({"read": read, "images": summary.images, "missing": summary.missing}))

@@ -18,13 +18,16 @@ from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
 from pipeline import runner
 from pipeline.batch_work import CutsMethod
+from pipeline.device import pick_device
 from pipeline.errors import ConfigError, CutsError, RunMismatchError, SourceError, StoreError
 from pipeline.faults import IMAGE_VARIABLE
-from pipeline.files import LocalFiles, RunFiles
+from pipeline.files import RunFiles
+from pipeline.launch import Launch, last_launch
 from pipeline.lease import LEASE_FILE, Lease, LeaseError, read_lease
+from pipeline.local_files import LocalFiles
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
-from pipeline.runner import LANES, Launch, last_launch, local_worker, pick_device, retry_quarantined, run
+from pipeline.runner import LANES, local_worker, retry_quarantined, run
 from pipeline.status import status_of
 from pipeline.verify import verify_run
 

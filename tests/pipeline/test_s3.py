@@ -27,8 +27,9 @@ from pipeline import runner
 from pipeline.cli import main
 from pipeline.errors import StoreError
 from pipeline.faults import VARIABLE
-from pipeline.files import RunFiles
-from pipeline.ledger import Ledger, new_attempt
+from pipeline.files_at import files_at
+from pipeline.ledger import Ledger
+from pipeline.provenance import new_attempt
 from pipeline.reader import RunReader
 from pipeline.run_folder import RunFolder
 from pipeline.verify import verify_run
@@ -107,7 +108,7 @@ def test_photos_and_run_in_a_bucket(run_url: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method())
     photos = run_url.replace("/runs/one", "/photos")
     for file in draw_photos(tmp_path / "photos", 9):
-        RunFiles.at(photos).write_atomic(file.name, file.read_bytes())
+        files_at(photos).write_atomic(file.name, file.read_bytes())
     assert cuts3d("run", "--images", photos, "--out", run_url)[0] == 0
     assert cuts3d("run", "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "local"))[0] == 0
     there, here = RunFolder.open(run_url), RunFolder.open(tmp_path / "local")
@@ -128,7 +129,7 @@ def test_photos_and_run_in_a_bucket(run_url: str, tmp_path: Path, monkeypatch: p
 def test_a_run_begun_on_disk_goes_on_in_a_bucket(run_url: str, undisturbed: RunFolder, tmp_path: Path) -> None:
     begun = RunFolder.create_or_open(tmp_path, CONFIG, sample_manifest())
     do_shard(begun, begun.pending()[1])
-    files = RunFiles.at(run_url)
+    files = files_at(run_url)
     for path in tmp_path.rglob("*"):
         if path.is_file():
             files.write_atomic(path.relative_to(tmp_path).as_posix(), path.read_bytes())
@@ -138,7 +139,7 @@ def test_a_run_begun_on_disk_goes_on_in_a_bucket(run_url: str, undisturbed: RunF
 
 
 def race(url: str, worker: int, start: object, wins: object) -> None:
-    files = RunFiles.at(url)
+    files = files_at(url)
     start.wait()  # type: ignore[attr-defined]
 
     def create(key: int, thread: int) -> None:
@@ -153,7 +154,7 @@ def race(url: str, worker: int, start: object, wins: object) -> None:
 @pytest.mark.timeout(120)
 def test_one_of_many_processes_and_threads_wins_each_commit(run_url: str) -> None:
     """Forked on purpose, with a connection open: it must not be used by two processes."""
-    assert RunFiles.at(run_url).list_files() == []
+    assert files_at(run_url).list_files() == []
     context = multiprocessing.get_context("fork")
     start, wins = context.Barrier(4), context.Queue()
     workers = [context.Process(target=race, args=(run_url, i, start, wins)) for i in range(4)]
@@ -164,7 +165,7 @@ def test_one_of_many_processes_and_threads_wins_each_commit(run_url: str) -> Non
         worker.join(60)
         assert worker.exitcode == 0
     assert wins.empty(), "a commit had two winners"
-    files = RunFiles.at(run_url)
+    files = files_at(run_url)
     for key, worker, thread in won:
         assert files.read_bytes(f"commits/{key:05}.json") == b"%d-%d" % (worker, thread) * 500
     assert sorted(key for key, _, _ in won) == list(range(15))
@@ -181,8 +182,8 @@ def test_a_forked_process_uses_the_run_it_inherits(run_url: str) -> None:
 
 
 def test_files_can_be_sent_to_another_process(run_url: str) -> None:
-    RunFiles.at(run_url).write_atomic("a", b"1")
-    copy = pickle.loads(pickle.dumps(RunFiles.at(run_url)))
+    files_at(run_url).write_atomic("a", b"1")
+    copy = pickle.loads(pickle.dumps(files_at(run_url)))
     assert (copy.url, copy.read_bytes("a")) == (run_url, b"1")
 
 
@@ -226,7 +227,7 @@ def test_killed_at_random_moments(run_url: str, undisturbed: RunFolder) -> None:
 @pytest.mark.parametrize("fault", ["conflict", "plain412"])
 def test_what_servers_answer_to_the_loser_of_a_race(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with S3Server(fault) as server:
-        files = RunFiles.at(url_at(server, monkeypatch))
+        files = files_at(url_at(server, monkeypatch))
         with ThreadPoolExecutor(8) as pool:
             won = list(pool.map(lambda i: files.create_exclusive("commits/00000.json", b"%d" % i), range(8)))
         assert sum(won) == 1
@@ -239,7 +240,7 @@ def test_server_without_conditions_is_refused(fault: str, monkeypatch: pytest.Mo
         url = url_at(server, monkeypatch)
         with pytest.raises(StoreError, match=r"cannot commit to s3://.*ignores conditional puts.*mounted file system"):
             launch(url)
-        assert RunFiles.at(url).list_files() == []
+        assert files_at(url).list_files() == []
 
 
 def test_missing_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +249,7 @@ def test_missing_bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> No
         code, said = cuts3d(*command, "s3://nobody-has-this/run")
         assert code == 2
         assert "s3://nobody-has-this/run: The specified bucket does not exist. Create the bucket, or mend" in said
-    files = RunFiles.at("s3://nobody-has-this/run")
+    files = files_at("s3://nobody-has-this/run")
     for attempt in (
         lambda: files.write_atomic("a", b""),
         lambda: files.create_exclusive("a", b""),
@@ -270,7 +271,7 @@ def test_wrong_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
             assert "Check the credentials (environment or fsspec's configuration, never the URL)" in said
             assert "test-secret" not in said
         with pytest.raises(StoreError, match=r"cannot write a in .*Check the credentials.*shards are kept"):
-            RunFiles.at(url).write_atomic("a", b"")
+            files_at(url).write_atomic("a", b"")
 
 
 def test_clock_so_wrong_that_the_server_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +318,7 @@ def test_server_goes_away_in_the_middle_of_a_run(monkeypatch: pytest.MonkeyPatch
 
 def test_short_absence_of_the_server_is_not_even_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with S3Server() as server:
-        files = RunFiles.at(url_at(server, monkeypatch))
+        files = files_at(url_at(server, monkeypatch))
         files.write_atomic("a", b"before")
         server.go_away()
         threading.Timer(0.5, server.come_back).start()
@@ -326,7 +327,7 @@ def test_short_absence_of_the_server_is_not_even_noticed(monkeypatch: pytest.Mon
 
 
 def test_copies_of_records_spare_a_restart_most_requests(server: S3Server, run_url: str) -> None:
-    ledger = Ledger(RunFiles.at(run_url), "f", "d")
+    ledger = Ledger(files_at(run_url), "f", "d")
     keys = [f"{i:05}" for i in range(130, 250)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: ledger.commit(key, new_attempt(), b"x", [], {"images": 1}, {}), keys[:-1]))
@@ -368,7 +369,7 @@ def test_restart_reads_no_shard(server: S3Server, run_url: str) -> None:
 
 @pytest.mark.slow
 def test_records_beyond_one_page_of_a_listing(run_url: str) -> None:
-    files = RunFiles.at(run_url)
+    files = files_at(run_url)
     names = [f"commits/{i:05}.json" for i in range(1100)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: files.write_atomic(name, name.encode()), names))

@@ -19,7 +19,7 @@ from pipeline import status_watch
 from pipeline.cli import main
 from pipeline.errors import StoreError
 from pipeline.files import RunFiles
-from pipeline.ledger import new_attempt
+from pipeline.provenance import new_attempt
 from pipeline.run_folder import RunFolder
 from pipeline.status import StatusReader, duration, status_of
 from pipeline.status_watch import watch
