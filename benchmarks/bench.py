@@ -53,15 +53,15 @@ from bench_report import (
     write,
 )
 
-from pipeline.batch_work import BatchWork, CutsMethod
 from pipeline.errors import ConfigError, CutsError, ImageError, SourceError
-from pipeline.images import Photo, load_photo
-from pipeline.launch import Launch
-from pipeline.manifest import ImageRef
-from pipeline.recipes import RECIPES, Recipe, get_recipe
-from pipeline.registry import load_method
-from pipeline.samples import copy_samples
-from pipeline.sources import list_images
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import Photo, load_photo
+from pipeline.images.samples import copy_samples
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.method import BatchWork, CutsMethod
+from pipeline.methods.cuts.recipes import RECIPES, Recipe, get_recipe
+from pipeline.methods.registry import load_method
+from pipeline.runs.launch import Launch
 from stages.filters import mask_iou
 from stages.refine import refine_masks
 

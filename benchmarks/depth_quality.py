@@ -36,11 +36,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from rendered_scenes import Scene, features_ND, place_groups, render_objects
 from settle_constants import Kept
 
-from pipeline.batch_work import BatchWork, CutsMethod
-from pipeline.coco_truth import Truth
-from pipeline.evaluation import Estimate, compare, evaluate
-from pipeline.images import Photo
-from pipeline.recipes import Recipe, get_recipe
+from pipeline.evaluation.scores import Estimate, compare, evaluate
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.images.photos import Photo
+from pipeline.methods.cuts.method import BatchWork, CutsMethod
+from pipeline.methods.cuts.recipes import Recipe, get_recipe
 from stages.depth import to_grid
 
 RESULTS = Path(__file__).parent / "results" / "depth_quality.csv"

@@ -28,9 +28,9 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 from ray_processes import WITHOUT_TOKEN, assert_equal_stores, commits, start_driver, worker_pids  # noqa: E402
 from tiny_run import tiny_launch  # noqa: E402
 
-from pipeline.launch import Launch  # noqa: E402
-from pipeline.run_folder import RunFolder  # noqa: E402
-from pipeline.runner import run  # noqa: E402
+from pipeline.engine.run import run  # noqa: E402
+from pipeline.runs.launch import Launch  # noqa: E402
+from pipeline.runs.run_folder import RunFolder  # noqa: E402
 
 NODES = 3
 KINDS = {"worker": 0.7, "node": 0.2, "driver": 0.1}  # shares of what is killed

@@ -15,13 +15,13 @@ from typing import Any
 import click
 
 from pipeline.commands.evaluate import evaluate
+from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
 from pipeline.commands.pictures import export, gallery, inspect
 from pipeline.commands.run import demo, recipes, retry_quarantined, run
 from pipeline.commands.upkeep import gc, info, status, verify
 from pipeline.commands.weights import weights_group
 from pipeline.errors import CutsError, printable
-from pipeline.extensions import installed_extensions, load_extensions
 
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),

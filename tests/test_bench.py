@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from tiny_method import draw_photos, tiny_method
 
-from pipeline.recipes import RECIPES
-from pipeline.sources import list_images
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.recipes import RECIPES
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import bench

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.driver import Driver, Rules
 from cluster.fleet import Task
-from pipeline.manifest import Shard
+from pipeline.images.manifest import Shard
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import simulate_cluster

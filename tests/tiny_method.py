@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageDraw
 from timm.models.vision_transformer import VisionTransformer
 
-from pipeline.batch_work import CutsMethod
-from pipeline.recipes import get_recipe
+from pipeline.methods.cuts.method import CutsMethod
+from pipeline.methods.cuts.recipes import get_recipe
 from stages.depth import relative_depth
 from stages.features import FeatureConfig, FeatureExtractor
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cluster.submit import Job, checked_command, is_secret, own_checkout, shown, submit_job
+from cluster.jobs.submit import Job, checked_command, is_secret, own_checkout, shown, submit_job
 from pipeline.errors import ClusterError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
 
-    from cluster.job_server import JobServer
+    from cluster.jobs.job_server import JobServer
 
 STOPPED_AFTER_SECONDS = 60.0
 
@@ -27,7 +27,7 @@ _address_option = click.option(
 
 
 def _server(address: str | None) -> "JobServer":
-    from cluster.job_server import JobServer
+    from cluster.jobs.job_server import JobServer
 
     return JobServer(address)
 
@@ -181,7 +181,7 @@ def _working_dir(given: str | None, image: str | None) -> Path | None:
 
 
 def _follow_and_exit(server: "JobServer", job: str) -> None:
-    from cluster.follow import INTERRUPTED, Follower, exit_status
+    from cluster.jobs.follow import INTERRUPTED, Follower, exit_status
 
     try:
         info = Follower(server, job, lambda text: click.echo(text, nl=False), _say).follow()

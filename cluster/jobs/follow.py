@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-from cluster.job_server import JobServer, LostConnectionError
+from cluster.jobs.job_server import JobServer, LostConnectionError
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails

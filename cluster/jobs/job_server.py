@@ -143,7 +143,7 @@ def _checked(address: str | None) -> str:
 
 
 def _shown(address: str) -> str:
-    from pipeline.locations import redacted
+    from pipeline.storage.locations import redacted
 
     return redacted(address)
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import click
 
-from cluster.job_server import JobServer
-from cluster.package import Package, pack
+from cluster.jobs.job_server import JobServer
+from cluster.jobs.package import Package, pack
 from pipeline.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 _SECRET = re.compile(r"secret|tokens?(_|$)|passw|passphrase|credential|apikey|(^|_)(pwd|auth|key)(_|$)", re.IGNORECASE)
 
@@ -91,7 +91,7 @@ def checked_command(main: click.Group, words: Sequence[str]) -> tuple[tuple[str,
     `run` is done by the cluster: `--ray auto` is added when there is no --ray. Mistakes show here rather than on the
     cluster: raises UsageError for what cuts3d does not take, ConfigError for results that nobody would see again.
     """
-    from pipeline.locations import is_url, refuse_secrets
+    from pipeline.storage.locations import is_url, refuse_secrets
 
     name, rest = words[0], list(words[1:])
     known = main.commands.get(name)
@@ -123,7 +123,7 @@ def is_secret(name: str) -> bool:
 
 def shown(env: Mapping[str, str]) -> str:
     """An environment for people: secrets are ***."""
-    from pipeline.locations import redacted, secret_in
+    from pipeline.storage.locations import redacted, secret_in
 
     values = {name: "***" if is_secret(name) else value for name, value in env.items()}
     return " ".join(f"{name}={redacted(value) if secret_in(value) else value}" for name, value in values.items())

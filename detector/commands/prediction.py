@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from detector.needs import need_mmdet
-from pipeline.cli import device_options
+from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
+from pipeline.commands.options import device_options
 from pipeline.errors import ConfigError
-from pipeline.executing import ExecutingCommand, RunExecutor, executor
 
 _checkpoint_option = click.option("--checkpoint", required=True, metavar="FILE", help="Detector, of `cuts3d train`.")
 _amp_option = click.option("--amp", is_flag=True, help="Half precision where that is safe.")
@@ -39,8 +39,8 @@ def predict(
 ) -> None:
     """Find the objects in photos, folders, lists, tars and videos: overlays, COCO JSON, and videos of the overlays."""
     need_mmdet()
-    from detector.method import DetectorOptions
-    from detector.prediction import predict as predict_on
+    from detector.prediction.method import DetectorOptions
+    from detector.prediction.predict import predict as predict_on
 
     path = str(Path(checkpoint).absolute())
     options = DetectorOptions(path, min_score=min_score, max_per_image=max_per_image, amp=amp)
@@ -103,9 +103,9 @@ def self_train(
     is done here, or with --train-workers on Ray.
     """
     need_mmdet()
-    from detector.self_training import SelfTraining
-    from detector.self_training import self_train as do_rounds
-    from detector.training import Training
+    from detector.training.self_training import SelfTraining
+    from detector.training.self_training import self_train as do_rounds
+    from detector.training.train import Training
 
     training = Training(
         runs=(),
@@ -158,13 +158,13 @@ def evaluate_detector(
     need_mmdet()
     from rich.console import Console
 
-    from detector import published
-    from detector.checkpoints import read_detector
-    from detector.evaluation import evaluate_detector as score
-    from detector.evaluation import metrics_json, rows_of
-    from pipeline.atomic import written_whole
-    from pipeline.evaluation_report import print_report
-    from pipeline.truth_formats import read_truth
+    from detector.evaluation import published
+    from detector.evaluation.evaluate import evaluate_detector as score
+    from detector.evaluation.evaluate import metrics_json, rows_of
+    from detector.model.checkpoints import read_detector
+    from pipeline.evaluation.report import print_report
+    from pipeline.evaluation.truth.formats import read_truth
+    from pipeline.storage.atomic import written_whole
 
     if folders and len(folders) != len(truths):
         raise click.UsageError(f"{len(folders)} --images for {len(truths)} --truth: give one for each, or none")
@@ -191,7 +191,7 @@ COMMANDS: tuple[click.Command, ...] = (predict, self_train, evaluate_detector)
 
 def _reporting(execute: RunExecutor) -> RunExecutor:
     """The same, with a progress bar of its own for each run."""
-    from pipeline.progress import ProgressReporter
+    from pipeline.commands.progress import ProgressReporter
 
     def run(*arguments: Any, **options: Any) -> Any:
         return execute(*arguments, reporter=ProgressReporter(), **options)
@@ -204,10 +204,10 @@ def _trainer(workers: int | None, address: str | None) -> Any:
     if workers is None:
         if address is not None:
             raise click.UsageError("--train-ray is of use with --train-workers only: say how many processes")
-        from detector.training import train
+        from detector.training.train import train
 
         return train
-    from detector.ray_train import RayTraining, train_on_ray
+    from detector.training.on_ray import RayTraining, train_on_ray
 
     where = RayTraining(address, workers)
     return lambda training: train_on_ray(training, where)

@@ -1,8 +1,4 @@
-"""What the detector adds to the command line: train, configs, import-detector, training-samples, and those of
-`detector.prediction_commands`.
-
-Loaded by `pipeline.extensions` whenever cuts3d starts: MMDetection is imported by the commands only.
-"""
+"""Commands that train a detector, or have to do with it: train, configs, import-detector, training-samples."""
 
 import logging
 import os
@@ -12,13 +8,6 @@ from typing import Any
 import click
 
 from detector.needs import need_mmdet
-from detector.prediction_commands import COMMANDS
-
-
-def extend(main: click.Group) -> None:
-    """Add the detector's commands."""
-    for command in (train, configs, import_detector_command, training_samples, *COMMANDS):
-        main.add_command(command)
 
 
 @click.command()
@@ -66,15 +55,15 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
         raise click.UsageError(
             "--workers and --cpus-per-worker are of use with --ray only: add --ray, or leave them out"
         )
-    from detector.training import Training
-    from detector.training import train as train_here
+    from detector.training.train import Training
+    from detector.training.train import train as train_here
 
     training = Training(**wanted)
     try:
         if ray is None:
             path = train_here(training)
         else:
-            from detector.ray_train import RayTraining, train_on_ray
+            from detector.training.on_ray import RayTraining, train_on_ray
 
             path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
     except KeyboardInterrupt:
@@ -89,7 +78,7 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
 def configs(name: str | None) -> None:
     """Configurations of the detector by name; with NAME, that one as one file, for a project of one's own."""
     need_mmdet()
-    from detector.train_config import config_names, headline, read_config
+    from detector.training.config import config_names, headline, read_config
 
     if name is None:
         width = max(map(len, config_names()))
@@ -106,7 +95,7 @@ def configs(name: str | None) -> None:
 def import_detector_command(checkpoint: str, config: str, out: str) -> None:
     """A detector.pth out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
     need_mmdet()
-    from detector.import_detector import import_detector
+    from detector.training.import_detector import import_detector
 
     click.echo(f"detector   {import_detector(checkpoint, config, out)}")
 
@@ -125,8 +114,11 @@ def training_samples(
 ) -> None:
     """A picture of training samples as the network sees them, after every augmentation."""
     need_mmdet()
-    from detector.sample_page import write_samples
-    from detector.train_config import training_dataset
+    from detector.data.sample_page import write_samples
+    from detector.training.config import training_dataset
 
     drawn = write_samples(training_dataset(config, runs, settings), out, count, seed)
     click.echo(f"{drawn} samples in {out}")
+
+
+COMMANDS = (train, configs, import_detector_command, training_samples)

@@ -17,10 +17,10 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from detector.confidence_masks import ConfidenceMasks
-from detector.flat_store import FlatStore
-from detector.loading import recent_instance, recent_photo
-from detector.paste import Patch, Place, areas, bits, boxes, common_pixels, paste_pixels, paste_values
+from detector.data.confidence_masks import ConfidenceMasks
+from detector.data.flat_store import FlatStore
+from detector.data.loading import recent_instance, recent_photo
+from detector.data.paste import Patch, Place, areas, bits, boxes, common_pixels, paste_pixels, paste_values
 from pipeline.errors import ConfigError, ImageError
 
 log = logging.getLogger(__name__)

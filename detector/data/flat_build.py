@@ -36,13 +36,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.lib import format as npy
 
-from detector.instance_filter import InstanceFilter, MaskFacts, select
-from pipeline.array_file import damaged
+from detector.data.instance_filter import InstanceFilter, MaskFacts, select
 from pipeline.errors import StoreError
-from pipeline.manifest import ImageRef
-from pipeline.reader import RunReader
-from pipeline.records import QUARANTINED, STATUSES, mean_confidence
-from pipeline.shard_file import ShardFile
+from pipeline.images.manifest import ImageRef
+from pipeline.results.instance_file import ShardFile
+from pipeline.results.instances import QUARANTINED, STATUSES, mean_confidence
+from pipeline.runs.reader import RunReader
+from pipeline.storage.array_file import damaged
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.flat_build import META_FILE
+from detector.data.flat_build import META_FILE
 from pipeline.errors import RunMismatchError, StoreError
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 Shards are made for writing: each is a compressed file. Training reads single images at random, from many processes. So
 the shards are consolidated once into a cache folder, named by a digest of everything that decides its content, and
-mapped from there: memory is the page cache's, whatever the number of processes. Its layout: `detector.flat_build`.
+mapped from there: memory is the page cache's, whatever the number of processes. Its layout: `detector.data.flat_build`.
 The cache may be deleted at any time; it is made anew when it is asked for next.
 
 M masks of one image · Gh, Gw patch grid
@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from detector.flat_build import (
+from detector.data.flat_build import (
     PLACE_FIELDS,
     SELECTION_ARRAYS,
     STORE_ARRAYS,
@@ -26,14 +26,14 @@ from detector.flat_build import (
     write_selection,
     write_store,
 )
-from detector.flat_folder import make, mapped
-from detector.instance_filter import InstanceFilter
-from pipeline.cache import cache_folder
+from detector.data.flat_folder import make, mapped
+from detector.data.instance_filter import InstanceFilter
 from pipeline.errors import ConfigError, StoreError
-from pipeline.ledger import RETRY_PREFIX
-from pipeline.manifest import ImageRef
-from pipeline.reader import RunReader
-from pipeline.run_folder import MANIFEST_FILE, RunFolder
+from pipeline.images.manifest import ImageRef
+from pipeline.runs.ledger import RETRY_PREFIX
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
+from pipeline.storage.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class FlatStore:
         """The masks that filters leave of runs, consolidated first if no process has done that yet.
 
         runs: folder or URL of each. Of a run that is not complete, what is committed now. cache: folder for the arrays
-        of all stores; default: `flat` in the cache of cuts3d (see `pipeline.weights.cache_folder`).
+        of all stores; default: `flat` in the cache of cuts3d (see `pipeline.models.weights.cache_folder`).
 
         Raises:
             ConfigError: no runs, one twice, wrong filters, or filters that leave no image.

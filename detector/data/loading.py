@@ -1,6 +1,6 @@
 """From the store to a training sample: the photo, and its masks with their spatial confidence at the photo's size.
 
-Masks are decoded here and nowhere before. Both transforms work on what `detector.dataset.StoreDataset` gives.
+Masks are decoded here and nowhere before. Both transforms work on what `detector.data.dataset.StoreDataset` gives.
 
 M masks of one image · H, W pixels · h, w pixels of a mask's box · Gh, Gw patch grid
 """
@@ -15,14 +15,14 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from pycocotools import mask as coco_mask
 
-from detector.confidence_masks import CERTAIN, ConfidenceMasks
-from detector.flat_store import FlatStore
+from detector.data.confidence_masks import CERTAIN, ConfidenceMasks
+from detector.data.flat_store import FlatStore
 from pipeline.errors import ConfigError, StoreError
-from pipeline.images import load_photo
-from pipeline.manifest import ImageRef
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import load_photo
 
-# Photos that a process keeps with their masks: a sample and its partner follow one another (`detector.sampling`), so
-# that copy-paste reads each photo once.
+# Photos that a process keeps with their masks: a sample and its partner follow one another (`detector.data.sampling`),
+# so that copy-paste reads each photo once.
 _RECENT = 2
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from detector.confidence_masks import CERTAIN
+from detector.data.confidence_masks import CERTAIN
 
 
 class Place(NamedTuple):

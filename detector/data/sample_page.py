@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from detector.confidence_masks import CERTAIN, ConfidenceMasks
-from detector.copy_paste import PlainCopyPaste
-from detector.dataset import StoreDataset
-from detector.sampling import Draw, SeededSampler, begin
+from detector.data.confidence_masks import CERTAIN, ConfidenceMasks
+from detector.data.copy_paste import PlainCopyPaste
+from detector.data.dataset import StoreDataset
+from detector.data.sampling import Draw, SeededSampler, begin
 from pipeline.errors import ConfigError, ImageError, StoreError
-from pipeline.overlays import instance_colours
+from pipeline.views.overlays import instance_colours
 
 SIDE = 320  # pixels of a picture's longer side
 COLUMNS = 3  # samples in a row

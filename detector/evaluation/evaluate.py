@@ -14,18 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detector.checkpoints import DetectorCheckpoint
-from detector.method import NAME, DetectorOptions, overrides_of
-from detector.published import Row, our_row
+from detector.evaluation.published import Row, our_row
+from detector.model.checkpoints import DetectorCheckpoint
+from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from pipeline.commands.executing import RunExecutor
 from pipeline.errors import CutsError
-from pipeline.evaluation_report import Report, evaluate_runs, report_json
-from pipeline.executing import RunExecutor
-from pipeline.files_at import files_at
-from pipeline.launch import Launch
-from pipeline.manifest import ImageRef, Manifest, default_shard_size, safe_id
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.truth_formats import TruthSet
+from pipeline.evaluation.report import Report, evaluate_runs, report_json
+from pipeline.evaluation.truth.formats import TruthSet
+from pipeline.images.manifest import ImageRef, Manifest, default_shard_size, safe_id
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.files_at import files_at
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,8 @@ def evaluate_detector(
     """Predict on the photos of each truth what is not predicted yet, and score it.
 
     out: the file that the metrics will be in; the runs lie beside it. other: a detector to compare with, on the same
-    images and resamples. amp: predict in half precision. bootstrap, seed: see `pipeline.evaluation.evaluate`. execute,
+    images and resamples. amp: predict in half precision. bootstrap, seed: see `pipeline.evaluation.scores.evaluate`.
+    execute,
     execution: see `self_training.self_train`.
 
     Raises SourceError when photos or truth do not fit together, and whatever the runs raise.
@@ -145,7 +146,7 @@ def _speed(run: RunFolder) -> Speed:
 
 
 def metrics_json(checkpoint: DetectorCheckpoint, other: DetectorCheckpoint | None, scored: Sequence[Scored]) -> str:
-    """Everything as JSON; of each benchmark what `pipeline.evaluation_report.report_json` gives, and more."""
+    """Everything as JSON; of each benchmark what `pipeline.evaluation.report.report_json` gives, and more."""
     described = {
         title: {"name": one.config["name"], "sha256": one.sha256, "trained_on": one.trained_on}
         for title, one in (("detector", checkpoint), ("other", other))

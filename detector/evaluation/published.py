@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.evaluation import Estimate, Evaluation
+from pipeline.evaluation.scores import Estimate, Evaluation
 
 COCO, COCO20K, LVIS, UVO = "COCO val2017", "COCO20K", "LVIS", "UVO"
 KITTI, OBJECTS365, SA1B = "KITTI", "Objects365", "SA-1B"
 
-# Metrics as of `pipeline.evaluation`, but AR is that of all detections that count.
+# Metrics as of `pipeline.evaluation.scores`, but AR is that of all detections that count.
 BOX_METRICS, MASK_METRICS = ("box_AP50", "box_AR"), ("mask_AP", "mask_AP50")
 
 # One round of training scores 8.7 on COCO val2017, those after it bring 9.7: only like is to be compared with like.

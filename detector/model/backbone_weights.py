@@ -18,9 +18,9 @@ from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
-from pipeline.cache import cache_folder
-from pipeline.checkpoints import SUFFIXES, read_checkpoint
 from pipeline.errors import WeightsError
+from pipeline.models.vit_checkpoints import SUFFIXES, read_checkpoint
+from pipeline.storage.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 

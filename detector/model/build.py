@@ -9,11 +9,11 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 # the four components that a model is made of, registered: nothing of training
-import detector.backbone_weights
-import detector.drop_loss
-import detector.mask_head
-import detector.roi_features  # noqa: F401
-from detector.checkpoints import DetectorCheckpoint, brief
+import detector.model.backbone_weights
+import detector.model.drop_loss
+import detector.model.mask_head
+import detector.model.roi_features  # noqa: F401
+from detector.model.checkpoints import DetectorCheckpoint, brief
 from pipeline.errors import WeightsError
 
 

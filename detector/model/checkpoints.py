@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from pipeline.errors import WeightsError
-from pipeline.files_at import files_at
+from pipeline.storage.files_at import files_at
 
 SCHEMA = "cuts3d-detector/1"
 DETECTOR_FILE, DESCRIPTION_FILE = "detector.pth", "detector.json"

@@ -17,7 +17,7 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from torch import Tensor
 
-from detector.precision import at_least_single
+from detector.model.precision import at_least_single
 from pipeline.errors import ConfigError
 
 

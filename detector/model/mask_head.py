@@ -18,8 +18,8 @@ from mmdet.structures.mask import BitmapMasks
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
-from detector.confidence_masks import CERTAIN, ConfidenceMasks
-from detector.precision import at_least_single
+from detector.data.confidence_masks import CERTAIN, ConfidenceMasks
+from detector.model.precision import at_least_single
 from pipeline.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from detector.precision import at_least_single
+from detector.model.precision import at_least_single
 
 
 @MODELS.register_module()

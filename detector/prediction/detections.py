@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import ConfigError
-from pipeline.records import Instance
+from pipeline.results.instances import Instance
 
 LAST_ROUND = 255  # what the store's uint8 holds
 

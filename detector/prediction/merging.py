@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from detector.detections import Detections, PasteRule, instance_of
+from detector.prediction.detections import Detections, PasteRule, instance_of
 from pipeline.errors import ImageError
-from pipeline.records import ImageRecord, Instance
+from pipeline.results.instances import ImageRecord, Instance
 
 # Why there are fewer masks than detections and old masks, as records count it.
 EMPTY = "empty_mask"  # a detection without a pixel that reaches the threshold

@@ -1,7 +1,7 @@
 """A run whose method is a trained detector: `cuts3d run --recipe detector --set detector.checkpoint=FILE`.
 
-With `detector.previous=RUN` it makes the pseudo-masks of a round of self-training: see `detector.merging`. Resume,
-leases, quarantine, retries, Ray and the store are those of every run.
+With `detector.previous=RUN` it makes the pseudo-masks of a round of self-training: see
+`detector.prediction.merging`. Resume, leases, quarantine, retries, Ray and the store are those of every run.
 
 Gh, Gw patch grid
 """
@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 
-from detector.checkpoints import DetectorCheckpoint, read_detector
-from detector.detections import Limits, PasteRule
-from detector.merging import KEEP_BELOW_IOU, record_of
+from detector.model.checkpoints import DetectorCheckpoint, read_detector
 from detector.needs import need_mmdet
-from detector.previous import PreviousRound
+from detector.prediction.detections import Limits, PasteRule
+from detector.prediction.merging import KEEP_BELOW_IOU, record_of
+from detector.prediction.previous_round import PreviousRound
 from pipeline.errors import ConfigError
-from pipeline.methods import Batch
-from pipeline.recipes import parse_overrides
-from pipeline.records import ImageRecord
-from pipeline.stage_outputs import KeptOutputs
+from pipeline.methods.cuts.recipes import parse_overrides
+from pipeline.methods.cuts.stage_files import KeptOutputs
+from pipeline.methods.protocol import Batch
+from pipeline.results.instances import ImageRecord
 
 NAME = "detector"
 GRID = 60  # patches a side, as the default features of cuts have
@@ -66,10 +66,11 @@ class DetectorOptions:
 
 
 class DetectorMethod:
-    """A `pipeline.methods.Method`: a trained detector on a device, and the round before if there is one."""
+    """A `pipeline.methods.protocol.Method`: a trained detector on a device, and the round before if there is one."""
 
     def __init__(self, options: DetectorOptions, checkpoint: DetectorCheckpoint, device: torch.device) -> None:
-        from detector.predictor import Predictor  # and MMDetection with it, which not everybody has who has cuts3d
+        # and MMDetection with it, which not everybody has who has cuts3d
+        from detector.prediction.predictor import Predictor
 
         self.device = device
         self._options = options
@@ -102,7 +103,7 @@ class DetectorMethod:
         return True
 
     def outputs(self, batch: Batch) -> Sequence[ImageRecord]:
-        """See `pipeline.methods.Method`."""
+        """See `pipeline.methods.protocol.Method`."""
         started = time.perf_counter()
         found = self._predictor([photo.rgb for photo in batch.photos])
         detected = time.perf_counter()

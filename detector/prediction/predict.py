@@ -15,20 +15,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detector.checkpoints import read_detector
-from detector.method import NAME, DetectorOptions, overrides_of
-from detector.videos import Frames, extract_frames, is_video, write_video
+from detector.model.checkpoints import read_detector
+from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.prediction.videos import Frames, extract_frames, is_video, write_video
+from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, RunMismatchError
-from pipeline.executing import RunExecutor
-from pipeline.export import export_coco, export_overlays
-from pipeline.files_at import files_at
-from pipeline.launch import Launch
-from pipeline.manifest import ImageRef, Manifest, default_shard_size
-from pipeline.picture_files import picture_names
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.sources import IMAGE_EXTENSIONS, list_images
-from pipeline.summary import RunSummary
+from pipeline.images.manifest import ImageRef, Manifest, default_shard_size
+from pipeline.images.sources import IMAGE_EXTENSIONS, list_images
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.summary import RunSummary
+from pipeline.storage.files_at import files_at
+from pipeline.views.export import export_coco, export_overlays
+from pipeline.views.picture_files import picture_names
 
 _LISTS = (".txt", ".lst", ".parquet", ".json", ".tar")
 

@@ -1,7 +1,7 @@
 """A trained detector on photos: boxes, scores, and the mask of each box as the head gives it, not yet pasted.
 
 MMDetection pastes all masks of a photo at its full size, which for a hundred detections in twelve megapixels is over a
-gigabyte; `detector.detections` does it box by box instead.
+gigabyte; `detector.prediction.detections` does it box by box instead.
 
 B images · M detections · h, w cells of a box's mask · H, W pixels
 """
@@ -20,9 +20,9 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from torch import nn
 
-from detector.build import build_model
-from detector.checkpoints import DetectorCheckpoint
-from detector.detections import Detections, Limits
+from detector.model.build import build_model
+from detector.model.checkpoints import DetectorCheckpoint
+from detector.prediction.detections import Detections, Limits
 from pipeline.errors import ConfigError
 
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 
 from pipeline.errors import ConfigError
-from pipeline.ledger import RETRY_PREFIX
-from pipeline.manifest import Shard, shard_key
-from pipeline.reader import RunReader
-from pipeline.records import ImageRecord
-from pipeline.run_folder import RunFolder
+from pipeline.images.manifest import Shard, shard_key
+from pipeline.results.instances import ImageRecord
+from pipeline.runs.ledger import RETRY_PREFIX
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
 
 
 class PreviousRound:

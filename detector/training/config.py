@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError, printable
 
 logger = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 RANDOM = "random"
 
 _SECTIONS = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "test_pipeline")
@@ -216,7 +216,7 @@ def without_sync_bn(config: Config) -> None:
 
 
 def describe(config: Config, name: str) -> dict[str, Any]:
-    """What a detector's file says about it, see `detector.checkpoints.DetectorCheckpoint`."""
+    """What a detector's file says about it, see `detector.model.checkpoints.DetectorCheckpoint`."""
     resizes = [step for step in config.test_pipeline if step.get("type") == "Resize" and step.get("keep_ratio")]
     if len(resizes) != 1:
         raise ConfigError("test_pipeline must have one Resize with keep_ratio=True and a scale: photos are scaled so")

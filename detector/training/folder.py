@@ -1,7 +1,7 @@
 """The folder of a training: whose it is, where it stands, what it leaves.
 
 training.json       what decides the result; written once, and compared whenever the training goes on
-detector.json       makes each checkpoint here readable by `detector.checkpoints.read_detector`
+detector.json       makes each checkpoint here readable by `detector.model.checkpoints.read_detector`
 iter_N.pth          checkpoints of MMEngine, to go on from
 TIME/               logs of one launch: text, vis_data/scalars.json (a line of JSON each time), TensorBoard's events
 detector.pth        the trained detector, once it is
@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from detector.checkpoints import write_description
-from pipeline.differences import differences, in_lines
+from detector.model.checkpoints import write_description
 from pipeline.errors import RunMismatchError, TrainingError
-from pipeline.files_at import files_at
+from pipeline.runs.differences import differences, in_lines
+from pipeline.storage.files_at import files_at
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def check_resume(folder: Path, resume: bool | None) -> None:
 
 
 def record(folder: Path, identity: Mapping[str, Any], config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
-    """Make the folder this training's. config, trained_on: see `detector.checkpoints.DetectorCheckpoint`."""
+    """Make the folder this training's. config, trained_on: see `detector.model.checkpoints.DetectorCheckpoint`."""
     text = json.dumps({"schema": SCHEMA, "identity": identity}, indent=1, sort_keys=True)
     files_at(folder).write_atomic(TRAINING_FILE, f"{text}\n".encode())
     write_description(folder, config, trained_on)

@@ -15,7 +15,7 @@ from mmengine.registry import HOOKS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detector.checkpoints import read_detector
+from detector.model.checkpoints import read_detector
 from pipeline.errors import TrainingError, WeightsError
 
 logger = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ class PlainCheckpoints(Hook):
 class StartFrom(Hook):
     """Weights of a trained detector to begin with, such as that of the round before in self-training.
 
-    checkpoint: as `detector.checkpoints.read_detector` takes it. Every tensor must fit: MMEngine's `load_from` leaves
-    out what does not, with no more than a line in the log. A training that resumes has weights of its own.
+    checkpoint: as `detector.model.checkpoints.read_detector` takes it. Every tensor must fit: MMEngine's `load_from`
+    leaves out what does not, with no more than a line in the log. A training that resumes has weights of its own.
 
     Raises WeightsError (when the training starts) when there is none, or it is of another model.
     """

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from detector import train_config
-from detector.build import build_model
-from detector.checkpoints import DetectorCheckpoint, read_tensors, write_detector
+from detector.model.build import build_model
+from detector.model.checkpoints import DetectorCheckpoint, read_tensors, write_detector
+from detector.training import config as train_config
 from pipeline.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from detector.sampling import SeededSampler
+from detector.data.sampling import SeededSampler
 from pipeline.errors import ConfigError
 
 

@@ -17,10 +17,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from cluster.connection import connected
-from detector import training_folder
-from detector.checkpoints import DETECTOR_FILE
-from detector.training import PATIENCE, Training, train
-from detector.training_progress import followed
+from detector.model.checkpoints import DETECTOR_FILE
+from detector.training import folder as training_folder
+from detector.training.progress import followed
+from detector.training.train import PATIENCE, Training, train
 from pipeline.errors import ClusterError, ConfigError, CutsError
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class RayTraining:
 
 
 def train_on_ray(training: Training, where: RayTraining) -> Path:
-    """`detector.training.train` over the cluster; the detector's path.
+    """`detector.training.train.train` over the cluster; the detector's path.
 
     Raises:
         ConfigError: no cluster there, or it has not the GPUs or cores.

@@ -4,7 +4,7 @@ CutLER (Wang et al. 2023, section 3.4); thresholds and detections an image are t
 folder of its own, of a run and a training:
 
     self-training.json       what decides the result of the rounds, written once
-    round-1/pseudo-masks     a run like any other, made by `detector.method`
+    round-1/pseudo-masks     a run like any other, made by `detector.prediction.method`
     round-1/training         as of `cuts3d train`; detector.pth is there when the round is done
     round-2/...
 
@@ -18,17 +18,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detector.checkpoints import DETECTOR_FILE, read_detector
-from detector.method import NAME, DetectorOptions, overrides_of
-from detector.training import Training
-from pipeline.differences import differences, in_lines
+from detector.model.checkpoints import DETECTOR_FILE, read_detector
+from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.training.train import Training
+from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
-from pipeline.executing import RunExecutor
-from pipeline.files_at import files_at
-from pipeline.launch import Launch
-from pipeline.locations import is_url
-from pipeline.reader import RunReader
-from pipeline.run_folder import MANIFEST_FILE, RUN_FILE, RunFolder
+from pipeline.runs.differences import differences, in_lines
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import MANIFEST_FILE, RUN_FILE, RunFolder
+from pipeline.storage.files_at import files_at
+from pipeline.storage.locations import is_url
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ THRESHOLDS = (0.7, 0.65)
 MAX_PER_IMAGE = 30
 
 Train = Callable[[Training], Path]
-"""Does a training, or goes on with it, and returns its detector: `detector.training.train`, or the same on Ray."""
+"""Does a training, or goes on with it, and returns its detector: `detector.training.train.train`, or the same on
+Ray."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,8 @@ class Round:
 def self_train(wanted: SelfTraining, execute: RunExecutor, train: Train, **execution: Any) -> Path:
     """Do what is missing of the rounds; the detector of the last one.
 
-    execute: does a run, see `pipeline.executing.executor`; execution: further arguments of it (device, batch_size,
-    reporter).
+    execute: does a run, see `pipeline.commands.executing.executor`; execution: further arguments of it (device,
+    batch_size, reporter).
 
     Raises RunMismatchError when work_dir holds rounds of other settings, ConfigError when the run is not complete, and
     whatever the runs and trainings raise.

@@ -26,18 +26,19 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import distributed
 
-from detector import train_config, training_folder
-from detector.checkpoints import DETECTOR_FILE, write_detector
-from detector.flat_store import FlatStore
-from detector.hooks import bare
-from detector.validation import set_validation
-from pipeline.device import pick_device
+from detector.data.flat_store import FlatStore
+from detector.model.checkpoints import DETECTOR_FILE, write_detector
+from detector.training import config as train_config
+from detector.training import folder as training_folder
+from detector.training.hooks import bare
+from detector.training.validation import set_validation
 from pipeline.errors import ConfigError, CutsError
-from pipeline.files_at import files_at
-from pipeline.lease import Lease
-from pipeline.locations import absolute
-from pipeline.provenance import library_versions
-from pipeline.run_folder import RunFolder
+from pipeline.models.device import pick_device
+from pipeline.runs.lease import Lease
+from pipeline.runs.provenance import library_versions
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.files_at import files_at
+from pipeline.storage.locations import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -53,11 +54,11 @@ class Training:
     """What is to be trained. Everything but the first three has a default, which the configuration knows better.
 
     runs: folders or URLs. config: name of a configuration or path of a file. work_dir: folder, see
-    `detector.training_folder`. settings: "a.b=c", the last word on the configuration. resume: True goes on with the
+    `detector.training.folder`. settings: "a.b=c", the last word on the configuration. resume: True goes on with the
     training in work_dir, None does if there is one. amp: mixed precision, on a GPU. device: auto, cpu, cuda or cuda:N.
     backbone: a file of weights, or "random". init_from: checkpoint of a detector to start from, in place of the
-    backbone. iterations, batch_size (over all processes), seed: see `detector.train_config`. val_truth, val_images: a
-    COCO file to validate with, and the folder of its photos.
+    backbone. iterations, batch_size (over all processes), seed: see `detector.training.config`. val_truth, val_images:
+    a COCO file to validate with, and the folder of its photos.
     """
 
     runs: tuple[str, ...]
@@ -336,11 +337,3 @@ def _all_have(process: _Process) -> None:
     """Go on when all processes are here."""
     if process.grouped:
         distributed.barrier()
-
-
-if __name__ == "__main__":
-    import sys
-
-    from pipeline.cli import main
-
-    main(["train", *sys.argv[1:]])

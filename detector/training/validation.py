@@ -1,4 +1,4 @@
-"""Validation while training: detections on photos with known objects, scored by `pipeline.evaluation`."""
+"""Validation while training: detections on photos with known objects, scored by `pipeline.evaluation.scores`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
-from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.evaluation import score_detections
-from pipeline.manifest import ImageRef
+from pipeline.evaluation.scores import score_detections
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.images.manifest import ImageRef
 
 _REPORTED = ("mask_AP", "mask_AP50", "mask_AR100", "box_AP", "box_AP50", "box_AR100")
 

@@ -39,9 +39,9 @@ def evaluate(
     **settings: Any,
 ) -> None:
     """Score a run's pseudo-masks against true objects, all classes as one."""
-    from pipeline.evaluation_report import evaluate_runs, print_report, report_csv, report_json
-    from pipeline.run_folder import RunFolder
-    from pipeline.truth_formats import read_truth
+    from pipeline.evaluation.report import evaluate_runs, print_report, report_csv, report_json
+    from pipeline.evaluation.truth.formats import read_truth
+    from pipeline.runs.run_folder import RunFolder
 
     run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
     truths = read_truth(truth, truth_images)

@@ -13,10 +13,10 @@ class ExecutingCommand(click.Command):
 
 
 RunExecutor = Callable[..., Any]
-"""Does what is missing of a run: takes what `pipeline.runner.run` takes, and returns its RunSummary."""
+"""Does what is missing of a run: takes what `pipeline.engine.run.run` takes, and returns its RunSummary."""
 
 
-_EXECUTOR = "pipeline.executing.executor"
+_EXECUTOR = "pipeline.commands.executing.executor"
 
 
 def set_executor(executor: RunExecutor) -> None:
@@ -26,7 +26,7 @@ def set_executor(executor: RunExecutor) -> None:
 
 def executor() -> RunExecutor:
     """Who does the work of the present `ExecutingCommand`: this process, unless an extension has set somebody else."""
-    from pipeline import runner  # which loads torch, as no other command has to
+    from pipeline.engine import run as runner  # which loads torch
 
     chosen: RunExecutor = click.get_current_context().meta.get(_EXECUTOR, runner.run)
     return chosen

@@ -19,7 +19,7 @@ def import_coco_command(coco: str, out: str, **settings: Any) -> None:
 
     Their spatial confidence is 1. What reads runs reads it: export, gallery, evaluate, training.
     """
-    from pipeline.import_coco import import_coco
-    from pipeline.progress import ProgressReporter
+    from pipeline.commands.progress import ProgressReporter
+    from pipeline.methods.coco_import.importing import import_coco
 
     say(import_coco(coco, out, reporter=ProgressReporter(), **settings))

@@ -51,7 +51,7 @@ def device_options(command: Any) -> Any:
 def launch_of(out: str, settings: dict[str, Any]) -> Any:
     """The last launch of the run, or the defaults, changed by what was given on the command line."""
     from pipeline.errors import ConfigError, StoreAccessError, StoreError
-    from pipeline.launch import Launch, last_launch
+    from pipeline.runs.launch import Launch, last_launch
 
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     try:

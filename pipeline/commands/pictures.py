@@ -19,8 +19,8 @@ def export(
     run_folder: str, coco: str | None, masks: str | None, overlays: str | None, limit: int | None, min_score: float
 ) -> None:
     """Write a run's pseudo-masks as COCO JSON, mask files or pictures."""
-    from pipeline.export import export_coco, export_masks, export_overlays
-    from pipeline.run_folder import RunFolder
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.views.export import export_coco, export_masks, export_overlays
 
     if not (coco or masks or overlays):
         raise click.UsageError("say what to write: --coco FILE, --masks FOLDER or --overlays FOLDER")
@@ -46,8 +46,8 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 
     One file, nothing else is needed. Of a larger run it shows a sample, evenly spread.
     """
-    from pipeline.gallery import write_gallery
-    from pipeline.run_folder import RunFolder
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.views.gallery.gallery import write_gallery
 
     page = write_gallery(RunFolder.open(run_folder), out, limit, thumbnail)
     click.echo(f"{page.images} images, {page.bytes / 1e6:.1f} MB in {page.file}")
@@ -62,8 +62,8 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 @device_option
 def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:
     """All stages of one image, run afresh: a panel, the cut point cloud as PLY, and as an interactive 3D page."""
-    from pipeline.inspection_writing import inspect as inspect_to
-    from pipeline.launch import Launch
+    from pipeline.runs.launch import Launch
+    from pipeline.views.inspect.writing import inspect as inspect_to
 
     given = {name: value for name, value in settings.items() if value is not None}
     for file in inspect_to(image, out or f"inspect-{Path(image).stem}", Launch(**given), device):

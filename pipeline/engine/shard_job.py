@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.engine.shard_worker import ShardResult, ShardWorker
 from pipeline.errors import ImageError
-from pipeline.ledger import Ledger, log_name
-from pipeline.manifest import Shard
-from pipeline.provenance import new_attempt
-from pipeline.records import ImageRecord
-from pipeline.run_folder import RunFolder
-from pipeline.shard_work import ShardResult, ShardWorker
-from pipeline.stage_graph import STAGES
-from pipeline.stage_outputs import KeptOutputs
+from pipeline.images.manifest import Shard
+from pipeline.methods.cuts.stage_files import KeptOutputs
+from pipeline.methods.cuts.stage_graph import STAGES
+from pipeline.results.instances import ImageRecord
+from pipeline.runs.ledger import Ledger, log_name
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.run_folder import RunFolder
 
 
 def ledger_of(folder: RunFolder, until: str) -> Ledger:

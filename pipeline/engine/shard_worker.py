@@ -14,12 +14,12 @@ import torch
 
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
-from pipeline.images import Photo, load_photos
-from pipeline.manifest import ImageRef, Shard
-from pipeline.methods import Batch, Method
-from pipeline.records import ImageRecord, counts_of, quarantine_of
-from pipeline.shard_file import write_shard
-from pipeline.stage_outputs import KeptOutputs, Output, write_outputs
+from pipeline.images.manifest import ImageRef, Shard
+from pipeline.images.photos import Photo, load_photos
+from pipeline.methods.cuts.stage_files import KeptOutputs, Output, write_outputs
+from pipeline.methods.protocol import Batch, Method
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import ImageRecord, counts_of, quarantine_of
 
 log = logging.getLogger(__name__)
 

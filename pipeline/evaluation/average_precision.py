@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 from pycocotools.cocoeval import COCOeval, Params
 
-from pipeline.bootstrap import Ratio
+from pipeline.evaluation.bootstrap import Ratio
 
 MAX_DETECTIONS = 100  # an image
 LVIS_DETECTIONS = 300  # as the papers score LVIS

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.bootstrap import Ratio
-from pipeline.coco_truth import Truth
+from pipeline.evaluation.bootstrap import Ratio
+from pipeline.evaluation.truth.coco import Truth
 
 FOUND = 0.5  # IoU from which an object counts as found, and a mask as right
 
 
 def mask_measures(truth: Truth, image_ids: Sequence[int], masks: Sequence[list[dict[str, Any]]]) -> dict[str, Ratio]:
-    """Measures of the masks of each image against its true objects; see METRICS in `pipeline.evaluation`.
+    """Measures of the masks of each image against its true objects; see METRICS in `pipeline.evaluation.scores`.
 
     Crowds are no objects; a mask that finds no object and lies half in a crowd counts as neither right nor wrong.
     masks: run-length coded, of each image.

@@ -13,13 +13,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.bootstrap import CONFIDENCE
-from pipeline.coco_ap import MAX_DETECTIONS
-from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.evaluation import IOU_TYPES, Comparison, Estimate, Evaluation, Metric, compare, evaluate, metrics_at
-from pipeline.run_detections import RunDetections, run_detections
-from pipeline.run_folder import RunFolder
+from pipeline.evaluation.average_precision import MAX_DETECTIONS
+from pipeline.evaluation.bootstrap import CONFIDENCE
+from pipeline.evaluation.run_detections import RunDetections, run_detections
+from pipeline.evaluation.scores import (
+    IOU_TYPES,
+    Comparison,
+    Estimate,
+    Evaluation,
+    Metric,
+    compare,
+    evaluate,
+    metrics_at,
+)
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.runs.run_folder import RunFolder
 
 # Where output is no terminal, so that a table in a log does not wrap.
 _WIDTH = 140

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.reader import RunReader
-from pipeline.records import QUARANTINED
-from pipeline.run_folder import RunFolder
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.results.instances import QUARANTINED
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.bootstrap import interval, resamples
-from pipeline.coco_ap import LVIS_DETECTIONS, MAX_DETECTIONS, coco_values, match
-from pipeline.coco_truth import Truth
 from pipeline.errors import ConfigError, SourceError
-from pipeline.mask_measures import mask_measures
+from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTIONS, coco_values, match
+from pipeline.evaluation.bootstrap import interval, resamples
+from pipeline.evaluation.measures import mask_measures
+from pipeline.evaluation.truth.coco import Truth
 
 SCORES = ("own", "constant")
 IOU_TYPES = ("segm", "bbox")

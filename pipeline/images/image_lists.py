@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.locations import contents_of, filesystem, parent_of, read_json, resolve
-from pipeline.manifest import ImageRef, safe_id
+from pipeline.images.manifest import ImageRef, safe_id
+from pipeline.storage.locations import contents_of, filesystem, parent_of, read_json, resolve
 
 # How many images of a list are looked for before the list is believed; the others are looked for when they are read.
 PROBES = 5

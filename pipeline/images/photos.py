@@ -31,9 +31,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from pipeline.errors import ConfigError, ImageError, SourceError
-from pipeline.image_damage import check_complete, why_unidentified
-from pipeline.locations import filesystem, is_url
-from pipeline.manifest import ImageRef
+from pipeline.images.damage import check_complete, why_unidentified
+from pipeline.images.manifest import ImageRef
+from pipeline.storage.locations import filesystem, is_url
 
 MAX_PIXELS = 178_000_000
 MIN_SIDE = 16

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError
-from pipeline.image_lists import LIST_READERS, common_root
-from pipeline.locations import absolute, filesystem, is_local, location_of, parent_of
-from pipeline.manifest import ImageRef, safe_id, sort_refs
+from pipeline.images.image_lists import LIST_READERS, common_root
+from pipeline.images.manifest import ImageRef, safe_id, sort_refs
+from pipeline.storage.locations import absolute, filesystem, is_local, location_of, parent_of
 
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")

@@ -4,7 +4,7 @@ A package that is installed with an entry point of the group `cuts3d.methods` ad
 
     [options.entry_points]
     cuts3d.methods =
-        detector = detector.method:load
+        detector = detector.prediction.method:load
 
 `load(overrides, device)` is called with the launch's overrides ("detector.min_score=0.7", as texts) and the device, and
 returns a `Method`. Runs made by it have the same store, commits, leases, retries and clusters as all others.
@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 import torch
 
-from pipeline.images import Photo
-from pipeline.manifest import Shard
-from pipeline.records import ImageRecord
-from pipeline.stage_outputs import KeptOutputs, Output
+from pipeline.images.manifest import Shard
+from pipeline.images.photos import Photo
+from pipeline.methods.cuts.stage_files import KeptOutputs, Output
+from pipeline.results.instances import ImageRecord
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from importlib.metadata import EntryPoint
 
 import torch
 
-from pipeline.device import pick_device
 from pipeline.errors import ConfigError
-from pipeline.launch import Launch
-from pipeline.load_cuts import load_cuts
-from pipeline.methods import Method
+from pipeline.methods.cuts.load import load_cuts
+from pipeline.methods.cuts.recipes import RECIPES
+from pipeline.methods.protocol import Method
+from pipeline.models.device import pick_device
 from pipeline.plugins import entries, loaded
-from pipeline.recipes import RECIPES
+from pipeline.runs.launch import Launch
 
 
 def load_method(launch: Launch, device: str, until: str = "refine") -> Method:

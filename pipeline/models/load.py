@@ -15,10 +15,10 @@ import timm
 import torch
 from timm.models import get_pretrained_cfg
 
-from pipeline import hub, weights
-from pipeline.checkpoints import SUFFIXES, build_vit, preset_name, read_checkpoint
-from pipeline.depth_maps import DepthMaps
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models import hub, weights
+from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.vit_checkpoints import SUFFIXES, build_vit, preset_name, read_checkpoint
 from stages.depth import DepthKind, DepthModel
 from stages.depth_onnx import OnnxDepth, OnnxDepthSpec
 from stages.depth_transformers import TransformersDepth

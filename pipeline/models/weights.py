@@ -17,9 +17,9 @@ from typing import Literal
 
 from safetensors.numpy import save
 
-from pipeline.cache import cache_folder
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.weight_packages import Package, dinov2_from_onnx, download, read_member
+from pipeline.models.weight_packages import Package, dinov2_from_onnx, download, read_member
+from pipeline.storage.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -29,10 +29,10 @@ from typing import Any, Self
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.array_file import ArrayFile, damaged, write_arrays
 from pipeline.errors import RunMismatchError, StoreError
-from pipeline.files import VERIFY_HINT
-from pipeline.records import QUARANTINED, STATUSES, ImageRecord, Instance
+from pipeline.results.instances import QUARANTINED, STATUSES, ImageRecord, Instance
+from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
+from pipeline.storage.files import VERIFY_HINT
 from stages.score import PARTS, ScoreParts
 
 SCHEMA = "cuts3d-pseudo-masks"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from typing import Any
 
-from pipeline.files import FileFacts, RunFiles
+from pipeline.storage.files import FileFacts, RunFiles
 
 log = logging.getLogger(__name__)
 

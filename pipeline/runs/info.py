@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import printable
-from pipeline.reader import Histogram, RunReader
-from pipeline.run_folder import RunFolder
+from pipeline.runs.reader import Histogram, RunReader
+from pipeline.runs.run_folder import RunFolder
 
 SHOWN = 20  # images set aside that are listed by name; all of them are in quarantine/
 

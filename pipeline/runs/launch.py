@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.locations import refuse_secrets
-from pipeline.manifest import Manifest, default_shard_size
-from pipeline.run_folder import RunFolder
-from pipeline.sources import list_images
+from pipeline.images.manifest import Manifest, default_shard_size
+from pipeline.images.sources import list_images
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.locations import refuse_secrets
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 from pipeline.errors import CutsError, StoreError
-from pipeline.files import RunFiles
-from pipeline.provenance import utc_now
+from pipeline.runs.provenance import utc_now
+from pipeline.storage.files import RunFiles
 
 log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.commit_index import CommitIndex
-from pipeline.commit_record import Commit, CommittedFile
 from pipeline.errors import CutsError, RunMismatchError, StoreError
 from pipeline.faults import crash_point
-from pipeline.files import VERIFY_HINT, FileFacts, RunFiles, is_temporary
-from pipeline.provenance import library_versions, utc_now
+from pipeline.runs.commit_index import CommitIndex
+from pipeline.runs.commit_record import Commit, CommittedFile
+from pipeline.runs.provenance import library_versions, utc_now
+from pipeline.storage.files import VERIFY_HINT, FileFacts, RunFiles, is_temporary
 
 log = logging.getLogger(__name__)
 

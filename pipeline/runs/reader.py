@@ -12,10 +12,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from pipeline.ledger import RETRY_PREFIX, Commit
-from pipeline.records import QUARANTINED, STATUSES, ImageRecord, QuarantineRecord, mean_confidence
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import SCHEMA, VERSION, ShardFile
+from pipeline.results.instance_file import SCHEMA, VERSION, ShardFile
+from pipeline.results.instances import QUARANTINED, STATUSES, ImageRecord, QuarantineRecord, mean_confidence
+from pipeline.runs.ledger import RETRY_PREFIX, Commit
+from pipeline.runs.run_folder import RunFolder
 
 _QUARANTINED = STATUSES.index(QUARANTINED)
 

@@ -2,7 +2,7 @@
 
 run.json          configuration, its fingerprint, digest of the manifest, library versions; created once, never changed
 manifest.parquet  every image, and its shard
-shards/, commits/, quarantine/         see `pipeline.ledger`
+shards/, commits/, quarantine/         see `pipeline.runs.ledger`
 stages/<stage>/   the same three folders again, for what a stage target keeps
 """
 
@@ -14,14 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from pipeline.differences import differences, in_lines
 from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
-from pipeline.files import RunFiles, is_temporary
-from pipeline.files_at import files_at
-from pipeline.ledger import RETRY_PREFIX, Ledger
-from pipeline.manifest import Manifest, Shard, shard_key
-from pipeline.provenance import library_versions, utc_now
+from pipeline.images.manifest import Manifest, Shard, shard_key
+from pipeline.runs.differences import differences, in_lines
+from pipeline.runs.ledger import RETRY_PREFIX, Ledger
+from pipeline.runs.provenance import library_versions, utc_now
+from pipeline.storage.files import RunFiles, is_temporary
+from pipeline.storage.files_at import files_at
 
 SCHEMA = "cuts3d-run/1"
 RUN_FILE, MANIFEST_FILE = "run.json", "manifest.parquet"

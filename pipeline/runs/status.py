@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline.files import FileFacts
-from pipeline.ledger import RETRY_PREFIX, Commit
-from pipeline.pace import WINDOW, Done, Pace, commit_times, pace_of
-from pipeline.run_folder import RunFolder
+from pipeline.runs.ledger import RETRY_PREFIX, Commit
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.throughput import WINDOW, Done, Pace, commit_times, pace_of
+from pipeline.storage.files import FileFacts
 
 SHOWN = 5  # slowest shards and latest workers that people are shown; programs get all workers
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from pipeline.ledger import Ledger
-from pipeline.manifest import Shard
-from pipeline.records import ImageRecord
-from pipeline.run_folder import RunFolder
+from pipeline.images.manifest import Shard
+from pipeline.results.instances import ImageRecord
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.run_folder import RunFolder
 
 
 @dataclass

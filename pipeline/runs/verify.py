@@ -8,13 +8,13 @@ from typing import Literal
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.array_file import open_arrays
 from pipeline.errors import CutsError, StoreError
-from pipeline.files import VERIFY_HINT
-from pipeline.ledger import RETRY_PREFIX, Commit, Ledger
-from pipeline.records import counts_of, quarantine_of
-from pipeline.run_folder import MANIFEST_FILE, RunFolder
-from pipeline.shard_file import ShardFile
+from pipeline.results.instance_file import ShardFile
+from pipeline.results.instances import counts_of, quarantine_of
+from pipeline.runs.ledger import RETRY_PREFIX, Commit, Ledger
+from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
+from pipeline.storage.array_file import open_arrays
+from pipeline.storage.files import VERIFY_HINT
 
 # Boxes are kept in float32; half a pixel off is another box.
 BOX_TOLERANCE = 0.5

@@ -20,7 +20,7 @@ from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.storage import MemoryStore, ZipStore
 
 from pipeline.errors import StoreError
-from pipeline.files import VERIFY_HINT
+from pipeline.storage.files import VERIFY_HINT
 
 # Features take a chunk per image, small arrays one chunk in all; a reader of a few images loads little more than those.
 CHUNK_BYTES = 1 << 20

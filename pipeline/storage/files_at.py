@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.files import RunFiles
-from pipeline.local_files import LocalFiles
-from pipeline.locations import redacted, secret_in
+from pipeline.storage.files import RunFiles
+from pipeline.storage.local_files import LocalFiles
+from pipeline.storage.locations import redacted, secret_in
 
 
 def files_at(url: str | Path) -> RunFiles:
@@ -24,6 +24,6 @@ def files_at(url: str | Path) -> RunFiles:
         )
     if protocol in ("file", "local"):
         return LocalFiles(Path(path))
-    from pipeline.object_files import ObjectFiles  # fsspec takes half a second to import
+    from pipeline.storage.object_files import ObjectFiles  # fsspec takes half a second to import
 
     return ObjectFiles(str(url))

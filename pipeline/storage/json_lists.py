@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import SourceError
-from pipeline.locations import filesystem, is_local
+from pipeline.storage.locations import filesystem, is_local
 
 ROOT = ""  # what stands for the key where the document itself is a list
 

@@ -1,4 +1,4 @@
-"""Files of a run folder on a local or network file system, see `pipeline.files`."""
+"""Files of a run folder on a local or network file system, see `pipeline.storage.files`."""
 
 import errno
 import os
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.faults import crash_point
-from pipeline.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
+from pipeline.storage.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 

@@ -17,7 +17,7 @@ import fsspec
 
 from pipeline.errors import ConfigError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
-from pipeline.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
+from pipeline.storage.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
 
 # fsspec protocols whose `pipe_file(mode="create")` is one conditional request. Others check first and write then, or
 # ignore the mode, and two writers could both believe that they had won.

@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from pipeline.atomic import written_whole
 from pipeline.errors import ImageError, StoreError
-from pipeline.files import VERIFY_HINT
-from pipeline.images import load_photo
-from pipeline.manifest import ImageRef
-from pipeline.overlays import decode, draw_overlay
-from pipeline.picture_files import output_path, picture_names
-from pipeline.reader import RunReader
-from pipeline.records import ImageRecord, mean_confidence
-from pipeline.run_folder import RunFolder
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import load_photo
+from pipeline.results.instances import ImageRecord, mean_confidence
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.atomic import written_whole
+from pipeline.storage.files import VERIFY_HINT
+from pipeline.views.overlays import decode, draw_overlay
+from pipeline.views.picture_files import output_path, picture_names
 
 T = TypeVar("T")
 

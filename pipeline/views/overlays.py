@@ -10,7 +10,7 @@ import scipy.ndimage
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 
-from pipeline.records import ImageRecord
+from pipeline.results.instances import ImageRecord
 
 LONG_SIDE = 1024  # pixels; larger photos are drawn at this size
 

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import StoreError
-from pipeline.run_folder import RunFolder
+from pipeline.runs.run_folder import RunFolder
 
 _MAX_NAME = 255  # bytes, of the common file systems
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Lost, Task
-from pipeline.manifest import ImageRef, Shard
+from pipeline.images.manifest import ImageRef, Shard
 
 START = 5.0  # seconds until a worker is ready
 COMMIT = 0.5  # seconds of a commit

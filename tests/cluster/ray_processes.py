@@ -10,10 +10,10 @@ from typing import IO
 
 import psutil
 
-from pipeline.launch import Launch
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.verify import verify_run
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 CUTS3D = Path(sys.executable).with_name("cuts3d")
 WITHOUT_TOKEN = {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}

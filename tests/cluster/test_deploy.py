@@ -88,7 +88,7 @@ def test_what_the_image_copies_is_there_and_what_it_does_not_need_is_kept_from_t
     for source in copied:
         assert (ROOT / source).exists()
         assert sent(source)
-    assert sent("pipeline/gallery_page/page.html")
+    assert sent("pipeline/views/gallery/page_files/page.html")
     for path in (".git/config", ".venv/bin/python", "runs/first/run.json", ".env", "pipeline/__pycache__/cli.pyc"):
         assert not sent(path), path
 

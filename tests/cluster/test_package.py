@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import package
-from cluster.package import pack
-from cluster.submit import ROOT, own_checkout
+from cluster.jobs import package
+from cluster.jobs.package import pack
+from cluster.jobs.submit import ROOT, own_checkout
 from pipeline.errors import ConfigError
 
 CODE = {"a.py": "1", "lists/train.txt": "x.jpg", "pack/b.py": "2", "nested/runs/note.md": "not at the top: kept"}
@@ -136,5 +136,5 @@ def test_the_checkout_is_small_and_runs_by_itself(tmp_path: Path) -> None:
 
 
 def test_an_installed_package_has_no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.submit.ROOT", tmp_path)
+    monkeypatch.setattr("cluster.jobs.submit.ROOT", tmp_path)
     assert own_checkout() is None

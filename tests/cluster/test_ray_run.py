@@ -26,10 +26,10 @@ from ray_processes import (
 )
 from tiny_run import tiny_launch
 
+from pipeline.engine.run import run
 from pipeline.errors import ConfigError
-from pipeline.launch import Launch
-from pipeline.run_folder import RunFolder
-from pipeline.runner import run
+from pipeline.runs.launch import Launch
+from pipeline.runs.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -8,8 +8,8 @@ from fake_fleet import some_shards
 from cluster import run
 from cluster.run import RayOptions
 from pipeline.errors import ConfigError
-from pipeline.launch import Launch
-from pipeline.summary import RunSummary, Silent
+from pipeline.runs.launch import Launch
+from pipeline.runs.summary import RunSummary, Silent
 
 
 def kinds(

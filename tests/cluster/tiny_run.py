@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_method import draw_photos
 
-from pipeline.launch import Launch
+from pipeline.runs.launch import Launch
 
 
 def tiny_launch(folder: Path, images: int = 12, shard_size: int = 3) -> Launch:

@@ -8,7 +8,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from stored_run import GRID, StoredRun, make_run, photo, random_record
 
-from pipeline.manifest import ImageRef
+from pipeline.images.manifest import ImageRef
 
 SIZE = (72, 96)
 

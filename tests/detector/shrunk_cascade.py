@@ -14,7 +14,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 import detector.components  # noqa: F401 - for what it registers
-from detector.confidence_masks import ConfidenceMasks
+from detector.data.confidence_masks import ConfidenceMasks
 
 BASE = Path(__file__).parents[2] / "detector" / "configs" / "_base_" / "cascade_mask_rcnn_r50_fpn.py"
 CHANNELS = 8

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from detector.training import Training
+from detector.training.train import Training
 
 CHANNELS = 16
 # As `--set`, on top of the configuration `tiny`.

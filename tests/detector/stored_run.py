@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipeline.manifest import ImageRef, Manifest
-from pipeline.provenance import new_attempt
-from pipeline.records import ImageRecord, Instance, counts_of, quarantine_of
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import write_shard
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import ImageRecord, Instance, counts_of, quarantine_of
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.run_folder import RunFolder
 
 GRID = (6, 8)
 

@@ -11,8 +11,8 @@ import torch
 from mmdet.registry import MODELS
 from torchvision.models import resnet50
 
-from detector import backbone_weights
-from detector.backbone_weights import cached_backbone, find_backbone, load_backbone
+from detector.model import backbone_weights
+from detector.model.backbone_weights import cached_backbone, find_backbone, load_backbone
 from pipeline.errors import WeightsError
 
 

@@ -10,9 +10,9 @@ import torch
 from mmengine.logging import HistoryBuffer
 from tiny_detector import tiny_config, tiny_model
 
-from detector.build import build_model
-from detector.checkpoints import DetectorCheckpoint, read_detector, write_description, write_detector
-from detector.hooks import PlainCheckpoints
+from detector.model.build import build_model
+from detector.model.checkpoints import DetectorCheckpoint, read_detector, write_description, write_detector
+from detector.training.hooks import PlainCheckpoints
 from pipeline.errors import WeightsError
 
 MODEL = tiny_config()

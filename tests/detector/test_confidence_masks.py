@@ -17,7 +17,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, mask_target
 from mmengine.config import ConfigDict
 
-from detector.confidence_masks import ConfidenceMasks
+from detector.data.confidence_masks import ConfidenceMasks
 
 SHAPE = (13, 17)
 

@@ -19,7 +19,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 
-from detector.confidence_masks import ConfidenceMasks
+from detector.data.confidence_masks import ConfidenceMasks
 
 SIDE = 48
 MORE = {"interpolation": "nearest", "img_border_value": 0}

@@ -17,8 +17,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from detector import train_config
-from detector.train_config import (
+from detector.training import config as train_config
+from detector.training.config import (
     config_names,
     describe,
     headline,

@@ -14,15 +14,15 @@ from mmdet.structures.bbox import HorizontalBoxes
 from PIL import Image
 from stored_run import GRID, StoredRun, instance, make_run, sample_records
 
-import detector.copy_paste
-from detector.copy_paste import ConfidentCopyPaste, PlainCopyPaste
-from detector.dataset import StoreDataset
-from detector.flat_store import FlatStore
-from detector.loading import LoadConfidenceMasks, LoadPhoto, recent_photo
-from detector.sampling import Draw, SeededSampler
+import detector.data.copy_paste
+from detector.data.copy_paste import ConfidentCopyPaste, PlainCopyPaste
+from detector.data.dataset import StoreDataset
+from detector.data.flat_store import FlatStore
+from detector.data.loading import LoadConfidenceMasks, LoadPhoto, recent_photo
+from detector.data.sampling import Draw, SeededSampler
 from pipeline.errors import ConfigError
-from pipeline.manifest import ImageRef
-from pipeline.records import ImageRecord, Instance
+from pipeline.images.manifest import ImageRef
+from pipeline.results.instances import ImageRecord, Instance
 
 SIZE = (24, 32)
 # The partner lies on the target as it is.
@@ -255,7 +255,7 @@ def test_nothing_is_read_of_a_partner_that_is_not_pasted(tmp_path: Path, monkeyp
         read.append(ref.id)
         return recent_photo(ref, size)
 
-    monkeypatch.setattr(detector.copy_paste, "recent_photo", count)
+    monkeypatch.setattr(detector.data.copy_paste, "recent_photo", count)
     images = [[rectangle(0, 0, 8, 8)], [rectangle(0, 0, 20, 20)], [rectangle(10, 10, 20, 20)]]
     made = data_set(run_of(tmp_path, images), PlainCopyPaste(**EXACT), tmp_path)
     made[Draw(0, 0, 1)]  # covers all of the mask

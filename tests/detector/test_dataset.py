@@ -15,10 +15,10 @@ from mmengine.runner import Runner
 from stored_run import StoredRun, make_run, random_record
 from torch.utils.data import DataLoader
 
-import detector.loading  # noqa: F401 - registers the transforms
-from detector import dataset as dataset_module
-from detector.dataset import StoreDataset
-from detector.sampling import Draw, SeededSampler
+import detector.data.loading  # noqa: F401 - registers the transforms
+from detector.data import dataset as dataset_module
+from detector.data.dataset import StoreDataset
+from detector.data.sampling import Draw, SeededSampler
 from pipeline.errors import ConfigError, ImageError, StoreError
 
 LOAD: list[dict[str, Any]] = [{"type": "LoadPhoto"}, {"type": "LoadConfidenceMasks"}]

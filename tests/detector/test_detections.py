@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from pycocotools import mask as coco_mask
 
-from detector.detections import PasteRule, Window, encode, instance_of, paste, patch_confidence
+from detector.prediction.detections import PasteRule, Window, encode, instance_of, paste, patch_confidence
 
 RULE = PasteRule(0.5, (5, 7))
 

@@ -14,8 +14,8 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from shrunk_cascade import CHANNELS, SIDE, batch, build, drop, losses_and_gradients, shrunk, stock
 
-from detector.drop_loss import DropLossBBoxHead, DropLossRPNHead, TruthRandomSampler
-from detector.roi_features import GradientScaledRoIExtractor
+from detector.model.drop_loss import DropLossBBoxHead, DropLossRPNHead, TruthRandomSampler
+from detector.model.roi_features import GradientScaledRoIExtractor
 from pipeline.errors import ConfigError
 
 TRAIN = ConfigDict(pos_weight=-1)

@@ -15,15 +15,15 @@ from pycocotools.cocoeval import COCOeval
 from tiny_detector import write_tiny
 from tiny_method import draw_photos
 
-from detector.checkpoints import DetectorCheckpoint
-from detector.detections import PasteRule, instance_of
-from detector.evaluation import evaluate_detector, metrics_json
-from detector.predictor import Predictor
-from pipeline import runner
+from detector.evaluation.evaluate import evaluate_detector, metrics_json
+from detector.model.checkpoints import DetectorCheckpoint
+from detector.prediction.detections import PasteRule, instance_of
+from detector.prediction.predictor import Predictor
+from pipeline.engine import run as runner
 from pipeline.errors import CutsError
-from pipeline.run_folder import RunFolder
-from pipeline.truth_formats import TruthSet, read_truth
-from pipeline.verify import verify_run
+from pipeline.evaluation.truth.formats import TruthSet, read_truth
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 PHOTOS = 6
 

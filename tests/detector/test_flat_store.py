@@ -28,15 +28,15 @@ from stored_run import (
     unreadable,
 )
 
-from detector import flat_build, flat_folder, flat_store
-from detector.flat_build import grid_window
-from detector.flat_store import FlatStore
-from detector.instance_filter import InstanceFilter, MaskFacts, select
+from detector.data import flat_build, flat_folder, flat_store
+from detector.data.flat_build import grid_window
+from detector.data.flat_store import FlatStore
+from detector.data.instance_filter import InstanceFilter, MaskFacts, select
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
-from pipeline.files_at import files_at
-from pipeline.manifest import ImageRef, Manifest
-from pipeline.records import ImageRecord, mean_confidence
-from pipeline.sources import list_images
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.images.sources import list_images
+from pipeline.results.instances import ImageRecord, mean_confidence
+from pipeline.storage.files_at import files_at
 
 ALL = {"min_per_image": 0}
 
@@ -392,7 +392,7 @@ def test_a_cache_that_was_cut_short_is_made_anew(
 def test_a_full_disk_is_said_and_leaves_nothing(made: StoredRun, cache: Path) -> None:
     script = (
         "import resource, sys\n"
-        "from detector.flat_store import FlatStore\n"
+        "from detector.data.flat_store import FlatStore\n"
         "from pipeline.errors import StoreError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))\n"
         "try:\n    FlatStore.open(sys.argv[1], sys.argv[2])\n"

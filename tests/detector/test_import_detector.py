@@ -12,10 +12,10 @@ from mmengine.registry import DefaultScope
 from small_training import SMALL
 
 import detector.components  # noqa: F401
-from detector.build import build_model
-from detector.checkpoints import read_detector
-from detector.import_detector import import_detector
-from detector.train_config import read_config, set_options, without_sync_bn
+from detector.model.build import build_model
+from detector.model.checkpoints import read_detector
+from detector.training.config import read_config, set_options, without_sync_bn
+from detector.training.import_detector import import_detector
 from pipeline.cli import main
 from pipeline.errors import ConfigError, WeightsError
 

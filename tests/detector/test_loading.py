@@ -14,12 +14,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from stored_run import StoredRun, instance, make_run, photo, random_record, sample_records
 
-from detector.confidence_masks import ConfidenceMasks
-from detector.flat_store import FlatStore
-from detector.loading import LoadConfidenceMasks, LoadPhoto, confidence_masks, instance_values, load_bgr
+from detector.data.confidence_masks import ConfidenceMasks
+from detector.data.flat_store import FlatStore
+from detector.data.loading import LoadConfidenceMasks, LoadPhoto, confidence_masks, instance_values, load_bgr
 from pipeline.errors import ConfigError, ImageError, StoreError
-from pipeline.manifest import ImageRef
-from pipeline.records import ImageRecord
+from pipeline.images.manifest import ImageRef
+from pipeline.results.instances import ImageRecord
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from shrunk_cascade import batch, build, drop, losses_and_gradients, shrunk, stock
 
-from detector.confidence_masks import ConfidenceMasks
-from detector.mask_head import ConfidenceMaskHead, SpatialConfidenceLoss, aligned_targets
+from detector.data.confidence_masks import ConfidenceMasks
+from detector.model.mask_head import ConfidenceMaskHead, SpatialConfidenceLoss, aligned_targets
 from pipeline.errors import ConfigError
 
 TRAIN = ConfigDict(mask_size=28)

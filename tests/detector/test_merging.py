@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from detector.detections import Detections, PasteRule
-from detector.merging import best_iou, merge, on_grid, record_of
+from detector.prediction.detections import Detections, PasteRule
+from detector.prediction.merging import best_iou, merge, on_grid, record_of
 from pipeline.errors import ImageError
-from pipeline.records import ImageRecord, Instance
+from pipeline.results.instances import ImageRecord, Instance
 from stages.score import ScoreParts
 
 SIZE, GRID = (24, 30), (4, 5)

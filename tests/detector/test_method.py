@@ -16,19 +16,19 @@ from pycocotools import mask as coco_mask
 from tiny_detector import write_tiny
 from tiny_method import draw_photos, tiny_method
 
-from detector.checkpoints import DetectorCheckpoint
-from detector.method import DetectorMethod, DetectorOptions, detector_options, load, overrides_of
-from pipeline import runner
+from detector.model.checkpoints import DetectorCheckpoint
+from detector.prediction.method import DetectorMethod, DetectorOptions, detector_options, load, overrides_of
+from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, RunMismatchError, WeightsError
-from pipeline.images import Photo
-from pipeline.launch import Launch
-from pipeline.methods import Batch
-from pipeline.provenance import new_attempt
-from pipeline.reader import RunReader
-from pipeline.records import ImageRecord, counts_of
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import write_shard
-from pipeline.verify import verify_run
+from pipeline.images.photos import Photo
+from pipeline.methods.protocol import Batch
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import ImageRecord, counts_of
+from pipeline.runs.launch import Launch
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 CPU = torch.device("cpu")
 
@@ -219,7 +219,7 @@ def test_a_pool_shares_the_work_on_masks(checkpoint: DetectorCheckpoint) -> None
 
 
 def test_processes_of_a_pool_load_no_mmdetection() -> None:
-    code = "import sys; sys.modules.update(mmdet=None, mmcv=None, mmengine=None); import detector.merging"
+    code = "import sys; sys.modules.update(mmdet=None, mmcv=None, mmengine=None); import detector.prediction.merging"
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True, timeout=100)
 
 

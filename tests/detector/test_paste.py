@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.structures.bbox import HorizontalBoxes
 
-from detector.confidence_masks import ConfidenceMasks
-from detector.paste import Patch, Place, areas, bits, boxes, common_pixels, paste_pixels, paste_values
+from detector.data.confidence_masks import ConfidenceMasks
+from detector.data.paste import Patch, Place, areas, bits, boxes, common_pixels, paste_pixels, paste_values
 
 SHAPE = (19, 23)
 quick = settings(max_examples=60, deadline=None)

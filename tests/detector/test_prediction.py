@@ -11,13 +11,13 @@ from PIL import Image
 from tiny_detector import write_tiny
 from tiny_method import draw_photos
 
-from detector.method import DetectorOptions
-from detector.prediction import predict
-from detector.videos import extract_frames, write_video
-from pipeline import runner
+from detector.prediction.method import DetectorOptions
+from detector.prediction.predict import predict
+from detector.prediction.videos import extract_frames, write_video
+from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

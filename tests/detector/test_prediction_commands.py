@@ -10,12 +10,13 @@ from PIL import Image
 from tiny_detector import write_tiny
 from tiny_method import draw_photos, tiny_method
 
-from detector import training
-from detector.training import Training
-from pipeline import cli, runner
-from pipeline.launch import Launch
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
+from detector.training import train as training
+from detector.training.train import Training
+from pipeline import cli
+from pipeline.engine import run as runner
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from mmcv.transforms import Compose
 from mmengine.registry import DefaultScope
 from tiny_detector import SCALE, tiny_config, tiny_model, write_tiny
 
-from detector.checkpoints import DetectorCheckpoint
-from detector.detections import Detections, Limits, Window, paste
-from detector.predictor import Predictor
+from detector.model.checkpoints import DetectorCheckpoint
+from detector.prediction.detections import Detections, Limits, Window, paste
+from detector.prediction.predictor import Predictor
 from pipeline.errors import ConfigError, WeightsError
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from detector.published import (
+from detector.evaluation.published import (
     ABLATION,
     CONFIDENCE_ABLATION,
     PUBLISHED,
@@ -19,8 +19,8 @@ from detector.published import (
     print_tables,
     tables,
 )
-from pipeline.evaluation import Estimate, Evaluation
-from pipeline.truth_formats import FORMATS
+from pipeline.evaluation.scores import Estimate, Evaluation
+from pipeline.evaluation.truth.formats import FORMATS
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import torch
 from painted_run import painted_run
 from small_training import small_training
 
-from detector.ray_train import RayTraining, train_on_ray
-from detector.train_config import read_config
-from detector.training import train
+from detector.training.config import read_config
+from detector.training.on_ray import RayTraining, train_on_ray
+from detector.training.train import train
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]

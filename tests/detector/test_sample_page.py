@@ -9,12 +9,12 @@ from mmdet.datasets import transforms as stock
 from PIL import Image
 from stored_run import StoredRun, make_run, sample_records
 
-from detector.confidence_masks import ConfidenceMasks
-from detector.copy_paste import ConfidentCopyPaste
-from detector.dataset import StoreDataset
-from detector.loading import LoadConfidenceMasks, LoadPhoto, recent_photo
-from detector.sample_page import SIDE, TrainingSample, draw_sample, training_samples, write_samples
-from detector.sampling import SeededSampler
+from detector.data.confidence_masks import ConfidenceMasks
+from detector.data.copy_paste import ConfidentCopyPaste
+from detector.data.dataset import StoreDataset
+from detector.data.loading import LoadConfidenceMasks, LoadPhoto, recent_photo
+from detector.data.sample_page import SIDE, TrainingSample, draw_sample, training_samples, write_samples
+from detector.data.sampling import SeededSampler
 from pipeline.errors import ConfigError, StoreError
 
 LOAD = [LoadPhoto(), LoadConfidenceMasks()]

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.registry import DATA_SAMPLERS
 
-from detector.sampling import Draw, SeededSampler, begin
+from detector.data.sampling import Draw, SeededSampler, begin
 from pipeline.errors import ConfigError, StoreError
 
 
 def sampler(size: int, rank: int = 0, ranks: int = 1, seed: int = 0, **options: bool) -> SeededSampler:
-    with patch("detector.sampling.get_dist_info", return_value=(rank, ranks)):
+    with patch("detector.data.sampling.get_dist_info", return_value=(rank, ranks)):
         return SeededSampler(range(size), seed=seed, **options)
 
 
@@ -108,7 +108,7 @@ def test_a_negative_position_is_refused() -> None:
 
 def test_ranks_with_different_data_are_refused() -> None:
     with (
-        patch("detector.sampling.all_gather_object", return_value=[3, 4]),
+        patch("detector.data.sampling.all_gather_object", return_value=[3, 4]),
         pytest.raises(StoreError, match="3, 4 images"),
     ):
         sampler(3)

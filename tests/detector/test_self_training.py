@@ -12,16 +12,16 @@ from small_training import small_training
 from tiny_detector import write_tiny
 from tiny_method import draw_photos, tiny_method
 
-from detector.checkpoints import DETECTOR_FILE, read_detector
-from detector.self_training import SelfTraining, rounds_of, self_train
-from detector.training import Training, train
-from pipeline import runner
+from detector.model.checkpoints import DETECTOR_FILE, read_detector
+from detector.training.self_training import SelfTraining, rounds_of, self_train
+from detector.training.train import Training, train
+from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
-from pipeline.launch import Launch
-from pipeline.reader import RunReader
-from pipeline.records import ImageRecord
-from pipeline.run_folder import RunFolder
-from pipeline.verify import verify_run
+from pipeline.results.instances import ImageRecord
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 
 class StoppedError(Exception):

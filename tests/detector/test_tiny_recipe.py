@@ -8,14 +8,14 @@ from statistics import fmean
 
 import pytest
 
-from detector.checkpoints import read_detector
-from detector.evaluation import evaluate_detector
-from detector.training import Training, train
-from pipeline import runner
-from pipeline.coco_truth import Truth
-from pipeline.launch import Launch
-from pipeline.run_folder import RunFolder
-from pipeline.truth_formats import TruthSet
+from detector.evaluation.evaluate import evaluate_detector
+from detector.model.checkpoints import read_detector
+from detector.training.train import Training, train
+from pipeline.engine import run as runner
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.formats import TruthSet
+from pipeline.runs.launch import Launch
+from pipeline.runs.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -14,8 +14,8 @@ from PIL import Image
 from small_training import small_training
 
 from detector import needs
-from detector.checkpoints import read_detector
-from detector.commands import extend
+from detector.commands.training import extend
+from detector.model.checkpoints import read_detector
 from pipeline.cli import main
 
 
@@ -65,7 +65,7 @@ def test_train_and_resume(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert again.exit_code == 2
     assert "add --resume" in again.output
     assert typed(*words, "--resume").exit_code == 0
-    monkeypatch.setattr("detector.training.train", _interrupted)
+    monkeypatch.setattr("detector.training.train.train", _interrupted)
     stopped = typed(*words, "--resume")
     assert stopped.exit_code == 130
     assert "with --resume goes on" in stopped.output
@@ -108,7 +108,7 @@ def test_configurations_by_name_and_whole(tmp_path: Path) -> None:
     assert "cuts3d_r50_fpn_1gpu  " in listed.output
     printed = typed("configs", "tiny")
     (tmp_path / "mine.py").write_text(printed.output)
-    from detector.train_config import plain, read_config
+    from detector.training.config import plain, read_config
 
     assert plain(read_config(str(tmp_path / "mine.py"))) == plain(read_config("tiny"))
     assert typed("configs", "none").exit_code == 2

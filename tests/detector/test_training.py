@@ -18,22 +18,22 @@ from painted_run import painted_run, write_truth
 from small_training import SMALL, small_training
 from stored_run import StoredRun
 
-from detector import training_folder
-from detector.build import build_model
-from detector.checkpoints import read_detector
-from detector.hooks import CheckLoss, StartFrom, estimate_batch_norms
-from detector.import_detector import import_detector
-from detector.optimizer import ClippingOptimWrapper, clip_each
-from detector.train_config import read_config, set_options, set_runs
-from detector.train_loop import SeededTrainLoop, seed_step
-from detector.training import Training, train
-from detector.validation import TruthPhotos
-from pipeline.coco_truth import Truth
+from detector.model.build import build_model
+from detector.model.checkpoints import read_detector
+from detector.training import folder as training_folder
+from detector.training.config import read_config, set_options, set_runs
+from detector.training.hooks import CheckLoss, StartFrom, estimate_batch_norms
+from detector.training.import_detector import import_detector
+from detector.training.loop import SeededTrainLoop, seed_step
+from detector.training.optimizer import ClippingOptimWrapper, clip_each
+from detector.training.train import Training, train
+from detector.training.validation import TruthPhotos
 from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError, TrainingError, WeightsError
-from pipeline.evaluation import score_detections
-from pipeline.files_at import files_at
-from pipeline.lease import Lease, LeaseError
-from pipeline.run_folder import RunFolder
+from pipeline.evaluation.scores import score_detections
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.runs.lease import Lease, LeaseError
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.files_at import files_at
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +137,7 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(
 def test_batches_that_were_trained_on_are_not_loaded_again(
     run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detector.dataset import StoreDataset
+    from detector.data.dataset import StoreDataset
 
     wanted = small_training(run, tmp_path / "work", "custom_hooks.2.batches=0")
     with monkeypatch.context() as patch:

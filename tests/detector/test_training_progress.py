@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.training_progress import followed
+from detector.training.progress import followed
 
 
 def report(folder: Path, launch: str, text: str) -> None:

@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from detector.checkpoints import DetectorCheckpoint, read_detector, write_detector
+from detector.model.checkpoints import DetectorCheckpoint, read_detector, write_detector
 
 STAGES = 2
 SCALE = (160, 128)

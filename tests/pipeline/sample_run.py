@@ -9,11 +9,11 @@ import zlib
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.manifest import ImageRef, Manifest, Shard
-from pipeline.provenance import new_attempt
-from pipeline.records import ImageRecord, Instance, counts_of, quarantine_of
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import write_shard
+from pipeline.images.manifest import ImageRef, Manifest, Shard
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import ImageRecord, Instance, counts_of, quarantine_of
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.run_folder import RunFolder
 from stages.score import PARTS, ScoreParts
 
 GRID = (6, 8)

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_method import BrightnessDepth, tiny_method
 
-from pipeline.batch_size import LARGEST, SHARE, UNMEASURED, batch_size_for, fitting_batch_size
-from pipeline.batch_work import CutsMethod
+from pipeline.engine.batch_size import LARGEST, SHARE, UNMEASURED, batch_size_for, fitting_batch_size
 from pipeline.errors import ImageError
+from pipeline.methods.cuts.method import CutsMethod
 
 MB = 1 << 20
 Bytes = st.integers(0, 200 << 30)

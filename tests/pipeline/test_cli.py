@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import runner, weights
 from pipeline.cli import main
-from pipeline.launch import Launch
+from pipeline.engine import run as runner
+from pipeline.models import weights
+from pipeline.runs.launch import Launch
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.cpu_pool import cpu_pool
+from pipeline.engine.cpu_pool import cpu_pool
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PARENT = """
 import os, signal, sys, time
 from concurrent.futures import wait
-from pipeline.cpu_pool import cpu_pool
+from pipeline.engine.cpu_pool import cpu_pool
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)

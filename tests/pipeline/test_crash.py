@@ -17,10 +17,10 @@ import sample_run
 from sample_run import launch
 
 from pipeline.faults import VARIABLE
-from pipeline.local_files import LocalFiles
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.verify import verify_run
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
+from pipeline.storage.local_files import LocalFiles
 
 pytestmark = pytest.mark.slow
 

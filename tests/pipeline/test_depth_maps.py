@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.depth_maps import DepthMaps
 from pipeline.errors import ConfigError, ImageError
+from pipeline.models.depth_maps import DepthMaps
 
 PHOTO = np.zeros((30, 40, 3), np.uint8)
 RAMP = np.tile(np.linspace(0, 1, 40), (30, 1))

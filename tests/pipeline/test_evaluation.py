@@ -15,11 +15,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from pipeline.bootstrap import Ratio, interval, resamples
-from pipeline.coco_ap import coco_values, match
-from pipeline.coco_truth import TOUCH_REACH, Truth
 from pipeline.errors import ConfigError, SourceError
-from pipeline.evaluation import METRICS, compare, evaluate, score_detections
+from pipeline.evaluation.average_precision import coco_values, match
+from pipeline.evaluation.bootstrap import Ratio, interval, resamples
+from pipeline.evaluation.scores import METRICS, compare, evaluate, score_detections
+from pipeline.evaluation.truth.coco import TOUCH_REACH, Truth
 
 SUMMARY = [
     *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),

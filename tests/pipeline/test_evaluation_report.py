@@ -13,17 +13,17 @@ from click.testing import CliRunner, Result
 from pycocotools import mask as coco_mask
 
 from pipeline.cli import main
-from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.evaluation import METRICS
-from pipeline.evaluation_report import evaluate_runs, report_csv, report_json
-from pipeline.export import export_coco
-from pipeline.manifest import ImageRef, Manifest
-from pipeline.provenance import new_attempt
-from pipeline.records import ImageRecord, Instance, counts_of, quarantine_of
-from pipeline.run_detections import run_detections
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import write_shard
+from pipeline.evaluation.report import evaluate_runs, report_csv, report_json
+from pipeline.evaluation.run_detections import run_detections
+from pipeline.evaluation.scores import METRICS
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import ImageRecord, Instance, counts_of, quarantine_of
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.run_folder import RunFolder
+from pipeline.views.export import export_coco
 
 GRID = (2, 3)
 SIZE = (40, 60)

@@ -11,15 +11,15 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import runner
-from pipeline.coco_truth import Truth
+from pipeline.engine import run as runner
 from pipeline.errors import StoreError
-from pipeline.evaluation_report import evaluate_runs
-from pipeline.export import export_coco, export_masks, export_overlays
-from pipeline.launch import Launch
-from pipeline.picture_files import output_path, picture_names
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
+from pipeline.evaluation.report import evaluate_runs
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.views.export import export_coco, export_masks, export_overlays
+from pipeline.views.picture_files import output_path, picture_names
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_scores_of_a_tree_reach_export_and_evaluation(run: RunFolder, tmp_path: 
 
 
 def test_nothing_half_written_stays_behind(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.export.mean_confidence", lambda confidence: 1 / 0)
+    monkeypatch.setattr("pipeline.views.export.mean_confidence", lambda confidence: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_coco(run, tmp_path / "pseudo.json")
     assert list(tmp_path.iterdir()) == []

@@ -11,8 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import executing, extensions, plugins, runner
+from pipeline import plugins
 from pipeline.cli import command_line
+from pipeline.commands import executing, extensions
+from pipeline.engine import run as runner
 
 GROUP = extensions.GROUP
 
@@ -47,8 +49,8 @@ def test_an_extension_adds_commands_and_options(
     source = """
 import functools
 import click
-from pipeline import runner
-from pipeline.executing import set_executor
+from pipeline.engine import run as runner
+from pipeline.commands.executing import set_executor
 
 def extend(main):
     main.add_command(click.Command("hello", callback=lambda: click.echo("good day")))
@@ -83,7 +85,7 @@ def test_options_reach_commands_of_extensions_that_come_later(
 ) -> None:
     source = """
 import click
-from pipeline.executing import ExecutingCommand
+from pipeline.commands.executing import ExecutingCommand
 
 def extend(main):
     def finish():

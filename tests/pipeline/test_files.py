@@ -11,9 +11,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.files import RunFiles
-from pipeline.files_at import files_at
-from pipeline.local_files import LocalFiles
+from pipeline.storage.files import RunFiles
+from pipeline.storage.files_at import files_at
+from pipeline.storage.local_files import LocalFiles
 
 HOSTILE = ["../x", "a/../../x", "/etc/passwd", "", ".", "a//b", "a/./b", "a\\b", "..", "a/..", "a\0b", "a\nb", "a/"]
 

@@ -22,20 +22,21 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import gallery, runner
 from pipeline.cli import main
+from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, ImageError, StoreError
-from pipeline.gallery import write_gallery
-from pipeline.gallery_blocks import LEVELS, image_block
-from pipeline.launch import Launch
-from pipeline.manifest import ImageRef, Manifest
-from pipeline.overlays import decode
-from pipeline.provenance import new_attempt
-from pipeline.reader import RunReader
-from pipeline.records import ImageRecord, counts_of, mean_confidence, quarantine_of
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import write_shard
-from pipeline.stage_outputs import KeptOutputs, write_outputs
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.methods.cuts.stage_files import KeptOutputs, write_outputs
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import ImageRecord, counts_of, mean_confidence, quarantine_of
+from pipeline.runs.launch import Launch
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.views.gallery import gallery
+from pipeline.views.gallery.blocks import LEVELS, image_block
+from pipeline.views.gallery.gallery import write_gallery
+from pipeline.views.overlays import decode
 from stages.score import PARTS
 
 # Ends the script element that holds it, opens a tag, closes an attribute; and is no ASCII. The folder is "a<".
@@ -65,7 +66,7 @@ def read_page(file: Path) -> Page:
 
 
 def unpack_maps(block: dict[str, Any], grid: tuple[int, int]) -> dict[str, Any]:
-    """The maps of a block, by the description at the top of pipeline/gallery_blocks.py."""
+    """The maps of a block, by the description at the top of pipeline/views/gallery/blocks.py."""
     data, at = np.frombuffer(zlib.decompress(base64.b64decode(block["maps"])), np.uint8), 0
 
     def take(n: int) -> np.ndarray:

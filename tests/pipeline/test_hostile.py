@@ -21,23 +21,23 @@ from PIL import Image
 from sample_run import CONFIG, GRID, do_shard, launch, sample_manifest, sample_record
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import runner
-from pipeline.array_file import open_arrays
 from pipeline.cli import main
+from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, SourceError, StoreError, printable
-from pipeline.export import export_coco, export_masks, export_overlays
-from pipeline.files_at import files_at
-from pipeline.images import load_photo
-from pipeline.launch import Launch
-from pipeline.locations import redacted, secret_in
-from pipeline.manifest import ImageRef, Manifest
-from pipeline.provenance import new_attempt
-from pipeline.records import counts_of
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import ShardFile, write_shard
-from pipeline.sources import list_images
-from pipeline.status import status_of
-from pipeline.verify import verify_run
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.images.photos import load_photo
+from pipeline.images.sources import list_images
+from pipeline.results.instance_file import ShardFile, write_shard
+from pipeline.results.instances import counts_of
+from pipeline.runs.launch import Launch
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.status import status_of
+from pipeline.runs.verify import verify_run
+from pipeline.storage.array_file import open_arrays
+from pipeline.storage.files_at import files_at
+from pipeline.storage.locations import redacted, secret_in
+from pipeline.views.export import export_coco, export_masks, export_overlays
 
 ROOT = Path(__file__).parents[2]
 SECRET = "hunter2-do-not-tell"

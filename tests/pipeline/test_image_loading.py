@@ -13,8 +13,8 @@ from bad_images import bomb, encoded, gradient
 from PIL import Image
 
 from pipeline.errors import ConfigError, ImageError
-from pipeline.images import Photo, load_photo, load_photos
-from pipeline.manifest import ImageRef
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import Photo, load_photo, load_photos
 
 FS = fsspec.filesystem("memory")
 

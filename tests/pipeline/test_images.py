@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from pipeline.errors import ImageError, SourceError
-from pipeline.images import MAX_PIXELS, Photo, load_photo, load_photos
-from pipeline.manifest import ImageRef
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import MAX_PIXELS, Photo, load_photo, load_photos
 
 FS = fsspec.filesystem("memory")
 

@@ -19,21 +19,21 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pipeline import cli
-from pipeline import import_coco as module
-from pipeline.coco_masks import UnusableMaskError, stored_mask
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
-from pipeline.export import export_coco
-from pipeline.gallery import write_gallery
-from pipeline.images import load_photo, photo_size
-from pipeline.import_coco import import_coco
-from pipeline.info import info_lines, info_of
-from pipeline.ledger import Ledger
-from pipeline.manifest import ImageRef
-from pipeline.reader import RunReader
-from pipeline.records import ImageRecord
-from pipeline.run_folder import RunFolder
-from pipeline.status import status_of
-from pipeline.verify import verify_run
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import load_photo, photo_size
+from pipeline.methods.coco_import import importing as module
+from pipeline.methods.coco_import.importing import import_coco
+from pipeline.methods.coco_import.masks import UnusableMaskError, stored_mask
+from pipeline.results.instances import ImageRecord
+from pipeline.runs.info import info_lines, info_of
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.status import status_of
+from pipeline.runs.verify import verify_run
+from pipeline.views.export import export_coco
+from pipeline.views.gallery.gallery import write_gallery
 
 MASKS = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda size: st.lists(st.booleans(), min_size=size[0] * size[1], max_size=size[0] * size[1]).map(
@@ -494,8 +494,8 @@ def test_commands_take_imports(data: Data) -> None:
 
 
 def test_an_import_scores_100_against_itself(data: Data) -> None:
-    from pipeline.coco_truth import Truth
-    from pipeline.evaluation_report import evaluate_runs
+    from pipeline.evaluation.report import evaluate_runs
+    from pipeline.evaluation.truth.coco import Truth
 
     run = data.run()
     export_coco(run, data.folder / "truth.json")
@@ -544,7 +544,7 @@ def test_its_gallery_shows_no_maps_and_speaks_of_no_cuts(data: Data) -> None:
 @pytest.mark.slow
 def test_real_annotations(assets: Path, tmp_path: Path) -> None:
     """All masks of 209 COCO photos, against pycocotools."""
-    from pipeline.coco_truth import Truth
+    from pipeline.evaluation.truth.coco import Truth
 
     truth = Truth.read(str(assets / "coco" / "instances.json"))
     import_coco(str(assets / "coco" / "instances.json"), tmp_path / "run", str(assets / "coco" / "images"))

@@ -15,20 +15,22 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import inspection_writing, registry, runner
 from pipeline.cli import main
-from pipeline.images import Photo, load_photo
-from pipeline.inspection import NO_INSTANCE, Inspection, inspect_image
-from pipeline.inspection_page import page_html
-from pipeline.inspection_panel import CELL, DPI, draw_panel
-from pipeline.inspection_words import cut_sentence, label, stop_sentence, story
-from pipeline.inspection_writing import write_clouds
-from pipeline.launch import Launch
-from pipeline.load_cuts import load_cuts
-from pipeline.manifest import ImageRef
-from pipeline.overlays import decode, instance_colours
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
+from pipeline.engine import run as runner
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import Photo, load_photo
+from pipeline.methods import registry
+from pipeline.methods.cuts.load import load_cuts
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.views.inspect import writing as inspection_writing
+from pipeline.views.inspect.inspection import NO_INSTANCE, Inspection, inspect_image
+from pipeline.views.inspect.page import page_html
+from pipeline.views.inspect.panel import CELL, DPI, draw_panel
+from pipeline.views.inspect.words import cut_sentence, label, stop_sentence, story
+from pipeline.views.inspect.writing import write_clouds
+from pipeline.views.overlays import decode, instance_colours
 from stages.affinity import affinity_edges
 from stages.filters import DropReason
 from stages.local_cut import cut_at

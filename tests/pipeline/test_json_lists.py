@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import json_lists
 from pipeline.errors import SourceError
-from pipeline.json_lists import ROOT, JsonLists, open_lists
+from pipeline.storage import json_lists
+from pipeline.storage.json_lists import ROOT, JsonLists, open_lists
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import lease as lease_module
 from pipeline.errors import StoreError
-from pipeline.files import RunFiles
-from pipeline.files_at import files_at
-from pipeline.lease import LEASE_FILE, POLL, SETTLE, Lease, LeaseError, LeaseRecord, read_lease
-from pipeline.local_files import LocalFiles
+from pipeline.runs import lease as lease_module
+from pipeline.runs.lease import LEASE_FILE, POLL, SETTLE, Lease, LeaseError, LeaseRecord, read_lease
+from pipeline.storage.files import RunFiles
+from pipeline.storage.files_at import files_at
+from pipeline.storage.local_files import LocalFiles
 
 ROOT = Path(__file__).parents[2]
 
 # Holds the lease of a folder for a minute, looking after it all the time.
 HOLD = """
 import sys, time
-from pipeline.files import RunFiles
-from pipeline.lease import Lease, LeaseError
+from pipeline.storage.files import RunFiles
+from pipeline.runs.lease import Lease, LeaseError
 try:
     with Lease(files_at(sys.argv[1]), float(sys.argv[2])) as lease:
         print(lease.token, flush=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RunMismatchError, StoreError
-from pipeline.files_at import files_at
-from pipeline.ledger import Ledger
-from pipeline.local_files import LocalFiles
-from pipeline.provenance import library_versions, new_attempt
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.provenance import library_versions, new_attempt
+from pipeline.storage.files_at import files_at
+from pipeline.storage.local_files import LocalFiles
 
 COUNTS = {"images": 4, "masks": 7, "drops": {"too_small": 2}, "quarantined": 1}
 SET_ASIDE = [{"id": "ä/1.jpg", "reason": "truncated", "detail": "ends too early"}]

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, SourceError, StoreError
-from pipeline.manifest import ImageRef, Manifest, _is_plain_and_sorted, default_shard_size, safe_id, sort_refs
+from pipeline.images.manifest import ImageRef, Manifest, _is_plain_and_sorted, default_shard_size, safe_id, sort_refs
 
 
 def refs(count: int = 20, root: str = "/data") -> list[ImageRef]:
@@ -64,7 +64,10 @@ def test_unknown_is_not_zero_and_fields_do_not_run_together() -> None:
 
 
 def test_digest_does_not_depend_on_the_process() -> None:
-    code = "from pipeline.manifest import *; print(Manifest([ImageRef(i, 'x') for i in {*'321'}], 8).digest, end='')"
+    code = (
+        "from pipeline.images.manifest import *; "
+        "print(Manifest([ImageRef(i, 'x') for i in {*'321'}], 8).digest, end='')"
+    )
     root = Path(__file__).parents[2]
     digests = {
         subprocess.run(

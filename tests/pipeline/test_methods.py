@@ -12,16 +12,18 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 from tiny_method import draw_photos
 
-from pipeline import plugins, registry, runner
+from pipeline import plugins
 from pipeline.cli import command_line
+from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, ExtensionError
-from pipeline.launch import Launch
-from pipeline.load_cuts import load_cuts
-from pipeline.methods import Batch
-from pipeline.reader import RunReader
-from pipeline.records import ImageRecord, Instance
-from pipeline.registry import load_method
-from pipeline.run_folder import RunFolder
+from pipeline.methods import registry
+from pipeline.methods.cuts.load import load_cuts
+from pipeline.methods.protocol import Batch
+from pipeline.methods.registry import load_method
+from pipeline.results.instances import ImageRecord, Instance
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
 
 
 class LeftHalf:

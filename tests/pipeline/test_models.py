@@ -17,10 +17,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
 
-from pipeline import hub, models, weights
-from pipeline.checkpoints import build_vit, read_checkpoint
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.models import feature_preset, load_depth, load_features
+from pipeline.models import hub, weights
+from pipeline.models import load as models
+from pipeline.models.load import feature_preset, load_depth, load_features
+from pipeline.models.vit_checkpoints import build_vit, read_checkpoint
 from stages.feature_presets import PRESETS
 from stages.features import FeatureExtractor
 

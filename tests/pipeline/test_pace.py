@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.pace import PAUSE, WINDOW, Done, commit_times, pace_of
+from pipeline.runs.throughput import PAUSE, WINDOW, Done, commit_times, pace_of
 
 START = 1_800_000_000.0
 

@@ -5,8 +5,8 @@ import logging
 import pytest
 
 from pipeline import system_check
-from pipeline.progress import ProgressReporter
-from pipeline.records import ImageRecord
+from pipeline.commands.progress import ProgressReporter
+from pipeline.results.instances import ImageRecord
 
 
 def record(status: str = "no_masks", **drops: int) -> ImageRecord:
@@ -27,7 +27,7 @@ def test_quiet_where_nobody_watches(caplog: pytest.LogCaptureFixture, capfd: pyt
 
 def test_a_line_now_and_then_in_the_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 61))
-    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("pipeline.commands.progress.time.monotonic", lambda: next(clock))
     reporter = ProgressReporter(interactive=False)
     with caplog.at_level(logging.INFO):
         reporter.start(100, 10)

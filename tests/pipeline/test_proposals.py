@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from pipeline.proposals import Proposal, confidence_of, cut_thresholds
-from pipeline.recipes import get_recipe
+from pipeline.methods.cuts.proposals import Proposal, confidence_of, cut_thresholds
+from pipeline.methods.cuts.recipes import get_recipe
 from stages.local_cut import image_graph, local_cut
 from stages.score import ScoreParts
 from stages.spatial_confidence import SpatialConfidenceConfig, threshold_ladder

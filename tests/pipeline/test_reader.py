@@ -7,11 +7,11 @@ import pytest
 from sample_run import UNREADABLE, do_shard, launch, sample_manifest, shard_records
 
 from pipeline.errors import StoreError
-from pipeline.reader import RunReader
-from pipeline.records import QuarantineRecord
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import ShardFile
-from pipeline.verify import verify_run
+from pipeline.results.instance_file import ShardFile
+from pipeline.results.instances import QuarantineRecord
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 EXPECTED = [record for shard in sample_manifest().shards() for record in shard_records(shard)]
 MENDED = [record for shard in sample_manifest().shards() for record in shard_records(shard, mended=True)]

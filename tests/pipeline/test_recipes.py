@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.recipes import RECIPES, Recipe, RoundsConfig, get_recipe, option_lines, parse_overrides
+from pipeline.methods.cuts.recipes import RECIPES, Recipe, RoundsConfig, get_recipe, option_lines, parse_overrides
 from stages.crf import CrfConfig
 from stages.features import FeatureConfig
 from stages.local_cut import LocalCutConfig

@@ -16,7 +16,7 @@ LAUNCH = """
 import json, os, sys
 from pathlib import Path
 from tiny_method import tiny_method
-from pipeline import runner
+from pipeline.engine import run as runner
 run, photos = map(os.path.abspath, sys.argv[1:3])
 images = photos if len(sys.argv) > 3 else None
 runner.load_method = lambda launch, device, until: tiny_method()

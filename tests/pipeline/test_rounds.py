@@ -9,12 +9,12 @@ import torch
 from reference_maskcut import maskcut as reference_maskcut
 from rendered_scenes import SceneConfig, features_ND, majority, majority_depth, render
 
-from pipeline.images import load_photo
-from pipeline.models import load_features
-from pipeline.proposals import ImageProposals, StopReason
-from pipeline.recipes import Recipe, get_recipe
-from pipeline.search import first_ncut, propose, semantic_graph
-from pipeline.sources import list_images
+from pipeline.images.photos import load_photo
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.proposals import ImageProposals, StopReason
+from pipeline.methods.cuts.recipes import Recipe, get_recipe
+from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
+from pipeline.models.load import load_features
 from stages.filters import DropReason, mask_iou
 from stages.mask_parts import mask_parts
 from stages.spatial_importance import spatial_importance

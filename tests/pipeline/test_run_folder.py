@@ -12,10 +12,10 @@ import pytest
 from sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
 
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
-from pipeline.manifest import Manifest
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.verify import verify_run
+from pipeline.images.manifest import Manifest
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 
 def test_run_json_says_what_the_run_is(tmp_path: Path) -> None:

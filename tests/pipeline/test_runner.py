@@ -16,20 +16,20 @@ import pytest
 import torch
 from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
-from pipeline import runner
-from pipeline.batch_work import CutsMethod
-from pipeline.device import pick_device
+from pipeline.engine import run as runner
+from pipeline.engine.run import LANES, local_worker, retry_quarantined, run
 from pipeline.errors import ConfigError, CutsError, RunMismatchError, SourceError, StoreError
 from pipeline.faults import IMAGE_VARIABLE
-from pipeline.files import RunFiles
-from pipeline.launch import Launch, last_launch
-from pipeline.lease import LEASE_FILE, Lease, LeaseError, read_lease
-from pipeline.local_files import LocalFiles
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.runner import LANES, local_worker, retry_quarantined, run
-from pipeline.status import status_of
-from pipeline.verify import verify_run
+from pipeline.methods.cuts.method import CutsMethod
+from pipeline.models.device import pick_device
+from pipeline.runs.launch import Launch, last_launch
+from pipeline.runs.lease import LEASE_FILE, Lease, LeaseError, read_lease
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.status import status_of
+from pipeline.runs.verify import verify_run
+from pipeline.storage.files import RunFiles
+from pipeline.storage.local_files import LocalFiles
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from tiny_method import tiny_method
-from pipeline import runner
+from pipeline.engine import run as runner
 from pipeline.cli import main
 runner.load_method = lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
 runner.Lease = partial(runner.Lease, lifetime=float(sys.argv.pop(1)))

@@ -23,16 +23,16 @@ from s3fs import S3FileSystem
 from sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
 from tiny_method import draw_photos, tiny_method
 
-from pipeline import runner
 from pipeline.cli import main
+from pipeline.engine import run as runner
 from pipeline.errors import StoreError
 from pipeline.faults import VARIABLE
-from pipeline.files_at import files_at
-from pipeline.ledger import Ledger
-from pipeline.provenance import new_attempt
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.verify import verify_run
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
+from pipeline.storage.files_at import files_at
 
 pytestmark = pytest.mark.slow
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.proposals import Eigenvectors, ImageProposals, StopReason
-from pipeline.recipes import Recipe, get_recipe
-from pipeline.search import first_ncut, propose, semantic_graph
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, StopReason
+from pipeline.methods.cuts.recipes import Recipe, get_recipe
+from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from stages.ncut import NCutConfig, ncut
 from stages.ncut_tree import part_edges
 from stages.spatial_importance import SharpenConfig, sharpen

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from sample_run import GRID, sample_instance, sample_manifest, sample_record, shard_records
 
-from pipeline.array_file import open_arrays, write_arrays
 from pipeline.errors import RunMismatchError, StoreError
-from pipeline.records import ImageRecord, Instance, counts_of, mean_confidence, quarantine_of
-from pipeline.shard_file import ShardFile, write_shard
+from pipeline.results.instance_file import ShardFile, write_shard
+from pipeline.results.instances import ImageRecord, Instance, counts_of, mean_confidence, quarantine_of
+from pipeline.storage.array_file import open_arrays, write_arrays
 from stages.score import ScoreParts
 
 RECORDS = [record for shard in sample_manifest().shards() for record in shard_records(shard)]

@@ -13,18 +13,18 @@ import pytest
 import torch
 from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
-from pipeline.batch_work import CutsMethod
 from pipeline.cli import main
+from pipeline.engine.shard_job import ShardJob, ledger_of
+from pipeline.engine.shard_worker import ShardWorker
 from pipeline.errors import ImageError, StoreError
-from pipeline.info import info_lines, info_of
-from pipeline.manifest import Manifest, Shard
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.shard_job import ShardJob, ledger_of
-from pipeline.shard_work import ShardWorker
-from pipeline.sources import list_images
-from pipeline.status import status_of
-from pipeline.verify import verify_run
+from pipeline.images.manifest import Manifest, Shard
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.method import CutsMethod
+from pipeline.runs.info import info_lines, info_of
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.status import status_of
+from pipeline.runs.verify import verify_run
 
 
 @pytest.fixture

@@ -17,18 +17,18 @@ import torch
 from bad_images import bad_folder
 from tiny_method import BrightnessDepth, draw_photos, tiny_method
 
-from pipeline.batch_work import CutsMethod
-from pipeline.cpu_pool import cpu_pool
+from pipeline.engine.cpu_pool import cpu_pool
+from pipeline.engine.shard_worker import ShardResult, ShardWorker
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import IMAGE_VARIABLE
-from pipeline.manifest import Shard
-from pipeline.recipes import RECIPES
-from pipeline.records import ImageRecord
-from pipeline.shard_file import ShardFile
-from pipeline.shard_work import ShardResult, ShardWorker
-from pipeline.sources import list_images
-from pipeline.stage_graph import STAGES
-from pipeline.stage_outputs import KeptOutputs
+from pipeline.images.manifest import Shard
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.method import CutsMethod
+from pipeline.methods.cuts.recipes import RECIPES
+from pipeline.methods.cuts.stage_files import KeptOutputs
+from pipeline.methods.cuts.stage_graph import STAGES
+from pipeline.results.instance_file import ShardFile
+from pipeline.results.instances import ImageRecord
 
 WITH_CONFIDENCE = ("cuts3d_rounds", "cuts3d")
 

@@ -20,11 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import SourceError
-from pipeline.image_lists import LIST_READERS
-from pipeline.images import load_photo
-from pipeline.locations import filesystem, location_of, read_json
-from pipeline.manifest import ImageRef, Manifest
-from pipeline.sources import Listing, expand_braces, list_images
+from pipeline.images.image_lists import LIST_READERS
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.images.photos import load_photo
+from pipeline.images.sources import Listing, expand_braces, list_images
+from pipeline.storage.locations import filesystem, location_of, read_json
 
 PNG = encoded(gradient(), "PNG")
 

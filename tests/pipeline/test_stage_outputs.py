@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.array_file import ArrayFile
-from pipeline.proposals import ImageProposals, Proposal, StopReason
-from pipeline.stage_outputs import CutImage, KeptOutputs, write_outputs
+from pipeline.methods.cuts.proposals import ImageProposals, Proposal, StopReason
+from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, write_outputs
+from pipeline.storage.array_file import ArrayFile
 from stages.filters import DropReason
 from stages.score import PARTS, ScoreParts
 

@@ -15,14 +15,14 @@ import pytest
 from click.testing import CliRunner
 from sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
 
-from pipeline import status_watch
 from pipeline.cli import main
+from pipeline.commands import status_watch
+from pipeline.commands.status_watch import watch
 from pipeline.errors import StoreError
-from pipeline.files import RunFiles
-from pipeline.provenance import new_attempt
-from pipeline.run_folder import RunFolder
-from pipeline.status import StatusReader, duration, status_of
-from pipeline.status_watch import watch
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.status import StatusReader, duration, status_of
+from pipeline.storage.files import RunFiles
 
 COUNTS = {"images": 4, "masks": 6, "drops": {"too_small": 2}, "quarantined": 0}
 
@@ -149,7 +149,7 @@ def test_watching_learns_the_clock_of_the_store(tmp_path: Path, monkeypatch: pyt
     """This machine's clock is an hour ahead: a new record between two readings shows it."""
     run = begun(tmp_path)
     ahead = time.time
-    monkeypatch.setattr("pipeline.status.time.time", lambda: ahead() + 3600)
+    monkeypatch.setattr("pipeline.runs.status.time.time", lambda: ahead() + 3600)
     reader = StatusReader(tmp_path)
     before = reader.read().pace
     assert before is not None

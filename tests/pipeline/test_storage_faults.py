@@ -18,9 +18,9 @@ import pytest
 from sample_run import CONFIG, do_shard, launch, sample_manifest
 
 from pipeline.errors import StoreError
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
-from pipeline.verify import verify_run
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 REMEDY = "Check space, quota and permissions and start the run again: committed shards are kept."
 
@@ -30,8 +30,8 @@ import json, os, subprocess, sys
 from pathlib import Path
 import sample_run
 from pipeline.errors import StoreError
-from pipeline.run_folder import RunFolder
-from pipeline.verify import verify_run
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 
 disk, fault = Path(sys.argv[1]), sys.argv[2]
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", disk], check=True)

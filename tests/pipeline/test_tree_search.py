@@ -10,9 +10,9 @@ import scipy.sparse.csgraph
 import torch
 from rendered_scenes import SceneConfig, features_ND, majority, majority_depth, render
 
-from pipeline.proposals import ImageProposals, Proposal, StopReason, confidence_of
-from pipeline.recipes import Recipe, get_recipe
-from pipeline.search import first_ncut, propose, semantic_graph
+from pipeline.methods.cuts.proposals import ImageProposals, Proposal, StopReason, confidence_of
+from pipeline.methods.cuts.recipes import Recipe, get_recipe
+from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from stages.boundary import settle_boundaries
 from stages.filters import mask_iou
 from stages.local_cut import group_graph

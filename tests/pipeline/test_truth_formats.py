@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline import cli
-from pipeline.coco_truth import Truth
 from pipeline.errors import ConfigError, SourceError
-from pipeline.evaluation import evaluate, score_detections
-from pipeline.import_coco import import_coco
-from pipeline.truth_formats import FORMATS, TruthSet, read_truth
+from pipeline.evaluation.scores import evaluate, score_detections
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.formats import FORMATS, TruthSet, read_truth
+from pipeline.methods.coco_import.importing import import_coco
 
 
 def objects_of(found: TruthSet, file_name: str) -> list[tuple[list[float], int]]:

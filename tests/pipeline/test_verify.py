@@ -12,9 +12,9 @@ import pytest
 from pycocotools import mask as coco_mask
 from sample_run import GRID, launch
 
-from pipeline.array_file import open_arrays, write_arrays
-from pipeline.run_folder import RunFolder
-from pipeline.verify import Problem, verify_run
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import Problem, verify_run
+from pipeline.storage.array_file import open_arrays, write_arrays
 
 Arrays = dict[str, np.ndarray]
 

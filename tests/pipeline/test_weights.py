@@ -14,9 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
-from pipeline import weight_packages, weights
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.weight_packages import Package, dinov2_from_onnx, read_member
+from pipeline.models import weight_packages, weights
+from pipeline.models.weight_packages import Package, dinov2_from_onnx, read_member
 
 
 def sha256(content: bytes) -> str:

@@ -7,10 +7,10 @@ import xarray
 import zarr
 from tiny_method import draw_photos, tiny_method
 
-from pipeline.manifest import Shard
-from pipeline.shard_file import ShardFile
-from pipeline.shard_work import ShardWorker
-from pipeline.sources import list_images
+from pipeline.engine.shard_worker import ShardWorker
+from pipeline.images.manifest import Shard
+from pipeline.images.sources import list_images
+from pipeline.results.instance_file import ShardFile
 
 
 def test_a_shard_opens_in_xarray(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.errors import SourceError
-from pipeline.locations import filesystem
-from pipeline.truth_files import files_in, first_that_has, places_beside, read_many, read_text, sizes_of
+from pipeline.evaluation.truth.files import files_in, first_that_has, places_beside, read_many, read_text, sizes_of
+from pipeline.storage.locations import filesystem
 
 Box = tuple[float, float, float, float]
 

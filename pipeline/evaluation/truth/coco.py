@@ -14,7 +14,7 @@ import scipy.ndimage
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
-from pipeline.locations import read_json
+from pipeline.storage.locations import read_json
 
 # Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
 # gaps of a few pixels.

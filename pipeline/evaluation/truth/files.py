@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pipeline.errors import ImageError, SourceError
-from pipeline.images import PhotoSize, photo_size
-from pipeline.locations import contents_of, filesystem, location_of, parent_of, resolve
-from pipeline.manifest import ImageRef
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import PhotoSize, photo_size
+from pipeline.storage.locations import contents_of, filesystem, location_of, parent_of, resolve
 
 log = logging.getLogger(__name__)
 

@@ -23,12 +23,12 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.coco_ap import LVIS_DETECTIONS, MAX_DETECTIONS
-from pipeline.coco_truth import Truth
 from pipeline.errors import SourceError
-from pipeline.locations import absolute, read_json, resolve
-from pipeline.truth_boxes import kitti_dataset, open_images_dataset, voc_dataset
-from pipeline.truth_files import entries, files_in, first_that_has, places_beside, read_text
+from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTIONS
+from pipeline.evaluation.truth.boxes import kitti_dataset, open_images_dataset, voc_dataset
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.files import entries, files_in, first_that_has, places_beside, read_text
+from pipeline.storage.locations import absolute, read_json, resolve
 
 _SPLIT = re.compile(r"(.+):([\w+]+)")
 _LIST = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)

@@ -14,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.coco_index import CocoIndex
-from pipeline.coco_masks import UnusableMaskError, rle_size, stored_mask
 from pipeline.errors import ConfigError, ImageError, SourceError
-from pipeline.images import PhotoSize, photo_size
-from pipeline.json_lists import open_lists
-from pipeline.launch import IMPORT
-from pipeline.lease import Lease
-from pipeline.locations import absolute, filesystem, is_url, parent_of, resolve
-from pipeline.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
-from pipeline.provenance import new_attempt
-from pipeline.reader import RunReader
-from pipeline.records import NO_MASKS, OK, QUARANTINED, ImageRecord, Instance, counts_of, quarantine_of
-from pipeline.run_folder import RunFolder
-from pipeline.shard_file import write_shard
-from pipeline.summary import Reporter, RunSummary, Silent, start_reporting
+from pipeline.images.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
+from pipeline.images.photos import PhotoSize, photo_size
+from pipeline.methods.coco_import.index import CocoIndex
+from pipeline.methods.coco_import.masks import UnusableMaskError, rle_size, stored_mask
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import NO_MASKS, OK, QUARANTINED, ImageRecord, Instance, counts_of, quarantine_of
+from pipeline.runs.launch import IMPORT
+from pipeline.runs.lease import Lease
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
+from pipeline.storage.json_lists import open_lists
+from pipeline.storage.locations import absolute, filesystem, is_url, parent_of, resolve
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.json_lists import ROOT, Entry, JsonLists
+from pipeline.storage.json_lists import ROOT, Entry, JsonLists
 
 _IMAGES, _ANNOTATIONS = "images", "annotations"
 

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from pipeline.batch_work import CutsMethod
-from pipeline.device import pick_device
 from pipeline.errors import ConfigError
-from pipeline.launch import Launch
-from pipeline.models import feature_preset, load_depth, load_features
-from pipeline.recipes import get_recipe, parse_overrides
+from pipeline.methods.cuts.method import CutsMethod
+from pipeline.methods.cuts.recipes import get_recipe, parse_overrides
+from pipeline.models.device import pick_device
+from pipeline.models.load import feature_preset, load_depth, load_features
+from pipeline.runs.launch import Launch
 from stages.features import FeatureConfig
 
 

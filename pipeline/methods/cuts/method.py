@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from pipeline.images import Photo
-from pipeline.methods import Batch
-from pipeline.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
-from pipeline.recipes import Recipe
-from pipeline.records import ImageRecord, Instance
-from pipeline.search import first_ncut, propose, semantic_graph
-from pipeline.stage_graph import INPUTS
-from pipeline.stage_outputs import CutImage, KeptOutputs, Output
+from pipeline.images.photos import Photo
+from pipeline.methods.cuts.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
+from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
+from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output
+from pipeline.methods.cuts.stage_graph import INPUTS
+from pipeline.methods.protocol import Batch
+from pipeline.results.instances import ImageRecord, Instance
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
@@ -53,7 +53,7 @@ class _once(Generic[T]):  # noqa: N801  like the builtin property
 
 @dataclass(frozen=True)
 class CutsMethod:
-    """A `pipeline.methods.Method`: a recipe of cuts (with τ settled) and its loaded models."""
+    """A `pipeline.methods.protocol.Method`: a recipe of cuts (with τ settled) and its loaded models."""
 
     recipe: Recipe
     features: FeatureExtractor
@@ -92,7 +92,7 @@ class CutsMethod:
         return False
 
     def outputs(self, batch: Batch) -> Sequence[Output | ImageRecord]:
-        """See `pipeline.methods.Method`."""
+        """See `pipeline.methods.protocol.Method`."""
         work = BatchWork(self, batch.photos, batch.positions, batch.kept, batch.seconds, batch.pool)
         return work.outputs(batch.until)
 

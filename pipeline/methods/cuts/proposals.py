@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.recipes import Recipe
+from pipeline.methods.cuts.recipes import Recipe
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph, image_graph
 from stages.score import ScoreParts

@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipeline.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason
-from pipeline.recipes import Recipe, RoundsConfig
+from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.methods.cuts.recipes import Recipe, RoundsConfig
 from stages.bipartition import Bipartition, bipartition, component_of
 from stages.filters import DropReason, judge, mask_iou
 from stages.local_cut import local_cut, local_cut_pieces

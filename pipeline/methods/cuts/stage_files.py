@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline.array_file import ArrayFile, write_arrays
-from pipeline.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.storage.array_file import ArrayFile, write_arrays
 from stages.filters import DropReason
 from stages.score import PARTS, ScoreParts
 

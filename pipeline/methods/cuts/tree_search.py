@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from pipeline.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
-from pipeline.recipes import Recipe
+from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
+from pipeline.methods.cuts.recipes import Recipe
 from stages.boundary import settle_boundaries
 from stages.local_cut import LocalCutConfig, group_graph, image_graph
 from stages.mask_parts import mask_parts

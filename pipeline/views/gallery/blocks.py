@@ -26,11 +26,11 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import ImageError
-from pipeline.images import Photo
-from pipeline.overlays import decode
-from pipeline.proposals import Proposal
-from pipeline.records import ImageRecord, mean_confidence
-from pipeline.stage_outputs import CutImage
+from pipeline.images.photos import Photo
+from pipeline.methods.cuts.proposals import Proposal
+from pipeline.methods.cuts.stage_files import CutImage
+from pipeline.results.instances import ImageRecord, mean_confidence
+from pipeline.views.overlays import decode
 from stages.filters import DropReason
 
 LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart

@@ -1,8 +1,8 @@
 """A run as one HTML page for people: photos, masks, and what the method saw on the way, to sort and filter.
 
 The page is one file that asks nothing of the network. It holds, in this order: the index (what images are sorted and
-filtered by), the program, and one block an image (see `pipeline.gallery_blocks`), which the program decodes when the
-image comes into view.
+filtered by), the program, and one block an image (see `pipeline.views.gallery.blocks`), which the program decodes when
+the image comes into view.
 """
 
 import hashlib
@@ -18,18 +18,18 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from pipeline.atomic import written_whole
 from pipeline.errors import ConfigError, ImageError, StoreError
-from pipeline.gallery_blocks import base64_text, image_block
-from pipeline.images import Photo, load_photos
-from pipeline.ledger import RETRY_PREFIX
-from pipeline.manifest import Shard
-from pipeline.overlays import instance_colours
-from pipeline.reader import RunReader
-from pipeline.recipes import unmeasured_parts
-from pipeline.records import ImageRecord
-from pipeline.run_folder import RunFolder
-from pipeline.stage_outputs import CutImage, KeptOutputs
+from pipeline.images.manifest import Shard
+from pipeline.images.photos import Photo, load_photos
+from pipeline.methods.cuts.recipes import unmeasured_parts
+from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs
+from pipeline.results.instances import ImageRecord
+from pipeline.runs.ledger import RETRY_PREFIX
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.atomic import written_whole
+from pipeline.views.gallery.blocks import base64_text, image_block
+from pipeline.views.overlays import instance_colours
 from stages.score import PARTS
 
 PROPOSAL_STAGES = ("confidence", "localcut")  # whose kept output holds the proposals, the fuller one first
@@ -194,7 +194,7 @@ def _write_page(path: Path, name: str, index: dict[str, Any], blocks: IO[str]) -
 
 @cache
 def _part(name: str) -> str:
-    return Path(__file__).with_name("gallery_page").joinpath(name).read_text("utf-8")
+    return Path(__file__).with_name("page_files").joinpath(name).read_text("utf-8")
 
 
 def _json(value: object) -> str:

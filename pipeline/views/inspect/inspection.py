@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.batch_work import BatchWork, CutsMethod
-from pipeline.images import Photo
-from pipeline.overlays import instance_colours
-from pipeline.proposals import Proposal, StopReason, shared_graph
-from pipeline.recipes import Recipe, unmeasured_parts
-from pipeline.records import ImageRecord, Instance
+from pipeline.images.photos import Photo
+from pipeline.methods.cuts.method import BatchWork, CutsMethod
+from pipeline.methods.cuts.proposals import Proposal, StopReason, shared_graph
+from pipeline.methods.cuts.recipes import Recipe, unmeasured_parts
+from pipeline.results.instances import ImageRecord, Instance
+from pipeline.views.overlays import instance_colours
 from stages.affinity import similarities
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph, group_graph

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.inspection import InspectedProposal, Inspection
-from pipeline.inspection_words import (
+from pipeline.methods.cuts.proposals import cut_thresholds
+from pipeline.views.inspect.inspection import InspectedProposal, Inspection
+from pipeline.views.inspect.words import (
     cut_sentence,
     drop_sentence,
     group_words,
@@ -26,7 +27,6 @@ from pipeline.inspection_words import (
     stop_sentence,
     terminal_words,
 )
-from pipeline.proposals import cut_thresholds
 from stages.score import factors
 
 
@@ -35,7 +35,7 @@ def page_html(inspection: Inspection) -> str:
 
     The image's name is untrusted: it enters as escaped text in the title and as JSON without "<" in the data.
     """
-    folder = importlib.resources.files("pipeline") / "inspect_page"
+    folder = importlib.resources.files("pipeline.views.inspect") / "page_files"
     style, script, page = ((folder / name).read_text("utf-8") for name in ("cloud.css", "cloud.js", "page.html"))
     data = json.dumps(page_data(inspection)).replace("<", "\\u003c")
     # one pass: nothing that is put in is looked at again

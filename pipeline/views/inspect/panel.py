@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.inspection import InspectedProposal, Inspection
-from pipeline.inspection_cells import (
+from pipeline.methods.cuts.proposals import cut_thresholds
+from pipeline.views.inspect.cells import (
     ALARM,
     INK,
     LOW_HIGH,
@@ -37,7 +37,8 @@ from pipeline.inspection_cells import (
     draw_result,
     draw_score,
 )
-from pipeline.inspection_words import (
+from pipeline.views.inspect.inspection import InspectedProposal, Inspection
+from pipeline.views.inspect.words import (
     counted,
     drop_sentence,
     image_name,
@@ -47,7 +48,6 @@ from pipeline.inspection_words import (
     stop_sentence,
     story,
 )
-from pipeline.proposals import cut_thresholds
 from stages.score import CONSTANT
 
 DPI = 100

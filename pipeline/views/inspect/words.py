@@ -2,8 +2,8 @@
 
 import math
 
-from pipeline.inspection import InspectedProposal, Inspection
-from pipeline.proposals import StopReason
+from pipeline.methods.cuts.proposals import StopReason
+from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from stages.filters import DropReason
 from stages.score import CONSTANT
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.images import load_photo
-from pipeline.inspection import Inspection, inspect_image
-from pipeline.inspection_page import page_html
-from pipeline.inspection_panel import draw_panel
-from pipeline.launch import Launch
-from pipeline.load_cuts import load_cuts
-from pipeline.sources import list_images
+from pipeline.images.photos import load_photo
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.load import load_cuts
+from pipeline.runs.launch import Launch
+from pipeline.views.inspect.inspection import Inspection, inspect_image
+from pipeline.views.inspect.page import page_html
+from pipeline.views.inspect.panel import draw_panel
 from stages.point_cloud import to_open3d
 
 
