@@ -38,13 +38,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/detector"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from mmdet.datasets import BaseDetDataset  # noqa: E402
 from restart import make_manifest  # noqa: E402
-from stored_run import instance  # noqa: E402
+from support.stored_run import instance  # noqa: E402
 from torch.utils.data import DataLoader, get_worker_info  # noqa: E402
 
 from detector.data.dataset import StoreDataset  # noqa: E402

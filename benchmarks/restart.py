@@ -34,9 +34,9 @@ from pathlib import Path
 from pipeline.storage.files_at import files_at
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/pipeline")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from s3_server import S3Server  # noqa: E402
+from support.s3_server import S3Server  # noqa: E402
 
 from pipeline.images.manifest import ImageRef, Manifest, shard_key  # noqa: E402
 from pipeline.runs.run_folder import RunFolder  # noqa: E402

@@ -46,8 +46,8 @@ class CommandLine(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
-            extensions, self.extensions = self.extensions, ()
-            load_extensions(self, installed_extensions() if extensions is None else extensions)
+            load_extensions(self, installed_extensions() if self.extensions is None else self.extensions)
+            self.extensions = ()
         except CutsError as error:
             click.echo(f"cuts3d: {printable(str(error))}", err=True)
             sys.exit(2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, tiny_method
 
 from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Shard

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from fake_fleet import COMMIT, START, FakeFleet, some_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fake_fleet import COMMIT, START, FakeFleet, some_shards
 
 from cluster.bisection import Inquest
 from cluster.driver import Driver, Observer, Rules

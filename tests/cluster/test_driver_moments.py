@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 
-from fake_fleet import some_shards
+from support.fake_fleet import some_shards
 
 from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Task

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray_processes import (
+from support.ray_processes import (
     WITHOUT_TOKEN,
     assert_equal_stores,
     commits,
@@ -24,7 +24,7 @@ from ray_processes import (
     wait_for,
     worker_pids,
 )
-from tiny_run import tiny_launch
+from support.tiny_run import tiny_launch
 
 from pipeline.engine.run import run
 from pipeline.errors import ConfigError

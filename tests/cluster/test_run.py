@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from fake_fleet import some_shards
+from support.fake_fleet import some_shards
 
 from cluster import run
 from cluster.run import RayOptions

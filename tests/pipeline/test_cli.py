@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, tiny_method
 
 from pipeline.cli import main
 from pipeline.engine import run as runner
