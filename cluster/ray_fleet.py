@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Lost, Task
-from cluster.worker import Answer, OpenRun, Worker, WorkerSpec
+from cluster.worker import Answer, Made, OpenRun, Worker, WorkerSpec
 from pipeline.errors import ConfigError, CutsError
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class RayFleet:
         self._said = self._lonely_since
         self._start_failures = 0
         self._not_before = 0.0
-        self.config: dict[str, Any] | None = None
+        self._made: Made | None = None
 
     # --- what a driver asks for ---------------------------------------------------------------------------------------
 
@@ -85,11 +85,11 @@ class RayFleet:
         """From now on workers work on this run."""
         self._run = run
 
-    def first_config(self) -> dict[str, Any]:
-        """The configuration as the first worker that has loaded its models knows it; waits for that."""
-        while self.config is None:
+    def first_made(self) -> Made:
+        """How the run is made, as the first worker that has loaded its models knows it; waits for that."""
+        while self._made is None:
             self._turn(1.0)
-        return self.config
+        return self._made
 
     def assign(self, worker: str, task: Task) -> None:
         self._call(worker, "compute", task, task)
@@ -162,7 +162,7 @@ class RayFleet:
             self._call(actor.name, "load", None)
         elif method == "load":
             actor.facts |= answer.value["facts"]
-            self.config = self.config or answer.value["config"]
+            self._made = self._made or answer.value["made"]
             self._loaded.append(actor.name)
         else:
             actor.joined = True

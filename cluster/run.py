@@ -18,8 +18,9 @@ from cluster.worker import OpenRun, WorkerSpec
 from pipeline.engine.shard_job import ledger_of
 from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest, Shard
-from pipeline.methods.cuts.stage_graph import STAGES
-from pipeline.runs.launch import Launch, keep_launch, last_launch, listed_manifest
+from pipeline.methods.protocol import Method
+from pipeline.methods.registry import manifest_of
+from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run_folder import RUN_FILE, RunFolder
@@ -58,19 +59,20 @@ def run_on_ray(
     out: str | Path,
     launch: Launch | None = None,
     *,
-    until: str = "refine",
+    until: str | None = None,
+    method: Method | None = None,
+    manifest: Manifest | None = None,
     options: RayOptions | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     reporter: Reporter | None = None,
 ) -> RunSummary:
-    """What `pipeline.engine.run.run` does, on Ray: start a run or go on with it, until every shard is committed.
+    """What `pipeline.engine.run.run` does, on Ray: start a run or resume it, until every shard is committed.
 
-    Arguments, result and errors as there; in addition ConfigError when Ray cannot be reached or no node can ever hold
-    a worker, LeaseError when another driver works on the run, CutsError when shard after shard fails.
+    method: not used, as workers load their own. Other arguments, result and errors as there; in addition ConfigError
+    when Ray cannot be reached or no node can ever hold a worker, LeaseError when another driver works on the run,
+    CutsError when shard after shard fails.
     """
-    if until not in STAGES:
-        raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
     started = time.perf_counter()
     options, reporter = options or RayOptions(), reporter or Silent()
     exists = files_at(out).exists(RUN_FILE)
@@ -78,13 +80,14 @@ def run_on_ray(
         launch = replace(last_launch(out), images=None)
     elif launch.images is None and not exists:
         raise ConfigError(f"there is no run at {out} yet: give images to start one")
-    manifest = None if launch.images is None else listed_manifest(launch)
-    summary = RunSummary(files_at(out).url, until)
+    if manifest is None and launch.images is not None:
+        manifest = manifest_of(launch)
     with connected(options.address):
         most = manifest.n_shards if manifest is not None else RunFolder.open(out).n_shards
         patience = 0.0 if options.address is None else PATIENCE
         with contextlib.closing(RayFleet(_kinds(launch, until, device, batch_size, options), most, patience)) as fleet:
             folder = _folder(out, launch, manifest, fleet)
+            summary = RunSummary(folder.url, folder.result, until)
             ledger = ledger_of(folder, until)
             with Lease(folder.files) as lease:
                 pending = folder.pending(ledger)
@@ -132,7 +135,7 @@ class _Report(Observer):
 
     def committed(self, done: Done) -> None:
         self._summary.add(done.counts, done.seconds)
-        self._reporter.shard(done.counts)
+        self._reporter.add(done.counts)
 
     def state(self, pending: int, running: int, workers: int) -> None:
         self._lease.check()
@@ -171,7 +174,8 @@ def _folder(out: str | Path, launch: Launch, manifest: Manifest | None, fleet: R
     """The run, made when it is new: its configuration holds digests of the models, which only workers load."""
     if manifest is None:
         return RunFolder.open(out)
-    folder = RunFolder.create_or_open(out, fleet.first_config(), manifest)
+    made = fleet.first_made()
+    folder = RunFolder.create_or_open(out, made.config, manifest, method=made.method, result=made.result)
     keep_launch(folder, launch)
     return folder
 
@@ -181,7 +185,7 @@ def _some_images(shards: Sequence[Shard]) -> tuple[str, ...]:
     return tuple(shard.refs[0].uri for shard in shards[::step][:PROBED_IMAGES])
 
 
-def _kinds(launch: Launch, until: str, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:
+def _kinds(launch: Launch, until: str | None, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:
     """Which workers there are to be."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpu = any(resources.get("GPU", 0.0) >= 1 for resources in nodes)

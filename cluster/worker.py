@@ -39,7 +39,7 @@ class WorkerSpec:
     """How a worker is set up. cores: of the CPU, that Ray gave it. The others: as of `pipeline.engine.run.run`."""
 
     launch: Launch
-    until: str
+    until: str | None
     device: str
     batch_size: int | None
     cores: int
@@ -55,6 +55,15 @@ class OpenRun:
     url: str
     token: str
     images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What run.json says of how a run is made: configuration, and the names of the method and of its kind of result."""
+
+    config: dict[str, Any]
+    method: str
+    result: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,7 @@ class Worker:
         return Answer(facts | {"node": ray.get_runtime_context().get_node_id()})
 
     def load(self) -> Answer:
-        """Load the models. The value: "config", what `Method.config` gives, and "facts" for the log."""
+        """Load the models. The value: "made", see `Made`, and "facts" for the log."""
         return _answer(self._load)
 
     def _load(self) -> dict[str, Any]:
@@ -97,7 +106,7 @@ class Worker:
         method = load_method(self._spec.launch, self._spec.device, self._spec.until)
         self._worker = local_worker(method, self._spec.batch_size, self._spec.cores)
         facts = {"device": _device_name(method.device), "batch_size": self._worker.batch_size}
-        return {"config": method.config(), "facts": facts}
+        return {"made": Made(method.config(), method.name, method.kind(None).name), "facts": facts}
 
     def open(self, run: OpenRun) -> Answer:
         """Open the run, after `load`. An error when this machine sees another folder there, or not the images."""

@@ -115,7 +115,7 @@ def test_a_shard_of_photos(assets: Path, recipe: str) -> None:
         chosen = get_recipe(recipe, ["affinity.tau=0.3"])
         extractor = load_features(f"dinov2_vits14={weights}/dinov2_vits14_fp16.safetensors", device, {"size": 420})
         depth = load_depth(str(weights / "pydnet_v2.onnx"), device) if chosen.needs_depth else None
-        result = ShardWorker(CutsMethod(chosen, extractor, depth, device), 4).process(shard, "refine", {}, {})
+        result = ShardWorker(CutsMethod(chosen, extractor, depth, device), 4).process(shard, None, {}, {})
         file = ShardFile.open(result.data)
         masks[name] = [[file.mask(m).astype(bool) for m in file.masks_of(i)] for i in range(len(file))]
     same = [len(a) == len(b) for a, b in zip(masks["cpu"], masks["cuda"], strict=True)]
@@ -143,6 +143,6 @@ def test_a_batch_too_large_for_the_gpu_finds_its_size(tmp_path: Path) -> None:
             return [image.mean(axis=2).astype(np.float32) / 255 for image in images]
 
     worker = ShardWorker(dataclasses.replace(method, depth=Hungry()), 4)
-    result = worker.process(Shard("00000", list_images(str(tmp_path)).refs), "refine", {}, {})
+    result = worker.process(Shard("00000", list_images(str(tmp_path)).refs), None, {}, {})
     assert worker.batch_size == 1
     assert result.quarantine == []

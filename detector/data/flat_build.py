@@ -40,8 +40,8 @@ from detector.data.instance_filter import InstanceFilter, MaskFacts, select
 from pipeline.errors import StoreError
 from pipeline.images.manifest import ImageRef
 from pipeline.results.instance_file import ShardFile
-from pipeline.results.instances import QUARANTINED, STATUSES, mean_confidence
-from pipeline.runs.reader import RunReader
+from pipeline.results.instances import mean_confidence
+from pipeline.runs.instance_reader import InstanceReader
 from pipeline.storage.array_file import damaged
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,6 @@ META_FILE = "meta.json"
 PLACE_FIELDS = ("offset", "length", "height", "width", "coco_id")
 
 _BLOCK = 1 << 16  # images that are filtered at once
-_QUARANTINED = STATUSES.index(QUARANTINED)
 
 
 class ArrayWriter:
@@ -130,7 +129,7 @@ def _touched(start: float, stop: float, pixels: int, patches: int) -> tuple[int,
     return first, min(max(math.ceil(stop * patches / pixels), first + 1), patches)
 
 
-def write_store(readers: Sequence[RunReader], folder: Path) -> None:
+def write_store(readers: Sequence[InstanceReader], folder: Path) -> None:
     """Flat arrays and `meta.json` of all processed images of runs, in the runs' order, in an existing empty folder.
 
     Images that were set aside are left out, retried ones come once, with the try that counts.
@@ -151,7 +150,7 @@ def write_store(readers: Sequence[RunReader], folder: Path) -> None:
     _write_json(folder / META_FILE, facts)
 
 
-def _append_run(out: ArrayWriter, reader: RunReader, number: int) -> tuple[int, int]:
+def _append_run(out: ArrayWriter, reader: InstanceReader, number: int) -> tuple[int, int]:
     """All images of one run that count; returns the patch grid."""
     refs = {ref.id: ref for ref in reader.run.manifest.refs}
     grid: tuple[int, int] | None = None
@@ -162,7 +161,7 @@ def _append_run(out: ArrayWriter, reader: RunReader, number: int) -> tuple[int, 
                 "runs were mixed in one folder, start the run again into another --out"
             )
         grid = shard.grid
-        taken_B = counts_B & (shard.status != _QUARANTINED)
+        taken_B = counts_B & shard.done
         if not (np.isfinite(shard.box).all() and np.isfinite(shard.score).all()):
             raise StoreError(damaged(f"{shard.name} of {reader.run.url}", "a box or a score is not finite"))
         if (shard.size[np.diff(shard.image_offsets) > 0] <= 0).any():

@@ -30,8 +30,8 @@ from detector.data.flat_folder import make, mapped
 from detector.data.instance_filter import InstanceFilter
 from pipeline.errors import ConfigError, StoreError
 from pipeline.images.manifest import ImageRef
-from pipeline.runs.ledger import RETRY_PREFIX
-from pipeline.runs.reader import RunReader
+from pipeline.runs.instance_reader import InstanceReader
+from pipeline.runs.ledger import is_retry
 from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
 from pipeline.storage.cache import cache_folder
 
@@ -174,17 +174,17 @@ class FlatStore:
         return self._store[name][start:stop].tobytes().decode()
 
 
-def _readers(runs: Sequence[str]) -> list[RunReader]:
+def _readers(runs: Sequence[str]) -> list[InstanceReader]:
     if not runs:
         raise ConfigError("no runs: name the folder or URL of at least one run whose masks are to be learned")
-    readers = [RunReader(RunFolder.open(run)) for run in runs]
+    readers = [InstanceReader(RunFolder.open(run)) for run in runs]
     urls = [reader.run.url for reader in readers]
     twice = next((url for url in urls if urls.count(url) > 1), None)
     if twice is not None:
         raise ConfigError(f"the run {twice} is named twice: its images would count double")
     for reader in readers:
         planned = reader.run.n_shards
-        done = sum(not key.startswith(RETRY_PREFIX) for key in reader.commits)
+        done = sum(not is_retry(key) for key in reader.commits)
         if done == 0:
             raise StoreError(
                 f"{reader.run.url} has no committed shard yet: start its `cuts3d run` again, or wait for it"
@@ -194,7 +194,7 @@ def _readers(runs: Sequence[str]) -> list[RunReader]:
     return readers
 
 
-def _digest(readers: Sequence[RunReader]) -> str:
+def _digest(readers: Sequence[InstanceReader]) -> str:
     """Of everything that decides the arrays: what is committed, and the manifests with the URIs of the images."""
     digest = hashlib.sha256(f"cuts3d-flat/{VERSION}\n".encode())
     for reader in readers:

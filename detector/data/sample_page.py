@@ -21,7 +21,7 @@ from detector.data.copy_paste import PlainCopyPaste
 from detector.data.dataset import StoreDataset
 from detector.data.sampling import Draw, SeededSampler, begin
 from pipeline.errors import ConfigError, ImageError, StoreError
-from pipeline.views.overlays import instance_colours
+from pipeline.results.instance_overlay import instance_colours
 
 SIDE = 320  # pixels of a picture's longer side
 COLUMNS = 3  # samples in a row

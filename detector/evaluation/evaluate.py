@@ -94,7 +94,7 @@ def evaluate_detector(
                 "%s: %d of its %d images are not scored, so this is another benchmark than the papers'",
                 *(truth.truth.name, report.missing, len(truth.truth.images)),
             )
-        scored.append(Scored(truth.benchmark, report, RunReader(runs[0]).summary().drops, _speed(runs[0])))
+        scored.append(Scored(truth.benchmark, report, RunReader(runs[0]).summary().survey["drops"], _speed(runs[0])))
     return scored
 
 

@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from detector.prediction.detections import Detections, PasteRule, instance_of
 from pipeline.errors import ImageError
 from pipeline.results.instances import ImageRecord, Instance
+from pipeline.results.kinds import Failed
 
 # Why there are fewer masks than detections and old masks, as records count it.
 EMPTY = "empty_mask"  # a detection without a pixel that reaches the threshold
@@ -28,7 +29,7 @@ KEEP_BELOW_IOU = 0.5
 def record_of(
     photo: tuple[str, tuple[int, int]],
     found: Detections,
-    before: ImageRecord | None,
+    before: ImageRecord | Failed | None,
     rule: PasteRule,
     keep_iou: float = KEEP_BELOW_IOU,
 ) -> ImageRecord:
@@ -43,7 +44,7 @@ def record_of(
     ]
     kept = [instance for instance in instances if instance is not None]
     drops = Counter({EMPTY: len(instances) - len(kept)})
-    if before is not None and before.instances:
+    if isinstance(before, ImageRecord) and before.instances:
         if before.size != size:
             raise ImageError(
                 "changed",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,9 +22,10 @@ from detector.prediction.merging import KEEP_BELOW_IOU, record_of
 from detector.prediction.previous_round import PreviousRound
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.recipes import parse_overrides
-from pipeline.methods.cuts.stage_files import KeptOutputs
-from pipeline.methods.protocol import Batch
+from pipeline.methods.protocol import Batch, Inputs
+from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord
+from pipeline.results.kinds import Failed
 
 NAME = "detector"
 GRID = 60  # patches a side, as the default features of cuts have
@@ -87,6 +88,15 @@ class DetectorMethod:
             return self._options.grid, self._options.grid
         return (GRID, GRID) if self._previous is None else self._previous.grid
 
+    name = NAME
+    takes: ClassVar[Inputs] = "photos"
+    stages: ClassVar[Sequence[str]] = ()
+    batch_size = 2
+
+    def kind(self, until: str | None) -> InstanceKind:
+        """Instances."""
+        return InstanceKind(self.grid)
+
     def config(self) -> dict[str, Any]:
         """What run.json freezes. Checkpoint and previous run are known by what is in them, not by where they are."""
         recipe = {
@@ -98,7 +108,7 @@ class DetectorMethod:
             "previous": self._identity,
         }
 
-    def needs_photos(self, until: str, kept: Mapping[str, KeptOutputs]) -> bool:
+    def needs_inputs(self, until: str | None, kept: Mapping[str, Any]) -> bool:
         """Always."""
         return True
 
@@ -115,7 +125,7 @@ class DetectorMethod:
         batch.seconds["masks"] += time.perf_counter() - detected
         return records
 
-    def _before(self, batch: Batch) -> Sequence[ImageRecord | None]:
+    def _before(self, batch: Batch) -> Sequence[ImageRecord | Failed | None]:
         if self._previous is None or batch.shard is None:
             return [None] * len(batch.photos)
         return self._previous.records(batch.shard, batch.positions)

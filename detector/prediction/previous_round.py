@@ -8,8 +8,9 @@ from functools import cached_property, lru_cache
 from pipeline.errors import ConfigError
 from pipeline.images.manifest import Shard, shard_key
 from pipeline.results.instances import ImageRecord
-from pipeline.runs.ledger import RETRY_PREFIX
-from pipeline.runs.reader import RunReader
+from pipeline.results.kinds import Failed
+from pipeline.runs.instance_reader import InstanceReader
+from pipeline.runs.ledger import is_retry
 from pipeline.runs.run_folder import RunFolder
 
 
@@ -17,13 +18,13 @@ class PreviousRound:
     """A complete run, to look up what it found in the images of shards of another run. Safe for several threads.
 
     Raises ConfigError when the run has no shard or lacks some: which masks are carried over must not depend on when
-    somebody looked. Raises what `RunReader` raises.
+    somebody looked. Raises what `InstanceReader` raises.
     """
 
     def __init__(self, url: str) -> None:
         self.run = RunFolder.open(url)
-        self._reader = RunReader(self.run)
-        self._keys = {key for key in self._reader.commits if not key.startswith(RETRY_PREFIX)}
+        self._reader = InstanceReader(self.run)
+        self._keys = {key for key in self._reader.commits if not is_retry(key)}
         missing = self.run.n_shards - len(self._keys)
         if missing:
             raise ConfigError(
@@ -44,7 +45,7 @@ class PreviousRound:
         """(Gh, Gw) of its confidences."""
         return self._reader.open_shard(min(self._keys)).grid
 
-    def records(self, shard: Shard, positions: Sequence[int]) -> list[ImageRecord | None]:
+    def records(self, shard: Shard, positions: Sequence[int]) -> list[ImageRecord | Failed | None]:
         """What it has of these images of a shard; None for an image that it does not know."""
         ids = [shard.refs[position].id for position in positions]
         return [self._shard(self._key_of(shard.key, id_)).get(id_) for id_ in ids]
@@ -62,5 +63,5 @@ class PreviousRound:
         manifest = self.run.manifest
         return [ref.id for ref in manifest.refs[:: manifest.shard_size]]
 
-    def _read(self, key: str) -> Mapping[str, ImageRecord]:
-        return {record.id: record for record in self._reader.records(key)}
+    def _read(self, key: str) -> Mapping[str, ImageRecord | Failed]:
+        return {record.id: record for record in self._reader.results(key)}

@@ -158,10 +158,10 @@ def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, executio
 def _say(round_: Round) -> None:
     """How the pseudo-masks of a round have come out."""
     found = RunReader(RunFolder.open(round_.pseudo_masks)).summary()
-    drops = ", ".join(f"{count} {reason}" for reason, count in found.drops.items())
+    drops = ", ".join(f"{count} {reason}" for reason, count in found.survey["drops"].items())
     logger.info(
         "round %d: %d masks in %d images (dropped: %s)",
-        *(round_.number, found.masks, found.committed_images, drops or "none"),
+        *(round_.number, found.survey["masks"], found.committed_images, drops or "none"),
     )
 
 

@@ -1,16 +1,25 @@
 """The command that takes in masks made by others: import-coco."""
 
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
 from pipeline.commands.options import say
 
+if TYPE_CHECKING:
+    from pipeline.images.manifest import Manifest
+    from pipeline.runs.summary import Reporter, RunSummary
 
-@click.command("import-coco")
+
+@click.command("import-coco", cls=ExecutingCommand)
 @click.argument("coco", metavar="JSON")
 @click.option("--images", help="Folder that the file's names are relative to. [the file's own, or images/ in it]")
-@click.option("--out", required=True, help="Run folder, path or URL; an import is gone on with.")
+@click.option("--out", required=True, help="Run folder, path or URL; an import that was begun there resumes.")
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
 @click.option("--min-score", type=float, default=0.0, show_default=True, help="Drop masks with lower scores.")
 @click.option("--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]")
@@ -20,6 +29,61 @@ def import_coco_command(coco: str, out: str, **settings: Any) -> None:
     Their spatial confidence is 1. What reads runs reads it: export, gallery, evaluate, training.
     """
     from pipeline.commands.progress import ProgressReporter
-    from pipeline.methods.coco_import.importing import import_coco
 
-    say(import_coco(coco, out, reporter=ProgressReporter(), **settings))
+    say(import_coco(coco, out, execute=executor(), reporter=ProgressReporter(), **settings))
+
+
+def import_coco(
+    coco: str,
+    out: str | Path,
+    images: str | None = None,
+    *,
+    execute: RunExecutor | None = None,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> RunSummary:
+    """Make a run of a COCO instances file, or resume one; of images that were set aside those that can be used by now
+    are taken up.
+
+    coco, images, and settings (images_of, min_score, shard_size): see `settings.launch_of`. out: run folder. execute:
+    does the work, see `executor`; None: this process.
+
+    Raises SourceError when the file is no COCO file, has no masks, its ids do not fit, or none of its images is there;
+    ConfigError when a setting is out of range, or the run's photos are elsewhere; and what `engine.run.run` raises.
+    """
+    from pipeline.engine.run import retry_quarantined, run
+    from pipeline.methods.coco_import.importing import CocoImport, usable_again
+    from pipeline.methods.coco_import.settings import launch_of
+    from pipeline.runs.run_folder import RunFolder
+
+    launch = launch_of(coco, images, **settings)
+    method = CocoImport.of(launch)
+    manifest = method.manifest(launch)
+    _refuse_another_import(out, method.config(), manifest)
+    summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter)
+    if ids := usable_again(RunFolder.open(out), method):
+        again = retry_quarantined(out, ids=ids, method=method)
+        summary.add(again.counts, again.seconds)
+    return summary
+
+
+def _refuse_another_import(out: str | Path, config: Mapping[str, Any], manifest: Manifest) -> None:
+    """Of another file, or with other settings; or with photos elsewhere: the manifest that readers of the run will see
+    is that of the first import, and so is where it finds photos.
+    """
+    from pipeline.errors import ConfigError
+    from pipeline.runs.run_folder import RUN_FILE, RunFolder
+    from pipeline.storage.files_at import files_at
+
+    if not files_at(out).exists(RUN_FILE):
+        return
+    folder = RunFolder.open(out)
+    folder.refuse_other_config(config)
+    if not folder.ledger.committed_keys():
+        return
+    before = folder.manifest.refs[0].uri
+    if before != manifest.refs[0].uri:
+        raise ConfigError(
+            f"{folder.url} was begun with photos elsewhere, such as {before}, now {manifest.refs[0].uri}: give the "
+            "same --images, or another --out"
+        )

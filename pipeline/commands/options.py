@@ -5,6 +5,9 @@ from typing import Any
 
 import click
 
+# Options that go to the method as `Launch.settings`.
+METHOD_SETTINGS = ("features", "depth", "depth_kind")
+
 
 def launch_options(command: Any) -> Any:
     """The settings of a run, shared by the commands that start one."""
@@ -52,33 +55,26 @@ def launch_of(out: str, settings: dict[str, Any]) -> Any:
     """The last launch of the run, or the defaults, changed by what was given on the command line."""
     from pipeline.errors import ConfigError, StoreAccessError, StoreError
     from pipeline.runs.launch import Launch, last_launch
+    from pipeline.runs.run_folder import RUN_FILE
+    from pipeline.storage.files_at import files_at
 
     given = {name: value for name, value in settings.items() if value not in (None, ())}
     try:
         base = replace(last_launch(out), images=None)  # the run's own manifest, unless --images is given again
     except StoreAccessError:
         raise  # there may well be a run
-    except StoreError:
+    except StoreError as error:
         base = Launch()
         if "images" not in given:
-            raise ConfigError(f"there is no run at {out} yet: give --images to start one") from None
+            if files_at(out).exists(RUN_FILE):
+                raise
+            raise ConfigError(f"there is no run at {out} yet: give --images to start one") from error
     overrides = {override.partition("=")[0]: override for override in (*base.overrides, *given.pop("overrides", ()))}
-    return replace(base, **given, overrides=tuple(overrides.values()))
+    own = {name: given.pop(name) for name in METHOD_SETTINGS if name in given}
+    return replace(base, **given, settings={**base.settings, **own}, overrides=tuple(overrides.values()))
 
 
 def say(summary: Any) -> None:
     """The outcome of a launch, in a few lines on stdout."""
-    click.echo(f"run        {summary.out}")
-    click.echo(f"shards     {summary.done} done, {summary.missing} missing")
-    if not summary.images:
-        click.echo("this time  nothing was left to do")
-        return
-    click.echo(f"this time  {summary.images} images in {summary.wall:.1f} s")
-    if summary.until == "refine":
-        click.echo(f"masks      {summary.masks} ({summary.masks / summary.images:.2f} an image)")
-        drops = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.drops.items()))
-        click.echo(f"dropped    {drops or 'none'}")
-    if summary.quarantined:
-        click.echo(f"set aside  {summary.quarantined} images: see `cuts3d info {summary.out}`")
-    seconds = ", ".join(f"{stage} {value / summary.images:.3f}" for stage, value in summary.seconds.items())
-    click.echo(f"s/image    {seconds}")
+    for line in summary.lines():
+        click.echo(line)

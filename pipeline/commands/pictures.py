@@ -19,13 +19,14 @@ def export(
     run_folder: str, coco: str | None, masks: str | None, overlays: str | None, limit: int | None, min_score: float
 ) -> None:
     """Write a run's pseudo-masks as COCO JSON, mask files or pictures."""
+    from pipeline.runs.ledger import by_try
     from pipeline.runs.run_folder import RunFolder
     from pipeline.views.export import export_coco, export_masks, export_overlays
 
     if not (coco or masks or overlays):
         raise click.UsageError("say what to write: --coco FILE, --masks FOLDER or --overlays FOLDER")
     folder = RunFolder.open(run_folder)
-    missing = folder.n_shards - sum(not key.startswith("retry-") for key in folder.ledger.committed_keys())
+    missing = folder.n_shards - len(by_try(folder.ledger.committed_keys())[0])
     if missing:
         click.echo(f"cuts3d: {missing} of {folder.n_shards} shards are not done yet and will be missing", err=True)
     if coco:

@@ -14,18 +14,20 @@ DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/de
 
 
 @click.command(cls=ExecutingCommand)
-@click.option("--out", required=True, help="Run folder, path or URL; an existing run is gone on with.")
+@click.option("--out", required=True, help="Run folder, path or URL; a run that was begun there resumes.")
 @launch_options
-@click.option("--until", type=click.Choice(STAGES), default="refine", help="Stop after this stage and keep its output.")
-def run(out: str, until: str, device: str, batch_size: int | None, **settings: Any) -> None:
-    """Make pseudo-masks: start a run, or go on with one.
+@click.option("--until", metavar="STAGE", help=f"Keep the output of this stage; of cuts: {', '.join(STAGES)}.")
+def run(out: str, until: str | None, device: str, batch_size: int | None, **settings: Any) -> None:
+    """Make pseudo-masks: start a run, or resume one.
 
     Settings that are not given are those of the run's last launch, if it has had one.
     """
     from pipeline.commands.progress import ProgressReporter
+    from pipeline.methods.registry import stage_of
 
     launch, reporter = launch_of(out, settings), ProgressReporter()
-    summary = executor()(out, launch, until=until, device=device, batch_size=batch_size, reporter=reporter)
+    stage = stage_of(launch.recipe, until)
+    summary = executor()(out, launch, until=stage, device=device, batch_size=batch_size, reporter=reporter)
     say(summary)
     if not summary.complete:
         sys.exit(1)

@@ -34,10 +34,11 @@ def status(run_folder: str, watch: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def info(run_folder: str, as_json: bool) -> None:
     """Schema, configuration, counts and histograms of a run, and what was set aside."""
+    from pipeline.methods.registry import describe
     from pipeline.runs.info import info_lines, info_of
 
     found = info_of(run_folder)
-    click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(info_lines(found)))
+    click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(info_lines(found, describe)))
 
 
 @click.command()

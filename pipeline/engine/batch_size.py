@@ -2,11 +2,10 @@
 
 import logging
 
-import numpy as np
 import torch
 
 from pipeline.errors import ImageError
-from pipeline.images.photos import Photo
+from pipeline.images.stereo_clips import noise_inputs
 from pipeline.methods.protocol import Batch, Method
 
 log = logging.getLogger(__name__)
@@ -43,12 +42,11 @@ def batch_size_for(memory: float, one: int, two: int) -> int:
 
 def _peak(method: Method, images: int) -> int:
     """Bytes that a batch needs at its peak, beyond what is there before."""
-    noise = np.random.default_rng(0)
-    photos = [Photo(f"noise {i}", noise.integers(0, 255, (480, 640, 3), np.uint8)) for i in range(images)]
+    inputs = noise_inputs(images, method.takes)
     before = torch.cuda.memory_allocated(method.device)
     torch.cuda.reset_peak_memory_stats(method.device)
     with torch.inference_mode():
-        method.outputs(Batch(None, range(images), photos))
+        method.outputs(Batch(None, range(images), inputs))
     peak = torch.cuda.max_memory_allocated(method.device) - before
     torch.cuda.empty_cache()
     return peak

@@ -5,7 +5,7 @@ done.
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,10 @@ from pipeline.engine.batch_size import fitting_batch_size
 from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
-from pipeline.errors import ConfigError
-from pipeline.images.manifest import Shard
-from pipeline.methods.cuts.stage_graph import STAGES
+from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method
-from pipeline.methods.registry import load_method
-from pipeline.runs.launch import Launch, keep_launch, last_launch, listed_manifest
+from pipeline.methods.registry import load_method, manifest_of
+from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -33,31 +31,36 @@ def run(
     out: str | Path,
     launch: Launch | None = None,
     *,
-    until: str = "refine",
+    until: str | None = None,
+    method: Method | None = None,
+    manifest: Manifest | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     reporter: Reporter | None = None,
 ) -> RunSummary:
-    """Make pseudo-masks: start a run, or go on with it, until every shard is committed.
+    """Make results: start a run, or resume it, until every shard is committed.
 
-    out: run folder, path or fsspec URL. launch: the settings; None takes those of the last launch of this run.
-    until: last stage; any but "refine" keeps that stage's output under `stages/` for later launches to reuse.
-    device: "auto", "cpu", "cuda" or "cuda:N". batch_size: images at a time; None picks one.
+    out: run folder, path or fsspec URL.
+    launch: the settings; None takes those of the last launch of this run.
+    until: a stage, whose output is kept under `stages/` for later launches to reuse; None: the whole result.
+    method: a loaded one, for this launch and stage; None loads the one that the launch names.
+    manifest: the images of the launch, where they are listed already.
+    device: "auto", "cpu", "cuda" or "cuda:N".
+    batch_size: images at a time; None picks one.
 
     Raises ConfigError, SourceError, WeightsError for what is wrong with the settings, RunMismatchError when the folder
     holds another run, StoreError when it cannot be written.
     """
-    if until not in STAGES:
-        raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
-    manifest = RunFolder.open(out).manifest if launch.images is None else listed_manifest(launch)
-    method = load_method(launch, device, until)
-    folder = RunFolder.create_or_open(out, method.config(), manifest)
+    if manifest is None:
+        manifest = RunFolder.open(out).manifest if launch.images is None else manifest_of(launch)
+    method = method or load_method(launch, device, until)
+    folder = _folder_of(out, method, manifest)
     if launch.images is not None:
         keep_launch(folder, launch)
     ledger = ledger_of(folder, until)
-    summary = RunSummary(folder.url, until)
+    summary = RunSummary(folder.url, folder.result, until)
     with Lease(folder.files) as lease:
         _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease)
     summary.settle(folder, ledger, started)
@@ -68,24 +71,34 @@ def retry_quarantined(
     out: str | Path,
     launch: Launch | None = None,
     *,
+    ids: Iterable[str] | None = None,
+    method: Method | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     reporter: Reporter | None = None,
 ) -> RunSummary:
-    """Process the images set aside once more, with the run's own method; what succeeds takes its place in the run."""
+    """Process images that were set aside once more, with the run's own method; what succeeds takes its place in the
+    run.
+
+    ids: those of them to try; None: all. The other arguments, and what is raised: as of `run`.
+    """
     started = time.perf_counter()
     folder = RunFolder.open(out)
-    summary = RunSummary(folder.url, "refine", done=folder.n_shards)
-    ids = [image.id for image in RunReader(folder).quarantined()]
-    if ids:
-        launch = launch or last_launch(out)
-        method = load_method(launch, device, "refine")
-        folder = RunFolder.create_or_open(out, method.config(), folder.manifest)
+    summary = RunSummary(folder.url, folder.result, done=folder.n_shards)
+    wanted = None if ids is None else set(ids)
+    chosen = [image.id for image in RunReader(folder).quarantined() if wanted is None or image.id in wanted]
+    if chosen:
+        method = method or load_method(launch or last_launch(out), device, None)
+        folder = _folder_of(out, method, folder.manifest)
         with Lease(folder.files) as lease:
-            shards = folder.retry_shards(ids)
-            _work(folder, shards, method, "refine", batch_size, reporter or Silent(), summary, lease)
+            shards = folder.retry_shards(chosen)
+            _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease)
     summary.wall = time.perf_counter() - started
     return summary
+
+
+def _folder_of(out: str | Path, method: Method, manifest: Manifest) -> RunFolder:
+    return RunFolder.create_or_open(out, method.config(), manifest, method=method.name, result=method.kind(None).name)
 
 
 def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWorker:
@@ -93,7 +106,7 @@ def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWor
     share the CPU's part; without one, torch's own threads have the cores.
     """
     if method.device.type != "cuda":
-        return ShardWorker(method, batch_size or 2)
+        return ShardWorker(method, batch_size or method.batch_size)
     pool = cpu_pool(cores - 1) if cores > 1 else None
     return ShardWorker(method, batch_size or fitting_batch_size(method, LANES), max(2, cores // 4), LANES, pool)
 
@@ -102,7 +115,7 @@ def _work(
     folder: RunFolder,
     shards: Sequence[Shard],
     method: Method,
-    until: str,
+    until: str | None,
     batch_size: int | None,
     reporter: Reporter,
     summary: RunSummary,
@@ -116,7 +129,7 @@ def _work(
     try:
         for shard in shards:
             lease.check()
-            result = job.compute(shard, reporter.image)
+            result = job.compute(shard, reporter.add)
             job.commit(shard, result)
             summary.add(result.counts, result.seconds)
     finally:

@@ -12,17 +12,15 @@ from typing import Any
 from pipeline.engine.shard_worker import ShardResult, ShardWorker
 from pipeline.errors import ImageError
 from pipeline.images.manifest import Shard
-from pipeline.methods.cuts.stage_files import KeptOutputs
-from pipeline.methods.cuts.stage_graph import STAGES
-from pipeline.results.instances import ImageRecord
+from pipeline.results.kinds import Counts
 from pipeline.runs.ledger import Ledger, log_name
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 
 
-def ledger_of(folder: RunFolder, until: str) -> Ledger:
-    """Where shards done up to a stage are committed."""
-    return folder.ledger if until == "refine" else folder.stage_ledger(until)
+def ledger_of(folder: RunFolder, until: str | None) -> Ledger:
+    """Where shards done up to a stage are committed; None: whole."""
+    return folder.ledger if until is None else folder.stage_ledger(until)
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,13 @@ class ShardJob:
     """The run, the last stage, and who does the work."""
 
     folder: RunFolder
-    until: str
+    until: str | None
     worker: ShardWorker
 
     def compute(
         self,
         shard: Shard,
-        on_image: Callable[[ImageRecord | None], None] = lambda record: None,
+        on_image: Callable[[Counts], None] = lambda counts: None,
         given_up: Mapping[str, ImageError] | None = None,
     ) -> ShardResult:
         """The shard up to the last stage, not yet committed; arguments and errors as of `ShardWorker.process`."""
@@ -66,23 +64,25 @@ class ShardJob:
         )
 
     @contextlib.contextmanager
-    def _kept(self, key: str) -> Iterator[Mapping[str, KeptOutputs]]:
+    def _kept(self, key: str) -> Iterator[Mapping[str, Any]]:
         """What earlier launches kept of this shard, of the stages before the last one."""
         kept = {}
-        earlier = STAGES[: STAGES.index(self.until)]
+        method = self.worker.method
+        stages = list(method.stages)
+        earlier = stages if self.until is None else stages[: stages.index(self.until)]
         with contextlib.ExitStack() as stack:
             for stage in self.folder.kept_stages():
                 ledger = self.folder.stage_ledger(stage)
                 if stage in earlier and ledger.is_committed(key):
                     name = ledger.read(key).shard.name
                     path = stack.enter_context(self.folder.files.open_local_or_download(name))
-                    kept[stage] = KeptOutputs.open(stage, path, name)
+                    kept[stage] = method.kind(stage).open(path, name)
             yield kept
 
     def _write_log(self, shard: Shard, attempt: str, result: ShardResult) -> None:
         """The shard's structured log: JSON lines, the shard's own first, then one an image."""
         head = {"shard": shard.key, "attempt": attempt, "counts": result.counts, "seconds": result.seconds}
         lines: Iterable[Mapping[str, Any]] = [head, *result.log]
-        below = "" if self.until == "refine" else f"stages/{self.until}/"
+        below = "" if self.until is None else f"stages/{self.until}/"
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         self.folder.files.write_atomic(below + log_name(shard.key, attempt), text.encode())

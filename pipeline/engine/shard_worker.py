@@ -15,11 +15,9 @@ import torch
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
 from pipeline.images.manifest import ImageRef, Shard
-from pipeline.images.photos import Photo, load_photos
-from pipeline.methods.cuts.stage_files import KeptOutputs, Output, write_outputs
+from pipeline.images.stereo_clips import load_inputs
 from pipeline.methods.protocol import Batch, Method
-from pipeline.results.instance_file import write_shard
-from pipeline.results.instances import ImageRecord, counts_of, quarantine_of
+from pipeline.results.kinds import Counts, Failed, quarantine_of
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +28,12 @@ AGAIN = "The same command goes on with this shard; with --ray it finds an image 
 class ShardResult:
     """A processed shard, ready to be committed.
 
-    data: bytes of its file. quarantine: id, reason and detail of the images set aside. counts: images, masks, drops by
-    reason, quarantined, and gpu_out_of_memory where that happened. seconds: by stage; where batches overlap, their sum
-    is more than the time that passed. log: one dict an image, for the shard's structured log. started: by
-    `time.monotonic`.
+    data: bytes of its file.
+    quarantine: id, reason and detail of the images set aside.
+    counts: as the kind of result counts them, and gpu_out_of_memory where that happened.
+    seconds: by stage; where batches overlap, their sum is more than the time that passed.
+    log: one dict an image, for the shard's structured log.
+    started: by `time.monotonic`.
     """
 
     data: bytes
@@ -48,16 +48,16 @@ class ShardResult:
 class _Pass:
     """What is known of a shard while its images go through the stages; by position in the shard.
 
+    results: of the images that are finished, or `Failed`.
     starved: images that did not fit the GPU's memory even as a batch of one, while other batches were there; they are
     tried once more when is_alone says that none is.
     """
 
     shard: Shard
-    until: str
-    kept: Mapping[str, KeptOutputs]
-    on_image: Callable[[ImageRecord | None], None]
-    outputs: dict[int, Output | ImageRecord] = field(default_factory=dict)
-    failed: dict[int, ImageRecord] = field(default_factory=dict)
+    until: str | None
+    kept: Mapping[str, Any]
+    on_image: Callable[[Any], None]
+    results: dict[int, Any] = field(default_factory=dict)
     faults: list[Exception] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
     out_of_memory: int = 0
@@ -67,20 +67,20 @@ class _Pass:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def set_aside(self, position: int, error: Exception) -> None:
-        record = _quarantined(self.shard.refs[position], error)
+        failed = _failed(self.shard.refs[position], error)
         with self.lock:
-            self.failed[position] = record
+            self.results[position] = failed
             if not isinstance(error, ImageError):
                 self.faults.append(error)
-                log.warning("image %s set aside: %s", record.id, record.detail, exc_info=error)
+                log.warning("image %s set aside: %s", failed.id, failed.detail, exc_info=error)
                 traceback.clear_frames(error.__traceback__)  # which hold the image's tensors
-            self.on_image(record)
+            self.on_image(failed)
 
-    def finish(self, positions: Sequence[int], done: Sequence[Output | ImageRecord]) -> None:
+    def finish(self, positions: Sequence[int], results: Sequence[Any]) -> None:
         with self.lock:
-            for position, output in zip(positions, done, strict=True):
-                self.outputs[position] = output
-                self.on_image(output if isinstance(output, ImageRecord) else None)
+            for position, result in zip(positions, results, strict=True):
+                self.results[position] = result
+                self.on_image(result)
 
 
 class ShardWorker:
@@ -116,22 +116,24 @@ class ShardWorker:
     def process(
         self,
         shard: Shard,
-        until: str,
-        kept: Mapping[str, KeptOutputs],
+        until: str | None,
+        kept: Mapping[str, Any],
         attributes: Mapping[str, Any],
-        on_image: Callable[[ImageRecord | None], None] = lambda record: None,
+        on_image: Callable[[Counts], None] = lambda counts: None,
         given_up: Mapping[str, ImageError] | None = None,
     ) -> ShardResult:
-        """Run the stages up to `until` on one shard.
+        """Take one shard through the method, up to a stage; None: to the whole result.
 
-        kept: outputs of earlier launches for this very shard, by stage. attributes: written into the shard's file.
-        on_image: called for each image done, with its record when `until` is "refine" or the image was set aside.
+        kept: outputs of earlier launches for this very shard, by stage.
+        attributes: written into the shard's file.
+        on_image: called for each image done, with its counts.
         given_up: by id, why an image is set aside without being looked at.
         Raises CutsError when no image comes through the stages and several failed there: then something else than an
         image is wrong. Raises WorkerBrokenError when a process of the pool dies, or the GPU reports anything but full
         memory: this process can do no more then.
         """
-        state = _Pass(shard, until, kept, on_image)
+        kind = self.method.kind(until)
+        state = _Pass(shard, until, kept, lambda result: on_image(kind.counts([result])))
         wanted = []
         for position, ref in enumerate(shard.refs):
             if given_up and ref.id in given_up:
@@ -139,7 +141,7 @@ class ShardWorker:
             else:
                 wanted.append(position)
         self._run(state, wanted)
-        if len(state.faults) > 1 and not state.outputs:
+        if len(state.faults) > 1 and all(isinstance(result, Failed) for result in state.results.values()):
             first = state.faults[0]
             raise CutsError(
                 f"every image of shard {shard.key} failed, the first with {type(first).__name__}: {first}. "
@@ -147,9 +149,9 @@ class ShardWorker:
             ) from first
         return self._result(state, attributes)
 
-    def probe(self, shard: Shard, positions: Sequence[int], until: str, kept: Mapping[str, KeptOutputs]) -> None:
+    def probe(self, shard: Shard, positions: Sequence[int], until: str | None, kept: Mapping[str, Any]) -> None:
         """Take these images of a shard through the stages and keep nothing: to see whether this process survives."""
-        self._run(_Pass(shard, until, kept, lambda record: None), positions)
+        self._run(_Pass(shard, until, kept, lambda result: None), positions)
 
     def _run(self, state: _Pass, positions: Iterable[int]) -> None:
         if self._lanes == 1:
@@ -172,7 +174,7 @@ class ShardWorker:
             for future in flying:
                 future.result()
 
-    def _work(self, state: _Pass, positions: Sequence[int], photos: Sequence[Photo]) -> None:
+    def _work(self, state: _Pass, positions: Sequence[int], inputs: Sequence[Any]) -> None:
         seconds: defaultdict[str, float] = defaultdict(float)
         try:
             for position in positions:
@@ -180,7 +182,7 @@ class ShardWorker:
             with torch.inference_mode():
                 # given no name, as what it holds must be gone when the halves are tried
                 done = self.method.outputs(
-                    Batch(state.shard, positions, photos, state.until, state.kept, seconds, self._pool)
+                    Batch(state.shard, positions, inputs, state.until, state.kept, seconds, self._pool)
                 )
         # Nothing can be computed here any more, whichever image comes next: the cause is looked for from outside.
         except BrokenExecutor as error:
@@ -208,8 +210,8 @@ class ShardWorker:
             with state.lock:
                 state.seconds.update(seconds)
         half = len(positions) // 2
-        self._work(state, positions[:half], photos[:half])
-        self._work(state, positions[half:], photos[half:])
+        self._work(state, positions[:half], inputs[:half])
+        self._work(state, positions[half:], inputs[half:])
 
     def _shrink(self, state: _Pass, size: int) -> None:
         """After a batch of this size did not fit. One that was cut before the last halving asks for no other."""
@@ -220,74 +222,52 @@ class ShardWorker:
         torch.cuda.empty_cache()
         log.warning("GPU memory is full: going on with %d images a batch", self.batch_size)
 
-    def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Photo]]]:
-        """Positions and photos of batch after batch, decoded ahead; unreadable images are set aside on the way."""
-        if not self.method.needs_photos(state.until, state.kept):
+    def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Any]]]:
+        """Positions and inputs of batch after batch, decoded ahead; unreadable images are set aside on the way."""
+        if not self.method.needs_inputs(state.until, state.kept):
             while positions:
                 size = self.batch_size
                 yield positions[:size], []
                 positions = positions[size:]
             return
         batch: list[int] = []
-        photos: list[Photo] = []
+        inputs: list[Any] = []
         refs = [state.shard.refs[position] for position in positions]
-        for position, loaded in zip(positions, load_photos(refs, self._decode_threads), strict=True):
-            if isinstance(loaded, Photo):
-                batch.append(position)
-                photos.append(loaded)
+        loading = load_inputs(refs, self.method.takes, self._decode_threads)
+        for position, loaded in zip(positions, loading, strict=True):
+            if isinstance(loaded, ImageError):
+                state.set_aside(position, loaded)
             else:
-                state.set_aside(position, loaded[1])
+                batch.append(position)
+                inputs.append(loaded)
             if len(batch) >= self.batch_size:
-                yield batch, photos
-                batch, photos = [], []
+                yield batch, inputs
+                batch, inputs = [], []
         if batch:
-            yield batch, photos
+            yield batch, inputs
 
     def _result(self, state: _Pass, attributes: Mapping[str, Any]) -> ShardResult:
-        refs, until = state.shard.refs, state.until
-        outputs = [state.outputs.get(position) for position in range(len(refs))]
-        records = [
-            output if isinstance(output, ImageRecord) else state.failed.get(position)
-            for position, output in enumerate(outputs)
-        ]
-        set_aside = [record for record in records if record is not None and record.status == "quarantined"]
-        if until == "refine":
-            finished = [record for record in records if record is not None]
-            data = write_shard(finished, self.method.grid, attributes)
-            counts: dict[str, Any] = dict(counts_of(finished))
-        else:
-            stage_outputs = [None if isinstance(output, ImageRecord) else output for output in outputs]
-            data = write_outputs(until, stage_outputs, self.method.grid, attributes)
-            counts = {"images": len(outputs), "quarantined": len(set_aside)}
+        kind = self.method.kind(state.until)
+        results = [state.results[position] for position in range(len(state.shard.refs))]
+        counts = kind.counts(results)
         if state.out_of_memory:
             counts["gpu_out_of_memory"] = state.out_of_memory
-        lines = [_log_line(ref, record) for ref, record in zip(refs, records, strict=True)]
-        return ShardResult(data, quarantine_of(set_aside), counts, dict(state.seconds), lines, state.started)
+        lines = [
+            {"image": ref.id, **(_why(result) if isinstance(result, Failed) else kind.log(result))}
+            for ref, result in zip(state.shard.refs, results, strict=True)
+        ]
+        data = kind.write(results, attributes)
+        return ShardResult(data, quarantine_of(results), counts, dict(state.seconds), lines, state.started)
 
 
-def _quarantined(ref: ImageRef, error: Exception) -> ImageRecord:
+def _failed(ref: ImageRef, error: Exception) -> Failed:
+    size = ref.height or 0, ref.width or 0
     if isinstance(error, ImageError):
-        reason, detail = error.reason, error.detail
-    else:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        reason, detail = "failed", f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
-    return ImageRecord(
-        id=ref.id,
-        size=(ref.height or 0, ref.width or 0),
-        status="quarantined",
-        instances=(),
-        drops={},
-        depth=None,
-        reason=reason,
-        detail=detail,
-    )
+        return Failed(ref.id, error.reason, error.detail, size)
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    detail = f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
+    return Failed(ref.id, "failed", detail, size)
 
 
-def _log_line(ref: ImageRef, record: ImageRecord | None) -> dict[str, Any]:
-    if record is None:
-        return {"image": ref.id, "status": "ok"}
-    line: dict[str, Any] = {"image": ref.id, "status": record.status}
-    if record.status == "quarantined":
-        return line | {"reason": record.reason, "detail": record.detail}
-    scores = [round(instance.score, 4) for instance in record.instances]
-    return line | {"masks": len(scores), "scores": scores, "drops": record.drops}
+def _why(failed: Failed) -> dict[str, str]:
+    return {"status": failed.status, "reason": failed.reason, "detail": failed.detail}

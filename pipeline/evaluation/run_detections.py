@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.evaluation.truth.coco import Truth
-from pipeline.results.instances import QUARANTINED
-from pipeline.runs.reader import RunReader
+from pipeline.results.kinds import Failed
+from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.run_folder import RunFolder
 
 
@@ -42,11 +42,11 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
     find = _finder(run, truth)
     by_image: dict[int, list[dict[str, Any]]] = {}
     unlabelled, set_aside, other_size = [], [], []
-    for record in RunReader(run, min_score):
+    for record in InstanceReader(run, min_score):
         image_id = find(record.id)
         if image_id is None:
             unlabelled.append(record.id)
-        elif record.status == QUARANTINED:
+        elif isinstance(record, Failed):
             set_aside.append(record.id)
         elif record.size != truth.size(image_id):
             other_size.append(record.id)
@@ -73,9 +73,7 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
             f"{len(set_aside)} were set aside by the run, {len(other_size)} have another size there, "
             f"{run.n_images - len(unlabelled) - len(set_aside) - len(other_size)} are not done yet"
         )
-    return RunDetections(
-        run.url, run.config["recipe"]["name"], by_image, tuple(unlabelled), tuple(set_aside), tuple(other_size)
-    )
+    return RunDetections(run.url, run.recipe, by_image, tuple(unlabelled), tuple(set_aside), tuple(other_size))
 
 
 def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:

@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import pairwise
 from operator import attrgetter
@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, SourceError, StoreError
+from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
 
-SCHEMA = "cuts3d-manifest/1"
+SCHEMA, CLIP_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2"  # the second: with clips
 MIN_SHARD_SIZE, MAX_SHARD_SIZE = 8, 256
 # Beyond this many names a message says how many more there are.
 NAMES_SHOWN = 5
@@ -46,6 +47,7 @@ class ImageRef:
     offset, length: byte range inside that file (a member of a tar); both None for a whole file.
     height, width: pixels as listed, before any EXIF rotation; None when unknown.
     coco_id: `id` of the image in the COCO file it was listed in, else None.
+    clip: the other pictures of a clip whose left one this is, else None.
     """
 
     id: str
@@ -55,6 +57,7 @@ class ImageRef:
     height: int | None = None
     width: int | None = None
     coco_id: int | None = None
+    clip: ClipFiles | None = None
 
     def __post_init__(self) -> None:
         if (self.offset is None) != (self.length is None) or (self.offset or 0) < 0 or (self.length or 0) < 0:
@@ -104,7 +107,15 @@ class Manifest:
             digest.update(name.encode())
             digest.update(np.packbits(known).tobytes())
             digest.update(column.fill_null(0).to_numpy().astype("<i8", copy=False).tobytes())
+        if self.has_clips:
+            digest.update(b"cameras")
+            digest.update(np.array(self._cameras(), "<f8").tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def has_clips(self) -> bool:
+        """Whether any image is the left picture of a clip."""
+        return any(ref.clip is not None for ref in self.refs)
 
     def shards(self) -> list[Shard]:
         """Shards in order. Keys are zero-padded to one width, five digits or more, so that they sort as text."""
@@ -133,7 +144,9 @@ class Manifest:
         return ", ".join(parts)
 
     def to_parquet_bytes(self) -> bytes:
-        """Parquet file: id, uri, offset, length, height, width, coco_id, shard. Same manifest, same bytes."""
+        """Parquet file: id, uri, offset, length, height, width, coco_id, shard, and with clips right, left_next,
+        right_next, fx, fy, cx, cy, baseline. Same manifest, same bytes.
+        """
         shards = np.arange(len(self), dtype=np.int64) // self.shard_size
         columns = {
             "id": pa.array([ref.id for ref in self.refs], pa.string()),
@@ -141,7 +154,13 @@ class Manifest:
             **self._integers(),
             "shard": pa.array(self._shard_keys(), pa.string()).take(pa.array(shards)),
         }
-        meta = {"schema": SCHEMA, "shard_size": self.shard_size, "digest": self.digest}
+        if self.has_clips:
+            columns |= self._clip_columns()
+        meta = {
+            "schema": CLIP_SCHEMA if self.has_clips else SCHEMA,
+            "shard_size": self.shard_size,
+            "digest": self.digest,
+        }
         table = pa.table(columns).replace_schema_metadata({"cuts3d": json.dumps(meta, sort_keys=True)})
         buffer = io.BytesIO()
         # Page checksums cover the URIs, which the digest leaves out.
@@ -154,10 +173,12 @@ class Manifest:
         try:
             table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
             meta = json.loads((table.schema.metadata or {})[b"cuts3d"])
-            if meta["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {meta['schema']}, this version reads {SCHEMA}")
+            if meta["schema"] not in (SCHEMA, CLIP_SCHEMA):
+                raise ValueError(f"its schema is {meta['schema']}, this version reads {SCHEMA} and {CLIP_SCHEMA}")
             with _without_gc():
                 columns = [table[name].to_pylist() for name in ("id", "uri", *_INTEGER_FIELDS)]
+                if meta["schema"] == CLIP_SCHEMA:
+                    columns.append(_clips(table))
                 refs = map(ImageRef, *columns)
                 manifest = cls(_InOrder(refs) if _is_plain_and_sorted(table["id"]) else refs, meta["shard_size"])
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -169,8 +190,28 @@ class Manifest:
     def _shard_keys(self) -> list[str]:
         return [shard_key(i, self.n_shards) for i in range(self.n_shards)]
 
+    def _cameras(self) -> list[tuple[float, ...]]:
+        """The numbers of each image's camera, NaN for those that are no clip."""
+        unknown = (float("nan"),) * len(NUMBERS)
+        return [astuple(ref.clip.camera) if ref.clip else unknown for ref in self.refs]
+
+    def _clip_columns(self) -> dict[str, pa.Array]:
+        clips = [ref.clip for ref in self.refs]
+        pictures = {name: pa.array([clip and getattr(clip, name) for clip in clips], pa.string()) for name in PICTURES}
+        numbers = zip(NUMBERS, np.array(self._cameras(), np.float64).T, strict=True)
+        return pictures | {name: pa.array(column, from_pandas=True) for name, column in numbers}
+
     def _integers(self) -> dict[str, pa.Array]:
         return {name: pa.array(map(attrgetter(name), self.refs), pa.int64()) for name in _INTEGER_FIELDS}
+
+
+def _clips(table: pa.Table) -> list[ClipFiles | None]:
+    """The clips of a stored manifest's rows; SourceError, a ValueError, for a camera that cannot be."""
+    rows = zip(*(table[name].to_pylist() for name in (*PICTURES, *NUMBERS)), strict=True)
+    return [
+        None if right is None else ClipFiles(right, left_next, right_next, Camera(*numbers))
+        for right, left_next, right_next, *numbers in rows
+    ]
 
 
 class _InOrder(list[ImageRef]):
@@ -243,8 +284,8 @@ def sort_refs(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
     return ordered
 
 
-def _facts(ref: ImageRef) -> tuple[int | None, ...]:
-    return tuple(getattr(ref, name) for name in _INTEGER_FIELDS)
+def _facts(ref: ImageRef) -> tuple[object, ...]:
+    return *(getattr(ref, name) for name in _INTEGER_FIELDS), ref.clip and ref.clip.camera
 
 
 def _some(names: list[str]) -> str:

@@ -17,14 +17,15 @@ import struct
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from stat import S_ISREG
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -34,6 +35,8 @@ from pipeline.errors import ConfigError, ImageError, SourceError
 from pipeline.images.damage import check_complete, why_unidentified
 from pipeline.images.manifest import ImageRef
 from pipeline.storage.locations import filesystem, is_url
+
+T = TypeVar("T")
 
 MAX_PIXELS = 178_000_000
 MIN_SIDE = 16
@@ -111,24 +114,34 @@ def load_photos(
 
     An image that cannot be used comes as the pair of its ref and the error.
     """
+    for ref, loaded in load_ahead(refs, partial(load_photo, max_pixels=max_pixels), workers):
+        yield (ref, loaded) if isinstance(loaded, ImageError) else loaded
+
+
+def load_ahead(
+    refs: Iterable[ImageRef], load: Callable[[ImageRef], T], workers: int = 2
+) -> Iterator[tuple[ImageRef, T | ImageError]]:
+    """Each ref with what `load` gives for it, or the ImageError that it raises, in the order of `refs`; loaded ahead in
+    `workers` threads, at most 2 * workers wait in memory.
+    """
     if workers < 1:
         raise ConfigError(f"workers is {workers}: at least 1 thread must decode")
 
-    def attempt(ref: ImageRef) -> Photo | tuple[ImageRef, ImageError]:
+    def attempt(ref: ImageRef) -> tuple[ImageRef, T | ImageError]:
         try:
-            return load_photo(ref, max_pixels)
+            return ref, load(ref)
         except ImageError as error:
             return ref, error
 
-    pending: deque[Future[Photo | tuple[ImageRef, ImageError]]] = deque()
+    pending: deque[Future[tuple[ImageRef, T | ImageError]]] = deque()
     queue = iter(refs)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:
             pending.extend(pool.submit(attempt, ref) for ref in islice(queue, 2 * workers))
             while pending:
-                photo = pending.popleft().result()
+                loaded = pending.popleft().result()
                 pending.extend(pool.submit(attempt, ref) for ref in islice(queue, 1))
-                yield photo
+                yield loaded
         finally:
             # A consumer that stops early waits for what is being decoded, not for what is queued.
             for future in pending:

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.errors import SourceError
 from pipeline.images.image_lists import LIST_READERS, common_root
 from pipeline.images.manifest import ImageRef, safe_id, sort_refs
+from pipeline.images.stereo_clips import PREFIX, read_clips
 from pipeline.storage.locations import absolute, filesystem, is_local, location_of, parent_of
 
 IMAGE_EXTENSIONS = frozenset(
@@ -44,12 +45,16 @@ def list_images(source: str, root: str | None = None) -> Listing:
 
     Args:
         source: a folder (searched through; a folder of tars if it holds tars and no images), one image, a .txt/.lst or
-            .parquet list, a COCO .json, a .tar, or a glob or brace pattern like shard-{000000..000012}.tar.
+            .parquet list, a COCO .json, a .tar, a glob or brace pattern like shard-{000000..000012}.tar, or clips:FILE,
+            see `stereo_clips.read_clips`.
         root: for lists and COCO files only: the folder that relative names are in, where it is not the list's own.
 
     Raises:
         SourceError: not found, not readable, empty, no images, duplicate or hostile names, a missing fsspec package.
     """
+    if source.startswith(PREFIX):
+        clips_root, clips = read_clips(source, root)
+        return Listing(clips_root, sort_refs(clips), {})
     fs, path = filesystem(source)
     location = location_of(fs, path)
     read_list = LIST_READERS.get(_extension(path))

@@ -1,4 +1,4 @@
-"""What decides the result for an image: the recipes of cuts of this package, or whatever another package brings.
+"""What a way to results is: loaded, a `Method`; before anything is loaded, a `MethodEntry` of the registry.
 
 A package that is installed with an entry point of the group `cuts3d.methods` adds a recipe name to `cuts3d run`:
 
@@ -7,59 +7,139 @@ A package that is installed with an entry point of the group `cuts3d.methods` ad
         detector = detector.prediction.method:load
 
 `load(overrides, device)` is called with the launch's overrides ("detector.min_score=0.7", as texts) and the device, and
-returns a `Method`. Runs made by it have the same store, commits, leases, retries and clusters as all others.
+returns a `Method`; stages that can be kept are named by an attribute `stages` of it, () without one. Runs made by it
+have the same store, commits, leases, retries and clusters as all others.
 """
 
+from __future__ import annotations
+
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
-
-from pipeline.images.manifest import Shard
+from pipeline.images.manifest import Manifest, Shard
 from pipeline.images.photos import Photo
-from pipeline.methods.cuts.stage_files import KeptOutputs, Output
-from pipeline.results.instances import ImageRecord
+from pipeline.images.stereo_clips import Clip
+from pipeline.results.kinds import ResultFile
+from pipeline.runs.launch import Launch, listed_manifest
+
+if TYPE_CHECKING:
+    import torch
+
+Inputs = Literal["photos", "clips"]
+
+
+class KeptStage(Protocol):
+    """What an earlier launch kept of a stage for one shard, opened; what is in it is between the method and itself."""
+
+    done: Any
+    """bool (B,): the images of the shard that have it."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Images to work on together.
 
-    shard: theirs; None for images of no run, by which a method is measured. positions: of the images in the shard.
-    photos: of these images; empty when `Method.needs_photos` says so. until: the last stage. kept: outputs of earlier
-    launches, by stage. seconds: gathers the time of each stage. pool: processes for what is the CPU's alone.
+    shard: theirs; None for images of no run, by which a method is measured.
+    positions: of the images in the shard.
+    inputs: what is looked at, one an image, of the kind that `Method.takes`; empty when `Method.needs_inputs` says so.
+    until: the stage whose output is wanted; None: the whole result.
+    kept: outputs of earlier launches, by stage.
+    seconds: gathers the time of each stage.
+    pool: processes for what is the CPU's alone.
     """
 
     shard: Shard | None
     positions: Sequence[int]
-    photos: Sequence[Photo]
-    until: str = "refine"
-    kept: Mapping[str, KeptOutputs] = field(default_factory=dict)
+    inputs: Sequence[Any]
+    until: str | None = None
+    kept: Mapping[str, Any] = field(default_factory=dict)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     pool: Executor | None = None
+
+    @property
+    def photos(self) -> Sequence[Photo]:
+        """The inputs of a method that takes photos."""
+        return self.inputs
+
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """The inputs of a method that takes clips."""
+        return self.inputs
 
 
 class Method(Protocol):
     """A loaded method on its device. One object serves several threads."""
 
     @property
+    def name(self) -> str:
+        """Of the method, as run.json has it and the registry knows it: "cuts"."""
+
+    @property
     def device(self) -> torch.device: ...
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """(Gh, Gw) of the confidences of its instances, the same for all images."""
+    def takes(self) -> Inputs:
+        """What it looks at: decoded photos, or clips, whose rows of the manifest name several pictures."""
+
+    @property
+    def stages(self) -> Sequence[str]:
+        """Stages whose output can be kept, in order; () for a method in one piece."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time where no GPU's memory decides."""
+
+    def kind(self, until: str | None) -> ResultFile:
+        """How what it gives is written: the whole results by a `ResultKind`, a stage's by a `ResultFile`, which has
+        `open(source, name)`, too, and gives a `KeptStage`.
+        """
 
     def config(self) -> dict[str, Any]:
         """What run.json freezes: all that decides results, JSON-able, with "recipe", a mapping that has a "name"."""
 
-    def needs_photos(self, until: str, kept: Mapping[str, KeptOutputs]) -> bool:
-        """Whether anything up to this stage that is not kept looks at the decoded images."""
+    def needs_inputs(self, until: str | None, kept: Mapping[str, Any]) -> bool:
+        """Whether anything up to this stage that is not kept looks at the images."""
 
-    def outputs(self, batch: Batch) -> Sequence[Output | ImageRecord]:
-        """For each image of the batch a record when `until` is "refine", else what the stage keeps.
+    def outputs(self, batch: Batch) -> Sequence[Any]:
+        """For each image of the batch its result or, for a stage, what the stage keeps; `Failed` for an image that
+        cannot be used.
 
         Raises whatever goes wrong: the batch is halved then, down to the image at fault, which is set aside.
         """
+
+
+def plain_description(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """All settings of a configuration, for `MethodEntry.describe`."""
+    recipe = config["recipe"] if isinstance(config["recipe"], Mapping) else {"name": config["recipe"]}
+    settings = {name: value for part in (recipe, config) for name, value in part.items()}
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        for name, value in settings.items()
+        if name not in ("name", "recipe")
+    ]
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method before anything of it is loaded.
+
+    name: of the method, as run.json has it.
+    recipes: what can be typed for it, and stands in run.json's recipe.
+    stages: that can be kept, in order.
+    whole: what may be typed in place of a stage and means the whole result, "" for nothing.
+    load: gives the method for a launch, on a device of this name, up to a stage; raises ConfigError, WeightsError.
+    manifest: the images of a launch; raises ConfigError, SourceError.
+    describe: a configuration in words and values, for people.
+    """
+
+    name: str
+    recipes: tuple[str, ...]
+    load: Callable[[Launch, str, str | None], Method]
+    stages: tuple[str, ...] = ()
+    whole: str = ""
+    manifest: Callable[[Launch], Manifest] = listed_manifest
+    describe: Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]] = plain_description

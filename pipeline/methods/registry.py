@@ -1,39 +1,81 @@
-"""Which methods there are, and how one is loaded: recipes of cuts, and what other packages bring."""
+"""Which methods there are: those of this package, and what other packages bring."""
 
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import EntryPoint
-
-import torch
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.methods.cuts.load import load_cuts
-from pipeline.methods.cuts.recipes import RECIPES
-from pipeline.methods.protocol import Method
+from pipeline.images.manifest import Manifest
+from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
+from pipeline.methods.cuts.entry import ENTRY as CUTS
+from pipeline.methods.protocol import Method, MethodEntry, plain_description
 from pipeline.models.device import pick_device
 from pipeline.plugins import entries, loaded
 from pipeline.runs.launch import Launch
 
-
-def load_method(launch: Launch, device: str, until: str = "refine") -> Method:
-    """The method that a launch's recipe names, on a device: a recipe of cuts, or what another package brings."""
-    if launch.recipe in RECIPES:
-        return load_cuts(launch, device, until)
-    if launch.recipe not in other_methods():
-        raise ConfigError(f"unknown recipe {launch.recipe!r}; known: {', '.join((*RECIPES, *other_methods()))}")
-    if until != "refine":
-        raise ConfigError(f"recipe {launch.recipe} has no stage {until}: leave --until out")
-    return load_other(launch.recipe, launch.overrides, pick_device(device))
-
-
 GROUP = "cuts3d.methods"
 
-
-def other_methods() -> Mapping[str, EntryPoint]:
-    """What installed packages add to the recipes, by name."""
-    return {entry.name: entry for entry in entries(GROUP)}
+METHODS = (CUTS, COCO_IMPORT)
 
 
-def load_other(name: str, overrides: Sequence[str], device: torch.device) -> Method:
-    """A method of another package; ExtensionError when it is broken, and what the method itself raises."""
-    load: Callable[[Sequence[str], torch.device], Method] = loaded(other_methods()[name])
-    return load(overrides, device)
+def recipes() -> list[str]:
+    """What can be typed as `--recipe`, those of this package first."""
+    return [*(name for entry in METHODS for name in entry.recipes), *other_methods()]
+
+
+def other_methods() -> list[str]:
+    """What installed packages add to the recipes."""
+    return [entry.name for entry in entries(GROUP)]
+
+
+def entry_of(recipe: str) -> MethodEntry:
+    """The method of a recipe; ConfigError when there is none."""
+    for entry in METHODS:
+        if recipe in entry.recipes:
+            return entry
+    if recipe not in other_methods():
+        raise ConfigError(f"unknown recipe {recipe!r}; known: {', '.join(recipes())}")
+    return _of_another_package(recipe)
+
+
+def stage_of(recipe: str, until: str | None) -> str | None:
+    """The stage that `--until` names for a recipe; None for the whole result. ConfigError when there is none."""
+    entry = entry_of(recipe)
+    if until is None or until == entry.whole:
+        return None
+    if until not in entry.stages:
+        known = f"its stages are {', '.join(entry.stages)}" if entry.stages else "leave --until out"
+        raise ConfigError(f"recipe {recipe} has no stage {until}: {known}")
+    return until
+
+
+def load_method(launch: Launch, device: str, until: str | None = None) -> Method:
+    """The method that a launch's recipe names, on a device, up to a stage.
+
+    Raises ConfigError for an unknown recipe or stage, ExtensionError when another package's method is broken, and what
+    the method itself raises.
+    """
+    return entry_of(launch.recipe).load(launch, device, stage_of(launch.recipe, until))
+
+
+def manifest_of(launch: Launch) -> Manifest:
+    """The images of a launch, as its method lists them; ConfigError, SourceError."""
+    return entry_of(launch.recipe).manifest(launch)
+
+
+def describe(method: str, config: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
+    """The configuration of a run in words and values, as its method says it; all settings where it is unknown here."""
+    for entry in METHODS:
+        if entry.name == method:
+            return entry.describe(config)
+    return plain_description(config)
+
+
+def _of_another_package(name: str) -> MethodEntry:
+    """The method that an entry point names; its stages are said by an attribute of what the entry point names."""
+    made = loaded(next(entry for entry in entries(GROUP) if entry.name == name))
+
+    def load(launch: Launch, device: str, until: str | None) -> Method:
+        method: Method = made(launch.overrides, pick_device(device))
+        return method
+
+    return MethodEntry(name, (name,), load, tuple(getattr(made, "stages", ())))

@@ -24,19 +24,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import RunMismatchError, StoreError
-from pipeline.results.instances import QUARANTINED, STATUSES, ImageRecord, Instance
+from pipeline.results.instances import NO_MASKS, OK, ImageRecord, Instance
+from pipeline.results.kinds import QUARANTINED, Failed
 from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
 from pipeline.storage.files import VERIFY_HINT
 from stages.score import PARTS, ScoreParts
 
 SCHEMA = "cuts3d-pseudo-masks"
 VERSION = 1
+STATUSES = (OK, NO_MASKS, QUARANTINED)
 
 _DIMS: dict[str, tuple[str, ...]] = {
     "masks/rle": ("byte",),
@@ -59,7 +61,7 @@ _DIMS: dict[str, tuple[str, ...]] = {
 _READ_LATER = frozenset({"masks/confidence", "images/depth"})
 
 
-def write_shard(records: Sequence[ImageRecord], grid: tuple[int, int], attributes: Mapping[str, Any]) -> bytes:
+def write_shard(records: Sequence[ImageRecord | Failed], grid: tuple[int, int], attributes: Mapping[str, Any]) -> bytes:
     """The shard as the bytes of its file; the same bytes for the same content.
 
     records: one for each image of the shard, in the manifest's order.
@@ -69,18 +71,15 @@ def write_shard(records: Sequence[ImageRecord], grid: tuple[int, int], attribute
     Raises:
         ValueError: a confidence or depth map is not of the grid's shape.
     """
-    instances = [instance for record in records for instance in record.instances]
-    for record in records:
-        maps = [instance.confidence for instance in record.instances]
-        if any(map_.shape != grid for map_ in (*maps, *([] if record.depth is None else [record.depth]))):
-            raise ValueError(f"{record.id}: confidence and depth must have the shape of the patch grid, {grid}")
-    reasons = sorted({reason for record in records for reason in record.drops})
+    rows = [_Row((), {}, None) if isinstance(record, Failed) else _row(record, grid) for record in records]
+    instances = [instance for row in rows for instance in row.instances]
+    reasons = sorted({reason for row in rows for reason in row.drops})
     ids = [record.id.encode() for record in records]
     no_depth = np.full(grid, np.nan, np.float16)
     arrays = {
         "masks/rle": np.frombuffer(b"".join(instance.rle for instance in instances), np.uint8),
         "masks/offsets": _offsets([len(instance.rle) for instance in instances]),
-        "masks/image_offsets": _offsets([len(record.instances) for record in records]),
+        "masks/image_offsets": _offsets([len(row.instances) for row in rows]),
         "masks/score": np.array([instance.score for instance in instances], np.float32),
         "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
         "masks/area": np.array([instance.area for instance in instances], np.int64),
@@ -95,12 +94,12 @@ def write_shard(records: Sequence[ImageRecord], grid: tuple[int, int], attribute
         "images/id_offsets": _offsets([len(id_) for id_ in ids]),
         "images/size": np.array([record.size for record in records], np.int32).reshape(-1, 2),
         "images/status": np.array([STATUSES.index(record.status) for record in records], np.uint8),
-        "images/drops": np.array(
-            [[record.drops.get(reason, 0) for reason in reasons] for record in records], np.int32
-        ).reshape(len(records), len(reasons)),
-        "images/depth": np.array(
-            [no_depth if record.depth is None else record.depth for record in records], np.float16
-        ).reshape(-1, *grid),
+        "images/drops": np.array([[row.drops.get(reason, 0) for reason in reasons] for row in rows], np.int32).reshape(
+            len(records), len(reasons)
+        ),
+        "images/depth": np.array([no_depth if row.depth is None else row.depth for row in rows], np.float16).reshape(
+            -1, *grid
+        ),
     }
     return write_arrays(
         arrays,
@@ -110,10 +109,25 @@ def write_shard(records: Sequence[ImageRecord], grid: tuple[int, int], attribute
             "schema": SCHEMA,
             "version": VERSION,
             # Rare, so JSON will do: [reason, detail] by the image's place in the shard.
-            "quarantine": {str(i): [r.reason, r.detail] for i, r in enumerate(records) if r.status == QUARANTINED},
+            "quarantine": {str(i): [r.reason, r.detail] for i, r in enumerate(records) if isinstance(r, Failed)},
         },
         {"images/status": {"names": list(STATUSES)}, "images/drops": {"names": reasons}},
     )
+
+
+class _Row(NamedTuple):
+    """What is stored of an image beside its id, size and status."""
+
+    instances: tuple[Instance, ...]
+    drops: Mapping[str, int]
+    depth: np.ndarray | None
+
+
+def _row(record: ImageRecord, grid: tuple[int, int]) -> _Row:
+    maps = [instance.confidence for instance in record.instances]
+    if any(map_.shape != grid for map_ in (*maps, *([] if record.depth is None else [record.depth]))):
+        raise ValueError(f"{record.id}: confidence and depth must have the shape of the patch grid, {grid}")
+    return _Row(record.instances, record.drops, record.depth)
 
 
 class ShardFile:
@@ -209,25 +223,30 @@ class ShardFile:
         except ValueError as error:
             raise StoreError(damaged(self.name, f"mask {mask} cannot be decoded ({error})")) from error
 
-    def record(self, image: int) -> ImageRecord:
+    @property
+    def done(self) -> np.ndarray:
+        """bool (B,): images that have a record, and did not fail."""
+        return self.status != STATUSES.index(QUARANTINED)
+
+    def result(self, image: int) -> ImageRecord | Failed:
         """Image `image` of this shard, as it was written."""
-        status = STATUSES[self.status[image]]
-        reason, detail = self.attributes["quarantine"].get(str(image), ("", ""))
+        size = int(self.size[image, 0]), int(self.size[image, 1])
+        if not self.done[image]:
+            reason, detail = self.attributes["quarantine"].get(str(image), ("", ""))
+            return Failed(self.ids[image], reason, detail, size)
         depth = self.depth[image]
         return ImageRecord(
             id=self.ids[image],
-            size=(int(self.size[image, 0]), int(self.size[image, 1])),
-            status=status,
+            size=size,
+            status=STATUSES[self.status[image]],
             instances=tuple(self._instance(mask) for mask in self.masks_of(image)),
             drops={name: int(n) for name, n in zip(self.drop_reasons, self.drops[image], strict=True) if n},
             depth=None if np.isnan(depth).any() else depth,
-            reason=reason,
-            detail=detail,
         )
 
-    def records(self) -> Iterator[ImageRecord]:
+    def results(self) -> Iterator[ImageRecord | Failed]:
         """All images, in the shard's order."""
-        return map(self.record, range(len(self)))
+        return map(self.result, range(len(self)))
 
     def _instance(self, mask: int) -> Instance:
         x, y, width, height = self.box[mask].tolist()

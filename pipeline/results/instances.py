@@ -1,4 +1,4 @@
-"""What a run knows about one image: its instances, why proposals were dropped, or why it could not be used.
+"""What a run of instance masks knows about one image: its instances, and why proposals were dropped.
 
 Dimension letters: M masks, Gh, Gw patch grid.
 """
@@ -6,14 +6,14 @@ Dimension letters: M masks, Gh, Gw patch grid.
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
+from pipeline.results.kinds import Counts, Failed
 from stages.score import ScoreParts
 
-OK, NO_MASKS, QUARANTINED = "ok", "no_masks", "quarantined"
-STATUSES = (OK, NO_MASKS, QUARANTINED)
+OK, NO_MASKS = "ok", "no_masks"
 
 
 def _same_fields(first: object, second: object) -> bool:
@@ -69,13 +69,12 @@ class Instance:
 
 @dataclass(frozen=True, eq=False)
 class ImageRecord:
-    """Everything that a run keeps of one image.
+    """Everything that a run keeps of one image; of one that could not be used it keeps a `Failed`.
 
-    size: height, width of the original image after EXIF rotation; (0, 0) when it could not be read.
-    status: "ok" (has instances), "no_masks" (processed, nothing kept) or "quarantined" (not processed; see reason).
+    size: height, width of the original image after EXIF rotation.
+    status: "ok" (has instances) or "no_masks" (processed, nothing kept).
     drops: rejected proposals counted by reason.
     depth: float16 (Gh, Gw), relative depth 0..1, larger = farther; None when there is none.
-    reason, detail: of the quarantine: a short machine-readable word, and the sentence for people.
     """
 
     id: str
@@ -84,18 +83,14 @@ class ImageRecord:
     instances: tuple[Instance, ...]
     drops: dict[str, int]
     depth: np.ndarray | None
-    reason: str = ""
-    detail: str = ""
 
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("ImageRecord.id must not be empty")
-        if self.status not in STATUSES:
-            raise ValueError(f"{self.id}: ImageRecord.status must be one of {', '.join(STATUSES)}, not {self.status!r}")
+        if self.status not in (OK, NO_MASKS):
+            raise ValueError(f"{self.id}: ImageRecord.status must be {OK} or {NO_MASKS}, not {self.status!r}")
         if (self.status == OK) != bool(self.instances):
             raise ValueError(f"{self.id}: status {self.status!r} does not go with {len(self.instances)} instances")
-        if (self.status == QUARANTINED) != bool(self.reason):
-            raise ValueError(f"{self.id}: status {self.status!r} does not go with quarantine reason {self.reason!r}")
         if len(self.size) != 2 or min(self.size) < 0 or (self.instances and min(self.size) == 0):
             raise ValueError(f"{self.id}: ImageRecord.size must be (height, width) in pixels, not {self.size}")
         if any(count < 0 for count in self.drops.values()):
@@ -112,32 +107,27 @@ class ImageRecord:
         return isinstance(other, ImageRecord) and _same_fields(self, other)
 
 
-@dataclass(frozen=True)
-class QuarantineRecord:
-    """An image that could not be processed; `shard` is the key of the shard that says so."""
-
-    id: str
-    reason: str
-    detail: str
-    shard: str
+def without_low_scores(record: ImageRecord, min_score: float) -> ImageRecord:
+    """The record with the instances that score at least so much."""
+    kept = tuple(instance for instance in record.instances if instance.score >= min_score)
+    if len(kept) == len(record.instances):
+        return record
+    return replace(record, instances=kept, status=OK if kept else NO_MASKS)
 
 
-def quarantine_of(records: Iterable[ImageRecord]) -> list[dict[str, str]]:
-    """The quarantined among `records`, as the commit keeps them: dicts of id, reason and detail."""
-    return [{"id": r.id, "reason": r.reason, "detail": r.detail} for r in records if r.status == QUARANTINED]
-
-
-def counts_of(records: Iterable[ImageRecord]) -> dict[str, object]:
+def counts_of(records: Iterable[ImageRecord | Failed]) -> Counts:
     """Counts for a commit record: images, masks, drops (by reason, without zeros) and quarantined."""
-    images = masks = quarantined = 0
+    images = masks = failed = 0
     drops: Counter[str] = Counter()
     for record in records:
         images += 1
-        masks += len(record.instances)
-        quarantined += record.status == QUARANTINED
-        drops.update(record.drops)
+        if isinstance(record, Failed):
+            failed += 1
+        else:
+            masks += len(record.instances)
+            drops.update(record.drops)
     by_reason = {reason: count for reason, count in sorted(drops.items()) if count}
-    return {"images": images, "masks": masks, "drops": by_reason, "quarantined": quarantined}
+    return {"images": images, "masks": masks, "drops": by_reason, "quarantined": failed}
 
 
 def mean_confidence(confidence_MGG: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class Commit:
             _require(isinstance(value, dict) and all(map(_is_text, value)), name, value)
         _require("images" in self.counts, "counts", self.counts)
         for name, count in self.counts.items():
-            by_reason = name == "drops" and isinstance(count, dict) and all(map(_is_text, count))
+            by_reason = isinstance(count, dict) and all(map(_is_text, count))
             _require(all(map(_is_count, count.values())) if by_reason else _is_count(count), f"counts.{name}", count)
         for name, value in {**self.seconds, "wall": self.wall}.items():
             _require(_is_duration(value), name, value)

@@ -2,8 +2,10 @@
 
 import json
 import logging
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.images.manifest import Manifest, default_shard_size
@@ -13,7 +15,6 @@ from pipeline.storage.locations import refuse_secrets
 
 log = logging.getLogger(__name__)
 
-
 LAUNCH_FILE = "launch.json"
 
 
@@ -22,50 +23,52 @@ class Launch:
     """The settings of a run, as a user gives them. They are kept beside the run (launch.json), so that a later launch
     need not repeat them; what decides results is frozen in run.json.
 
-    images: folder, list, tar or COCO file, see `list_images`; None goes on with the run's own manifest. root: what
-    relative names in it are relative to.
-    recipe: name of a recipe. features, depth: see `load_features`, `load_depth`. depth_kind: "depth" or
-    "inverse_depth", overrides what is known of the model's output. overrides: "stage.option=value". shard_size: images
-    a shard; None picks one from the number of images.
+    images: folder, list, tar or COCO file, see `list_images`; None goes on with the run's own manifest.
+    root: what relative names in it are relative to.
+    recipe: name of a recipe.
+    settings: further words that the recipe's method takes, by name: features, depth, depth_kind for cuts. The method
+        checks them, and has defaults for what is not there.
+    overrides: "stage.option=value".
+    shard_size: images a shard; None picks one from the number of images.
     """
 
     images: str | None = None
     root: str | None = None
     recipe: str = "cuts3d"
-    features: str = "dinov2_vits14"
-    depth: str = "fastdepth"
-    depth_kind: str | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     shard_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.shard_size is not None and self.shard_size < 1:
             raise ConfigError(f"shard size must be at least 1, got {self.shard_size}")
-        if self.depth_kind not in (None, "depth", "inverse_depth"):
-            raise ConfigError(f"depth kind must be depth or inverse_depth, got {self.depth_kind!r}")
-        for value in (self.images, self.root, self.features, self.depth, *self.overrides):
+        for value in (self.images, self.root, *self.settings.values(), *self.overrides):
             refuse_secrets(value or "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """What launch.json holds: JSON-able, settings beside the rest."""
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "settings"}
+        return {**plain, **self.settings, "overrides": list(self.overrides)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Launch":
+        """Inverse of `as_dict`. ValueError, TypeError when a value is of the wrong kind."""
+        own = {f.name for f in fields(cls)} - {"settings"}
+        settings = {name: str(value) for name, value in values.items() if name not in own and value is not None}
+        plain = {name: value for name, value in values.items() if name in own}
+        return cls(**{**plain, "settings": settings, "overrides": tuple(plain.get("overrides", ()))})
 
 
 def keep_launch(folder: RunFolder, launch: Launch) -> None:
     """Remember the settings for `last_launch`."""
-    folder.files.write_atomic(LAUNCH_FILE, json.dumps(asdict(launch), indent=1, ensure_ascii=False).encode())
+    folder.files.write_atomic(LAUNCH_FILE, json.dumps(launch.as_dict(), indent=1, ensure_ascii=False).encode())
 
 
 def last_launch(out: str | Path) -> Launch:
-    """The settings of the last launch of a run, StoreError when there is none, ConfigError when it is an import."""
-    folder = RunFolder.open(out)
-    if folder.config["recipe"]["name"] == IMPORT:
-        raise ConfigError(
-            f"{folder.url} holds masks that were imported, there is no method to make them: the same `cuts3d "
-            "import-coco` goes on with it, and tries again what was set aside"
-        )
-    files = folder.files
+    """The settings of the last launch of a run; StoreError when there is no run, or nothing is known of its launch."""
+    files = RunFolder.open(out).files
     try:
-        settings = json.loads(files.read_bytes(LAUNCH_FILE))
-        known = {f.name for f in fields(Launch)}
-        settings = {name: value for name, value in settings.items() if name in known}
-        return Launch(**{**settings, "overrides": tuple(settings.get("overrides", ()))})
+        return Launch.from_dict(json.loads(files.read_bytes(LAUNCH_FILE)))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise StoreError(f"{LAUNCH_FILE} of {files.url} cannot be read ({error}): give the settings again") from error
 
@@ -78,7 +81,3 @@ def listed_manifest(launch: Launch) -> Manifest:
     skipped = ", ".join(f"{count} {name}" for name, count in sorted(listing.skipped.items()))
     log.info("%d images in %s%s", len(listing.refs), launch.images, f" (passed over: {skipped})" if skipped else "")
     return Manifest(listing.refs, launch.shard_size or default_shard_size(len(listing.refs)))
-
-
-# What run.json has for the recipe of masks that came from elsewhere: no method made them here.
-IMPORT = "import"

@@ -37,6 +37,27 @@ _COMMIT_NAME = re.compile(rf"({_KEY})\.json")
 _ATTEMPT_NAME = re.compile(rf"({_KEY})-({_ATTEMPT})\.(?:zarr\.zip|jsonl?)")
 
 
+def is_retry(key: str) -> bool:
+    """Whether a shard of this key processes quarantined images again."""
+    return key.startswith(RETRY_PREFIX)
+
+
+def retry_number(key: str) -> int:
+    """Of the key of a retry."""
+    return int(key.removeprefix(RETRY_PREFIX))
+
+
+def retry_key(number: int) -> str:
+    """Inverse of `retry_number`."""
+    return f"{RETRY_PREFIX}{number:05d}"
+
+
+def by_try(keys: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Keys apart: those of the manifest's shards, as they come; those of retries, in the order of the tries."""
+    keys = list(keys)
+    return [key for key in keys if not is_retry(key)], sorted(filter(is_retry, keys), key=retry_number)
+
+
 def log_name(key: str, attempt: str) -> str:
     """The file below a ledger's folder that holds the log of an attempt: no commit names it, nothing rests on it."""
     return f"logs/{key}-{attempt}.jsonl"

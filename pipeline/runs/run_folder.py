@@ -1,6 +1,7 @@
 """A run: one configuration applied to one manifest, in one folder that any number of processes may work on.
 
-run.json          configuration, its fingerprint, digest of the manifest, library versions; created once, never changed
+run.json          method, kind of result, configuration and its fingerprint, digest of the manifest, library versions;
+                  created once, never changed
 manifest.parquet  every image, and its shard
 shards/, commits/, quarantine/         see `pipeline.runs.ledger`
 stages/<stage>/   the same three folders again, for what a stage target keeps
@@ -17,14 +18,19 @@ from typing import Any, Self
 from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.images.manifest import Manifest, Shard, shard_key
-from pipeline.runs.differences import differences, in_lines
-from pipeline.runs.ledger import RETRY_PREFIX, Ledger
+from pipeline.runs.differences import ABSENT, differences, in_lines
+from pipeline.runs.ledger import Ledger, is_retry, retry_key, retry_number
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import RunFiles, is_temporary
 from pipeline.storage.files_at import files_at
 
 SCHEMA = "cuts3d-run/1"
+WHOLE = "refine"  # what files say of whole results, of any method: a shard's file has had the word from the beginning
 RUN_FILE, MANIFEST_FILE = "run.json", "manifest.parquet"
+OWN = "own"
+
+# Options of earlier versions that had one value only: a run that names it is the same run without.
+RETIRED = {"recipe.refine.crf.backend": "torch"}
 
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -32,14 +38,17 @@ _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 class RunFolder:
     """An existing run; `create_or_open` or `open` makes one.
 
-    Attributes: `files`, `config` (as JSON gives it back), `fingerprint` (of the configuration), `digest` (of the
-    manifest), `n_images`, `n_shards`, `created`, `versions`, and `ledger`, the commits of the pseudo-masks. Opening
-    reads run.json alone: a worker need not load the manifest of a million images.
+    Attributes: `files`, `method` and `result` (names of the method and of its kind of result), `config` (as JSON gives
+    it back), `fingerprint` (of the configuration), `digest` (of the manifest), `n_images`, `n_shards`, `created`,
+    `versions`, and `ledger`, the commits of the results. Opening reads run.json alone: a worker need not load the
+    manifest of a million images.
     """
 
     def __init__(self, files: RunFiles, record: Mapping[str, Any], manifest: Manifest | None = None) -> None:
         self.files = files
         self.config: dict[str, Any] = record["config"]
+        self.method: str = record.get("method") or _method_before_it_was_said(self.config)
+        self.result: str = record.get("result", "instances")
         self.fingerprint: str = record["fingerprint"]
         self.digest: str = record["digest"]
         self.n_images: int = record["images"]
@@ -54,12 +63,28 @@ class RunFolder:
     def url(self) -> str:
         return self.files.url
 
-    @classmethod
-    def create_or_open(cls, url: str | Path, config: Mapping[str, Any], manifest: Manifest) -> Self:
-        """Make the run, or go on with it: whoever comes first makes it, and everybody else must mean the same run.
+    @property
+    def recipe(self) -> str:
+        """Name of the recipe, "" where the configuration has none."""
+        recipe = self.config.get("recipe", "")
+        return str(recipe.get("name", "") if isinstance(recipe, Mapping) else recipe)
 
-        config: JSON-able. manifest: becomes `manifest` of what is returned, with its URIs, which may differ from those
-        of the first launch (the data may be mounted elsewhere here).
+    @classmethod
+    def create_or_open(
+        cls,
+        url: str | Path,
+        config: Mapping[str, Any],
+        manifest: Manifest,
+        *,
+        method: str = OWN,
+        result: str = "instances",
+    ) -> Self:
+        """Make the run, or resume it: whoever comes first makes it, and everybody else must mean the same run.
+
+        config: JSON-able.
+        manifest: becomes `manifest` of what is returned, with its URIs, which may differ from those of the first launch
+            (the data may be mounted elsewhere here).
+        method, result: names of the method ("own": nobody's but the caller's) and of its kind of result.
 
         Raises:
             ConfigError: config is not JSON-able.
@@ -71,6 +96,8 @@ class RunFolder:
         canonical = _canonical(config)
         record = {
             "schema": SCHEMA,
+            "method": method,
+            "result": result,
             "config": json.loads(canonical),
             "fingerprint": hashlib.sha256(canonical.encode()).hexdigest(),
             "digest": manifest.digest,
@@ -84,7 +111,7 @@ class RunFolder:
         files.create_exclusive(RUN_FILE, json.dumps(record, ensure_ascii=False, indent=1).encode())
         crash_point("after_run_json")
         run = cls(files, _read_record(files), manifest)
-        run._refuse_differences(record["config"], manifest)
+        run._refuse_differences(record["config"], manifest, method=method, result=result)
         if not files.exists(MANIFEST_FILE):
             files.write_atomic(MANIFEST_FILE, manifest.to_parquet_bytes())
         return run
@@ -127,7 +154,7 @@ class RunFolder:
         return [name.removeprefix("stages/") for name in self.files.list_folders("stages")]
 
     def pending(self, ledger: Ledger | None = None) -> list[Shard]:
-        """Shards of the manifest without a commit in `ledger` (default: that of the pseudo-masks), in order.
+        """Shards of the manifest without a commit in `ledger` (default: that of the results), in order.
 
         Reads every commit, so that one of another run or schema is refused here and not counted as done.
         """
@@ -154,18 +181,18 @@ class RunFolder:
             unknown = sorted(wanted - {ref.id for ref in refs})
             raise ValueError(f"{len(unknown)} images are not in the manifest of {self.url}: {', '.join(unknown[:5])}")
         committed = self.ledger.committed_keys()
-        done = [int(key.removeprefix(RETRY_PREFIX)) for key in committed if key.startswith(RETRY_PREFIX)]
+        done = map(retry_number, filter(is_retry, committed))
         first, size = max(done, default=-1) + 1, self.manifest.shard_size
         return [
-            Shard(f"{RETRY_PREFIX}{first + i:05d}", tuple(refs[start : start + size]))
+            Shard(retry_key(first + i), tuple(refs[start : start + size]))
             for i, start in enumerate(range(0, len(refs), size))
         ]
 
-    def shard_attributes(self, stage: str) -> dict[str, Any]:
-        """What a shard's file says of itself, to people who find it alone. stage: the last it went through."""
+    def shard_attributes(self, stage: str | None) -> dict[str, Any]:
+        """What a shard's file says of itself, to people who find it alone. stage: that is kept; None: it is whole."""
         return {
             "recipe": self.config["recipe"],
-            "stage": stage,
+            "stage": stage or WHOLE,
             "fingerprint": self.fingerprint,
             "manifest_digest": self.digest,
         }
@@ -203,8 +230,11 @@ class RunFolder:
         """RunMismatchError, naming each difference, unless `config` is the run's own."""
         self._refuse_differences(json.loads(_canonical(config)))
 
-    def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest | None = None) -> None:
+    def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest | None = None, **names: str) -> None:
         found = differences(self.config, config)
+        found = {name: pair for name, pair in found.items() if pair != (RETIRED.get(name), ABSENT)}
+        own = {"method": self.method, "result": self.result}
+        found |= {name: (own[name], now) for name, now in names.items() if now != own[name]}
         if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options
             found = {n: pair for n, pair in found.items() if n == "recipe.name" or not n.startswith("recipe.")}
         lines = in_lines(found, "run has")
@@ -224,6 +254,15 @@ class RunFolder:
         except (FileNotFoundError, StoreError):
             return counts  # the names are lost, and naming them is all that the stored manifest is for here
         return f"{counts}; {stored.explain_difference(manifest)}"
+
+
+def _method_before_it_was_said(config: Mapping[str, Any]) -> str:
+    """The method of a run whose run.json does not name it yet: told by what only its configurations have."""
+    if "features" in config and "depth" in config:
+        return "cuts"
+    recipe = config.get("recipe")
+    name = recipe.get("name") if isinstance(recipe, Mapping) else recipe
+    return {"import": "coco_import", "detector": "detector"}.get(str(name), OWN)
 
 
 def _canonical(config: Mapping[str, Any]) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline.runs.ledger import RETRY_PREFIX, Commit
+from pipeline.results.kinds import Counts, added
+from pipeline.results.registry import kind_named
+from pipeline.runs.ledger import Commit, by_try, is_retry
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.throughput import WINDOW, Done, Pace, commit_times, pace_of
 from pipeline.storage.files import FileFacts
@@ -55,22 +57,31 @@ class WorkerSeen:
 
 @dataclass
 class RunStatus:
-    """shards, images: of the manifest. done_shards, done_images: committed. masks, drops, quarantined: of the commits;
-    quarantined counts what no later retry has processed. seconds: by stage, summed. last: when the last shard was
-    committed, ISO 8601, by the store's clock. pace: images a second of late, and what is left. usual_seconds: what a
-    shard takes, median. slowest, workers: worst and latest first. kept: shards committed by kept stage. damaged: commit
-    records that do not count, with the reason.
+    """The status of a run.
+
+    run, recipe, result: where it is, what makes it, and the kind of what it holds.
+    shards, images: of the manifest.
+    done_shards, done_images: committed.
+    counts: of all commits, as the kind of result counts.
+    quarantined: images that no later retry has processed.
+    seconds: by stage, summed.
+    last: when the last shard was committed, ISO 8601, by the store's clock.
+    pace: images a second of late, and what is left.
+    usual_seconds: what a shard takes, median.
+    slowest, workers: worst and latest first.
+    kept: shards committed, by kept stage.
+    damaged: commit records that do not count, with the reason.
     """
 
     run: str
     recipe: str
+    result: str
     shards: int
     images: int
     done_shards: int = 0
     done_images: int = 0
-    masks: int = 0
+    counts: Counts = field(default_factory=dict)
     quarantined: int = 0
-    drops: Counter[str] = field(default_factory=Counter)
     seconds: Counter[str] = field(default_factory=Counter)
     last: str = ""
     pace: Pace | None = None
@@ -88,7 +99,9 @@ class RunStatus:
     def as_dict(self) -> dict[str, Any]:
         """For programs: all of it as JSON-able values, and `complete`."""
         listed = {"slowest": [*map(asdict, self.slowest)], "workers": [*map(asdict, self.workers)]}
-        return {**vars(self), **listed, "pace": asdict(self.pace) if self.pace else None, "complete": self.complete}
+        own = {name: value for name, value in self.counts.items() if name not in ("images", "quarantined")}
+        plain = {name: value for name, value in vars(self).items() if name != "counts"}
+        return {**plain, **own, **listed, "pace": asdict(self.pace) if self.pace else None, "complete": self.complete}
 
     def line(self) -> str:
         """The progress in one line."""
@@ -110,9 +123,8 @@ class RunStatus:
             lines.append(f"pace         {self._rate(self.pace)}, last commit {duration(self.pace.idle)} ago")
             lines.append(f"time left    {self._left(self.pace)}")
         if self.done_images:
-            lines.append(f"masks        {self.masks} ({self.masks / self.done_images:.2f} an image)")
-            drops = ", ".join(f"{count} {reason}" for reason, count in sorted(self.drops.items()))
-            lines.append(f"dropped      {drops or 'none'}")
+            counts = {**self.counts, "images": self.done_images}  # a retry's images are there already
+            lines += [f"{word:<12} {value}" for word, value in kind_named(self.result).summary(counts)]
             seconds = ", ".join(f"{stage} {value / self.done_images:.3f}" for stage, value in self.seconds.items())
             lines.append(f"s/image      {seconds}")
             lines.append(f"last commit  {self.last}")
@@ -156,9 +168,7 @@ class _Row:
     done: Done
     is_timed: bool
     worker: str
-    masks: int
-    quarantined: int
-    drops: dict[str, int]
+    counts: Counts
     seconds: dict[str, float]
 
 
@@ -190,7 +200,7 @@ class StatusReader:
             self._commits.pop(key, None)
             self._damaged.pop(key, None)
         for key, commit in commits.items():
-            if run.is_planned(key) or key.startswith(RETRY_PREFIX):
+            if run.is_planned(key) or is_retry(key):
                 self._commits[key] = _row(commit, facts[key])
             else:
                 self._damaged[key] = f"commit record {key}.json is of no shard of this run: move that file away"
@@ -211,17 +221,15 @@ class StatusReader:
 
     def _status(self, now: float) -> RunStatus:
         run = self.run
-        status = RunStatus(run.url, run.config["recipe"]["name"], run.n_shards, run.n_images)
+        status = RunStatus(run.url, run.recipe, run.result, run.n_shards, run.n_images)
         rows = dict(sorted(self._commits.items()))
-        planned = [row for key, row in rows.items() if not key.startswith(RETRY_PREFIX)]
-        retries = [row for key, row in rows.items() if key.startswith(RETRY_PREFIX)]
+        planned, retries = ([rows[key] for key in keys] for keys in by_try(rows))
         status.done_shards = len(planned)
         status.done_images = sum(row.done.images for row in planned)
-        processed_later = sum(row.done.images - row.quarantined for row in retries)
-        status.quarantined = max(0, sum(row.quarantined for row in planned) - processed_later)
+        processed_later = sum(row.done.images - row.counts.get("quarantined", 0) for row in retries)
+        status.quarantined = max(0, sum(row.counts.get("quarantined", 0) for row in planned) - processed_later)
         for row in rows.values():
-            status.masks += row.masks
-            status.drops.update(row.drops)
+            status.counts = added(status.counts, row.counts)
             status.seconds.update(row.seconds)
         done = [row.done for row in rows.values()]
         times = commit_times(done)
@@ -251,9 +259,7 @@ def _row(commit: Commit, facts: FileFacts) -> _Row:
         done=Done(counts["images"], commit.host, commit.finished, facts.modified, wall),
         is_timed=commit.wall > 0,
         worker=commit.worker or commit.host,
-        masks=counts["masks"],
-        quarantined=counts["quarantined"],
-        drops=counts["drops"],
+        counts=counts,
         seconds=commit.seconds,
     )
 

@@ -1,13 +1,13 @@
 """What a launch did, and whoever wants to see how far it is."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.images.manifest import Shard
-from pipeline.results.instances import ImageRecord
+from pipeline.results.kinds import Counts, added
+from pipeline.results.registry import kind_named
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run_folder import RunFolder
 
@@ -16,27 +16,26 @@ from pipeline.runs.run_folder import RunFolder
 class RunSummary:
     """What a launch did and what the run is now.
 
-    done, missing: shards of the run committed and not. images, masks, quarantined: of the shards of this launch.
-    seconds: by stage; wall: of the whole launch, in seconds.
+    out: the run. result: its kind.
+    until: the stage whose output is kept; None: the whole result.
+    done, missing: shards of the run committed and not.
+    counts: of the shards of this launch, as the kind of result counts them.
+    seconds: by stage.
+    wall: seconds of the whole launch.
     """
 
     out: str
-    until: str
+    result: str = "instances"
+    until: str | None = None
     done: int = 0
     missing: int = 0
-    images: int = 0
-    masks: int = 0
-    quarantined: int = 0
-    drops: Counter[str] = field(default_factory=Counter)
+    counts: Counts = field(default_factory=lambda: {"images": 0, "quarantined": 0})
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
 
     def add(self, counts: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
         """Take in a shard of this launch."""
-        self.images += counts["images"]
-        self.masks += counts.get("masks", 0)
-        self.quarantined += counts["quarantined"]
-        self.drops.update(counts.get("drops", {}))
+        self.counts = added(self.counts, counts)
         for stage, value in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
 
@@ -47,33 +46,54 @@ class RunSummary:
         self.wall = time.perf_counter() - started
 
     @property
+    def images(self) -> int:
+        """Of the shards of this launch."""
+        return int(self.counts["images"])
+
+    @property
+    def quarantined(self) -> int:
+        """Images set aside by this launch."""
+        return int(self.counts["quarantined"])
+
+    @property
     def complete(self) -> bool:
         """Whether every shard of the run is committed."""
         return self.missing == 0
+
+    def lines(self) -> list[str]:
+        """For people."""
+        lines = [f"run        {self.out}", f"shards     {self.done} done, {self.missing} missing"]
+        if not self.images:
+            return [*lines, "this time  nothing was left to do"]
+        lines.append(f"this time  {self.images} images in {self.wall:.1f} s")
+        if self.until is None:
+            lines += [f"{word:<10} {value}" for word, value in kind_named(self.result).summary(self.counts)]
+        if self.quarantined:
+            lines.append(f"set aside  {self.quarantined} images: see `cuts3d info {self.out}`")
+        seconds = ", ".join(f"{stage} {value / self.images:.3f}" for stage, value in self.seconds.items())
+        return [*lines, f"s/image    {seconds}"]
 
 
 class Reporter(Protocol):
     """Whoever wants to see the progress, image by image or shard by shard: a bar on a terminal, or nobody."""
 
-    def start(self, images_total: int, images_done: int) -> None: ...
+    def start(self, images_total: int, images_done: int, result: str) -> None:
+        """Called once, before the first image. result: the kind of what is counted."""
 
-    def image(self, record: ImageRecord | None) -> None: ...
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Called for every image or every shard, with its counts."""
 
-    def shard(self, counts: Mapping[str, Any]) -> None: ...
-
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Called once, after the last image or when the run is interrupted."""
 
 
 class Silent:
     """A reporter that reports nothing."""
 
-    def start(self, images_total: int, images_done: int) -> None:
+    def start(self, images_total: int, images_done: int, result: str) -> None:
         pass
 
-    def image(self, record: ImageRecord | None) -> None:
-        pass
-
-    def shard(self, counts: Mapping[str, Any]) -> None:
+    def add(self, counts: Mapping[str, Any]) -> None:
         pass
 
     def stop(self) -> None:
@@ -83,4 +103,4 @@ class Silent:
 def start_reporting(reporter: Reporter, folder: RunFolder, pending: Sequence[Shard]) -> None:
     """Tell how many images there are, and how many are done."""
     waiting = sum(len(shard.refs) for shard in pending)
-    reporter.start(folder.n_images, max(0, folder.n_images - waiting))
+    reporter.start(folder.n_images, max(0, folder.n_images - waiting), folder.result)

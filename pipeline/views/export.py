@@ -1,5 +1,5 @@
-"""Pseudo-masks out of the store: COCO JSON, mask files, overlay pictures. All of them stream, a shard in memory at a
-time.
+"""Results out of the store: COCO JSON and mask files of instances, pictures of any kind. All of them stream, a shard in
+memory at a time.
 """
 
 import json
@@ -14,12 +14,14 @@ from PIL import Image
 from pipeline.errors import ImageError, StoreError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
+from pipeline.results.instance_overlay import decode
 from pipeline.results.instances import ImageRecord, mean_confidence
+from pipeline.results.kinds import Failed
+from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.atomic import written_whole
 from pipeline.storage.files import VERIFY_HINT
-from pipeline.views.overlays import decode, draw_overlay
 from pipeline.views.picture_files import output_path, picture_names
 
 T = TypeVar("T")
@@ -36,12 +38,12 @@ def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int
     path = Path(file)
     annotations = 0
     with written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
-        info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.config["recipe"]["name"]}
+        info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.recipe}
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
         out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
         first = True
-        for image_id, record in _with_coco_ids(run, RunReader(run, min_score)):
-            if record.status == "quarantined":
+        for image_id, record in _with_coco_ids(run, InstanceReader(run, min_score)):
+            if isinstance(record, Failed):
                 continue
             height, width = record.size
             image = {"id": image_id, "file_name": record.id, "height": height, "width": width}
@@ -75,8 +77,8 @@ def export_masks(run: RunFolder, folder: str | Path, min_score: float = 0.0) -> 
     """
     root, names = Path(folder), picture_names(run)
     files = 0
-    for record in RunReader(run, min_score):
-        if record.status == "quarantined":
+    for record in InstanceReader(run, min_score):
+        if isinstance(record, Failed):
             continue
         labels = np.zeros(record.size, np.uint8)
         by_area = sorted(enumerate(record.instances), key=lambda pair: -pair[1].area)
@@ -88,23 +90,25 @@ def export_masks(run: RunFolder, folder: str | Path, min_score: float = 0.0) -> 
 
 
 def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None, min_score: float = 0.0) -> list[Path]:
-    """Draw each image with its masks, one PNG each, see `picture_names`; at most `limit` images. Returns the files.
+    """Draw each image with its result, one PNG each, see `picture_names`; at most `limit` images. Returns the files.
+    Results of any kind; min_score is for instance masks.
 
     Raises StoreError when a photo that the run has processed cannot be read any more.
     """
     root, names = Path(folder), picture_names(run)
     refs = {ref.id: ref for ref in run.manifest.refs}
     files: list[Path] = []
-    for record in RunReader(run, min_score):
+    reader = InstanceReader(run, min_score) if min_score else RunReader(run)
+    for record in reader:
         if limit is not None and len(files) >= limit:
             break
-        if record.status == "quarantined":
+        if isinstance(record, Failed):
             continue
         try:
             photo = load_photo(_name_of(refs, record))
         except ImageError as error:
             raise StoreError(f"photo {record.id} of the run cannot be read any more: {error.detail}") from error
-        files.append(_save(draw_overlay(photo.rgb, record), root, _name_of(names, record)))
+        files.append(_save(reader.kind.draw(photo.rgb, record), root, _name_of(names, record)))
     return files
 
 
@@ -118,13 +122,15 @@ def _save(image: Image.Image, root: Path, name: str) -> Path:
     return path
 
 
-def _name_of(known: Mapping[str, T], record: ImageRecord) -> T:
+def _name_of(known: Mapping[str, T], record: Any) -> T:
     if record.id not in known:
         raise StoreError(f"a shard of the run holds image {record.id!r}, the manifest does not. {VERIFY_HINT}")
     return known[record.id]
 
 
-def _with_coco_ids(run: RunFolder, records: Iterable[ImageRecord]) -> Iterator[tuple[int, ImageRecord]]:
+def _with_coco_ids(
+    run: RunFolder, records: Iterable[ImageRecord | Failed]
+) -> Iterator[tuple[int, ImageRecord | Failed]]:
     """Records with their COCO image ids: the given ones when every image has its own, else their rank in the manifest.
 
     Both run in the manifest's order, so the two are merged and no table of a million ids is built.

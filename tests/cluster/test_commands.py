@@ -64,7 +64,7 @@ def on_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
 
     def run_on_ray(out: str, launch: Any, **settings: Any) -> RunSummary:
-        assert callable(settings.pop("reporter").image)
+        assert callable(settings.pop("reporter").add)
         calls.append((out, launch, settings))
         return RunSummary(out, settings["until"], done=3)
 
@@ -103,9 +103,7 @@ def test_without_ray_nothing_changes(
     main: click.Group, on_ray: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here: list[str] = []
-    monkeypatch.setattr(
-        runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, "refine", missing=1)
-    )
+    monkeypatch.setattr(runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, missing=1))
     assert call(main, "run", "--out", tmp_path, "--images", "photos").exit_code == 1
     assert (here, on_ray) == ([str(tmp_path)], [])
 

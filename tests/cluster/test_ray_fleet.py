@@ -25,7 +25,7 @@ def nodes(*resources: dict[str, float], alive: bool = True) -> list[dict[str, ob
 
 
 def kind(gpus: float = 0, cpus: int = 2, count: int | None = None) -> Kind:
-    return Kind(WorkerSpec(Launch(), "refine", "cpu", None, cpus), gpus, cpus, count)
+    return Kind(WorkerSpec(Launch(), None, "cpu", None, cpus), gpus, cpus, count)
 
 
 @pytest.mark.parametrize(

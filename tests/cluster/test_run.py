@@ -16,7 +16,7 @@ def kinds(
     monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float], device: str = "auto", **options: int
 ) -> list[tuple[str, float, int, int | None]]:
     monkeypatch.setattr(run.ray, "nodes", lambda: [{"Alive": True, "Resources": own} for own in nodes])
-    found = run._kinds(Launch(), "refine", device, None, RayOptions(**options))  # type: ignore[arg-type]
+    found = run._kinds(Launch(), None, device, None, RayOptions(**options))  # type: ignore[arg-type]
     assert all(kind.spec.cores == kind.cpus for kind in found)
     return [(kind.spec.device, kind.gpus, kind.cpus, kind.count) for kind in found]
 
@@ -48,7 +48,7 @@ def test_gpus_that_are_yet_to_come_can_be_asked_for(monkeypatch: pytest.MonkeyPa
 def test_too_few_shards_for_the_workers_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "cluster")
     lease, folder = SimpleNamespace(check=lambda: None), SimpleNamespace(n_shards=1000, n_images=1_000_000)
-    report = run._Report(Silent(), RunSummary("out", "refine"), lease, folder)  # type: ignore[arg-type]
+    report = run._Report(Silent(), RunSummary("out"), lease, folder)  # type: ignore[arg-type]
     for workers in (8, 40):
         report.state(100, workers, workers)
     assert caplog.text == ""

@@ -11,7 +11,9 @@ from click.testing import CliRunner, Result
 from support.tiny_method import draw_photos, tiny_method
 
 from pipeline.cli import main
+from pipeline.commands.options import METHOD_SETTINGS
 from pipeline.engine import run as runner
+from pipeline.methods.cuts.load import CutsSettings
 from pipeline.models import weights
 from pipeline.runs.launch import Launch
 
@@ -176,4 +178,6 @@ def test_help_works_without_loading_torch(command: str) -> None:
 def test_settings_are_one_dataclass() -> None:
     """Every setting of a launch has an option, so that nothing can be set from Python alone."""
     names = {parameter.name for parameter in main.commands["run"].params}
-    assert {field.name for field in dataclasses.fields(Launch)} <= names
+    fields = {field.name for field in dataclasses.fields(Launch)} - {"settings"}
+    assert fields | {*METHOD_SETTINGS} <= names
+    assert {field.name for field in dataclasses.fields(CutsSettings)} == {*METHOD_SETTINGS}

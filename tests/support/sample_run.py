@@ -11,7 +11,8 @@ from pycocotools import mask as coco_mask
 
 from pipeline.images.manifest import ImageRef, Manifest, Shard
 from pipeline.results.instance_file import write_shard
-from pipeline.results.instances import ImageRecord, Instance, counts_of, quarantine_of
+from pipeline.results.instances import ImageRecord, Instance, counts_of
+from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 from stages.score import PARTS, ScoreParts
@@ -39,13 +40,23 @@ def sample_record(image_id: str, *, readable: bool = True) -> ImageRecord:
     """What a run found in the image: up to three masks, or quarantine."""
     rng = np.random.default_rng(zlib.crc32(image_id.encode()))
     if not readable:
-        return ImageRecord(image_id, (0, 0), "quarantined", (), {}, None, "truncated", f"{image_id} ends too early")
+        return Failed(image_id, "truncated", f"{image_id} ends too early")
     size = int(rng.integers(8, 30)), int(rng.integers(8, 30))
     depth = rng.random(GRID).astype(np.float16)
     drops = {"too_small": int(rng.integers(1, 4))}
     count = min(int(rng.integers(0, 6)), 3)
     instances = tuple(sample_instance(rng, size, i) for i in range(count))
     return ImageRecord(image_id, size, "ok" if instances else "no_masks", instances, drops, depth)
+
+
+def masks_of(record: ImageRecord | Failed) -> tuple[Instance, ...]:
+    """Its instances; none of an image that failed."""
+    return () if isinstance(record, Failed) else record.instances
+
+
+def drops_of(record: ImageRecord | Failed) -> dict[str, int]:
+    """The same for what was dropped."""
+    return {} if isinstance(record, Failed) else record.drops
 
 
 def sample_manifest(images: int = 10, shard_size: int = 4) -> Manifest:

@@ -10,7 +10,8 @@ from pycocotools import mask as coco_mask
 
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.results.instance_file import write_shard
-from pipeline.results.instances import ImageRecord, Instance, counts_of, quarantine_of
+from pipeline.results.instances import ImageRecord, Instance, counts_of
+from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 
@@ -66,7 +67,7 @@ def random_record(
 
 
 def unreadable(image_id: str) -> ImageRecord:
-    return ImageRecord(image_id, (0, 0), "quarantined", (), {}, None, "truncated", f"{image_id} ends too early")
+    return Failed(image_id, "truncated", f"{image_id} ends too early")
 
 
 def commit(run: RunFolder, key: str, records: Sequence[ImageRecord], grid: tuple[int, int] = GRID) -> None:

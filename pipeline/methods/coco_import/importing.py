@@ -1,32 +1,34 @@
-"""Masks that others have made, as a run: a COCO file becomes shards with the schema and the commits of all runs.
+"""Masks that others have made, as a method: for each image of a run what a COCO file has of it.
 
 Nothing is known of how sure such masks are: their Spatial Confidence is 1 everywhere, on a grid of one patch.
 """
 
 import logging
 import math
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 
-from pipeline.errors import ConfigError, ImageError, SourceError
+from pipeline.errors import ImageError, SourceError
 from pipeline.images.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
 from pipeline.images.photos import PhotoSize, photo_size
 from pipeline.methods.coco_import.index import CocoIndex
 from pipeline.methods.coco_import.masks import UnusableMaskError, rle_size, stored_mask
-from pipeline.results.instance_file import write_shard
-from pipeline.results.instances import NO_MASKS, OK, QUARANTINED, ImageRecord, Instance, counts_of, quarantine_of
-from pipeline.runs.launch import IMPORT
-from pipeline.runs.lease import Lease
-from pipeline.runs.provenance import new_attempt
+from pipeline.methods.coco_import.settings import NAME, RECIPE, ImportSettings
+from pipeline.methods.protocol import Batch, Inputs
+from pipeline.results.instance_kind import InstanceKind
+from pipeline.results.instances import NO_MASKS, OK, ImageRecord, Instance
+from pipeline.results.kinds import Failed
+from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
-from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
 from pipeline.storage.json_lists import open_lists
 from pipeline.storage.locations import absolute, filesystem, is_url, parent_of, resolve
 
@@ -40,118 +42,119 @@ READERS_LOCAL, READERS_REMOTE = 4, 32  # of photos' headers at a time
 _CERTAIN = np.full(GRID, 255, np.uint8)
 
 
-def import_coco(
-    location: str,
-    out: str | Path,
-    images: str | None = None,
-    *,
-    images_of: str | None = None,
-    min_score: float = 0.0,
-    shard_size: int | None = None,
-    reporter: Reporter | None = None,
-) -> RunSummary:
-    """Make a run of a COCO instances file, or go on with one.
+def manifest_of(launch: Launch) -> Manifest:
+    """The images of an import; raises as `CocoImport.manifest`."""
+    return CocoImport.of(launch).manifest(launch)
+
+
+class CocoImport:
+    """A `pipeline.methods.protocol.Method`: what a COCO file has of each image.
 
     Each image's size is that of its photo the right way up, read from the photo's header, whatever the file says:
     CutLER's files have width and height swapped. Images without a usable photo, and those whose masks are not of the
-    photo's size, are set aside; the same import tries them again. Masks that are not taken are counted as drops:
-    "crowd", "no_mask", "empty", "malformed", "other_size", "duplicate" (the very same mask twice) and "low_score".
-
-    location: COCO file, or list of detections; path or fsspec URL. out: run folder. images: folder that the file's
-    names are relative to; default: the file's own folder, or `images` in it. images_of: for a list of detections the
-    COCO file with its images. min_score: masks that score less are dropped; a mask without a score has 1.
-
-    Raises:
-        SourceError: the file is no COCO file, has no masks, its ids do not fit, or none of its images is there.
-        ConfigError: a setting is out of range, or the run's photos are elsewhere.
-        RunMismatchError: the folder holds another run.
-        StoreError: it cannot be written.
+    photo's size, fail. Masks that are not taken are counted as drops: "crowd", "no_mask", "empty", "malformed",
+    "other_size", "duplicate" (the very same mask twice) and "low_score".
     """
-    if not math.isfinite(min_score):
-        raise ConfigError(f"min_score is {min_score}: it must be a number")
-    started = time.perf_counter()
-    with ExitStack() as stack:
-        lists = stack.enter_context(open_lists(location))
-        listing = stack.enter_context(open_lists(images_of)) if images_of else None
-        index = CocoIndex(lists, listing)
-        root = _root_of(index, location, images)
+
+    name = NAME
+    takes: ClassVar[Inputs] = "photos"
+    stages: ClassVar[Sequence[str]] = ()
+    batch_size = READERS_REMOTE
+    device = torch.device("cpu")
+
+    def __init__(self, settings: ImportSettings) -> None:
+        self._settings = settings
+        self._open = ExitStack()
+        self._index, self._digests = self._open.enter_context(_indexed(settings))
+        self._place = {coco_id: place for place, coco_id in enumerate(self._index.ids.tolist())}
+        self._lock = threading.Lock()
+        self._told_of_swapped = False
+
+    @classmethod
+    def of(cls, launch: Launch) -> Self:
+        """For a launch. Raises SourceError when the file is no COCO file, has no masks, or its ids do not fit."""
+        return cls(ImportSettings.of(launch))
+
+    def manifest(self, launch: Launch) -> Manifest:
+        """The images of the file, at their places; SourceError when none of them is there."""
+        root = _root_of(self._index, self._settings.coco, launch.root)
         refs = [
             ImageRef(safe_id(name), resolve(name, root), coco_id=coco_id)
-            for name, coco_id in zip(index.file_names, index.ids.tolist(), strict=True)
+            for name, coco_id in zip(self._index.file_names, self._index.ids.tolist(), strict=True)
         ]
-        manifest = Manifest(refs, shard_size or default_shard_size(len(refs)))
-        digests = {"sha256": lists.sha256()} | ({"images_sha256": listing.sha256()} if listing else {})
-        config = {"recipe": {"name": IMPORT, "min_score": min_score}, "source": digests}
-        folder = RunFolder.create_or_open(out, config, manifest)
-        _refuse_moved_photos(folder, manifest)
-        work = _Import(folder, index, min_score)
-        summary = RunSummary(folder.url, "refine")
-        with Lease(folder.files) as lease:
-            work.do(folder.pending(), summary, lease, reporter or Silent())
-            work.retry(summary, lease)
-        summary.settle(folder, folder.ledger, started)
-    if work.swapped:
-        log.warning("%d images of %s had height and width swapped, as CutLER writes them", work.swapped, location)
-    return summary
+        return Manifest(refs, launch.shard_size or default_shard_size(len(refs)))
 
+    def kind(self, until: str | None) -> InstanceKind:
+        """Instances, on a grid of one patch."""
+        return InstanceKind(GRID)
 
-class _Import:
-    """The shards of one import."""
+    def config(self) -> dict[str, Any]:
+        """What run.json freezes: the file by its content, wherever it is."""
+        return {"recipe": {"name": RECIPE, "min_score": self._settings.min_score}, "source": self._digests}
 
-    def __init__(self, folder: RunFolder, index: CocoIndex, min_score: float) -> None:
-        self._folder, self._index, self._min_score = folder, index, min_score
-        self._place = {coco_id: place for place, coco_id in enumerate(index.ids.tolist())}
-        self._readers = READERS_REMOTE if is_url(folder.manifest.refs[0].uri) else READERS_LOCAL
-        self.swapped = 0
+    def needs_inputs(self, until: str | None, kept: Mapping[str, Any]) -> bool:
+        """Never: of the photos only the headers are read."""
+        return False
 
-    def do(self, shards: Sequence[Shard], summary: RunSummary, lease: Lease, reporter: Reporter) -> None:
-        start_reporting(reporter, self._folder, shards)
-        try:
-            with ThreadPoolExecutor(self._readers, thread_name_prefix="headers") as pool:
-                for shard in shards:
-                    lease.check()
-                    started = time.monotonic()
-                    records = self._records(shard.refs, pool)
-                    reporter.shard(self._commit(shard, records, started, summary))
-        finally:
-            reporter.stop()
+    def outputs(self, batch: Batch) -> list[ImageRecord | Failed]:
+        """See `pipeline.methods.protocol.Method`."""
+        assert batch.shard is not None  # a method that needs no inputs is not measured by noise
+        started = time.perf_counter()
+        refs = [batch.shard.refs[position] for position in batch.positions]
+        sizes = self._readers(is_url(refs[0].uri)).map(_size_or_error, refs)
+        records = [self._record(ref, size) for ref, size in zip(refs, sizes, strict=True)]
+        batch.seconds[RECIPE] += time.perf_counter() - started
+        return records
 
-    def retry(self, summary: RunSummary, lease: Lease) -> None:
-        """Take up images that were set aside and can be used by now."""
-        if not any(commit.counts["quarantined"] for commit in self._folder.ledger.committed().values()):
-            return
-        started = time.monotonic()
-        set_aside = {record.id for record in RunReader(self._folder).quarantined()}
-        refs = [ref for ref in self._folder.manifest.refs if ref.id in set_aside]
-        with ThreadPoolExecutor(self._readers, thread_name_prefix="headers") as pool:
-            found = {record.id: record for record in self._records(refs, pool) if record.status != QUARANTINED}
-        for shard in self._folder.retry_shards(found) if found else ():
-            lease.check()
-            self._commit(shard, [found[ref.id] for ref in shard.refs], started, summary)
+    def _readers(self, remote: bool) -> ThreadPoolExecutor:
+        return self._remote_readers if remote else self._local_readers
 
-    def _records(self, refs: Sequence[ImageRef], pool: ThreadPoolExecutor) -> list[ImageRecord]:
-        return [self._record(ref, size) for ref, size in zip(refs, pool.map(_size_or_error, refs), strict=True)]
+    @cached_property
+    def _local_readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(READERS_LOCAL, thread_name_prefix="headers")
 
-    def _record(self, ref: ImageRef, size: PhotoSize | ImageError) -> ImageRecord:
-        assert ref.coco_id is not None  # `import_coco` lists them with it
-        place = self._place[ref.coco_id]
+    @cached_property
+    def _remote_readers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(READERS_REMOTE, thread_name_prefix="headers")
+
+    def _record(self, ref: ImageRef, size: PhotoSize | ImageError) -> ImageRecord | Failed:
         if isinstance(size, ImageError):
-            return _set_aside(ref.id, (0, 0), size)
+            return Failed(ref.id, size.reason, size.detail)
+        place = None if ref.coco_id is None else self._place.get(ref.coco_id)
+        if place is None:
+            return Failed(ref.id, "not_listed", f"{ref.id} is not an image of {self._settings.coco}")
+        with self._lock:  # one file, which is read at one place at a time
+            annotations = self._index.annotations(place)
         height, width = self._index.listed[place].tolist()
-        record = record_of(ref.id, size, (height, width), self._index.annotations(place), self._min_score)
-        self.swapped += (height, width) == (size.width, size.height) != (size.height, size.width)
-        return record
+        if (height, width) == (size.width, size.height) != (size.height, size.width):
+            self._tell_of_swapped()
+        return record_of(ref.id, size, (height, width), annotations, self._settings.min_score)
 
-    def _commit(
-        self, shard: Shard, records: Sequence[ImageRecord], started: float, summary: RunSummary
-    ) -> dict[str, Any]:
-        data = write_shard(records, GRID, self._folder.shard_attributes("refine"))
-        counts = counts_of(records)
-        wall = time.monotonic() - started
-        seconds = {IMPORT: wall}
-        self._folder.ledger.commit(shard.key, new_attempt(), data, quarantine_of(records), counts, seconds, wall)
-        summary.add(counts, seconds)
-        return counts
+    def _tell_of_swapped(self) -> None:
+        with self._lock:
+            told, self._told_of_swapped = self._told_of_swapped, True
+        if not told:
+            log.warning("%s has height and width of images swapped, as CutLER writes them", self._settings.coco)
+
+
+def usable_again(run: RunFolder, method: CocoImport) -> list[str]:
+    """Ids of the images that the import set aside and that it can use by now."""
+    if not any(commit.counts["quarantined"] for commit in run.ledger.committed().values()):
+        return []
+    set_aside = {record.id for record in RunReader(run).quarantined()}
+    refs = [ref for ref in run.manifest.refs if ref.id in set_aside]
+    found = method.outputs(Batch(Shard("", tuple(refs)), range(len(refs)), ())) if refs else []
+    return [record.id for record in found if not isinstance(record, Failed)]
+
+
+@contextmanager
+def _indexed(settings: ImportSettings) -> Iterator[tuple[CocoIndex, dict[str, str]]]:
+    """The file's index, and digests of what it was made of."""
+    with ExitStack() as stack:
+        lists = stack.enter_context(open_lists(settings.coco))
+        listing = stack.enter_context(open_lists(settings.images_of)) if settings.images_of else None
+        digests = {"sha256": lists.sha256()} | ({"images_sha256": listing.sha256()} if listing else {})
+        yield CocoIndex(lists, listing), digests
 
 
 def record_of(
@@ -160,7 +163,7 @@ def record_of(
     listed: tuple[int, int],
     annotations: Sequence[Any],
     min_score: float = 0.0,
-) -> ImageRecord:
+) -> ImageRecord | Failed:
     """What the annotations of one image come to.
 
     size: of the photo. listed: height and width as the file has them, 0 where it has not.
@@ -189,12 +192,8 @@ def record_of(
         taken.add(mask.rle)
         instances.append(Instance(mask.rle, mask.box, mask.area, score, _CERTAIN, min(len(instances), 255)))
     if not instances and "other_size" in drops:
-        return _set_aside(id_, shape, ImageError("other_size", _size_trouble(annotations, listed, size)))
+        return Failed(id_, "other_size", _size_trouble(annotations, listed, size), shape)
     return ImageRecord(id_, shape, OK if instances else NO_MASKS, tuple(instances), drops, None)
-
-
-def _set_aside(id_: str, size: tuple[int, int], error: ImageError) -> ImageRecord:
-    return ImageRecord(id_, size, QUARANTINED, (), {}, None, error.reason, error.detail)
 
 
 def _fits(listed: tuple[int, int], size: PhotoSize) -> bool:
@@ -242,15 +241,3 @@ def _root_of(index: CocoIndex, location: str, images: str | None) -> str:
         f"none of the {len(names)} images of {index.name} is in {' or '.join(candidates)}: looked for "
         f"{resolve(names[0], candidates[0])} and its like; say with --images what folder the names are relative to"
     )
-
-
-def _refuse_moved_photos(folder: RunFolder, manifest: Manifest) -> None:
-    """The manifest that readers of the run will see is that of the first import, and so is where it finds photos."""
-    if not folder.ledger.committed_keys():
-        return
-    before = RunFolder.open(folder.url).manifest.refs[0].uri
-    if before != manifest.refs[0].uri:
-        raise ConfigError(
-            f"{folder.url} was begun with photos elsewhere, such as {before}, now {manifest.refs[0].uri}: give the "
-            "same --images, or another --out"
-        )

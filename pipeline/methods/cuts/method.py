@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from pipeline.images.photos import Photo
 from pipeline.methods.cuts.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
-from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output
-from pipeline.methods.cuts.stage_graph import INPUTS
-from pipeline.methods.protocol import Batch
+from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
+from pipeline.methods.cuts.stage_graph import INPUTS, LAST, NAME, STAGES
+from pipeline.methods.protocol import Batch, Inputs
+from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord, Instance
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
@@ -66,10 +67,19 @@ class CutsMethod:
         if self.recipe.affinity.tau is None:
             raise ValueError("affinity.tau must be settled when the method is put together")
 
+    name = NAME
+    takes: ClassVar[Inputs] = "photos"
+    stages = STAGES
+    batch_size = 2  # more do not make a CPU faster
+
     @property
     def grid(self) -> tuple[int, int]:
         """(Gh, Gw) of the feature extractor."""
         return self.features.grid
+
+    def kind(self, until: str | None) -> InstanceKind | StageFile:
+        """Instances; of a stage its own file."""
+        return InstanceKind(self.grid) if until is None else StageFile(until, self.grid)
 
     def config(self) -> dict[str, Any]:
         """What run.json freezes. Device and batch size are not in it: they do not decide results."""
@@ -79,15 +89,15 @@ class CutsMethod:
             "depth": {"name": self.depth.name, "fingerprint": self.depth.fingerprint} if self.depth else None,
         }
 
-    def needs_photos(self, until: str, kept: Mapping[str, KeptOutputs]) -> bool:
+    def needs_inputs(self, until: str | None, kept: Mapping[str, KeptOutputs]) -> bool:
         """Whether anything up to this stage that is not kept looks at the decoded images."""
-        for needed in INPUTS[until]:
+        for needed in INPUTS[until or LAST]:
             if needed == "photos":
                 return True
             if needed == "depth" and not self.recipe.needs_depth:
                 continue
             is_kept = needed in kept and bool(kept[needed].done.all())
-            if not is_kept and self.needs_photos(needed, kept):
+            if not is_kept and self.needs_inputs(needed, kept):
                 return True
         return False
 
@@ -121,8 +131,8 @@ class BatchWork:
         self._seconds = seconds
         self._each: Each = map if pool is None else pool.map
 
-    def outputs(self, stage: str) -> Sequence[Output | ImageRecord]:
-        """What the stage gives for each image of the batch: a record for "refine", else what the stage keeps."""
+    def outputs(self, stage: str | None) -> Sequence[Output | ImageRecord]:
+        """For each image of the batch its record or, for a stage, what the stage keeps."""
         if stage == "depth":
             return list(self._depth_to_keep)
         if stage == "features":

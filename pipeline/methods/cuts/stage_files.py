@@ -6,7 +6,7 @@ A stage target (`cuts3d run --until STAGE`) writes one file of these arrays a sh
 zeros with `images/done` false; a later stage tries those images again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.methods.cuts.stage_graph import NAME
+from pipeline.results.kinds import Counts, Failed, basic_counts
 from pipeline.storage.array_file import ArrayFile, write_arrays
 from stages.filters import DropReason
 from stages.score import PARTS, ScoreParts
@@ -48,6 +50,37 @@ class CutImage:
 # What the stage gives for one image: depth float32 (Gh, Gw); features float16 (N, D); (eigenvector float32 (N,), λ₂,
 # gap); or a CutImage.
 Output = np.ndarray | tuple[np.ndarray, float, float] | CutImage
+
+
+@dataclass(frozen=True)
+class StageFile:
+    """A `pipeline.results.kinds.ResultFile`: how a stage's outputs are kept. grid: (Gh, Gw), None for reading alone."""
+
+    stage: str
+    grid: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{NAME}/{self.stage}"
+
+    def write(self, results: Sequence[Output | Failed], attributes: Mapping[str, Any]) -> bytes:
+        """See `write_outputs`."""
+        if self.grid is None:
+            raise ValueError("a stage's outputs are written with the patch grid known")
+        outputs = [None if isinstance(result, Failed) else result for result in results]
+        return write_outputs(self.stage, outputs, self.grid, attributes)
+
+    def counts(self, results: Iterable[Output | Failed]) -> Counts:
+        """images, quarantined."""
+        return basic_counts(results)
+
+    def log(self, result: Output) -> dict[str, Any]:
+        """That it is there."""
+        return {"status": "ok"}
+
+    def open(self, source: bytes | Path, name: str = "") -> "KeptOutputs":
+        """See `KeptOutputs.open`."""
+        return KeptOutputs.open(self.stage, source, name)
 
 
 def write_outputs(

@@ -1,6 +1,10 @@
 """Which stages there are, in order, and what each takes in."""
 
-STAGES = ("depth", "features", "ncut", "localcut", "confidence", "refine")
+NAME = "cuts"
+
+# Those whose output can be kept; "refine", after them, gives the whole result.
+STAGES = ("depth", "features", "ncut", "localcut", "confidence")
+LAST = "refine"
 
 # "photos" are the decoded images. Depth is left out for recipes that do not look at it.
 INPUTS = {

@@ -13,7 +13,6 @@ Bytes: row by row. Levels: 0..127, each row minus the row above it, modulo 256 (
 eight in a byte, the first in the highest place, each map padded to whole bytes.
 """
 
-import base64
 import io
 import math
 import zlib
@@ -29,8 +28,10 @@ from pipeline.errors import ImageError
 from pipeline.images.photos import Photo
 from pipeline.methods.cuts.proposals import Proposal
 from pipeline.methods.cuts.stage_files import CutImage
+from pipeline.results.instance_overlay import decode
 from pipeline.results.instances import ImageRecord, mean_confidence
-from pipeline.views.overlays import decode
+from pipeline.results.kinds import Failed
+from pipeline.views.gallery.pages import base64_text
 from stages.filters import DropReason
 
 LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart
@@ -38,7 +39,9 @@ WEBP_QUALITY = 60
 SAME = 1e-3  # a launch that computes a contrast anew may come to a slightly other one
 
 
-def image_block(record: ImageRecord, cut: CutImage | None, photo: Photo | ImageError, thumbnail: int) -> dict[str, Any]:
+def image_block(
+    record: ImageRecord | Failed, cut: CutImage | None, photo: Photo | ImageError, thumbnail: int
+) -> dict[str, Any]:
     """All that the page shows of one image. cut: its proposals, None where they are not kept. photo: or why there is
     none. thumbnail: longest side of photo and masks, pixels.
     """
@@ -52,14 +55,15 @@ def image_block(record: ImageRecord, cut: CutImage | None, photo: Photo | ImageE
     scale = min(1.0, thumbnail / max(height, width, 1))
     small = max(1, round(height * scale)), max(1, round(width * scale))
     proposals = cut.found.proposals if cut else ()
+    found = None if isinstance(record, Failed) else record
     return {
         "photo": _webp(photo.rgb, small) if isinstance(photo, Photo) and not problem else "",
         "problem": problem,
         "size": [height, width],
         "small": small,
         "status": record.status,
-        "detail": record.detail,
-        "has_depth": record.depth is not None,
+        "detail": record.detail if isinstance(record, Failed) else "",
+        "has_depth": found is not None and found.depth is not None,
         "instances": [
             {
                 "score": round(instance.score, 4),
@@ -69,11 +73,11 @@ def image_block(record: ImageRecord, cut: CutImage | None, photo: Photo | ImageE
                 "area": instance.area,
                 "round": instance.round,
             }
-            for instance in record.instances
+            for instance in (found.instances if found else ())
         ],
-        "proposals": _proposals(record, proposals) if cut else None,
+        "proposals": _proposals(found, proposals) if cut and found else None,
         "stop": str(cut.found.stop) if cut else None,
-        "maps": base64_text(zlib.compress(b"".join(_maps(record, proposals, small)), 9)),
+        "maps": base64_text(zlib.compress(b"".join(_maps(found, proposals, small) if found else ()), 9)),
     }
 
 
@@ -141,10 +145,6 @@ def _webp(rgb_HW3: np.ndarray, small: tuple[int, int]) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=WEBP_QUALITY, method=6)
     return base64_text(file.getvalue())
-
-
-def base64_text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
 
 
 def _number(value: float) -> float | None:

@@ -5,45 +5,31 @@ filtered by), the program, and one block an image (see `pipeline.views.gallery.b
 the image comes into view.
 """
 
-import hashlib
-import html
-import json
-import re
-import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
+from functools import reduce
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
-from pipeline.errors import ConfigError, ImageError, StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.images.manifest import Shard
-from pipeline.images.photos import Photo, load_photos
 from pipeline.methods.cuts.recipes import unmeasured_parts
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs
+from pipeline.methods.cuts.stage_graph import NAME as CUTS
+from pipeline.methods.registry import describe
+from pipeline.results.instance_kind import NAME as INSTANCES
+from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord
-from pipeline.runs.ledger import RETRY_PREFIX
-from pipeline.runs.reader import RunReader
+from pipeline.results.kinds import Failed, added
+from pipeline.runs.instance_reader import InstanceReader
+from pipeline.runs.ledger import by_try
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.atomic import written_whole
-from pipeline.views.gallery.blocks import base64_text, image_block
-from pipeline.views.overlays import instance_colours
+from pipeline.views.gallery.blocks import image_block
+from pipeline.views.gallery.pages import Gallery, Page, data_block, shown_images, write_page
+from pipeline.views.gallery.plain import write_plain_gallery
 from stages.score import PARTS
 
 PROPOSAL_STAGES = ("confidence", "localcut")  # whose kept output holds the proposals, the fuller one first
-PROGRAM = ("data.js", "drawing.js", "list.js", "detail.js", "start.js")  # one script
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A page that was written: images on it, how many of them without a photo, and the file's size in bytes."""
-
-    file: Path
-    images: int
-    without_photo: int
-    bytes: int
+PAGE = Page("page.html", "gallery.css", ("data.js", "drawing.js", "list.js", "detail.js", "start.js"))
 
 
 def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thumbnail: int = 320) -> Gallery:
@@ -64,19 +50,23 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
     path = Path(out)
     if path.is_dir() or not path.suffix:
         path = path / "gallery.html"
-    reader = RunReader(run)
+    if run.result != INSTANCES:
+        return write_plain_gallery(run, path, limit, thumbnail)
+    reader = InstanceReader(run)
     lines: list[dict[str, Any]] = []
     without_photo = kept = 0
     with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
-        for record, cut, photo in _images(run, reader, limit):
-            block = image_block(record, cut, photo, thumbnail)
-            without_photo += not block["photo"]
-            kept += block["proposals"] is not None
-            blocks.write(_script("application/json", f"image-{len(lines)}", _json(block)))
-            lines.append(_index_line(record))
+        for shard, places, images in shown_images(run, reader, limit):
+            proposals = _proposals(run, shard, places)
+            for place, (record, photo) in zip(places, images, strict=True):
+                block = image_block(record, proposals.get(place), photo, thumbnail)
+                without_photo += not block["photo"]
+                kept += block["proposals"] is not None
+                blocks.write(data_block(f"image-{len(lines)}", block))
+                lines.append(_index_line(record))
         if not lines:
             raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` goes on with it")
-        unmeasured = unmeasured_parts(run.config["recipe"])
+        unmeasured = unmeasured_parts(run.config["recipe"]) if run.method == CUTS else frozenset(PARTS)
         index = {
             "run": _facts(run, reader),
             "grid": _grid(run, reader),
@@ -86,27 +76,8 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
             "images": lines,
         }
         blocks.seek(0)
-        _write_page(path, PurePosixPath(run.url).name, index, blocks)
+        write_page(path, PurePosixPath(run.url).name, PAGE, index, blocks)
     return Gallery(path, len(lines), without_photo, path.stat().st_size)
-
-
-def _images(
-    run: RunFolder, reader: RunReader, limit: int | None
-) -> Iterator[tuple[ImageRecord, CutImage | None, Photo | ImageError]]:
-    """The images to show with their proposals, where kept, and their photos, or why there is none."""
-    shards = [shard for shard in run.manifest.shards() if shard.key in reader.commits]
-    total = sum(len(shard.refs) for shard in shards)
-    shown = None if limit is None or limit >= total else {i * total // limit for i in range(limit)}
-    records = iter(reader)
-    first = 0
-    for shard in shards:
-        of_shard = [next(records) for _ in shard.refs]
-        positions = [i for i in range(len(shard.refs)) if shown is None or first + i in shown]
-        first += len(shard.refs)
-        proposals = _proposals(run, shard, positions) if positions else {}
-        for position, loaded in zip(positions, load_photos([shard.refs[i] for i in positions]), strict=True):
-            photo = loaded if isinstance(loaded, Photo) else loaded[1]
-            yield of_shard[position], proposals.get(position), photo
 
 
 def _proposals(run: RunFolder, shard: Shard, positions: list[int]) -> dict[int, CutImage]:
@@ -121,90 +92,44 @@ def _proposals(run: RunFolder, shard: Shard, positions: list[int]) -> dict[int, 
     return {}
 
 
-def _facts(run: RunFolder, reader: RunReader) -> dict[str, Any]:
+def _facts(run: RunFolder, reader: InstanceReader) -> dict[str, Any]:
     """What the head of the page says of the whole run. From the commits alone: the shards are read once."""
     counts = [commit.counts for commit in reader.commits.values()]
-    first_tries = [commit.counts for key, commit in reader.commits.items() if not key.startswith(RETRY_PREFIX)]
-    drops: Counter[str] = Counter()
-    for count in counts:
-        drops.update(count["drops"])
+    first_tries = [reader.commits[key].counts for key in by_try(reader.commits)[0]]
+    total = reduce(added, counts)
     return {
         "name": PurePosixPath(run.url).name,
         "created": run.created,
         "fingerprint": run.fingerprint[:12],
-        "recipe": run.config["recipe"]["name"],
-        **_cuts_facts(run.config),
+        "recipe": run.recipe,
+        **_method_facts(run),
         "images": run.n_images,
         "finished": sum(count["images"] for count in first_tries),
-        "masks": sum(count["masks"] for count in counts),
-        "drops": dict(sorted(drops.items())),
+        "masks": total["masks"],
+        "drops": total["drops"],
         "quarantined": len(reader.quarantined()),
     }
 
 
-def _cuts_facts(config: Mapping[str, Any]) -> dict[str, str]:
-    """How this package's cuts were made; empty for imports and for methods of other packages."""
-    if "features" not in config or "depth" not in config:
-        return dict.fromkeys(("searched", "score", "features", "depth"), "")
-    recipe, features, depth = config["recipe"], config["features"], config["depth"]
-    return {
-        "searched": "tree" if recipe["tree"] else "rounds",
-        "score": recipe["score"],
-        "features": f"{features['model']} {features['kind']}, {features['size']} px, τ {recipe['affinity']['tau']}",
-        "depth": depth["name"] if depth else "not used",
-    }
+def _method_facts(run: RunFolder) -> dict[str, str]:
+    """How cuts were made; empty for other methods."""
+    facts = dict.fromkeys(("searched", "score", "features", "depth"), "")
+    return {**facts, **{name: value for name, value in describe(run.method, run.config) if name in facts}}
 
 
-def _grid(run: RunFolder, reader: RunReader) -> tuple[int, int]:
+def _grid(run: RunFolder, reader: InstanceReader) -> tuple[int, int]:
     return reader.open_shard(next(iter(reader.commits))).grid
 
 
-def _index_line(record: ImageRecord) -> dict[str, Any]:
+def _index_line(record: ImageRecord | Failed) -> dict[str, Any]:
     """What images are sorted and filtered by; of the parts of the score their means over the image's masks."""
+    line = {"id": record.id, "status": record.status, "scores": [], "parts": [0] * len(PARTS), "drops": {}}
+    if isinstance(record, Failed):
+        return line | {"reason": record.reason}
     n = max(len(record.instances), 1)
-    return {
-        "id": record.id,
-        "status": record.status,
+    return line | {
         "scores": [round(instance.score, 6) for instance in record.instances],
         "parts": [round(sum(getattr(one.parts, part) for one in record.instances) / n, 4) for part in PARTS],
         "drops": record.drops,
-        "reason": record.reason,
+        "reason": "",
     }
-
-
-def _write_page(path: Path, name: str, index: dict[str, Any], blocks: IO[str]) -> None:
-    """The template with everything put in its place, to a file beside `path` that takes its name when it is whole."""
-    style, program = _part("gallery.css"), "\n".join(map(_part, PROGRAM))
-    # Names of files are other people's text. They are only ever written as JSON below and set as text by the program;
-    # should one get through nevertheless, this policy runs no script but ours and loads nothing from anywhere.
-    policy = (
-        f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(program)}'"
-    )
-    head, foot = _part("page.html").split("{{DATA}}")
-    texts = {"{{POLICY}}": policy, "{{NAME}}": html.escape(name), "{{STYLE}}": style}
-    head = re.sub("|".join(texts), lambda mark: texts[mark[0]], head)
-    with written_whole(path) as out:
-        out.write(head)
-        out.write(_script("application/json", "index", _json(index)))
-        out.write(f"<script>{program}</script>\n")
-        shutil.copyfileobj(blocks, out, 1 << 20)
-        out.write(foot)
-
-
-@cache
-def _part(name: str) -> str:
-    return Path(__file__).with_name("page_files").joinpath(name).read_text("utf-8")
-
-
-def _json(value: object) -> str:
-    """JSON in ASCII that may stand in a script element: without "<" nothing can end the element or open a comment."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-
-
-def _script(type_: str, id_: str, text: str) -> str:
-    return f'<script type="{type_}" id="{id_}">{text}</script>\n'
-
-
-def _digest(text: str) -> str:
-    return base64_text(hashlib.sha256(text.encode()).digest())

@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from PIL import Image
 
+from pipeline.results.instance_overlay import instance_colours
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from pipeline.views.inspect.words import counted, cut_sentence, drop_sentence
-from pipeline.views.overlays import instance_colours
 from stages.score import factors
 
 INK, QUIET, ALARM = "#1d2129", "#667085", "#b42318"

@@ -17,8 +17,8 @@ from pipeline.images.photos import Photo
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from pipeline.methods.cuts.proposals import Proposal, StopReason, shared_graph
 from pipeline.methods.cuts.recipes import Recipe, unmeasured_parts
+from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord, Instance
-from pipeline.views.overlays import instance_colours
 from stages.affinity import similarities
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph, group_graph

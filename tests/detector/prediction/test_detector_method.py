@@ -185,7 +185,7 @@ def test_verify_finds_boxes_that_do_not_hold_their_masks(
     shard = RunReader(folder).open_shard("00000")
     (run / "commits" / "00000.json").unlink()
     wrong = []
-    for record in shard.records():
+    for record in shard.results():
         moved = [replace(i, box=(i.box[0], i.box[1], i.box[2] / 2, i.box[3])) for i in record.instances]
         wrong.append(replace(record, instances=tuple(moved)))
     data = write_shard(wrong, shard.grid, shard.attributes)

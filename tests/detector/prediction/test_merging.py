@@ -12,6 +12,7 @@ from detector.prediction.detections import Detections, PasteRule
 from detector.prediction.merging import best_iou, merge, on_grid, record_of
 from pipeline.errors import ImageError
 from pipeline.results.instances import ImageRecord, Instance
+from pipeline.results.kinds import Failed
 from stages.score import ScoreParts
 
 SIZE, GRID = (24, 30), (4, 5)
@@ -110,7 +111,7 @@ def test_the_record_counts_what_is_gone() -> None:
 
 def test_nothing_found_and_nothing_before() -> None:
     assert record_of(("a", SIZE), found(), None, PasteRule(0.5, GRID)).status == "no_masks"
-    set_aside = ImageRecord("a", (0, 0), "quarantined", (), {}, None, "truncated", "ends early")
+    set_aside = Failed("a", "truncated", "ends early")
     assert record_of(("a", SIZE), found(), set_aside, PasteRule(0.5, GRID)).status == "no_masks"
 
 

@@ -6,20 +6,18 @@ import pytest
 
 from pipeline import system_check
 from pipeline.commands.progress import ProgressReporter
-from pipeline.results.instances import ImageRecord
 
 
-def record(status: str = "no_masks", **drops: int) -> ImageRecord:
-    reason = "truncated" if status == "quarantined" else ""
-    return ImageRecord("a.jpg", (10, 10), status, (), drops, None, reason, reason)
+def counts(quarantined: int = 0, **drops: int) -> dict[str, object]:
+    return {"images": 1, "masks": 0, "drops": drops, "quarantined": quarantined}
 
 
 def test_quiet_where_nobody_watches(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
     reporter = ProgressReporter(interactive=False)
     with caplog.at_level(logging.INFO):
-        reporter.start(100, 10)
+        reporter.start(100, 10, "instances")
         for _ in range(50):
-            reporter.image(record())
+            reporter.add(counts())
         reporter.stop()
     assert caplog.records == []
     assert capfd.readouterr() == ("", "")
@@ -30,9 +28,9 @@ def test_a_line_now_and_then_in_the_log(caplog: pytest.LogCaptureFixture, monkey
     monkeypatch.setattr("pipeline.commands.progress.time.monotonic", lambda: next(clock))
     reporter = ProgressReporter(interactive=False)
     with caplog.at_level(logging.INFO):
-        reporter.start(100, 10)
-        reporter.image(record(too_small=2))
-        reporter.image(record("quarantined"))
+        reporter.start(100, 10, "instances")
+        reporter.add(counts(too_small=2))
+        reporter.add(counts(quarantined=1))
     assert "11/100 images" in caplog.messages[0]
     assert "12/100 images" in caplog.messages[1]
     assert "2 too_small, 1 quarantined" in caplog.messages[1]
@@ -41,9 +39,9 @@ def test_a_line_now_and_then_in_the_log(caplog: pytest.LogCaptureFixture, monkey
 
 def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     reporter = ProgressReporter(interactive=True)
-    reporter.start(4, 1)
-    reporter.image(record(too_small=1))
-    reporter.image(None)
+    reporter.start(4, 1, "instances")
+    reporter.add(counts(too_small=1))
+    reporter.add({"images": 1, "quarantined": 0})  # a stage, of which nothing more is counted
     reporter.stop()
     shown = capsys.readouterr().out
     assert "3/4" in shown

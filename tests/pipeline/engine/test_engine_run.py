@@ -59,10 +59,10 @@ def test_a_run_from_photos_to_a_verified_store(photos: Path, tmp_path: Path) -> 
     assert errors_of(out) == []
     records = list(RunReader(RunFolder.open(out)))
     assert [record.id for record in records] == [f"{i:03d}.png" for i in range(6)]
-    assert sum(len(record.instances) for record in records) == summary.masks > 0
+    assert sum(len(record.instances) for record in records) == summary.counts["masks"] > 0
     lines = [json.loads(line) for log in sorted(out.glob("logs/*.jsonl")) for line in log.read_text().splitlines()]
     assert [line["shard"] for line in lines if "shard" in line] == ["00000", "00001"]
-    assert sum(line.get("masks", 0) for line in lines) == summary.masks
+    assert sum(line.get("masks", 0) for line in lines) == summary.counts["masks"]
 
 
 def test_a_second_launch_does_only_what_is_missing(photos: Path, tmp_path: Path) -> None:
@@ -190,17 +190,19 @@ def test_a_run_on_any_fsspec_url(photos: Path) -> None:
 
 
 def test_bad_settings_say_what_is_wrong(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match="unknown stage 'crf'"):
-        run(tmp_path / "run", Launch(images=str(photos)), until="crf")
     with pytest.raises(SourceError, match="nowhere"):
         run(tmp_path / "run", Launch(images=str(tmp_path / "nowhere")))
     with pytest.raises(StoreError, match="not a run"):
         run(tmp_path / "run")
     with pytest.raises(ConfigError, match="shard size"):
         Launch(shard_size=0)
-    with pytest.raises(ConfigError, match="depth kind"):
-        Launch(depth_kind="disparity")
     monkeypatch.undo()
+    with pytest.raises(ConfigError, match="recipe cuts3d has no stage crf: its stages are depth, features"):
+        run(tmp_path / "run", Launch(images=str(photos)), until="crf")
+    with pytest.raises(ConfigError, match="depth kind"):
+        run(tmp_path / "run", Launch(images=str(photos), settings={"depth_kind": "disparity"}))
+    with pytest.raises(ConfigError, match="recipe cuts3d has no setting 'dept': it has features, depth, depth_kind"):
+        run(tmp_path / "run", Launch(images=str(photos), settings={"dept": "fastdepth"}))
     with pytest.raises(ConfigError, match="does not look at depth"):
         run(tmp_path / "run", Launch(images=str(photos), recipe="maskcut"), until="depth", device="cpu")
     assert not (tmp_path / "run").exists()

@@ -20,6 +20,7 @@ from pipeline.errors import ImageError, StoreError
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import CutsMethod
+from pipeline.methods.registry import describe
 from pipeline.runs.info import info_lines, info_of
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -33,7 +34,7 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def job_at(photos: Path, method: CutsMethod | None = None, until: str = "refine") -> tuple[ShardJob, Shard]:
+def job_at(photos: Path, method: CutsMethod | None = None, until: str | None = None) -> tuple[ShardJob, Shard]:
     """The run of these photos in one shard, made or opened."""
     method = method or tiny_method()
     folder = RunFolder.create_or_open(
@@ -163,7 +164,7 @@ def test_a_full_gpu_is_on_record_and_everybody_can_read_that(photos: Path, capsy
     assert verify_run(job.folder) == []
     assert status_of(job.folder.url).complete
     assert info_of(job.folder.url)["committed_images"] == 4
-    assert any("masks" in line for line in info_lines(info_of(job.folder.url)))
+    assert any("masks" in line for line in info_lines(info_of(job.folder.url), describe))
     for command in (["status"], ["status", "--json"], ["info"], ["info", "--json"], ["verify"]):
         main([command[0], job.folder.url, *command[1:]], standalone_mode=False)
     assert capsys.readouterr().err == ""

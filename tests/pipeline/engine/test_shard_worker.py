@@ -51,7 +51,7 @@ def pool() -> Iterator[Executor]:
 
 
 def process(
-    method: CutsMethod, folder: Path, until: str = "refine", batch_size: int = 2, **kept: KeptOutputs
+    method: CutsMethod, folder: Path, until: str | None = None, batch_size: int = 2, **kept: KeptOutputs
 ) -> ShardResult:
     return ShardWorker(method, batch_size).process(shard_of(folder), until, kept, {})
 
@@ -80,7 +80,7 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
     assert result.counts["images"] == 5
     assert result.counts["masks"] == shard.n_masks > 0
     assert shard.size.tolist() == [[64 + i % 3, 80] for i in range(5)]
-    for i, record in enumerate(shard.records()):
+    for i, record in enumerate(shard.results()):
         assert record.status == ("ok" if record.instances else "no_masks")
         assert (record.depth is None) == (recipe == "maskcut")
         for mask, instance in zip(shard.masks_of(i), record.instances, strict=True):
@@ -111,7 +111,7 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
                 scores, sorted(scores, reverse=True), atol=0.01
             )  # stability is kept in 255 steps
             assert len(places) <= 10
-    stabilities = [instance.parts.stability for record in shard.records() for instance in record.instances]
+    stabilities = [instance.parts.stability for record in shard.results() for instance in record.instances]
     assert (len(set(stabilities)) > 1) == (recipe in WITH_CONFIDENCE)
 
 
@@ -123,7 +123,7 @@ def test_stability_is_the_mean_confidence_without_its_floor(photos: Path, recipe
             instance
             for record in ShardFile.open(
                 process(tiny_method(recipe, [f"spatial_confidence.floor={floor}"]), photos).data
-            ).records()
+            ).results()
             for instance in record.instances
         ]
         for floor in (0.9, 0.0)
@@ -166,7 +166,7 @@ def test_stage_by_stage_equals_fused(photos: Path, recipe: str) -> None:
         if stage == "depth" and not method.recipe.needs_depth:
             continue
         result = process(method, photos, stage, **kept)
-        if stage == "refine":
+        if stage is None:
             assert result.data == fused.data
             assert set(result.seconds) == {"refine", "encode"}, "everything before was taken from what is kept"
         else:
@@ -203,13 +203,13 @@ def test_bad_images_are_set_aside_with_their_reason(tmp_path: Path) -> None:
     draw_photos(tmp_path, 3)
     expected = bad_folder(tmp_path)
     seen: list[ImageRecord | None] = []
-    result = ShardWorker(tiny_method(), 2).process(shard_of(tmp_path), "refine", {}, {}, seen.append)
+    result = ShardWorker(tiny_method(), 2).process(shard_of(tmp_path), None, {}, {}, seen.append)
     reasons = {entry["id"]: entry["reason"] for entry in result.quarantine}
     assert reasons == {name: reason for name, reason in expected.items() if name in reasons}
     assert len(reasons) == len(shard_of(tmp_path).refs) - 3
     assert len(seen) == len(shard_of(tmp_path).refs)
     shard = ShardFile.open(result.data)
-    assert sum(record.status == "quarantined" for record in shard.records()) == len(reasons)
+    assert sum(record.status == "quarantined" for record in shard.results()) == len(reasons)
     assert result.counts["quarantined"] == len(reasons)
     assert {line["image"] for line in result.log} == set(shard.ids)
     assert all(line["detail"] for line in result.log if line["status"] == "quarantined")
@@ -226,7 +226,7 @@ def test_a_failing_image_costs_only_itself(photos: Path, error: type[Exception])
     healthy = ShardFile.open(process(tiny_method(), photos).data)
     shard = ShardFile.open(result.data)
     for i in (0, 1, 3, 4):
-        assert shard.record(i) == healthy.record(i)
+        assert shard.result(i) == healthy.result(i)
 
 
 def test_an_image_error_keeps_its_own_reason(photos: Path) -> None:
@@ -252,9 +252,9 @@ def test_unreadable_photos_do_not_make_a_failing_machine_look_like_failing_image
     given_up = {"001.png": ImageError("crashed", "every worker died")}
     broken = dataclasses.replace(tiny_method(), depth=FailsOn("002.png", "003.png"))
     with pytest.raises(CutsError, match="every image of shard 00000 failed"):
-        ShardWorker(broken, 2).process(shard_of(tmp_path), "refine", {}, {}, given_up=given_up)
+        ShardWorker(broken, 2).process(shard_of(tmp_path), None, {}, {}, given_up=given_up)
     one = dataclasses.replace(tiny_method(), depth=FailsOn("002.png"))
-    result = ShardWorker(one, 2).process(shard_of(tmp_path), "refine", {}, {}, given_up=given_up)
+    result = ShardWorker(one, 2).process(shard_of(tmp_path), None, {}, {}, given_up=given_up)
     reasons = {entry["id"]: entry["reason"] for entry in result.quarantine}
     assert reasons == {"000.png": "zero_byte", "001.png": "crashed", "002.png": "failed"}
 
@@ -267,7 +267,7 @@ def test_a_full_gpu_halves_the_batch_and_goes_on(photos: Path) -> None:
             return super().predict(images, ids)
 
     worker = ShardWorker(dataclasses.replace(tiny_method(), depth=Full()), 4)
-    result = worker.process(shard_of(photos), "refine", {}, {})
+    result = worker.process(shard_of(photos), None, {}, {})
     assert result.quarantine == []
     assert worker.batch_size == 1
     assert result.data == process(tiny_method(), photos).data
@@ -316,7 +316,7 @@ def test_images_given_up_are_set_aside_unseen(photos: Path, tmp_path: Path, monk
     depth = FailsOn()
     seen: list[ImageRecord | None] = []
     worker = ShardWorker(dataclasses.replace(tiny_method(), depth=depth), 2)
-    result = worker.process(shard, "refine", {}, {}, seen.append, given_up)
+    result = worker.process(shard, None, {}, {}, seen.append, given_up)
     assert result.quarantine == [
         {"id": id_, "reason": error.reason, "detail": error.detail} for id_, error in given_up.items()
     ]
@@ -325,14 +325,14 @@ def test_images_given_up_are_set_aside_unseen(photos: Path, tmp_path: Path, monk
     file, healthy = ShardFile.open(result.data), ShardFile.open(process(tiny_method(), photos).data)
     assert list(file.ids) == [ref.id for ref in shard.refs]
     for i in (0, 2, 4):
-        assert file.record(i) == healthy.record(i)
+        assert file.result(i) == healthy.result(i)
     assert result.counts["quarantined"] == 2
 
 
 def test_a_shard_of_nothing_but_images_given_up(photos: Path) -> None:
     shard = shard_of(photos)
     given_up = {ref.id: ImageError("crashed", "died") for ref in shard.refs}
-    result = ShardWorker(tiny_method(), 2).process(shard, "refine", {}, {}, given_up=given_up)
+    result = ShardWorker(tiny_method(), 2).process(shard, None, {}, {}, given_up=given_up)
     assert (result.counts["images"], result.counts["quarantined"], result.counts["masks"]) == (5, 5, 0)
     kept = ShardWorker(tiny_method(), 2).process(shard, "localcut", {}, {}, given_up=given_up)
     assert not KeptOutputs.open("localcut", kept.data).done.any()
@@ -355,10 +355,10 @@ def test_a_probe_looks_at_just_these_images_and_keeps_nothing(tmp_path: Path, la
     (tmp_path / "005.png").write_bytes(b"")
     depth = Notes()
     worker = ShardWorker(dataclasses.replace(tiny_method(), depth=depth), 2, lanes=lanes)
-    assert worker.probe(shard_of(tmp_path), (1, 3, 4, 5), "refine", {}) is None  # type: ignore[func-returns-value]
+    assert worker.probe(shard_of(tmp_path), (1, 3, 4, 5), None, {}) is None  # type: ignore[func-returns-value]
     assert sorted(depth.ids) == ["001.png", "003.png", "004.png"]
     failing = dataclasses.replace(tiny_method(), depth=FailsOn("001.png", "003.png"))
-    ShardWorker(failing, 2, lanes=lanes).probe(shard_of(tmp_path), (1, 3), "refine", {})  # an error is not a death
+    ShardWorker(failing, 2, lanes=lanes).probe(shard_of(tmp_path), (1, 3), None, {})  # an error is not a death
 
 
 # --- several batches at once, and the CPU's part in other processes ---------------------------------------------------
@@ -397,7 +397,7 @@ def test_lanes_take_in_what_earlier_launches_kept(photos: Path, pool: Executor) 
     worker = ShardWorker(method, 2, lanes=3, pool=pool)
     for stage in STAGES[:-1]:
         kept = {stage: KeptOutputs.open(stage, worker.process(shard, stage, {}, {}).data)}
-        assert worker.process(shard, "refine", kept, {}).data == fused.data, stage
+        assert worker.process(shard, None, kept, {}).data == fused.data, stage
 
 
 def test_batches_are_under_way_together_but_no_more_than_lanes(tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_batches_are_under_way_together_but_no_more_than_lanes(tmp_path: Path) -
             return super().predict(images, ids)
 
     worker = ShardWorker(dataclasses.replace(tiny_method(), depth=Meets()), 2, lanes=2)
-    assert worker.process(shard_of(tmp_path), "refine", {}, {}).quarantine == []
+    assert worker.process(shard_of(tmp_path), None, {}, {}).quarantine == []
     assert most == 2
 
 
@@ -458,12 +458,12 @@ def test_an_image_that_fails_in_the_pool_costs_only_itself(
     photos: Path, pool: Executor, lanes: int, what: Callable[[], None], reason: str
 ) -> None:
     worker = ShardWorker(tiny_method(), 4, lanes=lanes, pool=Spoiled(pool, what))
-    result = worker.process(shard_of(photos), "refine", {}, {})
+    result = worker.process(shard_of(photos), None, {}, {})
     assert [(entry["id"], entry["reason"]) for entry in result.quarantine] == [("002.png", reason)]
     assert ("kernel panic" if reason == "failed" else "like no other") in result.quarantine[0]["detail"]
     file, healthy = ShardFile.open(result.data), ShardFile.open(process(tiny_method(), photos).data)
     for i in (0, 1, 3, 4):
-        assert file.record(i) == healthy.record(i)
+        assert file.result(i) == healthy.result(i)
     assert list(pool.map(abs, [-1, -2])) == [1, 2], "the processes live"
 
 
@@ -475,9 +475,9 @@ def test_a_process_of_the_pool_that_dies_is_no_image_error(photos: Path, lanes: 
     with cpu_pool(1) as pool:
         worker = ShardWorker(tiny_method(), 1, lanes=lanes, pool=Spoiled(pool, die))
         with pytest.raises(WorkerBrokenError, match="process that works for this one died"):
-            worker.process(shard_of(photos), "refine", {}, {}, seen.append)
+            worker.process(shard_of(photos), None, {}, {}, seen.append)
         with pytest.raises(WorkerBrokenError, match="process that works for this one died"):
-            worker.probe(shard_of(photos), (0,), "refine", {})
+            worker.probe(shard_of(photos), (0,), None, {})
         worker.close()
     assert all(record is not None and record.status != "quarantined" for record in seen)
 
@@ -487,7 +487,7 @@ def test_a_gpu_that_fails_is_no_image_error(photos: Path) -> None:
     depth = FailsOn("002.png", error=torch.AcceleratorError)
     worker = ShardWorker(dataclasses.replace(tiny_method(), depth=depth), 2)
     with pytest.raises(WorkerBrokenError, match=r"shard 00000: the GPU failed: .*kernel panic"):
-        worker.process(shard_of(photos), "refine", {}, {})
+        worker.process(shard_of(photos), None, {}, {})
 
 
 def test_interruption_of_a_lane_is_not_an_image_fault(photos: Path) -> None:
@@ -497,7 +497,7 @@ def test_interruption_of_a_lane_is_not_an_image_fault(photos: Path) -> None:
 
     worker = ShardWorker(dataclasses.replace(tiny_method(), depth=Interrupted()), 2, lanes=3)
     with pytest.raises(KeyboardInterrupt):
-        worker.process(shard_of(photos), "refine", {}, {})
+        worker.process(shard_of(photos), None, {}, {})
 
 
 # --- GPU memory -------------------------------------------------------------------------------------------------------
@@ -522,9 +522,9 @@ def in_a_lane() -> bool:
 def test_a_full_gpu_is_recorded(photos: Path) -> None:
     full = dataclasses.replace(tiny_method(), depth=Full(lambda ids: len(ids) > 2))
     worker = ShardWorker(full, 4)
-    assert worker.process(shard_of(photos), "refine", {}, {}).counts["gpu_out_of_memory"] == 1
+    assert worker.process(shard_of(photos), None, {}, {}).counts["gpu_out_of_memory"] == 1
     assert worker.batch_size == 2
-    again = worker.process(shard_of(photos), "refine", {}, {})
+    again = worker.process(shard_of(photos), None, {}, {})
     assert "gpu_out_of_memory" not in again.counts, "the batch that fits is remembered"
     kept = ShardWorker(full, 4).process(shard_of(photos), "localcut", {}, {})
     assert kept.counts["gpu_out_of_memory"] == 1
@@ -540,7 +540,7 @@ def test_lanes_that_are_full_at_the_same_moment_halve_the_batch_once(tmp_path: P
         return len(ids) == 4
 
     worker = ShardWorker(dataclasses.replace(tiny_method(), depth=Full(is_full)), 4, lanes=3)
-    result = worker.process(shard_of(tmp_path), "refine", {}, {})
+    result = worker.process(shard_of(tmp_path), None, {}, {})
     assert result.counts["gpu_out_of_memory"] == 3
     assert worker.batch_size == 2
     assert result.quarantine == []
@@ -552,7 +552,7 @@ def test_an_image_that_does_not_fit_beside_others_is_tried_alone(
     """Neighbouring batches take memory that it would have had: it is not the image's fault."""
     crowded = dataclasses.replace(tiny_method(), depth=Full(lambda ids: "002.png" in ids and in_a_lane()))
     worker = ShardWorker(crowded, 2, lanes=3)
-    result = worker.process(shard_of(photos), "refine", {}, {})
+    result = worker.process(shard_of(photos), None, {}, {})
     assert result.data == process(tiny_method(), photos).data
     assert result.counts["gpu_out_of_memory"] == 2
     assert "set aside" not in caplog.text
@@ -562,7 +562,7 @@ def test_an_image_that_does_not_fit_beside_others_is_tried_alone(
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_an_image_that_does_not_even_fit_alone_is_set_aside(photos: Path, lanes: int) -> None:
     large = dataclasses.replace(tiny_method(), depth=Full(lambda ids: "002.png" in ids))
-    result = ShardWorker(large, 2, lanes=lanes).process(shard_of(photos), "refine", {}, {})
+    result = ShardWorker(large, 2, lanes=lanes).process(shard_of(photos), None, {}, {})
     assert [(entry["id"], entry["reason"]) for entry in result.quarantine] == [("002.png", "failed")]
     assert "OutOfMemoryError" in result.quarantine[0]["detail"]
 

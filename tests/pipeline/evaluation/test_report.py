@@ -20,7 +20,8 @@ from pipeline.evaluation.scores import METRICS
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.results.instance_file import write_shard
-from pipeline.results.instances import ImageRecord, Instance, counts_of, quarantine_of
+from pipeline.results.instances import ImageRecord, Instance, counts_of
+from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.export import export_coco
@@ -118,7 +119,7 @@ def test_a_path_is_more_than_a_name(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_scored_is_counted(tmp_path: Path) -> None:
-    bad = ImageRecord("bad.png", (0, 0), "quarantined", (), {}, None, "truncated", "it ends too early")
+    bad = Failed("bad.png", "truncated", "it ends too early")
     turned = ImageRecord("turned.png", SIZE[::-1], "no_masks", (), {}, None)
     run = make_run(tmp_path / "run", [record("0.png", [0]), bad, turned, record("new.png", [0])])
     truth = make_truth({"0.png": [0], "bad.png": [0], "turned.png": [], "not_run.png": [0]})

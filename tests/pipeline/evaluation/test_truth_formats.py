@@ -17,11 +17,11 @@ from pycocotools.cocoeval import COCOeval
 from support.bad_images import encoded, gradient, write
 
 from pipeline import cli
+from pipeline.commands.import_coco import import_coco
 from pipeline.errors import ConfigError, SourceError
 from pipeline.evaluation.scores import evaluate, score_detections
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.evaluation.truth.formats import FORMATS, TruthSet, read_truth
-from pipeline.methods.coco_import.importing import import_coco
 
 
 def objects_of(found: TruthSet, file_name: str) -> list[tuple[list[float], int]]:

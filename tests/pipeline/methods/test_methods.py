@@ -20,6 +20,7 @@ from pipeline.methods import registry
 from pipeline.methods.cuts.load import load_cuts
 from pipeline.methods.protocol import Batch
 from pipeline.methods.registry import load_method
+from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord, Instance
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
@@ -29,15 +30,24 @@ from pipeline.runs.run_folder import RunFolder
 class LeftHalf:
     """Finds the left half of every image, as confident as it is told; knows the shard of each."""
 
+    name = "half"
+    takes = "photos"
+    stages = ()
+    batch_size = 2
+    grid = (2, 4)
+
     def __init__(self, overrides: Sequence[str], device: torch.device) -> None:
-        self.device, self.grid = device, (2, 4)
+        self.device = device
         self.confidence = int(dict(o.split("=") for o in overrides).get("half.confidence", "200"))
         self.shards: list[str] = []
 
     def config(self) -> dict[str, Any]:
         return {"recipe": {"name": "half", "confidence": self.confidence}}
 
-    def needs_photos(self, until: str, kept: Mapping[str, object]) -> bool:
+    def kind(self, until: str | None) -> InstanceKind:
+        return InstanceKind(self.grid)
+
+    def needs_inputs(self, until: str | None, kept: Mapping[str, object]) -> bool:
         return True
 
     def outputs(self, batch: Batch) -> list[ImageRecord]:

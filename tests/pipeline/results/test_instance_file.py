@@ -11,11 +11,12 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
-from support.sample_run import GRID, sample_instance, sample_manifest, sample_record, shard_records
+from support.sample_run import GRID, drops_of, masks_of, sample_instance, sample_manifest, sample_record, shard_records
 
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.results.instance_file import ShardFile, write_shard
-from pipeline.results.instances import ImageRecord, Instance, counts_of, mean_confidence, quarantine_of
+from pipeline.results.instances import ImageRecord, Instance, counts_of, mean_confidence
+from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.storage.array_file import open_arrays, write_arrays
 from stages.score import ScoreParts
 
@@ -25,13 +26,13 @@ IDS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs
 
 
 @st.composite
-def image_records(draw: st.DrawFn) -> ImageRecord:
+def image_records(draw: st.DrawFn) -> ImageRecord | Failed:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     image_id = draw(IDS)
     drops = draw(st.dictionaries(st.sampled_from(["too_small", "covered", "empty_cut"]), st.integers(1, 9)))
     if draw(st.booleans()):
         reason, detail = draw(IDS), draw(st.text(st.characters(blacklist_categories=("Cs",)), max_size=20))
-        return ImageRecord(image_id, (0, 0), "quarantined", (), drops, None, reason, detail)
+        return Failed(image_id, reason, detail, (0, draw(st.integers(0, 9))))
     size = draw(st.tuples(st.integers(4, 40), st.integers(4, 40)))
     instances = tuple(sample_instance(rng, size, i) for i in range(draw(st.integers(0, 3))))
     depth = rng.random(GRID).astype(np.float16) if draw(st.booleans()) else None
@@ -40,20 +41,20 @@ def image_records(draw: st.DrawFn) -> ImageRecord:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(image_records(), max_size=6))
-def test_records_come_back_as_they_were(records: list[ImageRecord]) -> None:
+def test_records_come_back_as_they_were(records: list[ImageRecord | Failed]) -> None:
     data = write_shard(records, GRID, {"recipe": "maskcut"})
     shard = ShardFile.open(data)
-    assert list(shard.records()) == records
+    assert list(shard.results()) == records
     assert shard.grid == GRID
     assert len(shard) == len(records)
-    assert shard.n_masks == sum(len(record.instances) for record in records)
+    assert shard.n_masks == sum(len(masks_of(record)) for record in records)
     assert write_shard(records, GRID, {"recipe": "maskcut"}) == data, "the same content must give the same bytes"
 
 
 def test_masks_decode_at_the_original_size() -> None:
     shard = ShardFile.open(write_shard(RECORDS, GRID, {}))
     for i, record in enumerate(RECORDS):
-        for m, instance in zip(shard.masks_of(i), record.instances, strict=True):
+        for m, instance in zip(shard.masks_of(i), masks_of(record), strict=True):
             pixels = shard.mask(m)
             assert pixels.shape == record.size
             assert pixels.sum() == instance.area
@@ -67,7 +68,7 @@ def test_layout_is_plain_zarr_v3_with_named_dimensions(tmp_path: Path) -> None:
     assert group.metadata.zarr_format == 3
     assert group.attrs["schema"] == "cuts3d-pseudo-masks"
     assert (group.attrs["version"], group.attrs["recipe"]) == (1, "cuts3d")
-    n_masks = sum(len(record.instances) for record in RECORDS)
+    n_masks = sum(len(masks_of(record)) for record in RECORDS)
     expected = {
         "masks/rle": ("uint8", None, ("byte",)),
         "masks/offsets": ("int64", (n_masks + 1,), ("mask_edge",)),
@@ -99,7 +100,7 @@ def test_layout_is_plain_zarr_v3_with_named_dimensions(tmp_path: Path) -> None:
 def test_the_parts_of_the_score_have_a_column_each(tmp_path: Path) -> None:
     """Each part under its own name, in the masks' order, whichever of them the recipe multiplies."""
     data = write_shard(RECORDS, GRID, {})
-    instances = [instance for record in RECORDS for instance in record.instances]
+    instances = [instance for record in RECORDS for instance in masks_of(record)]
     shard = ShardFile.open(data)
     assert tuple(shard.parts) == SCORE_PARTS
     path = tmp_path / "00000-a.zarr.zip"
@@ -111,7 +112,7 @@ def test_the_parts_of_the_score_have_a_column_each(tmp_path: Path) -> None:
         np.testing.assert_array_equal(shard.parts[part], values)
         np.testing.assert_array_equal(np.asarray(group[f"masks/{part}"]), values)
     np.testing.assert_array_equal(shard.crf_iou, np.array([i.crf_iou for i in instances], np.float32))
-    assert [i.parts for r in shard.records() for i in r.instances] == [instance.parts for instance in instances]
+    assert [i.parts for r in shard.results() for i in masks_of(r)] == [instance.parts for instance in instances]
     lacking = write_arrays({"masks/score": np.zeros(3)}, {"masks/score": ("mask",)}, dict(shard.attributes))
     with pytest.raises(StoreError, match="is missing"):
         ShardFile.open(lacking)
@@ -132,8 +133,8 @@ def test_maps_are_decoded_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -
 def test_counts_and_quarantine_for_the_commit() -> None:
     counts = counts_of(RECORDS)
     assert counts["images"] == 10
-    assert counts["masks"] == sum(len(record.instances) for record in RECORDS) > 0
-    assert counts["drops"] == {"too_small": sum(record.drops.get("too_small", 0) for record in RECORDS)}
+    assert counts["masks"] == sum(len(masks_of(record)) for record in RECORDS) > 0
+    assert counts["drops"] == {"too_small": sum(drops_of(record).get("too_small", 0) for record in RECORDS)}
     assert counts["quarantined"] == 2
     assert quarantine_of(RECORDS)[0] == {
         "id": "000/4.jpg",
@@ -164,7 +165,7 @@ def test_flipped_bytes_are_told_or_harmless() -> None:
     for position in rng.integers(0, len(data), 60):
         data[position] ^= 0x10
         try:
-            assert list(ShardFile.open(bytes(data)).records()) == RECORDS
+            assert list(ShardFile.open(bytes(data)).results()) == RECORDS
         except (StoreError, RunMismatchError):
             told += 1
         data[position] ^= 0x10
@@ -219,10 +220,9 @@ def test_instance_says_what_is_wrong(change: dict, message: str) -> None:
     ("change", "message"),
     [
         ({"id": ""}, "must not be empty"),
-        ({"status": "fine"}, "must be one of ok, no_masks, quarantined"),
+        ({"status": "fine"}, "must be ok or no_masks"),
         ({"status": "ok"}, "does not go with 0 instances"),
-        ({"status": "quarantined"}, "does not go with quarantine reason"),
-        ({"reason": "torn"}, "does not go with quarantine reason"),
+        ({"status": "quarantined"}, "must be ok or no_masks"),
         ({"size": (-1, 4)}, "size must be"),
         ({"drops": {"covered": -1}}, "count from 0 up"),
         ({"depth": np.zeros(GRID)}, "must be float16"),
@@ -234,6 +234,14 @@ def test_image_record_says_what_is_wrong(change: dict, message: str) -> None:
     ImageRecord(**good)
     with pytest.raises(ValueError, match=message):
         ImageRecord(**(good | change))
+
+
+@pytest.mark.parametrize("change", [{"id": ""}, {"reason": ""}])
+def test_a_failed_image_has_a_name_and_a_reason(change: dict) -> None:
+    good = {"id": "a", "reason": "torn", "detail": "it ends early"}
+    assert Failed(**good).status == "quarantined"
+    with pytest.raises(ValueError, match="image's id and a reason"):
+        Failed(**(good | change))
 
 
 def test_records_differ_when_a_map_or_a_part_does() -> None:

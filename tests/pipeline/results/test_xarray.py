@@ -17,7 +17,7 @@ def test_a_shard_opens_in_xarray(tmp_path: Path) -> None:
     draw_photos(tmp_path / "photos", 4)
     shard = Shard("00000", list_images(str(tmp_path / "photos")).refs)
     file = tmp_path / "00000.zarr.zip"
-    file.write_bytes(ShardWorker(tiny_method(), 2).process(shard, "refine", {}, {}).data)
+    file.write_bytes(ShardWorker(tiny_method(), 2).process(shard, None, {}, {}).data)
     ours = ShardFile.open(file)
     store = zarr.storage.ZipStore(file, mode="r")
     masks = xarray.open_zarr(store, group="masks", consolidated=False)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.sample_run import UNREADABLE, do_shard, launch, sample_manifest, shard_records
+from support.sample_run import UNREADABLE, do_shard, drops_of, launch, masks_of, sample_manifest, shard_records
 
 from pipeline.errors import StoreError
 from pipeline.results.instance_file import ShardFile
-from pipeline.results.instances import QuarantineRecord
-from pipeline.runs.reader import RunReader
+from pipeline.runs.instance_reader import InstanceReader
+from pipeline.runs.reader import QuarantineRecord, RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
 
@@ -27,17 +27,17 @@ def test_every_image_once_in_the_order_of_the_manifest(run: RunFolder) -> None:
 
 
 def test_masks_with_low_scores_can_be_left_out(run: RunFolder) -> None:
-    scores = sorted(instance.score for record in EXPECTED for instance in record.instances)
+    scores = sorted(instance.score for record in EXPECTED for instance in masks_of(record))
     least = scores[len(scores) // 2]
-    images = list(RunReader(run, least))
+    images = list(InstanceReader(run, least))
     assert [image.id for image in images] == [image.id for image in EXPECTED]
     for image, whole in zip(images, EXPECTED, strict=True):
-        kept = [instance for instance in whole.instances if instance.score >= least]
-        assert list(image.instances) == kept
+        kept = [instance for instance in masks_of(whole) if instance.score >= least]
+        assert list(masks_of(image)) == kept
         assert image.status == (whole.status if kept or whole.status != "ok" else "no_masks")
-    left = sum(len(image.instances) for image in images)
+    left = sum(len(masks_of(image)) for image in images)
     assert 0 < left < len(scores)
-    assert RunReader(run, least).summary().masks == len(scores), "figures are of what is stored"
+    assert InstanceReader(run, least).summary().survey["masks"] == len(scores), "figures are of what is stored"
 
 
 def test_only_one_shard_is_open_at_a_time(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,33 +110,34 @@ def test_summary_counts_every_image_once(run: RunFolder, retried: bool) -> None:
         do_shard(run, shard, mended=True)
         records = MENDED
     summary = RunReader(run).summary()
-    instances = [instance for record in records for instance in record.instances]
-    masks_per_image = [len(record.instances) for record in records]
+    instances = [instance for record in records for instance in masks_of(record)]
+    masks_per_image = [len(masks_of(record)) for record in records]
     assert summary.schema == "cuts3d-pseudo-masks 1"
     assert (summary.images, summary.committed_images, summary.shards, summary.committed_shards) == (10, 10, 3, 3)
-    assert summary.masks == len(instances)
-    assert summary.masks_per_image == {n: masks_per_image.count(n) for n in sorted(set(masks_per_image))}
+    survey = summary.survey
+    assert survey["masks"] == len(instances)
+    assert survey["masks_per_image"] == {n: masks_per_image.count(n) for n in sorted(set(masks_per_image))}
     statuses = [record.status for record in records]
-    assert summary.statuses == {name: statuses.count(name) for name in ("ok", "no_masks", "quarantined")}
-    assert summary.drops == {"too_small": sum(record.drops.get("too_small", 0) for record in records)}
+    assert survey["statuses"] == {name: statuses.count(name) for name in ("ok", "no_masks", "quarantined")}
+    assert survey["drops"] == {"too_small": sum(drops_of(record).get("too_small", 0) for record in records)}
     assert summary.quarantine == ({} if retried else {"truncated": 2})
     assert summary.bytes == sum(
         path.stat().st_size for f in ("shards", "quarantine") for path in Path(run.url, f).iterdir()
     )
-    for histogram in (summary.score, summary.mean_confidence, summary.log10_area_share):
-        assert histogram.counts.sum() == len(instances)
-        assert len(histogram.edges) == len(histogram.counts) + 1
+    for histogram in (survey["score"], survey["mean_confidence"], survey["log10_area_share"]):
+        assert sum(histogram["counts"]) == len(instances)
+        assert len(histogram["edges"]) == len(histogram["counts"]) + 1
     scores = [instance.score for instance in instances]
-    np.testing.assert_array_equal(summary.score.counts, np.histogram(scores, 20)[0])
+    np.testing.assert_array_equal(survey["score"]["counts"], np.histogram(scores, 20)[0])
     confidence = [np.mean(i.confidence[i.confidence > 0]) / 255 for i in instances]
-    np.testing.assert_array_equal(summary.mean_confidence.counts, np.histogram(confidence, 20, (0, 1))[0])
+    np.testing.assert_array_equal(survey["mean_confidence"]["counts"], np.histogram(confidence, 20, (0, 1))[0])
 
 
 def test_summary_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
     run = RunFolder.create_or_open(tmp_path, {}, sample_manifest())
     summary = RunReader(run).summary()
-    assert (summary.masks, summary.committed_images, summary.images) == (0, 0, 10)
-    assert summary.score.counts.sum() == 0
+    assert (summary.survey["masks"], summary.committed_images, summary.images) == (0, 0, 10)
+    assert sum(summary.survey["score"]["counts"]) == 0
     assert list(RunReader(run)) == []
 
 

@@ -48,7 +48,10 @@ def test_counts_of_a_run_half_done(tmp_path: Path) -> None:
     found = status_of(tmp_path)
     assert (found.done_shards, found.shards, found.done_images, found.images) == (2, 3, 8, 10)
     first = run.ledger.read("00000").counts
-    assert (found.masks, found.drops["too_small"]) == (first["masks"] + 6, first["drops"]["too_small"] + 2)
+    assert (found.counts["masks"], found.counts["drops"]["too_small"]) == (
+        first["masks"] + 6,
+        first["drops"]["too_small"] + 2,
+    )
     assert found.seconds == {"ncut": 0.75}
     assert [(shard.key, shard.seconds) for shard in found.slowest] == [("00001", 12.5)]
     (worker,) = found.workers

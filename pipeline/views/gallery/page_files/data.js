@@ -1,6 +1,6 @@
 // The gallery: a list of cards, of which only those in view exist, and a dialog with one image large. Its program is
 // these files one after the other, as one script: data.js, drawing.js, list.js, detail.js, start.js. What the data
-// blocks hold is said at the top of pipeline/gallery_blocks.py. Text from the run (file names!) is set as text, never
+// blocks hold is said at the top of pipeline/views/gallery/blocks.py. Text from the run (file names!) is set as text, never
 // as markup.
 "use strict";
 

@@ -19,14 +19,13 @@ from support.bad_images import encoded, gradient, with_orientation, write
 from support.browser import chromium
 
 from pipeline import cli
+from pipeline.commands.import_coco import import_coco
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo, photo_size
 from pipeline.methods.coco_import import importing as module
-from pipeline.methods.coco_import.importing import import_coco
 from pipeline.methods.coco_import.masks import UnusableMaskError, stored_mask
 from pipeline.results.instances import ImageRecord
-from pipeline.runs.info import info_lines, info_of
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -296,8 +295,7 @@ def test_swapped_sizes_are_put_right(data: Data, caplog: pytest.LogCaptureFixtur
         image["height"], image["width"] = image["width"], image["height"]
     swapped = records_of(data.run_into("swapped"))
     assert swapped == straight
-    assert "3 images" in caplog.text
-    assert "had height and width swapped" in caplog.text
+    assert caplog.text.count("has height and width of images swapped") == 1, "said once, not for each image"
 
 
 def test_polygons_of_swapped_images_are_put_right(data: Data) -> None:
@@ -503,23 +501,16 @@ def test_an_import_scores_100_against_itself(data: Data) -> None:
     assert metrics["mask_AP"].value == metrics["box_AP"].value == pytest.approx(1)
 
 
-def test_commands_that_need_a_method_say_that_there_is_none(data: Data) -> None:
-    (data.folder / "photos" / "n01/1.JPEG").unlink()
+def test_an_import_resumes_and_retries_as_any_run(data: Data) -> None:
+    photo = data.folder / "photos" / "n01/1.JPEG"
+    hidden = photo.rename(data.folder / "hidden.JPEG")
     run = data.run().url
-    for command in (["retry-quarantined", run], ["run", "--out", run], ["run", "--out", run, "--images", "x"]):
-        said = cuts3d(*command)
-        assert said.startswith("2 "), said
-        assert "masks that were imported" in said
-        assert "import-coco" in said
-
-
-def test_infos_of_runs_that_cuts_made_are_as_they_were(data: Data) -> None:
-    info = info_of(data.run().url)
-    features = {"model": "dinov2", "kind": "tokens"}
-    info["config"] = {"recipe": {"name": "maskcut", "affinity": {"tau": 0.2}}, "features": features, "depth": None}
-    lines = info_lines(info)
-    assert "features     dinov2 tokens, τ 0.2" in lines
-    assert "depth        not used" in lines
+    assert cuts3d("run", "--out", run).startswith("0 "), "its settings are remembered"
+    assert "1 images tried again, 0 succeeded" in cuts3d("retry-quarantined", run)
+    hidden.rename(photo)
+    assert "1 images tried again, 1 succeeded" in cuts3d("retry-quarantined", run)
+    assert "recipe       import" in cuts3d("info", run)
+    assert cuts3d("verify", run).startswith("0 ")
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from support.browser import Browser, chromium
+from support.sample_run import masks_of
 from support.tiny_method import draw_photos, tiny_method
 
 from pipeline.cli import main
@@ -28,15 +29,16 @@ from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.methods.cuts.stage_files import KeptOutputs, write_outputs
 from pipeline.results.instance_file import write_shard
-from pipeline.results.instances import ImageRecord, counts_of, mean_confidence, quarantine_of
+from pipeline.results.instance_overlay import decode
+from pipeline.results.instances import ImageRecord, counts_of, mean_confidence
+from pipeline.results.kinds import quarantine_of
 from pipeline.runs.launch import Launch
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
-from pipeline.views.gallery import gallery
+from pipeline.views.gallery import pages
 from pipeline.views.gallery.blocks import LEVELS, image_block
 from pipeline.views.gallery.gallery import write_gallery
-from pipeline.views.overlays import decode
 from stages.score import PARTS
 
 # Ends the script element that holds it, opens a tag, closes an attribute; and is no ASCII. The folder is "a<".
@@ -131,8 +133,8 @@ def test_the_page_holds_what_the_store_holds(run: RunFolder, written: Path) -> N
     grid = tuple(page.index["grid"])
     for record, line, block in zip(records, page.index["images"], page.blocks, strict=True):
         assert (line["status"], line["drops"], line["reason"]) == (record.status, record.drops, record.reason)
-        assert line["scores"] == [pytest.approx(instance.score, abs=1e-6) for instance in record.instances]
-        means = [np.mean([getattr(i.parts, part) for i in record.instances] or [0]) for part in page.index["parts"]]
+        assert line["scores"] == [pytest.approx(instance.score, abs=1e-6) for instance in masks_of(record)]
+        means = [np.mean([getattr(i.parts, part) for i in masks_of(record)] or [0]) for part in page.index["parts"]]
         assert line["parts"] == pytest.approx(means, abs=1e-4)
         assert tuple(block["size"]) == record.size
         maps = unpack_maps(block, grid)
@@ -141,7 +143,7 @@ def test_the_page_holds_what_the_store_holds(run: RunFolder, written: Path) -> N
         else:
             np.testing.assert_allclose(maps["depth"] / LEVELS, record.depth, atol=0.51 / LEVELS)
         for instance, shown, confidence, mask in zip(
-            record.instances, block["instances"], maps["confidences"], maps["masks"], strict=True
+            masks_of(record), block["instances"], maps["confidences"], maps["masks"], strict=True
         ):
             assert (shown["area"], shown["round"]) == (instance.area, instance.round)
             assert shown["parts"] == pytest.approx(asdict(instance.parts), abs=1e-4)
@@ -149,7 +151,7 @@ def test_the_page_holds_what_the_store_holds(run: RunFolder, written: Path) -> N
             assert shown["confidence"] == pytest.approx(mean_confidence(instance.confidence[None])[0], abs=1e-4)
             np.testing.assert_array_equal(confidence, instance.confidence)
             np.testing.assert_array_equal(mask, decode(instance.rle, record.size))  # photos smaller than thumbnails
-    assert any(record.instances for record in records)
+    assert any(masks_of(record) for record in records)
 
 
 @pytest.mark.slow
@@ -169,7 +171,7 @@ def test_proposals_are_those_that_were_kept(run: RunFolder, written: Path) -> No
             maps = unpack_maps(block, tuple(page.index["grid"]))
             assert block["stop"] == cut.found.stop
             # without CRF, every proposal that was kept became an instance
-            instances = iter(range(len(records[ref.id].instances)))
+            instances = iter(range(len(masks_of(records[ref.id]))))
             for proposal, shown, (eigenvector, was_cut, group, mask) in zip(
                 cut.found.proposals, block["proposals"], maps["proposals"], strict=True
             ):
@@ -200,9 +202,9 @@ def test_a_proposal_that_the_crf_dropped_is_told_from_the_others(run: RunFolder,
     (cut,) = kept.cut_images([int(np.flatnonzero(kept.done)[0])])
     proposals = [replace(cut.found.proposals[0], round=k // 2, dropped=None) for k in range(3)]
     proposals = [replace(p, parts=replace(p.parts, contrast=0.1 * k)) for k, p in enumerate(proposals)]
-    record = next(record for record in RunReader(run) if record.instances)
+    record = next(record for record in RunReader(run) if masks_of(record))
     left = [p for k, p in enumerate(proposals) if k != lost]
-    instances = tuple(replace(record.instances[0], round=p.round, parts=p.parts) for p in left)
+    instances = tuple(replace(masks_of(record)[0], round=p.round, parts=p.parts) for p in left)
     record = replace(record, instances=instances, drops={"crf_disagrees": 1})
     cut = replace(cut, found=replace(cut.found, proposals=tuple(proposals)))
     shown = image_block(record, cut, ImageError("missing", "gone"), 320)["proposals"]
@@ -267,7 +269,7 @@ def make_run(root: Path, refs: list[ImageRef], records: list[ImageRecord], grid:
 
 
 def test_photos_that_are_gone_or_changed_leave_their_masks(run: RunFolder, tmp_path: Path) -> None:
-    records = [record for record in RunReader(run) if record.instances][:3]
+    records = [record for record in RunReader(run) if masks_of(record)][:3]
     refs = {ref.id: ref for ref in run.manifest.refs}
     draw_photos(tmp_path / "photos", 1)
     Image.new("RGB", (33, 44)).save(tmp_path / "photos" / "other.png")
@@ -286,7 +288,7 @@ def test_photos_that_are_gone_or_changed_leave_their_masks(run: RunFolder, tmp_p
         _, block = page.of(record.id)
         assert block["proposals"] is None
         masks = unpack_maps(block, (8, 8))["masks"]
-        assert [int(mask.sum()) for mask in masks] == [instance.area for instance in record.instances]
+        assert [int(mask.sum()) for mask in masks] == [instance.area for instance in masks_of(record)]
 
 
 def test_nothing_to_show_is_said(tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_sizes_out_of_range_are_refused(run: RunFolder, tmp_path: Path, option: 
 
 
 def test_nothing_half_written_stays_behind(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gallery.shutil, "copyfileobj", lambda *_: 1 / 0)
+    monkeypatch.setattr(pages.shutil, "copyfileobj", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_gallery(run, tmp_path / "g.html")
     assert list(tmp_path.iterdir()) == []
@@ -388,15 +390,15 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         # Order: by best score, images without masks last whichever way.
         browser.run("const s = document.getElementById('sort'); s.value = 'best'; s.dispatchEvent(new Event('change'))")
         scored = [
-            max(records[name].instances, key=lambda i: i.score).score
+            max(masks_of(records[name]), key=lambda i: i.score).score
             for name in names(browser)[: len(images) - 1]
-            if records[name].instances
+            if masks_of(records[name])
         ]
         assert scored == pytest.approx(sorted(scored, reverse=True), abs=1e-6)
         without = sum(not image["scores"] for image in images)
-        assert all(not records[name].instances for name in names(browser)[len(images) - without :])
+        assert all(not masks_of(records[name]) for name in names(browser)[len(images) - without :])
         browser.click("#direction")
-        assert all(not records[name].instances for name in names(browser)[len(images) - without :])
+        assert all(not masks_of(records[name]) for name in names(browser)[len(images) - without :])
         assert "sort=best-up" in browser.run("return location.hash")
 
         # One image large: by keyboard there and back, arrows go on, pointing lights up.
@@ -408,9 +410,9 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         browser.wait("document.querySelector('#detail-name')")
         assert browser.run("return document.querySelector('#detail-name').textContent") == order[0]
         record = records[order[0]]
-        assert browser.run("return document.querySelectorAll('tbody tr').length") == len(record.instances) > 0
-        assert f"{record.instances[0].score:.3f}" in browser.run("return document.querySelector('tbody').textContent")
-        assert browser.run("return document.querySelectorAll('.proposal').length") >= len(record.instances)
+        assert browser.run("return document.querySelectorAll('tbody tr').length") == len(masks_of(record)) > 0
+        assert f"{masks_of(record)[0].score:.3f}" in browser.run("return document.querySelector('tbody').textContent")
+        assert browser.run("return document.querySelectorAll('.proposal').length") >= len(masks_of(record))
         assert "Rounds" in titles(browser)
         browser.wait("document.querySelector('.main canvas').width > 4")
         assert ink(browser, ".main canvas") > 0
@@ -442,7 +444,7 @@ def test_a_tree_in_a_browser(run: RunFolder, written: Path) -> None:
         # Order by a part of the score.
         browser.open(written, "sort=nearness-down")
         browser.wait("document.querySelector('.masks')")
-        means = [[i.parts.nearness for i in records[name].instances] for name in names(browser)]
+        means = [[i.parts.nearness for i in masks_of(records[name])] for name in names(browser)]
         means = [np.mean(values) for values in means if values]
         assert means == pytest.approx(sorted(means, reverse=True), abs=1e-4)
 
@@ -452,11 +454,11 @@ def test_a_tree_in_a_browser(run: RunFolder, written: Path) -> None:
         table = browser.run("return [...document.querySelectorAll('th')].map((h) => h.textContent)")
         assert table[1:8] == ["Score", *(part.capitalize() for part in PARTS)]
         row = browser.run("return [...document.querySelectorAll('tbody tr:first-child td')].map((d) => d.textContent)")
-        first = record.instances[0]
+        first = masks_of(record)[0]
         assert row[1:8] == [f"{first.score:.3f}", *(f"{value:.2f}" for value in asdict(first.parts).values())]
         assert "Best of the tree of cuts" in titles(browser)
         found = browser.run("return [...document.querySelectorAll('.proposal')].map((p) => p.textContent)")
-        assert len(found) == len(record.instances)
+        assert len(found) == len(masks_of(record))
         for k, text in enumerate(found):
             assert re.match(
                 rf"Mask {k + 1}instance {k + 1}\d+ patch.*(the part as it is|piece at τ).*after \d cut", text
@@ -477,7 +479,7 @@ def many_images(root: Path, run: RunFolder, n: int) -> RunFolder:
     """A run of n images on a 60×60 grid: what two discs gave, over and over, on busy photos, with kept proposals."""
     rng = np.random.default_rng(0)
     root.mkdir()
-    originals = [record for record in RunReader(run) if record.instances]
+    originals = [record for record in RunReader(run) if masks_of(record)]
     grid = (60, 60)
 
     def enlarged(map_GhGw: np.ndarray) -> np.ndarray:
@@ -492,7 +494,7 @@ def many_images(root: Path, run: RunFolder, n: int) -> RunFolder:
         if not file.exists():
             cells = rng.integers(0, 255, (24, 32, 3)).astype(np.uint8)
             Image.fromarray(cells).resize((record.size[1], record.size[0]), Image.Resampling.BICUBIC).save(file)
-        instances = tuple(replace(k, confidence=enlarged(k.confidence)) for k in record.instances)
+        instances = tuple(replace(k, confidence=enlarged(k.confidence)) for k in masks_of(record))
         depth = None if record.depth is None else enlarged(record.depth).clip(0, 1)
         refs.append(ImageRef(id_, str(file)))
         records.append(replace(record, id=id_, instances=instances, depth=depth))

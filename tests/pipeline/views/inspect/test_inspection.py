@@ -19,8 +19,8 @@ from pipeline.cli import main
 from pipeline.engine import run as runner
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import Photo, load_photo
-from pipeline.methods import registry
 from pipeline.methods.cuts.load import load_cuts
+from pipeline.results.instance_overlay import decode, instance_colours
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -30,7 +30,6 @@ from pipeline.views.inspect.page import page_html
 from pipeline.views.inspect.panel import CELL, DPI, draw_panel
 from pipeline.views.inspect.words import cut_sentence, label, stop_sentence, story
 from pipeline.views.inspect.writing import write_clouds
-from pipeline.views.overlays import decode, instance_colours
 from stages.affinity import affinity_edges
 from stages.filters import DropReason
 from stages.local_cut import cut_at
@@ -84,8 +83,8 @@ RECIPES = [("maskcut", ()), ("cuts3d_rounds", ()), ("cuts3d_rounds", (ALL_PIECES
 def test_the_record_is_that_of_a_run(
     recipe: str, overrides: tuple[str, ...], files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "load_cuts", lambda *_: tiny_method(recipe, overrides))
-    runner.run(tmp_path / "run", Launch(images=str(files[0].parent)), device="cpu")
+    method = tiny_method(recipe, overrides)
+    runner.run(tmp_path / "run", Launch(images=str(files[0].parent)), method=method)
     for stored in RunReader(RunFolder.open(tmp_path / "run")):
         inspection = inspect_image(photo_of(files[0].parent / stored.id), tiny_method(recipe, overrides))
         record = inspection.record

@@ -1,0 +1,148 @@
+"""What a method looks at, loaded: photos, or clips, which are a stereo pair with the next one and the camera."""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import ImageError, SourceError
+from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
+from pipeline.images.image_lists import common_root
+from pipeline.images.manifest import ImageRef, safe_id
+from pipeline.images.photos import Photo, load_ahead, load_photo
+from pipeline.storage.locations import absolute, contents_of, parent_of, resolve
+
+PREFIX = "clips:"
+COLUMNS = ("left", *PICTURES, *NUMBERS)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """A stereo pair, the next pair, and the camera, decoded. All four pictures have one size.
+
+    id: of the image, whose file is the left picture.
+    left, right, left_next, right_next: `Photo`s.
+    camera: see `Camera`.
+    """
+
+    id: str
+    left: Photo
+    right: Photo
+    left_next: Photo
+    right_next: Photo
+    camera: Camera
+
+
+def load_clip(ref: ImageRef) -> Clip:
+    """Reads and decodes the four pictures of a clip.
+
+    Raises ImageError when one of them cannot be used (reasons as of `load_photo`), when they differ in size
+    ("other_size"), or when the row of the manifest is no clip ("no_clip").
+    """
+    if ref.clip is None:
+        raise ImageError("no_clip", f"{ref.uri} is a picture alone: this method needs clips, --images {PREFIX}FILE")
+    left = load_photo(ref)
+    others = {}
+    for name in PICTURES:
+        photo = load_photo(ImageRef(ref.id, getattr(ref.clip, name)))
+        if photo.rgb.shape != left.rgb.shape:
+            (height, width), (h, w) = left.rgb.shape[:2], photo.rgb.shape[:2]
+            raise ImageError(
+                "other_size", f"{getattr(ref.clip, name)} has {w}×{h} pixels, its left picture {width}×{height}"
+            )
+        others[name] = photo
+    return Clip(ref.id, left, **others, camera=ref.clip.camera)
+
+
+LOADERS: dict[str, Callable[[ImageRef], Any]] = {"photos": load_photo, "clips": load_clip}
+
+
+def load_inputs(refs: Iterable[ImageRef], takes: str, workers: int = 2) -> Iterator[Any]:
+    """Photos or clips in the order of `refs`, see `load_ahead`; for one that cannot be used the ImageError.
+
+    takes: "photos", of a clip the left one, or "clips".
+    """
+    for _, loaded in load_ahead(refs, LOADERS[takes], workers):
+        yield loaded
+
+
+def noise_inputs(count: int, takes: str) -> list[Any]:
+    """Photos or clips of 480×640 pixels of noise, the same at every call, to measure a method by."""
+    noise = np.random.default_rng(0)
+
+    def photo(i: int) -> Photo:
+        return Photo(f"noise {i}", noise.integers(0, 255, (480, 640, 3), np.uint8))
+
+    if takes == "photos":
+        return [photo(i) for i in range(count)]
+    camera = Camera(500.0, 500.0, 320.0, 240.0, 0.5)
+    return [Clip(f"noise {i}", photo(i), photo(i), photo(i), photo(i), camera) for i in range(count)]
+
+
+def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
+    """The clips of `clips:FILE`, a .csv with a line of names first or a .parquet, with the columns of COLUMNS; paths
+    are relative to the file's folder, or to `root`.
+
+    Returns the common root of the left pictures, to which their ids are relative (or `root`), and the images.
+    Raises SourceError, with the row from 1 and the column, when something is missing or no number.
+    """
+    location = absolute(source.removeprefix(PREFIX))
+    base = absolute(root) if root else parent_of(location)
+    rows = _parquet_rows(location) if location.endswith(".parquet") else _csv_rows(location)
+    refs = []
+    for number, row in enumerate(rows, start=1):
+        for name in ("left", *PICTURES):
+            if not isinstance(row[name], str) or not row[name].strip():
+                raise SourceError(f"{location}: row {number} has no {name}: a clip needs all four pictures")
+        try:
+            camera = Camera(**{name: _number(row[name]) for name in NUMBERS})
+        except SourceError as error:
+            raise SourceError(f"{location}: row {number}: {error}") from error
+        left, right, left_next, right_next = (resolve(row[name].strip(), base) for name in ("left", *PICTURES))
+        refs.append(ImageRef("-", left, clip=ClipFiles(right, left_next, right_next, camera)))
+    if not refs:
+        raise SourceError(f"{location} has no rows: a line for each clip, with {', '.join(COLUMNS)}")
+    found, names = common_root([ref.uri for ref in refs])
+    if root:
+        prefix = base.rstrip("/") + "/"
+        names = [ref.uri.removeprefix(prefix) if ref.uri.startswith(prefix) else ref.uri for ref in refs]
+        found = base
+    return found, [replace(ref, id=safe_id(name)) for ref, name in zip(refs, names, strict=True)]
+
+
+def _csv_rows(location: str) -> list[dict[str, Any]]:
+    try:
+        text = contents_of(location).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{location} is not a table in UTF-8 ({error}); convert it with iconv") from error
+    reader = csv.DictReader(io.StringIO(text))
+    _refuse_missing(location, reader.fieldnames or [])
+    return list(reader)
+
+
+def _parquet_rows(location: str) -> list[dict[str, Any]]:
+    try:
+        table = pq.read_table(io.BytesIO(contents_of(location)))
+    except pa.ArrowException as error:
+        raise SourceError(f"{location} is not a parquet file that can be read: {error}") from error
+    _refuse_missing(location, table.column_names)
+    rows: list[dict[str, Any]] = table.select(COLUMNS).to_pylist()
+    return rows
+
+
+def _refuse_missing(location: str, names: Iterable[str]) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise SourceError(f"{location} has no column {', '.join(missing)}: clips need {', '.join(COLUMNS)}")
+
+
+def _number(value: Any) -> Any:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value  # which `Camera` refuses by name

@@ -1,0 +1,29 @@
+"""Cuts as a method of the registry: MaskCut and CutS3D, by rounds or in a tree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.methods.cuts.recipes import RECIPES
+from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
+from pipeline.methods.protocol import Method, MethodEntry
+from pipeline.runs.launch import Launch
+
+
+def _load(launch: Launch, device: str, until: str | None) -> Method:
+    from pipeline.methods.cuts.load import load_cuts  # torch, and the networks' libraries
+
+    return load_cuts(launch, device, until)
+
+
+def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Features, depth, search and score of a run's configuration."""
+    recipe, features, depth = config["recipe"], config["features"], config["depth"]
+    return [
+        ("features", f"{features['model']} {features['kind']}, {features['size']} px, τ {recipe['affinity']['tau']}"),
+        ("depth", depth["name"] if depth else "not used"),
+        ("searched", "tree" if recipe["tree"] else "rounds"),
+        ("score", recipe["score"]),
+    ]
+
+
+ENTRY = MethodEntry(NAME, tuple(RECIPES), _load, STAGES, whole=LAST, describe=describe)

@@ -1,0 +1,176 @@
+"""Instance masks with scores and confidences, as a kind of result.
+
+M masks · B images · Gh, Gw patch grid
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from pipeline.errors import StoreError
+from pipeline.results.instance_file import SCHEMA, STATUSES, VERSION, ShardFile, write_shard
+from pipeline.results.instances import ImageRecord, counts_of, mean_confidence
+from pipeline.results.kinds import Counts, Failed
+
+NAME = "instances"
+
+# Boxes are kept in float32; half a pixel off is another box.
+BOX_TOLERANCE = 0.5
+BINS = 20
+
+
+@dataclass(frozen=True)
+class InstanceKind:
+    """A `pipeline.results.kinds.ResultKind`. grid: (Gh, Gw) of confidences and depth, None for one that only reads."""
+
+    grid: tuple[int, int] | None = None
+
+    name = NAME
+    schema = f"{SCHEMA} {VERSION}"
+
+    def write(self, results: Sequence[ImageRecord | Failed], attributes: Mapping[str, Any]) -> bytes:
+        """See `instance_file.write_shard`."""
+        if self.grid is None:
+            raise ValueError("a kind that writes instances has to know the patch grid")
+        return write_shard(results, self.grid, attributes)
+
+    def open(self, source: bytes | Path, name: str = "") -> ShardFile:
+        """See `instance_file.ShardFile.open`."""
+        return ShardFile.open(source, name)
+
+    def counts(self, results: Iterable[ImageRecord | Failed]) -> Counts:
+        """images, masks, drops by reason, quarantined."""
+        return counts_of(results)
+
+    def log(self, result: ImageRecord) -> dict[str, Any]:
+        """Status, masks with their scores, drops."""
+        scores = [round(instance.score, 4) for instance in result.instances]
+        return {"status": result.status, "masks": len(scores), "scores": scores, "drops": result.drops}
+
+    def check(self, shard: ShardFile) -> Iterator[str]:
+        """Codes, areas and boxes of all masks."""
+        faults = [fault for mask in range(shard.n_masks) if (fault := _mask_fault(shard, mask))]
+        if faults:
+            shown = ", ".join(faults[:5]) + (f" and {len(faults) - 5} more" if len(faults) > 5 else "")
+            yield f"{len(faults)} of {shard.n_masks} masks are wrong: {shown}"
+
+    def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Masks and drops."""
+        masks, images = counts.get("masks", 0), max(counts["images"], 1)
+        return [("masks", f"{masks} ({masks / images:.2f} an image)"), ("dropped", _by_reason(counts) or "none")]
+
+    def brief(self, counts: Mapping[str, Any]) -> str:
+        """Masks an image, and drops."""
+        facts = [f"{counts['masks'] / counts['images']:.1f} masks/image"] if counts.get("masks") else []
+        return ", ".join([*facts, *([drops] if (drops := _by_reason(counts)) else [])])
+
+    def survey(self, parts: Iterable[tuple[ShardFile, np.ndarray]]) -> dict[str, Any]:
+        """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms."""
+        statuses, drops, masks_per_image = Counter[str](), Counter[str](), Counter[int]()
+        scores, confidences, shares = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+        for shard, counts_B in parts:
+            masks_B = np.diff(shard.image_offsets)
+            counts_M = np.repeat(counts_B, masks_B)
+            pixels_M = np.repeat(shard.size.astype(np.int64).prod(axis=1), masks_B)
+            scores.append(shard.score[counts_M])
+            confidences.append(mean_confidence(shard.confidence[counts_M]))
+            shares.append(np.log10(shard.area[counts_M] / pixels_M[counts_M]))
+            statuses.update(STATUSES[status] for status in shard.status[counts_B])
+            masks_per_image.update(masks_B[counts_B].tolist())
+            drops.update(dict(zip(shard.drop_reasons, shard.drops[counts_B].sum(axis=0).tolist(), strict=True)))
+        return {
+            "masks": sum(map(len, scores)),
+            "statuses": {status: statuses[status] for status in STATUSES},
+            "masks_per_image": dict(sorted(masks_per_image.items())),
+            "score": histogram(np.concatenate(scores)),
+            "mean_confidence": histogram(np.concatenate(confidences), (0.0, 1.0)),
+            "log10_area_share": histogram(np.concatenate(shares), (-4.0, 0.0)),
+            "drops": {reason: count for reason, count in sorted(drops.items()) if count},
+        }
+
+    def survey_lines(self, survey: Mapping[str, Any]) -> list[str]:
+        """Bars of text."""
+        most = max(survey["masks_per_image"].values(), default=1)
+        lines = ["masks an image"]
+        lines += [f"  {n:>6}  {_bar(count, most)} {count}" for n, count in sorted(survey["masks_per_image"].items())]
+        for name, title in (
+            ("score", "score"),
+            ("mean_confidence", "mean confidence"),
+            ("log10_area_share", "area, log10 of its share of the image"),
+        ):
+            lines += [title, *_histogram_lines(survey[name])]
+        return lines
+
+    def draw(self, rgb_HW3: np.ndarray, result: ImageRecord) -> Any:
+        """See `instance_overlay.draw_overlay`."""
+        from pipeline.results.instance_overlay import draw_overlay  # scipy, for whoever draws
+
+        return draw_overlay(rgb_HW3, result)
+
+    def facts(self, result: ImageRecord) -> dict[str, float | int | str]:
+        """Number of masks and best score."""
+        scores = [instance.score for instance in result.instances]
+        return {"masks": len(scores), "best score": round(max(scores, default=0.0), 4)}
+
+
+def histogram(values: np.ndarray, bounds: tuple[float, float] | None = None) -> dict[str, list[float]]:
+    """counts[i] values lie in [edges[i], edges[i+1]), the last bin includes its upper edge. bounds: values beyond count
+    to the outermost bins; None takes those of the values.
+    """
+    if bounds is None:
+        bounds = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    counts, edges = np.histogram(np.clip(values, *bounds), bins=BINS, range=bounds)
+    return {"edges": edges.tolist(), "counts": counts.tolist()}
+
+
+def _histogram_lines(histogram: Mapping[str, Sequence[float]]) -> list[str]:
+    counts = [int(count) for count in histogram["counts"]]
+    most = max([1, *counts])
+    edges = zip(histogram["edges"], counts, strict=False)
+    return [f"  {low:>6.2f}  {_bar(count, most)} {count}" for low, count in edges if count]
+
+
+def _bar(count: int, most: int) -> str:
+    return "█" * max(1, round(30 * count / most)) if count else ""
+
+
+def _by_reason(counts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.get("drops", {}).items()))
+
+
+def _mask_fault(shard: ShardFile, mask: int) -> str:
+    rle = shard.coco_rle(mask)
+    try:
+        pixels = shard.mask(mask)
+    except StoreError as error:
+        return str(error)
+    # Encoding it again finds what decoding lets pass: codes that are short of the image, or not in canonical form.
+    if coco_mask.encode(pixels)["counts"] != rle["counts"]:
+        return f"mask {mask}: its code does not cover the {rle['size'][0]} x {rle['size'][1]} pixels of the image"
+    area = int(np.count_nonzero(pixels))
+    if area != shard.area[mask]:
+        return f"mask {mask}: area is {area}, recorded {shard.area[mask]}"
+    box, recorded = coco_mask.toBbox(rle), shard.box[mask]
+    if _has_detectors_boxes(shard):
+        if _overhang(box, recorded) > 1:  # a pixel, of which the box cuts off a part
+            return f"mask {mask}: box is {box.tolist()}, that of its detection {recorded.tolist()} does not hold it"
+    elif np.abs(box - recorded).max() > BOX_TOLERANCE:
+        return f"mask {mask}: box is {box.tolist()}, recorded {recorded.tolist()}"
+    return ""
+
+
+def _has_detectors_boxes(shard: ShardFile) -> bool:
+    """Whether boxes are those that a detector gave, not those of the masks: see `instance_file`."""
+    recipe = shard.attributes.get("recipe")
+    return isinstance(recipe, dict) and recipe.get("boxes") == "detector"
+
+
+def _overhang(inner: np.ndarray, outer: np.ndarray) -> float:
+    """Pixels by which a box x, y, width, height stands out of another, at the side where it does so most."""
+    before, after = outer[:2] - inner[:2], (inner[:2] + inner[2:]) - (outer[:2] + outer[2:])
+    return float(max(before.max(), after.max()))

@@ -1,0 +1,108 @@
+"""What pages of a run have in common: which images they show, and how one file is put together that asks nothing of the
+network.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.errors import ImageError
+from pipeline.images.manifest import Shard
+from pipeline.images.photos import Photo, load_photos
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.atomic import written_whole
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A page that was written: images on it, how many of them without a photo, and the file's size in bytes."""
+
+    file: Path
+    images: int
+    without_photo: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """The files of `page_files/` that a page is made of: the template, the style, and the parts of its one script."""
+
+    template: str
+    style: str
+    program: tuple[str, ...]
+
+
+def shown_images(
+    run: RunFolder, reader: RunReader, limit: int | None
+) -> Iterator[tuple[Shard, list[int], Iterator[tuple[Any, Photo | ImageError]]]]:
+    """The images to show, shard by shard: the shard, their places in it, and of each its result and its photo, or why
+    there is none. limit: at most this many, evenly spread over the run.
+    """
+    shards = [shard for shard in run.manifest.shards() if shard.key in reader.commits]
+    total = sum(len(shard.refs) for shard in shards)
+    shown = None if limit is None or limit >= total else {i * total // limit for i in range(limit)}
+    results = iter(reader)
+    first = 0
+    for shard in shards:
+        of_shard = [next(results) for _ in shard.refs]
+        places = [i for i in range(len(shard.refs)) if shown is None or first + i in shown]
+        first += len(shard.refs)
+        if places:
+            yield shard, places, _with_photos(shard, places, of_shard)
+
+
+def _with_photos(shard: Shard, places: list[int], results: list[Any]) -> Iterator[tuple[Any, Photo | ImageError]]:
+    for place, loaded in zip(places, load_photos([shard.refs[i] for i in places]), strict=True):
+        yield results[place], loaded if isinstance(loaded, Photo) else loaded[1]
+
+
+def write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks: IO[str]) -> None:
+    """The template with everything put in its place, to a file beside `path` that takes its name when it is whole.
+
+    name: of the run. index: what images are sorted and filtered by. blocks: a `data_block` an image.
+    """
+    style, program = _part(page.style), "\n".join(map(_part, page.program))
+    # Names of files are other people's text. They are only ever written as JSON below and set as text by the program;
+    # should one get through nevertheless, this policy runs no script but ours and loads nothing from anywhere.
+    policy = (
+        f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(program)}'"
+    )
+    head, foot = _part(page.template).split("{{DATA}}")
+    texts = {"{{POLICY}}": policy, "{{NAME}}": html.escape(name), "{{STYLE}}": style}
+    head = re.sub("|".join(texts), lambda mark: texts[mark[0]], head)
+    with written_whole(path) as out:
+        out.write(head)
+        out.write(data_block("index", index))
+        out.write(f"<script>{program}</script>\n")
+        shutil.copyfileobj(blocks, out, 1 << 20)
+        out.write(foot)
+
+
+def data_block(id_: str, value: object) -> str:
+    """A script element that holds JSON in ASCII: without "<" nothing can end the element or open a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{id_}">{text}</script>\n'
+
+
+def base64_text(data: bytes) -> str:
+    """For pages, which are text."""
+    return base64.b64encode(data).decode("ascii")
+
+
+@cache
+def _part(name: str) -> str:
+    return Path(__file__).with_name("page_files").joinpath(name).read_text("utf-8")
+
+
+def _digest(text: str) -> str:
+    return base64_text(hashlib.sha256(text.encode()).digest())
