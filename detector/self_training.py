@@ -5,7 +5,7 @@ folder of its own, of a run and a training:
 
     self-training.json       what decides the result of the rounds, written once
     round-1/pseudo-masks     a run like any other, made by `detector.method`
-    round-1/training         as of `cuts3d train`; detector.pth is there when the round is done
+    round-1/training         as of `cuts3d train`; its detector is there when the round is done
     round-2/...
 
 What is on disk is all that is known: whatever was killed, the same call goes on with it.
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detector.checkpoints import DETECTOR_FILE, read_detector
+from detector.checkpoints import detector_in, read_detector
 from detector.method import NAME, DetectorOptions, overrides_of
 from detector.training import Training
 from pipeline.differences import differences, in_lines
@@ -92,7 +92,7 @@ class Round:
     @property
     def detector(self) -> Path:
         """There when the round is done."""
-        return self.training / DETECTOR_FILE
+        return detector_in(self.training)
 
 
 def self_train(wanted: SelfTraining, execute: Executor, train: Train, **execution: Any) -> Path:
