@@ -22,9 +22,11 @@ _AVERAGE = 1  # of mmcv's numbers for pool_mode; 0 is the maximum
 
 
 def nms(boxes_N4: Tensor, scores_N: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """int64 indices of the boxes that no better one overlaps by more than the threshold, best first, of equals the earlier.
+    """int64 indices of the boxes that no better one overlaps by more than the threshold, best first.
 
     boxes_N4: edges x1, y1, x2, y2. offset: what is added to widths and heights, 1 where the edges are pixels' numbers.
+    Of equal scores the earlier comes first. With the compiled operator that holds for few boxes; of more than 16 it
+    depends on the processor.
     """
     if offset:
         boxes_N4 = boxes_N4 + boxes_N4.new_tensor([0, 0, offset, offset])
@@ -47,11 +49,17 @@ def roi_align_forward(
     """Fill output_RChw with the means over the bins of each region.
 
     rois_R5: image, x1, y1, x2, y2, in pixels of the photo, which `spatial_scale` makes pixels of the map.
+
+    Raises RuntimeError for regions of negative or unknown size, if aligned and on the CPU, as the compiled operator does.
     """
     _average_only(pool_mode)
-    pooled_RChw = torch.ops.torchvision.roi_align(
-        input_BCHW, rois_R5, _single(spatial_scale), aligned_height, aligned_width, sampling_ratio, aligned
-    )
+    if aligned and rois_R5.device.type == "cpu" and not (rois_R5[:, 3:] >= rois_R5[:, 1:3]).all():
+        raise RuntimeError("roi_align got a region whose right or lower edge is before its left or upper one, or no number")
+    # Half precision is meant where it comes in: under autocast torchvision would go by way of single.
+    with torch.autocast(input_BCHW.device.type, enabled=False):
+        pooled_RChw = torch.ops.torchvision.roi_align(
+            input_BCHW, rois_R5, _single(spatial_scale), aligned_height, aligned_width, sampling_ratio, aligned
+        )
     output_RChw.copy_(pooled_RChw)
 
 
