@@ -8,8 +8,8 @@
 # Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
 # Of train: RUN="run folder …"   CONFIG=name|file   WORK=folder   RESUME=1   AMP=1   BACKBONE=file|random   ITERATIONS=n
 #           DEVICE, SET, ADDRESS, RAY and WORKERS as above
-# Of self-train: RUN, CONFIG, WORK and ITERATIONS as of train   CHECKPOINT=detector.pth   ROUNDS=n
-# Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.pth   Of predict: IMAGES="photo folder video …"
+# Of self-train: RUN, CONFIG, WORK and ITERATIONS as of train   CHECKPOINT=detector.safetensors   ROUNDS=n
+# Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 

@@ -1,8 +1,8 @@
-"""Files of tensors by name and texts by name: safetensors are written and read, torch's own (.pth) are read. None of them
-runs anything of what is in it.
+"""Files of tensors by name and texts by name: safetensors are written and read, torch's own (.pth) are read. Reading
+runs nothing of what is in them.
 
-A detector is written as safetensors, which other programs and languages read, and of which a part can be had without the
-rest. Texts are the file's metadata. The same tensors and texts make the same bytes.
+A detector is written as safetensors, which other programs and languages read, and of which a part can be had without
+the rest. Texts are the file's metadata. The same tensors and texts make the same bytes.
 """
 
 import json
@@ -27,7 +27,9 @@ _ALIGNMENT = 8
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -> None:
     """Write a safetensors file, whole or not at all. Tensors may be anywhere, share memory and have any strides."""
-    plain = {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
+    plain = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()
+    }
     content = memoryview(safetensors.torch.save(plain, {"format": "pt", **texts}))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -45,16 +47,18 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mappin
 
 
 def read_content(path: Path) -> Mapping[str, Any]:
-    """What is in a file: of safetensors the tensors as "state_dict", and the texts by their names; of torch's files what
-    was saved, tensors on the CPU. Which of the two it is, its first bytes say.
+    """What is in a file: of safetensors the tensors as "state_dict", and the texts by their names; of torch's files
+    what was saved, tensors on the CPU. Which of the two it is, its first bytes say.
 
     Raises:
-        WeightsError: there is no such file, it is neither, it is damaged, or it holds more than tensors and plain values;
-        the message says what to do.
+        WeightsError: there is no such file, it is neither, it is damaged, or it holds more than tensors and plain
+        values; the message says what to do.
     """
     if not path.is_file():
         found = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth")) if path.is_dir() else []
-        hint = f"it is a folder, give a file in it ({', '.join(found)})" if found else "`cuts3d train` ends by writing one"
+        hint = (
+            f"it is a folder, give a file in it ({', '.join(found)})" if found else "`cuts3d train` ends by writing one"
+        )
         raise WeightsError(f"there is no checkpoint {path}: {hint}")
     return _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
 
@@ -78,14 +82,18 @@ def _is_safetensors(path: Path) -> bool:
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            return {**(file.metadata() or {}), STATE_DICT: {name: file.get_tensor(name) for name in file.keys()}}
+            return {
+                **(file.metadata() or {}),
+                STATE_DICT: {name: file.get_tensor(name) for name in sorted(file.keys())},
+            }
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged or no safetensors file, copy it again: {brief(error)}") from error
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by a path, torch would go by its suffix
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors and plain values, and is not run to find out what: give a checkpoint of "

@@ -7,8 +7,8 @@ metadata
     config       JSON text, what it takes to build the model and to prepare a photo for it, see `DetectorCheckpoint`
     trained_on   JSON text, for people and logs: runs, iterations, seed, versions
 
-Earlier versions wrote detector.pth, torch's own kind of file, a dictionary of these three and the `state_dict`, which is
-read as well. Neither needs our classes or MMEngine's to be read. A checkpoint that MMEngine writes while training
+Earlier versions wrote detector.pth, torch's own kind of file, a dictionary of these three and the `state_dict`, which
+is read as well. Neither needs our classes or MMEngine's to be read. A checkpoint that MMEngine writes while training
 (iter_N.pth) holds the same tensors; its config and origin are those of detector.json beside it.
 """
 
@@ -83,9 +83,7 @@ class DetectorCheckpoint:
         try:
             model.load_state_dict(dict(self.state_dict))
         except RuntimeError as error:
-            raise WeightsError(
-                f"the tensors of {self.path} do not fit its model ({brief(error)}): {remedy}"
-            ) from error
+            raise WeightsError(f"the tensors of {self.path} do not fit its model ({brief(error)}): {remedy}") from error
         model.eval()
         return model
 
@@ -106,8 +104,8 @@ def write_detector(
 
 
 def detector_in(folder: Path) -> Path:
-    """What a training leaves in its folder when it is done, there or not yet: the file of an earlier version, where that
-    has done it.
+    """What a training leaves in its folder when it is done, there or not yet; where an earlier version of cuts3d has
+    done it, that version's file.
     """
     earlier = folder / _EARLIER_FILE
     return earlier if earlier.is_file() and not (folder / DETECTOR_FILE).is_file() else folder / DETECTOR_FILE

@@ -1,14 +1,14 @@
 """mmcv's operators without a compiler.
 
-MMDetection imports mmcv.ops all over. That is Python around one compiled module, mmcv._ext: the package mmcv has both, and
-mmcv-lite has the Python alone. `kernels` is found in place of the module that is missing, and nothing else of mmcv is
-touched, so that nms, batched_nms, roi_align, RoIAlign and all registered layers are mmcv's own.
+MMDetection imports mmcv.ops all over. That is Python around one compiled module, mmcv._ext: the distribution mmcv has
+both, mmcv-lite has the Python alone. `kernels` is found in place of the module that is missing, and nothing else of mmcv
+is touched, so that nms, batched_nms, roi_align, RoIAlign and all registered layers are mmcv's own.
 
 It is looked for after everything else, so that a compiled module always goes first. Two ways lead to it:
 
 - whatever imports `detector` or a part of it can import MMDetection from there on;
-- `python -m detector.operators`, which `make install-detector` ends with, leaves a file beside mmcv-lite that does the same
-  for programs that import MMDetection first, such as its own training script.
+- `python -m detector.operators`, which `make install-detector` ends with, leaves a file beside mmcv-lite that does the
+  same for programs that import MMDetection first, such as its own training script.
 
 This module imports neither torch nor mmcv: `cuts3d` imports it whenever it starts.
 """
@@ -44,7 +44,7 @@ def stand_in() -> None:
 
 
 def compiled() -> bool:
-    """Whether the operators of the mmcv that is installed are compiled ones. Imports mmcv; False where there is none."""
+    """Whether the operators of the mmcv that is installed are compiled. Imports mmcv; False where there is none."""
     try:
         spec = importlib.util.find_spec(EXTENSION)
     except ModuleNotFoundError:

@@ -1,8 +1,8 @@
 """What mmcv.ops calls in its compiled module, on torchvision's operators.
 
-Names and arguments are those by which mmcv 2.1.0 calls the module, results go where it expects them. Equal to the compiled
-operators as far as tests/detector/test_operators.py says. Any other name of the compiled module is here, too, as a function
-that raises ConfigError when it is called: mmcv asks for all of them when it is imported.
+Names and arguments are those by which mmcv 2.1.0 calls the module, results go where it expects them. Equal to the
+compiled operators as far as tests/detector/test_operators.py says. Any other name of the compiled module is here, too,
+as a function that raises ConfigError when it is called: mmcv asks for all of them when it is imported.
 
 Shape legend: N boxes, R regions of interest, B×C×H×W feature maps, h×w what becomes of a region.
 """
@@ -25,8 +25,8 @@ def nms(boxes_N4: Tensor, scores_N: Tensor, iou_threshold: float, offset: int) -
     """int64 indices of the boxes that no better one overlaps by more than the threshold, best first.
 
     boxes_N4: edges x1, y1, x2, y2. offset: what is added to widths and heights, 1 where the edges are pixels' numbers.
-    Of equal scores the earlier comes first. With the compiled operator that holds for few boxes; of more than 16 it
-    depends on the processor.
+    Of equal scores the earlier comes first; with the compiled operator that holds for a few boxes only, as it sorts by
+    torch's unstable sort.
     """
     if offset:
         boxes_N4 = boxes_N4 + boxes_N4.new_tensor([0, 0, offset, offset])
@@ -50,11 +50,12 @@ def roi_align_forward(
 
     rois_R5: image, x1, y1, x2, y2, in pixels of the photo, which `spatial_scale` makes pixels of the map.
 
-    Raises RuntimeError for regions of negative or unknown size, if aligned and on the CPU, as the compiled operator does.
+    Raises RuntimeError for regions of negative size or of none (NaN), if aligned and on the CPU: so does the compiled
+    operator.
     """
     _average_only(pool_mode)
     if aligned and rois_R5.device.type == "cpu" and not (rois_R5[:, 3:] >= rois_R5[:, 1:3]).all():
-        raise RuntimeError("roi_align got a region whose right or lower edge is before its left or upper one, or no number")
+        raise RuntimeError("roi_align got a region that ends before it begins, or whose edges are no numbers")
     # Half precision is meant where it comes in: under autocast torchvision would go by way of single.
     with torch.autocast(input_BCHW.device.type, enabled=False):
         pooled_RChw = torch.ops.torchvision.roi_align(
@@ -113,8 +114,8 @@ def _average_only(pool_mode: int) -> None:
 
 def _needs_compiler(operator: str) -> ConfigError:
     return ConfigError(
-        f"mmcv's operator {operator} needs the compiled mmcv, and mmcv-lite is installed, beside which cuts3d has no more "
-        f"than its own detectors use. To compile it, once, for 5 to 10 minutes: {INSTALL_COMPILED}"
+        f"mmcv's operator {operator} needs the compiled mmcv, and mmcv-lite is installed, beside which cuts3d has no "
+        f"more than its own detectors use. To compile it, once, for 5 to 10 minutes: {INSTALL_COMPILED}"
     )
 
 

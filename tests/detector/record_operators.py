@@ -15,9 +15,7 @@ def main() -> None:
     if not compiled() or mmcv.__version__ != "2.1.0":
         raise SystemExit(f"this is mmcv {mmcv.__version__}, compiled: {compiled()}: `make install-mmcv` first")
     torch.set_num_threads(1)
-    arrays = {
-        f"{name}/{part}": array for name, case in sorted(CASES.items()) for part, array in case.outcome().items()
-    }
+    arrays = {f"{name}/{part}": array for name, case in sorted(CASES.items()) for part, array in case.outcome().items()}
     RECORDED.parent.mkdir(exist_ok=True)
     np.savez_compressed(RECORDED, **arrays)
     refused = [name for name in CASES if f"{name}/refused" in arrays]

@@ -175,9 +175,9 @@ def beside(folder: Path) -> subprocess.CompletedProcess[str]:
         f"import runpy, sys; sys.path[:0] = [{str(folder)!r}, {str(root)!r}]\n"
         "from importlib import metadata; found = metadata.distribution\n"
         "def distribution(name):\n"
-        f"    there = found(name)\n"
-        f"    if not str(there.locate_file('')).startswith({str(folder)!r}): raise metadata.PackageNotFoundError(name)\n"
-        "    return there\n"
+        "    there = found(name)\n"
+        f"    if str(there.locate_file('')).startswith({str(folder)!r}): return there\n"
+        "    raise metadata.PackageNotFoundError(name)\n"
         "metadata.distribution = distribution\n"
         "runpy.run_module('detector.operators', run_name='__main__')\n"
     )

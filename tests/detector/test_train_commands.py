@@ -58,8 +58,8 @@ def test_train_and_resume(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     words += ["--iterations", "3", "--batch-size", "2", "--seed", "3", "--backbone", "random", "--device", "cpu"]
     first = typed(*words)
     assert first.exit_code == 0, first.output
-    assert f"detector   {work / 'detector.pth'}" in first.output
-    trained_on = read_detector(work / "detector.pth").trained_on
+    assert f"detector   {work / 'detector.safetensors'}" in first.output
+    trained_on = read_detector(work / "detector.safetensors").trained_on
     assert (trained_on["iterations"], trained_on["batch"], trained_on["seed"]) == (3, 2, 3)
     again = typed(*words)
     assert again.exit_code == 2
