@@ -1,8 +1,8 @@
 """mmcv's operators without a compiler.
 
 MMDetection imports mmcv.ops all over. That is Python around one compiled module, mmcv._ext: the distribution mmcv has
-both, mmcv-lite has the Python alone. `kernels` is found in place of the module that is missing, and nothing else of mmcv
-is touched, so that nms, batched_nms, roi_align, RoIAlign and all registered layers are mmcv's own.
+both, mmcv-lite has the Python alone. `kernels` is found in place of the module that is missing, and nothing else of
+mmcv is touched, so that nms, batched_nms, roi_align, RoIAlign and all registered layers are mmcv's own.
 
 It is looked for after everything else, so that a compiled module always goes first. Two ways lead to it:
 

@@ -2,8 +2,8 @@
 
     python -m detector.operators
 
-`make install-detector` ends with it. The file is entered with mmcv-lite's own, so it goes when mmcv-lite is uninstalled.
-A compiled mmcv is left as it is; Python, too, takes a compiled module before this one.
+`make install-detector` ends with it. The file is entered with mmcv-lite's own, so it goes when mmcv-lite is
+uninstalled. A compiled mmcv is left as it is; Python, too, takes a compiled module before this one.
 """
 
 import sys
@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError
 
 FILE = "mmcv/_ext.py"
 _COMPILED = [f"mmcv/_ext{suffix}" for suffix in EXTENSION_SUFFIXES]
-_CONTENT = '''"""In place of the compiled operators, which mmcv-lite lacks: `python -m detector.operators` of cuts3d wrote it."""
+_CONTENT = '''"""In place of mmcv's compiled operators; `python -m detector.operators` of cuts3d wrote it."""
 
 import sys
 
