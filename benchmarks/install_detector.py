@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/install_detector.py --out benchmarks/results/install_detector.csv
 
-In a copy of the last commit, with compilers that put every call on record: `make install`; `make install-detector` as it
-is now; `make install-mmcv`, the step that came on top of it before, with no wheel kept from earlier. pip's cache is the
+In a copy of the last commit, with compilers that put every call on record: `make install`; `make install-detector` as
+it is now; `make install-mmcv`, the step that came on top of it before, no wheel kept from earlier. pip's cache is the
 user's, as it is after any installation. Takes about a quarter of an hour on two cores, and 6 GB.
 
 Columns: wall_s, cpu_s of all processes (read this where others work on the machine); compilers, how often one was
