@@ -135,9 +135,10 @@ test-fast: install-test  ## the tests that are not slow
 soak: install-test  ## a run on Ray whose processes are killed for MINUTES=20, and its ledger afterwards
 	$(BIN)/python benchmarks/soak.py --minutes $(or $(MINUTES),20)
 
-lint: install-test  ## ruff
+lint: install-test  ## ruff, and the contracts on who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 types: install-test  ## mypy
 	$(BIN)/mypy

@@ -1,11 +1,11 @@
 """What every recipe costs, beside a plain transcription of the published MaskCut: `make bench`.
 
-The transcription (tests/reference_maskcut.py) does a dense double-precision `scipy.linalg.eigh` a round and a dense CRF
-(pydensecrf) a mask. Depth and features are computed once a photo and given to every method; then the methods take
-turns, photo by photo, in one process, on the same cores, up to masks at the size of the photo. Which one begins changes
-with the photo; the first photo is gone through once before anything counts. Peak memory is that of a process of its own
-for each method. Run it on a machine with nothing else to do: the threads of `eigh` wait for each other, and one busy
-neighbour on two cores makes the transcription several times slower, us not.
+The transcription (tests/support/reference_maskcut.py) does a dense double-precision `scipy.linalg.eigh` a round and a
+dense CRF (pydensecrf) a mask. Depth and features are computed once a photo and given to every method; then the methods
+take turns, photo by photo, in one process, on the same cores, up to masks at the size of the photo. Which one begins
+changes with the photo; the first photo is gone through once before anything counts. Peak memory is that of a process of
+its own for each method. Run it on a machine with nothing else to do: the threads of `eigh` wait for each other, and one
+busy neighbour on two cores makes the transcription several times slower, us not.
 
     python benchmarks/bench.py --images PHOTOS --threads 2 --device cpu
 
@@ -37,7 +37,6 @@ import torch
 from pycocotools import mask as coco_mask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import reference_maskcut
 from bench_report import (
     NETWORKS,
     QUIET,
@@ -52,15 +51,17 @@ from bench_report import (
     table,
     write,
 )
+from support import reference_maskcut
 
-from pipeline.batch_work import BatchWork, CutsMethod
 from pipeline.errors import ConfigError, CutsError, ImageError, SourceError
-from pipeline.images import Photo, load_photo
-from pipeline.manifest import ImageRef
-from pipeline.recipes import RECIPES, Recipe, get_recipe
-from pipeline.runner import Launch, load_method
-from pipeline.samples import copy_samples
-from pipeline.sources import list_images
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import Photo, load_photo
+from pipeline.images.samples import copy_samples
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.method import BatchWork, CutsMethod
+from pipeline.methods.cuts.recipes import RECIPES, Recipe, get_recipe
+from pipeline.methods.registry import load_method
+from pipeline.runs.launch import Launch
 from stages.filters import mask_iou
 from stages.refine import refine_masks
 

@@ -21,8 +21,8 @@ import numpy as np
 import scipy
 import torch
 
-from pipeline.bootstrap import Ratio, interval, resamples
-from pipeline.export import written_whole
+from pipeline.evaluation.bootstrap import Ratio, interval, resamples
+from pipeline.storage.atomic import written_whole
 
 TRANSCRIPTION = "transcription"
 NETWORKS = ("depth", "features")

@@ -1,8 +1,8 @@
 """What depth quality buys: the rows of the paper's ablation table on rendered scenes whose depth is known exactly.
 
-Scenes (tests/rendered_scenes.py): boxes, spheres, cylinders, cones and tori in two groups on a floor, each group of one
-class, its objects overlapping in the image and GAPS apart in depth. Depth is exact or made worse: blurred, as a
-network's soft edges, or with noise, half of it smooth over the image, half from patch to patch. No network runs:
+Scenes (tests/support/rendered_scenes.py): boxes, spheres, cylinders, cones and tori in two groups on a floor, each
+group of one class, its objects overlapping in the image and GAPS apart in depth. Depth is exact or made worse: blurred,
+as a network's soft edges, or with noise, half of it smooth over the image, half from patch to patch. No network runs:
 features are one unit vector for each class and one for floor and wall, plus noise. So objects of one class look the
 same and depth alone can tell them apart.
 
@@ -33,14 +33,14 @@ import torch
 from pycocotools import mask as coco_mask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from rendered_scenes import Scene, features_ND, place_groups, render_objects
 from settle_constants import Kept
+from support.rendered_scenes import Scene, features_ND, place_groups, render_objects
 
-from pipeline.batch_work import BatchWork, CutsMethod
-from pipeline.coco_truth import Truth
-from pipeline.evaluation import Estimate, compare, evaluate
-from pipeline.images import Photo
-from pipeline.recipes import Recipe, get_recipe
+from pipeline.evaluation.scores import Estimate, compare, evaluate
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.images.photos import Photo
+from pipeline.methods.cuts.method import BatchWork, CutsMethod
+from pipeline.methods.cuts.recipes import Recipe, get_recipe
 from stages.depth import to_grid
 
 RESULTS = Path(__file__).parent / "results" / "depth_quality.csv"

@@ -5,9 +5,10 @@ discs that lie on random rectangles, as compressed run-length codes. The photos 
 
     python benchmarks/import_coco.py --photos FOLDER --images 1000 10000 100000
 
-A CSV line a size. wall_s and cpu_s are of `pipeline.import_coco.import_coco` in a process of its own; of these,
-index_cpu_s is the walk over the file before the first shard. peak_mb: resident memory of that process at its highest,
-less what it has when everything is imported and nothing done (base_mb). load: processes that wanted a core meanwhile.
+A CSV line a size. wall_s and cpu_s are of `pipeline.methods.coco_import.importing.import_coco` in a process of its own;
+of these, index_cpu_s is the walk over the file before the first shard. peak_mb: resident memory of that process at its
+highest, less what it has when everything is imported and nothing done (base_mb). load: processes that wanted a core
+meanwhile.
 """
 
 import argparse
@@ -25,8 +26,10 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipeline import coco_index, import_coco, json_lists
-from pipeline.run_folder import RunFolder
+from pipeline.methods.coco_import import importing as import_coco
+from pipeline.methods.coco_import import index as coco_index
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage import json_lists
 
 RESULTS = Path(__file__).parent / "results" / "import_coco.csv"
 SHAPES = 200  # made-up masks that a photo's annotations are drawn from

@@ -38,24 +38,24 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/detector"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 from mmdet.datasets import BaseDetDataset  # noqa: E402
 from restart import make_manifest  # noqa: E402
-from stored_run import instance  # noqa: E402
+from support.stored_run import instance  # noqa: E402
 from torch.utils.data import DataLoader, get_worker_info  # noqa: E402
 
-from detector.dataset import StoreDataset  # noqa: E402
-from detector.flat_build import grid_window  # noqa: E402
-from detector.flat_store import FlatStore  # noqa: E402
-from detector.loading import confidence_masks  # noqa: E402
-from detector.sampling import Draw, SeededSampler  # noqa: E402
-from pipeline.ledger import new_attempt  # noqa: E402
-from pipeline.records import ImageRecord, Instance, counts_of  # noqa: E402
-from pipeline.run_folder import RunFolder  # noqa: E402
-from pipeline.shard_file import write_shard  # noqa: E402
+from detector.data.dataset import StoreDataset  # noqa: E402
+from detector.data.flat_build import grid_window  # noqa: E402
+from detector.data.flat_store import FlatStore  # noqa: E402
+from detector.data.loading import confidence_masks  # noqa: E402
+from detector.data.sampling import Draw, SeededSampler  # noqa: E402
+from pipeline.results.instance_file import write_shard  # noqa: E402
+from pipeline.results.instances import ImageRecord, Instance, counts_of  # noqa: E402
+from pipeline.runs.provenance import new_attempt  # noqa: E402
+from pipeline.runs.run_folder import RunFolder  # noqa: E402
 
 FIELDS = (
     *("what", "images", "masks", "ranks", "workers", "arrays_mb", "pss_mb", "anon_mb", "above_mb", "grown_mb"),

@@ -43,9 +43,9 @@ from mmengine.registry import DefaultScope  # noqa: E402
 from torch.utils.data import DataLoader, Sampler  # noqa: E402
 
 import detector.components  # noqa: E402, F401 - registers the transforms
-from detector.dataset import StoreDataset  # noqa: E402
-from detector.sampling import Draw, SeededSampler  # noqa: E402
-from detector.train_config import read_config  # noqa: E402
+from detector.data.dataset import StoreDataset  # noqa: E402
+from detector.data.sampling import Draw, SeededSampler  # noqa: E402
+from detector.training.config import read_config  # noqa: E402
 
 FIELDS = (
     *("run", "variant", "size", "masks", "images", "pasted", "worker_ms", "trainer_ms", "images_s"),

@@ -15,7 +15,7 @@ its own, as a restart is:
     load       average of the machine's run queue over the last minute, this benchmark among it
 
 The bucket is moto's server on this machine: its share of the time is that of a Python process which answers one request
-at a time. "index lost" is a launch after somebody deleted the copies of the records (pipeline/commit_index.py).
+at a time. "index lost" is a launch after somebody deleted the copies of the records (pipeline/runs/commit_index.py).
 """
 
 import argparse
@@ -31,14 +31,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pipeline.storage.files_at import files_at
+
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/pipeline")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from s3_server import S3Server  # noqa: E402
+from support.s3_server import S3Server  # noqa: E402
 
-from pipeline.files import RunFiles  # noqa: E402
-from pipeline.manifest import ImageRef, Manifest, shard_key  # noqa: E402
-from pipeline.run_folder import RunFolder  # noqa: E402
+from pipeline.images.manifest import ImageRef, Manifest, shard_key  # noqa: E402
+from pipeline.runs.run_folder import RunFolder  # noqa: E402
 
 CONFIG = {"recipe": {"name": "made up"}}
 FIELDS = (
@@ -59,8 +60,8 @@ FIELDS = (
 # A restart, in a process of its own: times of its steps as JSON.
 STEPS = """
 import json, sys, time
-from pipeline.run_folder import RunFolder
-from pipeline.status import status_of
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.status import status_of
 loaded, cpu = time.perf_counter(), time.process_time()
 run = RunFolder.open(sys.argv[1])
 opened = time.perf_counter()
@@ -71,7 +72,7 @@ done = time.perf_counter()
 print(json.dumps({"open_s": opened - loaded, "manifest_s": known - opened, "pending_s": done - known,
                   "launch_s": done - loaded, "launch_cpu_s": time.process_time() - cpu, "pending": pending}))
 """
-STATUS = "import sys; from pipeline.status import status_of; print(status_of(sys.argv[1]).done_shards)"
+STATUS = "import sys; from pipeline.runs.status import status_of; print(status_of(sys.argv[1]).done_shards)"
 
 
 def make_manifest(images: int, shards: int) -> Manifest:
@@ -111,7 +112,7 @@ def write_records(url: str, records: list[tuple[str, bytes]]) -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
         return
-    files = RunFiles.at(url)
+    files = files_at(url)
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda record: files.write_atomic(*record), records))
 
@@ -127,7 +128,7 @@ def measure(url: str, server: S3Server | None) -> dict[str, object]:
     steps = json.loads(process(STEPS, url))
     requests = len(server.requests()) if server is not None else ""
     start = time.perf_counter()
-    process("from pipeline.status import status_of", url)
+    process("from pipeline.runs.status import status_of", url)
     loading = time.perf_counter() - start
     start = time.perf_counter()
     process(STATUS, url)

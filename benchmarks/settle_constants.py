@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.batch_work import BatchWork, CutsMethod
-from pipeline.coco_truth import Truth
-from pipeline.evaluation import compare
-from pipeline.images import load_photo
-from pipeline.manifest import ImageRef
-from pipeline.models import feature_preset, load_depth, load_features
-from pipeline.recipes import get_recipe, parse_overrides
-from pipeline.sources import list_images
+from pipeline.evaluation.scores import compare
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import load_photo
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.method import BatchWork, CutsMethod
+from pipeline.methods.cuts.recipes import get_recipe, parse_overrides
+from pipeline.models.load import feature_preset, load_depth, load_features
 from stages.features import FeatureConfig
 
 METRICS = ("mask_AP", "mask_AP50", "mask_AR100", "objects_found", "pairs_separated", "pairs_apart", "masks_per_image")

@@ -32,7 +32,7 @@ from simulated_fleet import SimulatedFleet, World, ideal_end
 
 from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Done
-from pipeline.manifest import ImageRef, Manifest, Shard
+from pipeline.images.manifest import ImageRef, Manifest, Shard
 
 RESULTS = Path(__file__).parent / "results" / "simulate_cluster.csv"
 IMAGES = 1_300_000

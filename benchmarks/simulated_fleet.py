@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Lost, Task
-from pipeline.manifest import Shard
+from pipeline.images.manifest import Shard
 
 NODE = 8  # workers of one node
 SLOW = 3.0  # a slow worker takes this many times as long

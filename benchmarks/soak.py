@@ -1,6 +1,6 @@
 """Kill something every few seconds, for as long as is asked, and look into the ledger afterwards.
 
-A real Ray of several nodes on this machine works through run after run of a tiny method (tests/cluster/tiny_run.py)
+A real Ray of several nodes on this machine works through run after run of a tiny method (tests/support/tiny_run.py)
 while workers, nodes and drivers are killed by SIGKILL at random moments, and new nodes and drivers take their places.
 Each finished run must hold every image in exactly one commit, byte for byte what a run holds that nobody disturbed, and
 nobody may have been set aside.
@@ -24,12 +24,13 @@ from typing import Any
 
 import click
 
-sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parents[1] / "tests" / "cluster")]
-from ray_processes import WITHOUT_TOKEN, assert_equal_stores, commits, start_driver, worker_pids  # noqa: E402
-from tiny_run import tiny_launch  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.ray_processes import WITHOUT_TOKEN, assert_equal_stores, commits, start_driver, worker_pids
+from support.tiny_run import tiny_launch
 
-from pipeline.run_folder import RunFolder  # noqa: E402
-from pipeline.runner import Launch, run  # noqa: E402
+from pipeline.engine.run import run
+from pipeline.runs.launch import Launch
+from pipeline.runs.run_folder import RunFolder
 
 NODES = 3
 KINDS = {"worker": 0.7, "node": 0.2, "driver": 0.1}  # shares of what is killed

@@ -29,11 +29,11 @@ from typing import Any
 import psutil
 import torch
 
-from detector.checkpoints import read_detector
-from detector.evaluation import evaluate_detector
-from pipeline import runner
-from pipeline.coco_truth import Truth
-from pipeline.truth_formats import TruthSet
+from detector.evaluation.evaluate import evaluate_detector
+from detector.model.checkpoints import read_detector
+from pipeline.engine import run as runner
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.formats import TruthSet
 
 RESULTS = Path(__file__).parent / "results" / "train_detectors.csv"
 METRICS = ("mask_AP", "mask_AP50", "mask_AR100", "box_AP", "box_AP50", "box_AR100")

@@ -1,7 +1,7 @@
 """What the cluster adds to the command line: --ray for `cuts3d run` and whatever else makes pseudo-masks, and the
 commands submit, jobs, logs and stop.
 
-Loaded by `pipeline.extensions` whenever cuts3d starts: Ray is imported by the commands only.
+Loaded by `pipeline.commands.extensions` whenever cuts3d starts: Ray is imported by the commands only.
 """
 
 import functools
@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from cluster import job_commands
-from pipeline.extensions import ExecutingCommand, set_executor
+from cluster.jobs import commands as job_commands
+from pipeline.commands.executing import ExecutingCommand, set_executor
 
 LOCAL = "local"
 
@@ -82,7 +82,7 @@ def _through_ray(local: Callable[..., None]) -> Callable[..., None]:
 
 
 def _ray_executor(address: str, options: Mapping[str, Any]) -> Callable[..., Any]:
-    from cluster.job_server import need_ray
+    from cluster.jobs.job_server import need_ray
 
     need_ray()
     logging.getLogger("cluster").setLevel(logging.getLogger("pipeline").level)  # as --verbose has it

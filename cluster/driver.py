@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cluster.blame import Inquest
+from cluster.bisection import Inquest
 from cluster.fleet import Computed, Done, Event, Failed, Fleet, Joined, Lost, Task
-from cluster.usual import Pace, Usual
+from cluster.shard_times import Pace, Usual
 from pipeline.errors import CutsError, ImageError
-from pipeline.manifest import Shard
+from pipeline.images.manifest import Shard
 
 log = logging.getLogger(__name__)
 

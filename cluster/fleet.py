@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pipeline.errors import ImageError
-from pipeline.manifest import Shard
+from pipeline.images.manifest import Shard
 
 
 @dataclass(frozen=True)

@@ -15,24 +15,16 @@ from cluster.fleet import Done, Joined
 from cluster.metrics import Metrics
 from cluster.ray_fleet import Kind, RayFleet
 from cluster.worker import OpenRun, WorkerSpec
+from pipeline.engine.shard_job import ledger_of
 from pipeline.errors import ConfigError
-from pipeline.files import RunFiles
-from pipeline.lease import Lease
-from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest, Shard
-from pipeline.run_folder import RUN_FILE, RunFolder
-from pipeline.runner import (
-    Launch,
-    Reporter,
-    RunSummary,
-    Silent,
-    keep_launch,
-    last_launch,
-    listed_manifest,
-    start_reporting,
-)
-from pipeline.shard_job import ledger_of
-from pipeline.stage_graph import STAGES
+from pipeline.images.manifest import Manifest, Shard
+from pipeline.methods.cuts.stage_graph import STAGES
+from pipeline.runs.launch import Launch, keep_launch, last_launch, listed_manifest
+from pipeline.runs.lease import Lease
+from pipeline.runs.ledger import Ledger
+from pipeline.runs.run_folder import RUN_FILE, RunFolder
+from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
+from pipeline.storage.files_at import files_at
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +64,7 @@ def run_on_ray(
     batch_size: int | None = None,
     reporter: Reporter | None = None,
 ) -> RunSummary:
-    """What `pipeline.runner.run` does, on Ray: start a run or go on with it, until every shard is committed.
+    """What `pipeline.engine.run.run` does, on Ray: start a run or go on with it, until every shard is committed.
 
     Arguments, result and errors as there; in addition ConfigError when Ray cannot be reached or no node can ever hold
     a worker, LeaseError when another driver works on the run, CutsError when shard after shard fails.
@@ -81,13 +73,13 @@ def run_on_ray(
         raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
     started = time.perf_counter()
     options, reporter = options or RayOptions(), reporter or Silent()
-    exists = RunFiles.at(out).exists(RUN_FILE)
+    exists = files_at(out).exists(RUN_FILE)
     if launch is None:
         launch = replace(last_launch(out), images=None)
     elif launch.images is None and not exists:
         raise ConfigError(f"there is no run at {out} yet: give images to start one")
     manifest = None if launch.images is None else listed_manifest(launch)
-    summary = RunSummary(RunFiles.at(out).url, until)
+    summary = RunSummary(files_at(out).url, until)
     with connected(options.address):
         most = manifest.n_shards if manifest is not None else RunFolder.open(out).n_shards
         patience = 0.0 if options.address is None else PATIENCE

@@ -18,14 +18,16 @@ import torch
 
 from cluster.fleet import Task
 from pipeline import errors
+from pipeline.engine.run import local_worker
+from pipeline.engine.shard_job import ShardJob
+from pipeline.engine.shard_worker import ShardResult
 from pipeline.errors import CutsError, StoreError, WorkerBrokenError
-from pipeline.lease import read_lease
-from pipeline.locations import is_url
-from pipeline.manifest import Shard
-from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch, load_method, local_worker
-from pipeline.shard_job import ShardJob
-from pipeline.shard_work import ShardResult
+from pipeline.images.manifest import Shard
+from pipeline.methods.registry import load_method
+from pipeline.runs.launch import Launch
+from pipeline.runs.lease import read_lease
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.locations import is_url
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ SHARE_IT = "Use a folder that all nodes share, or an object store"
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """How a worker is set up. cores: of the CPU, that Ray gave it. The others: as of `pipeline.runner.run`."""
+    """How a worker is set up. cores: of the CPU, that Ray gave it. The others: as of `pipeline.engine.run.run`."""
 
     launch: Launch
     until: str

@@ -5,15 +5,15 @@ custom_imports = dict(imports=["detector.components"])
 
 # ruff: noqa: F401 - imported for what they register
 
-import detector.backbone_weights
-import detector.copy_paste
-import detector.dataset
-import detector.drop_loss
-import detector.hooks
-import detector.loading
-import detector.mask_head
-import detector.optimizer
-import detector.roi_features
-import detector.sampling
-import detector.train_loop
-import detector.validation
+import detector.data.copy_paste
+import detector.data.dataset
+import detector.data.loading
+import detector.data.sampling
+import detector.model.backbone_weights
+import detector.model.drop_loss
+import detector.model.mask_head
+import detector.model.roi_features
+import detector.training.hooks
+import detector.training.loop
+import detector.training.optimizer
+import detector.training.validation

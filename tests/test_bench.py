@@ -7,16 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-from tiny_method import draw_photos, tiny_method
-
-from pipeline.recipes import RECIPES
-from pipeline.sources import list_images
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import bench
 import bench_report as report
+import numpy as np
+import pytest
+from support.tiny_method import draw_photos, tiny_method
+
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.recipes import RECIPES
 
 METHODS = (*RECIPES, report.TRANSCRIPTION)
 

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, tiny_method
 
-from pipeline.batch_work import CutsMethod
-from pipeline.manifest import Shard
-from pipeline.models import load_depth, load_features
-from pipeline.recipes import get_recipe
-from pipeline.shard_file import ShardFile
-from pipeline.shard_work import ShardWorker
-from pipeline.sources import list_images
+from pipeline.engine.shard_worker import ShardWorker
+from pipeline.images.manifest import Shard
+from pipeline.images.sources import list_images
+from pipeline.methods.cuts.method import CutsMethod
+from pipeline.methods.cuts.recipes import get_recipe
+from pipeline.models.load import load_depth, load_features
+from pipeline.results.instance_file import ShardFile
 from stages.affinity import AffinityConfig, affinity_edges, similarities
 from stages.filters import mask_iou
 from stages.mask_parts import mask_parts

@@ -1,18 +1,14 @@
 """The scenes of benchmarks/depth_quality.py are what it says, and its figures are those of the evaluation."""
 
 import itertools
-import sys
-from pathlib import Path
 
+import depth_quality
 import numpy as np
 import pytest
 import scipy.ndimage
-from pycocotools import mask as coco_mask
-from rendered_scenes import HORIZON, SceneObject, place_groups, render_objects
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-import depth_quality
 from depth_quality import GAPS, GRID, SIZE, Condition, Example
+from pycocotools import mask as coco_mask
+from support.rendered_scenes import HORIZON, SceneObject, place_groups, render_objects
 
 
 @pytest.fixture(scope="module")

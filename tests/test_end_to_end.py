@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from pipeline.reader import RunReader
-from pipeline.run_folder import RunFolder
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

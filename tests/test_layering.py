@@ -1,68 +1,13 @@
-"""Imports go one way only: stages ◄ pipeline ◄ cluster ◄ detector, which takes of the cluster its connection alone;
-nothing but detector needs mmdet.
-"""
+"""What the layers are worth beyond the contracts of import-linter in setup.cfg, which `make lint` holds."""
 
-import ast
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
-MAY_IMPORT = {
-    "stages": {"stages"},
-    "pipeline": {"stages", "pipeline"},
-    "cluster": {"stages", "pipeline", "cluster"},
-    "detector": {"pipeline", "cluster", "detector"},
-}
-# What the pure layer must not know: files, clusters, detectors and stores.
-FORBIDDEN_IN_STAGES = {"ray", "zarr", "fsspec", "pyarrow", "mmdet", "mmengine", "mmcv", "pathlib", "click", "os", "io"}
-DETECTOR_ONLY = {"mmdet", "mmengine", "mmcv"}
-
-
-def packages() -> list[str]:
-    return [name for name in MAY_IMPORT if (ROOT / name).is_dir()]
-
-
-def imports_of(file: Path) -> set[str]:
-    """Top-level names of all imports of a file, also those inside functions."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
-            names.add((node.module or "").split(".")[0])
-    return names
-
-
-@pytest.mark.parametrize("package", packages())
-def test_imports_go_one_way(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
-    for file in files:
-        ours = imports_of(file) & MAY_IMPORT.keys()
-        assert ours <= MAY_IMPORT[package], f"{file.relative_to(ROOT)} imports {ours - MAY_IMPORT[package]}"
-
-
-def test_stages_are_pure() -> None:
-    for file in (ROOT / "stages").rglob("*.py"):
-        assert not imports_of(file) & FORBIDDEN_IN_STAGES, f"{file.name}: {imports_of(file) & FORBIDDEN_IN_STAGES}"
-
-
-def test_the_detector_takes_no_more_of_the_cluster_than_its_connection() -> None:
-    for file in (ROOT / "detector").rglob("*.py"):
-        modules = {node.module for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)}
-        assert {name for name in modules if (name or "").startswith("cluster")} <= {"cluster.connection"}, file
-
-
-def test_only_the_detector_needs_mmdet() -> None:
-    for package in packages():
-        if package != "detector":
-            for file in (ROOT / package).rglob("*.py"):
-                assert not imports_of(file) & DETECTOR_ONLY, file
+PACKAGES = ("stages", "pipeline", "cluster", "detector")
 
 
 def test_test_files_have_names_of_their_own() -> None:
@@ -72,7 +17,7 @@ def test_test_files_have_names_of_their_own() -> None:
 
 
 def test_modules_are_small() -> None:
-    for package in packages():
+    for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):
             assert len(file.read_text().splitlines()) <= 500, f"{file.relative_to(ROOT)} is over 500 lines"
 

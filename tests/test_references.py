@@ -4,12 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-import reference_local_cut as local_cut
-import rendered_scenes as scenes
 import scipy.ndimage
 import scipy.spatial
-from reference_maskcut import affinity, iou, maskcut, must_reverse, second_smallest, seed_component
-from rendered_scenes import SceneConfig, SceneObject
+from support import reference_local_cut as local_cut
+from support import rendered_scenes as scenes
+from support.reference_maskcut import affinity, iou, maskcut, must_reverse, second_smallest, seed_component
+from support.rendered_scenes import SceneConfig, SceneObject
 
 GRID = (16, 14)
 

@@ -10,15 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-
-from cluster.driver import Driver, Rules
-from cluster.fleet import Task
-from pipeline.manifest import Shard
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import simulate_cluster
 from simulate_cluster import SCENARIOS, check, manifest_of, simulate
 from simulated_fleet import SimulatedFleet, World, ideal_end
+
+from cluster.driver import Driver, Rules
+from cluster.fleet import Task
+from pipeline.images.manifest import Shard
 
 WORKERS = 16
 

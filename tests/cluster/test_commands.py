@@ -15,15 +15,17 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from own_cli import own_command_line
 
-from cluster import job_commands, job_server, submit
 from cluster.commands import extend
-from cluster.follow import Follower, exit_status
-from cluster.job_server import JobServer, LostConnectionError
-from cluster.submit import Job, checked_command, entrypoint, submit_job
-from pipeline import runner
+from cluster.jobs import commands as job_commands
+from cluster.jobs import job_server, submit
+from cluster.jobs.follow import Follower, exit_status
+from cluster.jobs.job_server import JobServer, LostConnectionError
+from cluster.jobs.submit import Job, checked_command, entrypoint, submit_job
+from pipeline.cli import command_line
+from pipeline.engine import run as runner
 from pipeline.errors import ClusterError, ConfigError, SourceError
+from pipeline.runs.summary import RunSummary
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +37,7 @@ def without_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def main() -> click.Group:
     """A command line of its own with the cluster's additions."""
-    group = own_command_line()
-    group.extended = True
+    group = command_line([])
     extend(group)()
     return group
 
@@ -62,10 +63,10 @@ def on_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """In place of cluster.run: notes what it is called with."""
     calls: list[tuple[Any, ...]] = []
 
-    def run_on_ray(out: str, launch: Any, **settings: Any) -> runner.RunSummary:
+    def run_on_ray(out: str, launch: Any, **settings: Any) -> RunSummary:
         assert callable(settings.pop("reporter").image)
         calls.append((out, launch, settings))
-        return runner.RunSummary(out, settings["until"], done=3)
+        return RunSummary(out, settings["until"], done=3)
 
     module = types.ModuleType("cluster.run")
     module.__dict__.update(RayOptions=FakeOptions, run_on_ray=run_on_ray)
@@ -103,7 +104,7 @@ def test_without_ray_nothing_changes(
 ) -> None:
     here: list[str] = []
     monkeypatch.setattr(
-        runner, "run", lambda out, launch, **_: here.append(out) or runner.RunSummary(out, "refine", missing=1)
+        runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, "refine", missing=1)
     )
     assert call(main, "run", "--out", tmp_path, "--images", "photos").exit_code == 1
     assert (here, on_ray) == ([str(tmp_path)], [])
@@ -395,7 +396,7 @@ LOG = "".join(f"line {i}\n" for i in range(40))
 
 @pytest.mark.parametrize("breaks", [(), (0,), (100,), (100, 0, 30, 200)])
 def test_a_log_is_taken_up_where_it_broke_off(breaks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.follow.sleep", lambda seconds: None)
+    monkeypatch.setattr("cluster.jobs.follow.sleep", lambda seconds: None)
     text: list[str] = []
     said: list[str] = []
     info = Follower(FakeServer(LOG, breaks), "job-1", text.append, said.append).follow()
@@ -407,8 +408,8 @@ def test_a_log_is_taken_up_where_it_broke_off(breaks: tuple[int, ...], monkeypat
 
 def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    monkeypatch.setattr("cluster.follow.sleep", waits.append)
-    monkeypatch.setattr("cluster.follow.monotonic", lambda: sum(waits))
+    monkeypatch.setattr("cluster.jobs.follow.sleep", waits.append)
+    monkeypatch.setattr("cluster.jobs.follow.monotonic", lambda: sum(waits))
     server = FakeServer(LOG, (0,) * 1000)
     with pytest.raises(LostConnectionError, match="no job server can be reached at http://head:8265"):
         Follower(server, "job-1", lambda text: None, lambda line: None, patience=60).follow()
@@ -418,7 +419,7 @@ def test_a_server_that_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_stream_that_ends_too_early_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A head node that goes away politely closes the stream as if the job had ended."""
-    monkeypatch.setattr("cluster.follow.sleep", lambda seconds: None)
+    monkeypatch.setattr("cluster.jobs.follow.sleep", lambda seconds: None)
     answers = iter([FakeInfo("RUNNING"), FakeInfo("SUCCEEDED", 0)])
     server = FakeServer(LOG)
     monkeypatch.setattr(server, "info", lambda job: next(answers))
@@ -441,7 +442,7 @@ def silent(tells: Callable[[], None]) -> Any:
 
 def test_a_silent_connection_is_questioned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The head node is gone without a word, or the job has ended and nobody says so."""
-    monkeypatch.setattr("cluster.follow.SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr("cluster.jobs.follow.SILENCE_SECONDS", 0.05)
     server = FakeServer("all there is\n")
     opened: list[int] = []
     monkeypatch.setattr(server, "tail_job_logs", silent(lambda: opened.append(1)))
@@ -452,8 +453,8 @@ def test_a_silent_connection_is_questioned(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_job_that_does_not_start_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.follow.SILENCE_SECONDS", 0.05)
-    monkeypatch.setattr("cluster.follow.WAITING_SECONDS", 0.1)
+    monkeypatch.setattr("cluster.jobs.follow.SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr("cluster.jobs.follow.WAITING_SECONDS", 0.1)
     answers = [FakeInfo("PENDING", message="It may be waiting for resources.")] * 4 + [FakeInfo("STOPPED")] * 2
     server = FakeServer()
     monkeypatch.setattr(server, "info", lambda job: answers.pop(0))

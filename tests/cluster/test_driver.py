@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from fake_fleet import COMMIT, START, FakeFleet, some_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.fake_fleet import COMMIT, START, FakeFleet, some_shards
 
-from cluster.blame import Inquest
+from cluster.bisection import Inquest
 from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Done, Joined, Task
 from pipeline.errors import CutsError
-from pipeline.manifest import Shard
+from pipeline.images.manifest import Shard
 
 
 class Seen(Observer):

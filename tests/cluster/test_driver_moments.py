@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import Callable, Sequence
 
-from fake_fleet import some_shards
+from support.fake_fleet import some_shards
 
 from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Task
-from pipeline.manifest import Shard
+from pipeline.images.manifest import Shard
 
 
 class End(Exception):  # noqa: N818  not an error

@@ -7,7 +7,7 @@ from cluster import ray_fleet
 from cluster.ray_fleet import Kind, RayFleet
 from cluster.worker import WorkerSpec
 from pipeline.errors import ConfigError
-from pipeline.runner import Launch
+from pipeline.runs.launch import Launch
 
 DIED = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: Worker\n\tpid: 12057\n"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ray_processes import (
+from support.ray_processes import (
     WITHOUT_TOKEN,
     assert_equal_stores,
     commits,
@@ -24,11 +24,12 @@ from ray_processes import (
     wait_for,
     worker_pids,
 )
-from tiny_run import tiny_launch
+from support.tiny_run import tiny_launch
 
+from pipeline.engine.run import run
 from pipeline.errors import ConfigError
-from pipeline.run_folder import RunFolder
-from pipeline.runner import Launch, run
+from pipeline.runs.launch import Launch
+from pipeline.runs.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(400)]
 

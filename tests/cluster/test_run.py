@@ -3,12 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
-from fake_fleet import some_shards
+from support.fake_fleet import some_shards
 
 from cluster import run
 from cluster.run import RayOptions
 from pipeline.errors import ConfigError
-from pipeline.runner import Launch, RunSummary, Silent
+from pipeline.runs.launch import Launch
+from pipeline.runs.summary import RunSummary, Silent
 
 
 def kinds(

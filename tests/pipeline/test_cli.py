@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, tiny_method
 
-from pipeline import runner, weights
 from pipeline.cli import main
+from pipeline.engine import run as runner
+from pipeline.models import weights
+from pipeline.runs.launch import Launch
 
 
 @pytest.fixture(autouse=True)
@@ -174,4 +176,4 @@ def test_help_works_without_loading_torch(command: str) -> None:
 def test_settings_are_one_dataclass() -> None:
     """Every setting of a launch has an option, so that nothing can be set from Python alone."""
     names = {parameter.name for parameter in main.commands["run"].params}
-    assert {field.name for field in dataclasses.fields(runner.Launch)} <= names
+    assert {field.name for field in dataclasses.fields(Launch)} <= names

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support import ROOT
 
 from pipeline.faults import IMAGE_VARIABLE, ONCE_VARIABLE, VARIABLE, crash_point, image_fault
 
-ROOT = Path(__file__).parents[2]
 MEMORY = 512 << 20  # bytes of address space that a process may have which is told to eat
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import reference_local_cut as reference
 import scipy.ndimage
-from rendered_scenes import SceneConfig, majority, majority_depth, render
+from support import reference_local_cut as reference
+from support.rendered_scenes import SceneConfig, majority, majority_depth, render
 
 from stages.local_cut import (
     CAPACITY_SCALE,

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.ndimage
-from rendered_scenes import SceneConfig, majority, majority_depth, render
+from support.rendered_scenes import SceneConfig, majority, majority_depth, render
 
 from stages.local_cut import LocalCutConfig, image_graph, local_cut
 from stages.spatial_confidence import SpatialConfidenceConfig, spatial_confidence, threshold_ladder

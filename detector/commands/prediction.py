@@ -1,0 +1,220 @@
+"""Commands that use a trained detector: predict, self-train, evaluate-detector. All of them can share the work on Ray.
+
+MMDetection is imported by the commands only.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from detector.needs import need_mmdet
+from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
+from pipeline.commands.options import device_options
+from pipeline.errors import ConfigError
+
+_checkpoint_option = click.option("--checkpoint", required=True, metavar="FILE", help="Detector, of `cuts3d train`.")
+_amp_option = click.option("--amp", is_flag=True, help="Half precision where that is safe.")
+
+
+@click.command(cls=ExecutingCommand)
+@click.argument("sources", nargs=-1, required=True)
+@_checkpoint_option
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for everything.")
+@click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Leave out lower ones.")
+@click.option("--max-per-image", type=click.IntRange(min=1), default=100, show_default=True, help="The best by score.")
+@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos: each N-th frame.")
+@_amp_option
+@device_options
+def predict(
+    sources: tuple[str, ...],
+    checkpoint: str,
+    out: str,
+    min_score: float,
+    max_per_image: int,
+    every: int,
+    amp: bool,
+    **execution: Any,
+) -> None:
+    """Find the objects in photos, folders, lists, tars and videos: overlays, COCO JSON, and videos of the overlays."""
+    need_mmdet()
+    from detector.prediction.method import DetectorOptions
+    from detector.prediction.predict import predict as predict_on
+
+    path = str(Path(checkpoint).absolute())
+    options = DetectorOptions(path, min_score=min_score, max_per_image=max_per_image, amp=amp)
+    found = predict_on(sources, out, options, _reporting(executor()), every, **execution)
+    click.echo(f"{found.masks} objects in {found.coco}")
+    click.echo(f"{len(found.overlays)} pictures in {Path(out) / 'overlays'}")
+    for video in found.videos:
+        click.echo(f"video {video}")
+    if found.set_aside:
+        click.echo(f"set aside: {found.set_aside} photos or frames, see `cuts3d info {Path(out) / 'run'}`")
+    if not found.summary.complete:
+        sys.exit(1)
+
+
+@click.command("self-train", cls=ExecutingCommand)
+@click.option("--run", required=True, help="Run whose images are used, and whose masks the detector was trained on.")
+@_checkpoint_option
+@click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for all rounds.")
+@click.option("--config", default="self_train_r50_fpn", show_default=True, help="Name, see `cuts3d configs`, or file.")
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="How many.")
+@click.option(
+    "--thresholds",
+    default="0.7,0.65",
+    show_default=True,
+    metavar="S1,S2,…",
+    help="Score from which predictions are kept, of each round; the last one holds for those that follow.",
+)
+@click.option(
+    "--max-per-image", type=click.IntRange(min=1), default=30, show_default=True, help="Predictions, by score."
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME.NAME=VALUE", help="Override part of the configuration.")
+@click.option("--iterations", type=click.IntRange(min=1), help="Steps of each training.")
+@click.option("--train-batch-size", type=click.IntRange(min=1), help="Images a step, see `cuts3d train`.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of the trainings.")
+@click.option("--train-amp", is_flag=True, help="Train in mixed precision, on a GPU.")
+@click.option("--train-workers", type=click.IntRange(min=1), help="Train on Ray, in that many processes.")
+@click.option("--train-ray", metavar="ADDRESS", help="Of the cluster to train on. [a Ray started here]")
+@device_options
+def self_train(
+    run: str,
+    checkpoint: str,
+    work_dir: str,
+    config: str,
+    rounds: int,
+    thresholds: str,
+    max_per_image: int,
+    settings: tuple[str, ...],
+    iterations: int | None,
+    train_batch_size: int | None,
+    seed: int | None,
+    train_amp: bool,
+    train_workers: int | None,
+    train_ray: str | None,
+    device: str,
+    batch_size: int | None,
+) -> None:
+    """Rounds of self-training: predict on the images of a run, keep what is sure, train on it, and again.
+
+    The same command goes on wherever it was stopped. With --ray the predictions are shared over the cluster; training
+    is done here, or with --train-workers on Ray.
+    """
+    need_mmdet()
+    from detector.training.self_training import SelfTraining
+    from detector.training.self_training import self_train as do_rounds
+    from detector.training.train import Training
+
+    training = Training(
+        runs=(),
+        config=config,
+        work_dir="",
+        settings=settings,
+        amp=train_amp,
+        device=device,
+        iterations=iterations,
+        batch_size=train_batch_size,
+        seed=seed,
+    )
+    wanted = SelfTraining(run, checkpoint, work_dir, training, rounds, _numbers(thresholds), max_per_image)
+    detector = do_rounds(
+        wanted, _reporting(executor()), _trainer(train_workers, train_ray), device=device, batch_size=batch_size
+    )
+    click.echo(f"detector   {detector}")
+
+
+@click.command("evaluate-detector", cls=ExecutingCommand)
+@_checkpoint_option
+@click.option(
+    "--truth",
+    "truths",
+    required=True,
+    multiple=True,
+    metavar="[FORMAT:]PATH",
+    help="The true objects, as for `cuts3d evaluate`; several add up.",
+)
+@click.option(
+    "--images", "folders", multiple=True, metavar="FOLDER", help="Photos of a truth, where not beside; in their order."
+)
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="JSON file to write; the runs lie beside.")
+@click.option("--markdown", type=click.Path(dir_okay=False), help="The papers' tables, with ours, to write as well.")
+@click.option("--compare", metavar="FILE", help="A detector to compare with, on the same images and resamples.")
+@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+@_amp_option
+@device_options
+def evaluate_detector(
+    checkpoint: str,
+    truths: tuple[str, ...],
+    folders: tuple[str, ...],
+    out: str,
+    markdown: str | None,
+    compare: str | None,
+    **settings: Any,
+) -> None:
+    """Score a detector on benchmarks as the papers do, with intervals, beside published figures."""
+    need_mmdet()
+    from rich.console import Console
+
+    from detector.evaluation import published
+    from detector.evaluation.evaluate import evaluate_detector as score
+    from detector.evaluation.evaluate import metrics_json, rows_of
+    from detector.model.checkpoints import read_detector
+    from pipeline.evaluation.report import print_report
+    from pipeline.evaluation.truth.formats import read_truth
+    from pipeline.storage.atomic import written_whole
+
+    if folders and len(folders) != len(truths):
+        raise click.UsageError(f"{len(folders)} --images for {len(truths)} --truth: give one for each, or none")
+    detector, other = read_detector(checkpoint), read_detector(compare) if compare else None
+    pairs = zip(truths, folders or (None,) * len(truths), strict=True)
+    sets = [read_truth(truth, images) for truth, images in pairs]
+    scored = score(detector, sets, Path(out), _reporting(executor()), other=other, **settings)
+    for one in scored:
+        print_report(one.report)
+        click.echo(f"speed   {one.speed.images_per_second:.2f} images/s of a worker\n")
+    tables = published.tables(rows_of(detector, other, scored))
+    published.print_tables(tables, Console(highlight=False, width=None if sys.stdout.isatty() else 200))
+    with written_whole(Path(out)) as file:
+        file.write(metrics_json(detector, other, scored))
+    click.echo(f"written {out}")
+    if markdown:
+        with written_whole(Path(markdown)) as file:
+            file.write(published.markdown(tables))
+        click.echo(f"written {markdown}")
+
+
+COMMANDS: tuple[click.Command, ...] = (predict, self_train, evaluate_detector)
+
+
+def _reporting(execute: RunExecutor) -> RunExecutor:
+    """The same, with a progress bar of its own for each run."""
+    from pipeline.commands.progress import ProgressReporter
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        return execute(*arguments, reporter=ProgressReporter(), **options)
+
+    return run
+
+
+def _trainer(workers: int | None, address: str | None) -> Any:
+    """Who trains: this process, or some of Ray's."""
+    if workers is None:
+        if address is not None:
+            raise click.UsageError("--train-ray is of use with --train-workers only: say how many processes")
+        from detector.training.train import train
+
+        return train
+    from detector.training.on_ray import RayTraining, train_on_ray
+
+    where = RayTraining(address, workers)
+    return lambda training: train_on_ray(training, where)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"thresholds {text!r} are not numbers with commas between") from error

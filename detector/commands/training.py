@@ -1,0 +1,126 @@
+"""Commands that train a detector, or have to do with it: train, configs, import-detector, training-samples."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from detector.needs import need_mmdet
+
+
+@click.command()
+@click.option("--run", "runs", multiple=True, help="Run folder or URL whose masks are learnt; several add up.")
+@click.option(
+    "--config", default="cuts3d_r50_fpn", show_default=True, help="Name, see `cuts3d configs`, or a .py file."
+)
+@click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for checkpoints and logs.")
+@click.option("--set", "settings", multiple=True, metavar="NAME.NAME=VALUE", help="Override part of the configuration.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the work folder.")
+@click.option("--amp", is_flag=True, help="Mixed precision, on a GPU. CutLER trains so.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--backbone", metavar="FILE", help="DINO's ResNet-50, or `random`. [the cache, or fetched into it]")
+@click.option("--init-from", metavar="CHECKPOINT", help="A detector to start from, in place of the backbone alone.")
+@click.option("--iterations", type=click.IntRange(min=1), help="Steps; milestones move in proportion.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Images a step over all processes; learning rate and iterations follow by the linear scaling rule.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Of weights, order and augmentations. [the configuration's, 0]"
+)
+@click.option("--val-truth", metavar="JSON", help="COCO file to validate with, see train_cfg.val_interval.")
+@click.option("--val-images", metavar="FOLDER", help="What its file names are relative to.")
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="local",
+    metavar="[ADDRESS]",
+    help="Train on Ray: started here when no address is given, else the cluster at HOST:6379; auto is one's own.",
+)
+@click.option("--workers", type=click.IntRange(min=1), help="With --ray: processes, one for each GPU. [1]")
+@click.option("--cpus-per-worker", type=click.IntRange(min=1), help="With --ray: cores of each. [1, with a GPU 8]")
+def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **wanted: Any) -> None:
+    """Train the class-agnostic detector on the masks of runs.
+
+    On several GPUs of one machine: torchrun --nproc-per-node N -m detector.training -- and the same options.
+    """
+    need_mmdet()
+    first = os.environ.get("RANK", "0") == "0"  # torchrun's; one process speaks for all
+    if not first:
+        logging.disable(logging.INFO)
+    if ray is None and (workers or cpus_per_worker):
+        raise click.UsageError(
+            "--workers and --cpus-per-worker are of use with --ray only: add --ray, or leave them out"
+        )
+    from detector.training.train import Training
+    from detector.training.train import train as train_here
+
+    training = Training(**wanted)
+    try:
+        if ray is None:
+            path = train_here(training)
+        else:
+            from detector.training.on_ray import RayTraining, train_on_ray
+
+            path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
+    except KeyboardInterrupt:
+        click.echo("cuts3d: interrupted; the same command with --resume goes on from the last checkpoint", err=True)
+        sys.exit(130)
+    if first:
+        click.echo(f"detector   {path}")
+
+
+@click.command()
+@click.argument("name", required=False)
+def configs(name: str | None) -> None:
+    """Configurations of the detector by name; with NAME, that one as one file, for a project of one's own."""
+    need_mmdet()
+    from detector.training.config import config_names, headline, read_config
+
+    if name is None:
+        width = max(map(len, config_names()))
+        for known in config_names():
+            click.echo(f"{known:{width}}  {headline(known)}")
+        return
+    click.echo(read_config(name, pretty=True).pretty_text)
+
+
+@click.command("import-detector")
+@click.argument("checkpoint")
+@click.option("--config", required=True, metavar="FILE", help="That it was trained by; MMEngine leaves it beside it.")
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False), help="File to write, such as detector.safetensors."
+)
+def import_detector_command(checkpoint: str, config: str, out: str) -> None:
+    """A detector.safetensors out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
+    need_mmdet()
+    from detector.training.import_detector import import_detector
+
+    click.echo(f"detector   {import_detector(checkpoint, config, out)}")
+
+
+@click.command("training-samples")
+@click.option("--run", "runs", multiple=True, required=True, help="Run folder or URL; several add up.")
+@click.option(
+    "--config", default="cuts3d_r50_fpn", show_default=True, help="Name, see `cuts3d configs`, or a .py file."
+)
+@click.option("--set", "settings", multiple=True, metavar="NAME.NAME=VALUE", help="Override part of the configuration.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Picture to write.")
+@click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="Samples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of their choice.")
+def training_samples(
+    runs: tuple[str, ...], config: str, settings: tuple[str, ...], out: str, count: int, seed: int
+) -> None:
+    """A picture of training samples as the network sees them, after every augmentation."""
+    need_mmdet()
+    from detector.data.sample_page import write_samples
+    from detector.training.config import training_dataset
+
+    drawn = write_samples(training_dataset(config, runs, settings), out, count, seed)
+    click.echo(f"{drawn} samples in {out}")
+
+
+COMMANDS = (train, configs, import_detector_command, training_samples)

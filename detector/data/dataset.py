@@ -1,0 +1,109 @@
+"""The pseudo-masks of runs as a data set of MMDetection."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mmdet.datasets import BaseDetDataset
+from mmdet.registry import DATASETS
+
+from detector.data.flat_store import FlatStore
+from detector.data.sampling import Draw, begin
+from pipeline.errors import ImageError, StoreError
+
+log = logging.getLogger(__name__)
+
+# So many photos, and this share of those read, may be gone since the run before it is no accident.
+_MAY_BE_GONE, _SHARE_GONE = 10, 0.01
+
+
+@DATASETS.register_module()
+class StoreDataset(BaseDetDataset):
+    """Images of one or several runs with their pseudo-masks, class-agnostic.
+
+    A sample before the pipeline: img_id (int, the index in this data set), ref (ImageRef), img_path (its URI), height,
+    width, and where its masks are: store (FlatStore), store_index (number of the image there), store_images (those of
+    all images of this data set), store_partner (that of the Draw's partner, or None). `LoadPhoto` and
+    `LoadConfidenceMasks` do the rest. Nothing is held per image: all is mapped from the flat store.
+
+    Items are asked for by index, or by a `Draw`, which makes the sample a function of index and seed.
+
+    In training, an image that can no longer be read is replaced by another one, drawn at random, with a warning; if
+    that happens to more than 1 % of the images read (and more than 10), StoreError. In test mode ImageError at once.
+
+    runs: folder or URL of a run, or several. filters: of `detector.data.instance_filter.InstanceFilter`. cache: see
+    `FlatStore.open`, which also says what is raised. indices: a subset; the first n, or the last if negative, or a list
+    of numbers after the filters. Everything else is as in BaseDetDataset.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
+
+    store: FlatStore
+
+    def __init__(
+        self,
+        runs: str | Sequence[str],
+        filters: dict[str, float | int | None] | None = None,
+        cache: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.runs = [runs] if isinstance(runs, str) else list(runs)
+        self.filters = filters
+        self.cache = cache
+        self._read = 0
+        self._gone: set[str] = set()
+        super().__init__(serialize_data=False, **kwargs)
+
+    def load_data_list(self) -> range:
+        """Numbers of the images in the store: what the base class holds in place of a dict for each."""
+        self.store = FlatStore.open(self.runs, self.cache, self.filters)
+        log.info("%s", self.store.summary())
+        return range(len(self.store))
+
+    def get_data_info(self, idx: int | Draw) -> dict[str, Any]:
+        """The sample before the pipeline, made when asked for."""
+        if not self._fully_initialized:
+            self.full_init()
+        index, partner = (idx.index, idx.partner) if isinstance(idx, Draw) else (int(idx), None)
+        image = self.data_list[index]
+        height, width = self.store.size(image)
+        ref = self.store.ref(image)
+        index %= len(self.data_list)
+        return {
+            **{"img_id": index, "sample_idx": index, "ref": ref, "img_path": ref.uri, "height": height, "width": width},
+            **{"store": self.store, "store_index": image, "store_images": self.data_list},
+            "store_partner": None if partner is None else self.data_list[partner],
+        }
+
+    def get_cat_ids(self, idx: int | Draw) -> list[int]:
+        """Label 0, once for each mask."""
+        return [0] * len(self.store.masks_of(self.get_data_info(idx)["store_index"]))
+
+    def __getitem__(self, idx: int | Draw) -> dict[str, Any]:
+        """The sample after the pipeline."""
+        begin(idx)
+        sample: dict[str, Any] = super().__getitem__(idx)
+        return sample
+
+    def prepare_data(self, idx: int | Draw) -> dict[str, Any] | None:
+        """The sample after the pipeline; None where the pipeline or a lost photo asks for another."""
+        self._read += 1
+        try:
+            return self.pipeline(self.get_data_info(idx))
+        except ImageError as error:
+            if self.test_mode:
+                raise
+            self._note_gone(error)
+            return None
+
+    def _note_gone(self, error: ImageError) -> None:
+        # By what is said, which names the photo: it may be that of a partner.
+        if error.detail not in self._gone:
+            log.warning("another image is taken for one that cannot be read since the run: %s", error)
+        self._gone.add(error.detail)
+        if len(self._gone) > max(_MAY_BE_GONE, _SHARE_GONE * self._read) or len(self._gone) == len(self):
+            raise StoreError(
+                f"{len(self._gone)} of the {self._read} photos read are gone or broken since the run, e.g. "
+                f"{error.detail}: mount the photos where the run found them, or run anew on those that there are"
+            ) from error

@@ -1,0 +1,114 @@
+"""Folders of arrays that are made once, by one process at a time, appear as a whole, and are mapped by all."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detector.data.flat_build import META_FILE
+from pipeline.errors import RunMismatchError, StoreError
+
+log = logging.getLogger(__name__)
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def make(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+    """Let `write` fill the folder, unless that is done already, by one process at a time; it appears as a whole."""
+    if _is_whole(folder, arrays):
+        return
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(f".{folder.name}.lock")) as alone:
+            if _is_whole(folder, arrays):
+                return
+            if alone:
+                for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+                    shutil.rmtree(left)  # of a process that was killed
+            _write_beside(folder, arrays, write)
+    except (StoreError, RunMismatchError):
+        raise  # of the run, which are OSErrors, too
+    except OSError as error:
+        raise StoreError(
+            f"the cache {folder.parent} cannot be written ({error.strerror or error}): make room, or name another "
+            "folder (`cache` of the data set, or CUTS3D_CACHE)"
+        ) from error
+
+
+def _write_beside(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary.mkdir()
+    begun = time.monotonic()
+    try:
+        write(temporary)
+        for path in temporary.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if folder.exists() and not _is_whole(folder, arrays):
+            log.warning("%s is damaged and is made anew", folder)
+            shutil.rmtree(folder)
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            # Without locks another process may have been first, with the same content.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_whole(folder, arrays):
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    log.info("%s written in %.1f s", folder, time.monotonic() - begun)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a lock among the processes that see this file; False where the file system has none."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process, which is consolidating into %s", path.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning("%s: no locks here (%s), so every process consolidates for itself", path.parent, error.strerror)
+            yield False
+            return
+        yield True
+
+
+def _is_whole(folder: Path, arrays: Mapping[str, Any]) -> bool:
+    try:
+        mapped(folder, arrays)
+    except StoreError:
+        return False
+    return True
+
+
+def mapped(
+    folder: Path, arrays: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays of a folder, mapped read-only, and its meta.json; StoreError unless all are there as they were written."""
+    try:
+        meta = json.loads((folder / META_FILE).read_bytes())
+        mapped = {}
+        for name, (dtype, row) in arrays.items():
+            # As plain arrays: each slice of a memmap costs a Python object with a life of its own.
+            mapped[name] = np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
+            expected = np.dtype(dtype), (meta["rows"][name], *row)
+            if (mapped[name].dtype, mapped[name].shape) != expected:
+                raise ValueError(f"{name} is {mapped[name].dtype} {mapped[name].shape}, not {expected}")
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise StoreError(
+            f"{folder} is not the flat store that was there ({error}): open the runs again, that makes it anew"
+        ) from error
+    return mapped, meta

@@ -1,0 +1,237 @@
+"""The pseudo-masks of runs as flat arrays on the local disk, mapped into memory: one copy for all workers and ranks.
+
+Shards are made for writing: each is a compressed file. Training reads single images at random, from many processes. So
+the shards are consolidated once into a cache folder, named by a digest of everything that decides its content, and
+mapped from there: memory is the page cache's, whatever the number of processes. Its layout: `detector.data.flat_build`.
+The cache may be deleted at any time; it is made anew when it is asked for next.
+
+M masks of one image · Gh, Gw patch grid
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from detector.data.flat_build import (
+    PLACE_FIELDS,
+    SELECTION_ARRAYS,
+    STORE_ARRAYS,
+    grid_window,
+    write_selection,
+    write_store,
+)
+from detector.data.flat_folder import make, mapped
+from detector.data.instance_filter import InstanceFilter
+from pipeline.errors import ConfigError, StoreError
+from pipeline.images.manifest import ImageRef
+from pipeline.runs.ledger import RETRY_PREFIX
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
+from pipeline.storage.cache import cache_folder
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the cache's layout
+
+
+class FlatStore:
+    """Images that filters left, by number from 0, in the order of the runs and their manifests, with their masks.
+
+    Several runs over one data set stay apart: an image that is in two runs is here twice, each time with the masks of
+    one run. Made by `open`; pickled and copied, it stays the same mapped files. Nothing here is to be written to.
+
+    Attributes: by row of mask, as `masks_of` gives them: `score` float32, `mean_confidence` float32 in 0..1,
+    `box` float32 (…, 4) x, y, width, height in pixels, `area` int64 in pixels. `filters`, `folder`.
+    """
+
+    def __init__(self, folder: Path, filters: InstanceFilter) -> None:
+        self.folder = folder
+        self.filters = filters
+        store, meta = mapped(folder, STORE_ARRAYS)
+        chosen, chosen_meta = mapped(folder / _selection_name(filters), SELECTION_ARRAYS)
+        self.score = store["score"]
+        self.mean_confidence = store["mean_confidence"]
+        self.box = store["box"]
+        self.area = store["area"]
+        self._store = store
+        self._images = chosen["image"]
+        self._masks = chosen["mask"]
+        self._mask_offsets = chosen["mask_offsets"]
+        self._runs: list[dict[str, Any]] = meta["runs"]
+        self._facts = chosen_meta
+
+    @classmethod
+    def open(
+        cls,
+        runs: str | Sequence[str],
+        cache: str | Path | None = None,
+        filters: InstanceFilter | dict[str, float | int | None] | None = None,
+    ) -> Self:
+        """The masks that filters leave of runs, consolidated first if no process has done that yet.
+
+        runs: folder or URL of each. Of a run that is not complete, what is committed now. cache: folder for the arrays
+        of all stores; default: `flat` in the cache of cuts3d (see `pipeline.models.weights.cache_folder`).
+
+        Raises:
+            ConfigError: no runs, one twice, wrong filters, or filters that leave no image.
+            StoreError: no run, or no committed shard there; a shard is damaged or missing; the cache cannot be written.
+            RunMismatchError: a run or shard is of another schema.
+        """
+        wanted = InstanceFilter.of(filters)
+        readers = _readers([runs] if isinstance(runs, str) else list(runs))
+        root = Path(cache).expanduser() if cache is not None else cache_folder() / "flat"
+        folder = root / _digest(readers)
+        make(folder, STORE_ARRAYS, lambda path: write_store(readers, path))
+        store, _ = mapped(folder, STORE_ARRAYS)
+        make(folder / _selection_name(wanted), SELECTION_ARRAYS, lambda path: write_selection(store, wanted, path))
+        opened = cls(folder, wanted)
+        if len(opened) == 0:
+            raise _nothing_left(opened, [reader.run.url for reader in readers])
+        return opened
+
+    def __len__(self) -> int:
+        """Images."""
+        return len(self._images)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Path, InstanceFilter]]:
+        return type(self), (self.folder, self.filters)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: data sets and samples are copied by MMDetection, and the arrays are not to be."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"FlatStore({len(self)} images, {self.n_masks} masks, {', '.join(run['url'] for run in self._runs)})"
+
+    @property
+    def n_masks(self) -> int:
+        """Masks that filters left."""
+        return len(self._masks)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many masks each filter dropped; "empty": masks without pixels, "min_per_image": with their images."""
+        return dict(self._facts["dropped"])
+
+    def summary(self) -> str:
+        """What is here and what filters dropped, in a sentence for people."""
+        return (
+            f"{len(self)} of {self._facts['images']} images and {self.n_masks} of {self._facts['masks']} masks are left"
+            f"{_said_drops(self.dropped)}"
+        )
+
+    def masks_of(self, image: int) -> np.ndarray:
+        """Rows of the masks of one image, int64 (M,), ascending: in the order of the store."""
+        return self._masks[self._mask_offsets[image] : self._mask_offsets[image + 1]]
+
+    def size(self, image: int) -> tuple[int, int]:
+        """Height and width in pixels, after EXIF rotation."""
+        height, width = self._store["size"][self._images[image]].tolist()
+        return height, width
+
+    def ref(self, image: int) -> ImageRef:
+        """Where the photo is, as the run's manifest says."""
+        row = int(self._images[image])
+        place = [None if value < 0 else value for value in self._store["place"][row].tolist()]
+        fields = dict(zip(PLACE_FIELDS, place, strict=True))
+        return ImageRef(self._text("id", row), self._text("uri", row), **fields)
+
+    def run_url(self, image: int) -> str:
+        """The run that an image comes from."""
+        return str(self._runs[int(self._store["run"][self._images[image]])]["url"])
+
+    def coco_rle(self, image: int, mask: int) -> dict[str, Any]:
+        """{"size": [H, W], "counts": bytes} of one mask (a row) of an image, as pycocotools takes it."""
+        start, stop = self._store["rle_offsets"][mask : mask + 2].tolist()
+        return {"size": list(self.size(image)), "counts": self._store["rle"][start:stop].tobytes()}
+
+    def confidence(self, image: int, mask: int) -> np.ndarray:
+        """Spatial confidence of one mask (a row) of an image: uint8 (Gh, Gw), 255 = 1.0, 0 outside of the instance.
+
+        Only patches that the mask's box touches are kept, and there a confidence that is the same all over the instance
+        is given for the whole box.
+        """
+        row = int(self._images[image])
+        grid = self._runs[int(self._store["run"][row])]["grid"]
+        top, bottom, left, right = grid_window(self.box[mask].tolist(), self.size(image), (grid[0], grid[1]))
+        start, stop = self._store["confidence_offsets"][mask : mask + 2].tolist()
+        crop = self._store["confidence"][start:stop]
+        confidence = np.zeros(grid, np.uint8)
+        confidence[top:bottom, left:right] = crop if len(crop) == 1 else crop.reshape(bottom - top, right - left)
+        return confidence
+
+    def _text(self, name: str, row: int) -> str:
+        start, stop = self._store[f"{name}_offsets"][row : row + 2].tolist()
+        return self._store[name][start:stop].tobytes().decode()
+
+
+def _readers(runs: Sequence[str]) -> list[RunReader]:
+    if not runs:
+        raise ConfigError("no runs: name the folder or URL of at least one run whose masks are to be learned")
+    readers = [RunReader(RunFolder.open(run)) for run in runs]
+    urls = [reader.run.url for reader in readers]
+    twice = next((url for url in urls if urls.count(url) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"the run {twice} is named twice: its images would count double")
+    for reader in readers:
+        planned = reader.run.n_shards
+        done = sum(not key.startswith(RETRY_PREFIX) for key in reader.commits)
+        if done == 0:
+            raise StoreError(
+                f"{reader.run.url} has no committed shard yet: start its `cuts3d run` again, or wait for it"
+            )
+        if done < planned:
+            log.warning("%s is not complete: %d of its %d shards are missing", reader.run.url, planned - done, planned)
+    return readers
+
+
+def _digest(readers: Sequence[RunReader]) -> str:
+    """Of everything that decides the arrays: what is committed, and the manifests with the URIs of the images."""
+    digest = hashlib.sha256(f"cuts3d-flat/{VERSION}\n".encode())
+    for reader in readers:
+        try:
+            manifest = hashlib.sha256(reader.run.files.read_bytes(MANIFEST_FILE)).hexdigest()
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images, it writes it anew"
+            ) from error
+        # The URL is kept beside the arrays for messages; a run that was moved is another store.
+        digest.update(f"{reader.run.url}\n{reader.run.fingerprint} {reader.run.digest} {manifest}\n".encode())
+        for key, commit in reader.commits.items():
+            files = (commit.shard.sha256, commit.quarantine.sha256 if commit.quarantine else "")
+            digest.update(f"{key} {' '.join(files)}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _selection_name(filters: InstanceFilter) -> str:
+    text = json.dumps(dataclasses.asdict(filters), sort_keys=True)
+    return f"selection-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _nothing_left(store: FlatStore, urls: Sequence[str]) -> ConfigError | StoreError:
+    where = ", ".join(urls)
+    if store._facts["masks"] == 0 and store._facts["images"]:
+        return StoreError(
+            f"none of the {store._facts['images']} images of {where} has a mask: look at `cuts3d status` and at the "
+            "drops there; min_per_image=0 takes images without masks, too"
+        )
+    if store._facts["images"] == 0:
+        return StoreError(f"all images of {where} were set aside: `cuts3d status` says why")
+    return ConfigError(
+        f"the filters leave no image of {where}: of {store._facts['masks']} masks in {store._facts['images']} images "
+        f"none is left{_said_drops(store.dropped)}. Lower those bounds"
+    )
+
+
+def _said_drops(dropped: Mapping[str, int]) -> str:
+    parts = [f"{name} {count}" for name, count in dropped.items() if count]
+    return f" (dropped: {', '.join(parts)})" if parts else ""

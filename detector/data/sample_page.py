@@ -1,0 +1,147 @@
+"""A picture of training samples as the network gets them, for people: is what it learns from what was meant?
+
+Each sample is there twice: what the network sees, with the outlines of what it is told to find; and how sure each pixel
+of that is. Pasted instances have a white line around theirs.
+
+H, W pixels of a sample · M its masks
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from detector.data.confidence_masks import CERTAIN, ConfidenceMasks
+from detector.data.copy_paste import PlainCopyPaste
+from detector.data.dataset import StoreDataset
+from detector.data.sampling import Draw, SeededSampler, begin
+from pipeline.errors import ConfigError, ImageError, StoreError
+from pipeline.views.overlays import instance_colours
+
+SIDE = 320  # pixels of a picture's longer side
+COLUMNS = 3  # samples in a row
+_GAP, _TEXT = 6, 16
+_LEGEND = (
+    "Left: what the network sees, outlines of the masks it is told to find; with a white line: pasted.   "
+    "Right: the masks alone, as bright as they are confident; black: no mask."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSample:
+    """name: id of the photo. rgb: uint8 (H, W, 3), at the network's size, not yet normalised. pasted: bool (M,)."""
+
+    name: str
+    rgb: np.ndarray
+    masks: ConfidenceMasks
+    pasted: np.ndarray
+
+
+def training_samples(dataset: StoreDataset, count: int, seed: int = 0) -> Iterator[TrainingSample]:
+    """`count` samples of a training by this seed, from its beginning, through all of the pipeline. Images of which
+    nothing is left, and photos that are gone, are passed over, as in training.
+
+    Raises:
+        ConfigError: the data set is not of this package, or its pipeline does not end in packed samples with masks.
+        StoreError: not one sample can be made.
+    """
+    if not isinstance(dataset, StoreDataset):
+        raise ConfigError(f"samples can be shown of a StoreDataset, not of a {type(dataset).__name__}")
+    draws = islice(SeededSampler(dataset, seed=seed), count + 2 * len(dataset))
+    made = (sample for draw in draws if (sample := _made(dataset, draw)) is not None)
+    first = next(made, None)
+    if first is None:
+        raise StoreError("not one training sample can be made: are the photos where the run found them?")
+    yield first
+    yield from islice(made, count - 1)
+
+
+def write_samples(dataset: StoreDataset, path: str | Path, count: int = 24, seed: int = 0) -> int:
+    """Write a PNG of `count` training samples, and return how many there were; see `training_samples`.
+
+    Raises, beside what `training_samples` does:
+        StoreError: the picture cannot be written.
+    """
+    cells = [draw_sample(sample) for sample in training_samples(dataset, count, seed)]
+    try:
+        _sheet(cells).save(path, format="PNG")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}. Name another --out") from error
+    return len(cells)
+
+
+def draw_sample(sample: TrainingSample) -> Image.Image:
+    """Both pictures of a sample beside each other, at most SIDE pixels high and wide each, and a line of text."""
+    scale = min(1.0, SIDE / max(sample.rgb.shape[:2]))
+    masks = sample.masks.resize(tuple(max(1, round(side * scale)) for side in sample.rgb.shape[:2]))
+    photo = cv2.resize(sample.rgb, (masks.width, masks.height), interpolation=cv2.INTER_AREA)
+    confidence = np.zeros_like(photo)
+    colours = instance_colours(len(masks))
+    for m in np.argsort(-masks.areas, kind="stable"):  # small ones on top
+        inside, alpha_HW1 = masks.values[m] > 0, masks.values[m][..., None] / CERTAIN
+        confidence[inside] = (alpha_HW1 * colours[m])[inside]
+        lines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for picture in (photo, confidence):
+            if sample.pasted[m]:
+                cv2.drawContours(picture, lines, -1, (255, 255, 255), 3)
+            cv2.drawContours(picture, lines, -1, tuple(colours[m].tolist()), 1)
+    height, width = sample.rgb.shape[:2]
+    text = f"{sample.name}   {width} x {height}   {len(masks)} masks, {int(sample.pasted.sum())} pasted"
+    return _captioned(np.hstack([photo, np.full((len(photo), 2, 3), 255, np.uint8), confidence]), text)
+
+
+def _made(dataset: StoreDataset, draw: Draw) -> TrainingSample | None:
+    """What the data set makes of a draw, with the knowledge of what was pasted; None if it would take another image."""
+    begin(draw)
+    results: dict[str, Any] | None = dataset.get_data_info(draw)
+    assert results is not None
+    name = results["ref"].id
+    try:
+        for transform in dataset.pipeline.transforms:
+            results = transform(results)
+            if results is None:
+                return None
+            if isinstance(transform, PlainCopyPaste):
+                # There is one class; every transform keeps labels in step with the masks, so they can carry this.
+                results["gt_bboxes_labels"] = results["gt_pasted"].astype(np.int64)
+    except ImageError:
+        return None
+    instances = results["data_samples"].gt_instances if "data_samples" in results else None
+    if instances is None or "masks" not in instances:
+        raise ConfigError("the pipeline must load masks and end in PackDetInputs, as that of a training does")
+    masks = instances.masks
+    return TrainingSample(
+        name,
+        np.ascontiguousarray(results["inputs"].numpy().transpose(1, 2, 0)[..., ::-1]),
+        masks if isinstance(masks, ConfidenceMasks) else ConfidenceMasks.certain(masks),
+        instances.labels.numpy() > 0,
+    )
+
+
+def _captioned(picture: np.ndarray, text: str) -> Image.Image:
+    cell = Image.new("RGB", (picture.shape[1], picture.shape[0] + _TEXT), "white")
+    cell.paste(Image.fromarray(picture), (0, _TEXT))
+    ImageDraw.Draw(cell).text((0, 0), text, fill="black", font=ImageFont.load_default(size=_TEXT - 5))
+    return cell
+
+
+def _sheet(cells: list[Image.Image]) -> Image.Image:
+    """Rows of cells, under a legend."""
+    rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
+    heights = [max(cell.height for cell in row) + _GAP for row in rows]
+    width = max(sum(cell.width + _GAP for cell in row) for row in rows)
+    sheet = Image.new("RGB", (max(width, 960), sum(heights) + 2 * _TEXT), "white")
+    ImageDraw.Draw(sheet).text((2, 2), _LEGEND, fill="black", font=ImageFont.load_default(size=_TEXT - 3))
+    top = 2 * _TEXT
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for cell in row:
+            sheet.paste(cell, (left, top))
+            left += cell.width + _GAP
+        top += height
+    return sheet

@@ -1,0 +1,132 @@
+"""DINO's ResNet-50 as the start of the backbone: from a file, from the cache, or from where DINO publishes it.
+
+Registered with MMDetection as the initialiser `DinoResNet`, so that a configuration of one's own can say
+
+    backbone=dict(type="ResNet", depth=50, init_cfg=dict(type="DinoResNet", checkpoint=None))
+"""
+
+import logging
+import secrets
+import shutil
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.model import update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import nn
+
+from pipeline.errors import WeightsError
+from pipeline.models.vit_checkpoints import SUFFIXES, read_checkpoint
+from pipeline.storage.cache import cache_folder
+
+logger = logging.getLogger(__name__)
+
+URL = "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
+NAME = "dino_resnet50_pretrain.pth"
+_TIMEOUT_S = 30.0
+# A classifier is no part of the backbone; official self-supervised weights have none.
+_CLASSIFIER = ("fc.weight", "fc.bias")
+# Counts batches for a running mean without momentum, which detectors do not use: files may lack it.
+_COUNTER = "num_batches_tracked"
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class DinoResNet:
+    """Initialiser of a ResNet backbone with self-supervised weights, each tensor accounted for.
+
+    checkpoint: a file of the weights under torchvision's names, as DINO publishes them; None: that of the cache, or
+    fetched into it. MMEngine's own "Pretrained" leaves out what does not fit with no more than a line in the log.
+
+    Raises (when the weights are asked for):
+        WeightsError: there are none, or they do not fit.
+    """
+
+    def __init__(self, checkpoint: str | None = None) -> None:
+        self.checkpoint = checkpoint
+
+    def __call__(self, module: nn.Module) -> None:
+        path = find_backbone(self.checkpoint)
+        load_backbone(module, path)
+        if hasattr(module, "_params_init_info"):  # MMEngine's report on where each tensor comes from
+            update_init_info(module, init_info=f"DinoResNet: {path}")
+
+
+def find_backbone(checkpoint: str | Path | None = None, url: str = URL) -> Path:
+    """The file with the weights: `checkpoint` if given, else out of the cache, else downloaded into it.
+
+    Raises WeightsError, which says what to do, where there is none.
+    """
+    if checkpoint is not None:
+        path = Path(checkpoint).expanduser()
+        if path.suffix == ".pkl":
+            raise WeightsError(
+                f"{path} is a pickle as Detectron2 uses them, which runs code when it is read: give the file it was "
+                f"converted from, {NAME}, with the names of torchvision"
+            )
+        if not path.is_file():
+            raise WeightsError(f"there are no backbone weights {path}: give a {', '.join(SUFFIXES)} file")
+        return path
+    cached = cached_backbone()
+    if not cached.is_file():
+        _download(url, cached)
+    return cached
+
+
+def cached_backbone() -> Path:
+    """Where the weights are looked for, and kept once they were downloaded. Need not exist."""
+    return cache_folder() / "dino_resnet50" / NAME
+
+
+def load_backbone(module: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a ResNet, whose every tensor must be there, in its shape.
+
+    Raises WeightsError, naming tensors, when anything is missing, left over or of another shape.
+    """
+    state = _without_classifier(read_checkpoint(path))
+    wanted = module.state_dict()
+    missing = [name for name in wanted if name not in state and not name.endswith(_COUNTER)]
+    left_over = [name for name in state if name not in wanted]
+    other = [name for name in state if name in wanted and state[name].shape != wanted[name].shape]
+    parts = [("missing", missing), ("not of the network", left_over), ("of another shape", other)]
+    problems = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in parts if names]
+    if problems:
+        raise WeightsError(
+            f"{path} does not fit the backbone: {'; '.join(problems)}. Wanted are a ResNet's weights of the same depth "
+            f"under torchvision's names, such as {NAME}"
+        )
+    module.load_state_dict({**wanted, **state})
+    logger.info("the backbone starts from %s", path)
+
+
+def _without_classifier(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if name not in _CLASSIFIER}
+
+
+def _download(url: str, target: Path) -> None:
+    """Into the cache, whole or not at all. The file has no published digest; `load_backbone` checks what is in it."""
+    logger.info("getting %s (94 MB)", url)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, temporary.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+            _check_length(answer.headers, file.tell(), url)
+        read_checkpoint(temporary)  # an error page is no checkpoint
+        temporary.replace(target)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"DINO's ResNet-50 cannot be had from {url} ({error}): get it elsewhere and put it at {target}, or give "
+            "its path (--backbone FILE, or init_cfg.checkpoint in a configuration); --backbone random trains from "
+            "scratch"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_length(headers: Any, received: int, url: str) -> None:
+    expected = headers.get("Content-Length")
+    if expected is not None and int(expected) != received:
+        raise OSError(f"{url} ended after {received} of {expected} bytes")

@@ -1,0 +1,38 @@
+"""The model of a trained detector, built."""
+
+import copy
+
+import mmdet.models  # noqa: F401 - registers
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from torch import nn
+
+# the four components that a model is made of, registered: nothing of training
+import detector.model.backbone_weights
+import detector.model.drop_loss
+import detector.model.mask_head
+import detector.model.roi_features  # noqa: F401
+from detector.model.checkpoints import DetectorCheckpoint, brief
+from pipeline.errors import WeightsError
+
+
+def build_model(checkpoint: DetectorCheckpoint) -> nn.Module:
+    """The model with the checkpoint's weights, on the CPU, in evaluation mode.
+
+    Raises WeightsError when this version of the code cannot build it, or the tensors do not fit it.
+    """
+    remedy = "it was trained by another version of cuts3d or MMDetection, or with components of its own"
+    try:
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            model: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(checkpoint.config["model"])))
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
+        raise WeightsError(f"the model of {checkpoint.path} cannot be built ({brief(error)}): {remedy}") from error
+    try:
+        model.load_state_dict(dict(checkpoint.state_dict))
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the tensors of {checkpoint.path} do not fit its model ({brief(error)}): {remedy}"
+        ) from error
+    model.eval()
+    return model

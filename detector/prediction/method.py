@@ -1,0 +1,150 @@
+"""A run whose method is a trained detector: `cuts3d run --recipe detector --set detector.checkpoint=FILE`.
+
+With `detector.previous=RUN` it makes the pseudo-masks of a round of self-training: see
+`detector.prediction.merging`. Resume, leases, quarantine, retries, Ray and the store are those of every run.
+
+Gh, Gw patch grid
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detector.model.checkpoints import DetectorCheckpoint, read_detector
+from detector.needs import need_mmdet
+from detector.prediction.detections import Limits, PasteRule
+from detector.prediction.merging import KEEP_BELOW_IOU, record_of
+from detector.prediction.previous_round import PreviousRound
+from pipeline.errors import ConfigError
+from pipeline.methods.cuts.recipes import parse_overrides
+from pipeline.methods.cuts.stage_files import KeptOutputs
+from pipeline.methods.protocol import Batch
+from pipeline.results.instances import ImageRecord
+
+NAME = "detector"
+GRID = 60  # patches a side, as the default features of cuts have
+BOXES = ("mask", "detector")
+
+
+@dataclass(frozen=True)
+class DetectorOptions:
+    """What `--set detector.OPTION=VALUE` can say.
+
+    checkpoint: file of a trained detector. min_score, max_per_image, nms_iou: see `detections.Limits`.
+    previous: run whose masks stay where no prediction overlaps them by keep_iou or more. grid: patches a side of the
+    confidences; None takes those of the previous run, or 60. boxes: "mask", the boxes of the masks, which is what the
+    store of pseudo-masks means by a box, or "detector", its own, by which detectors are scored. amp: half precision.
+    """
+
+    checkpoint: str
+    min_score: float = Limits.min_score
+    max_per_image: int = Limits.max_per_image
+    nms_iou: float | None = Limits.nms_iou
+    previous: str | None = None
+    keep_iou: float = KEEP_BELOW_IOU
+    grid: int | None = None
+    boxes: str = BOXES[0]
+    amp: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep_iou <= 1:
+            raise ConfigError(f"detector.keep_iou is {self.keep_iou}: it must lie above 0 and up to 1")
+        if self.grid is not None and not 1 <= self.grid <= 1024:
+            raise ConfigError(f"detector.grid is {self.grid}: it must lie in 1..1024")
+        if self.boxes not in BOXES:
+            raise ConfigError(f"detector.boxes is {self.boxes!r}: it must be one of {', '.join(BOXES)}")
+
+    @property
+    def limits(self) -> Limits:
+        """Of the detections."""
+        return Limits(self.min_score, self.max_per_image, self.nms_iou)
+
+
+class DetectorMethod:
+    """A `pipeline.methods.protocol.Method`: a trained detector on a device, and the round before if there is one."""
+
+    def __init__(self, options: DetectorOptions, checkpoint: DetectorCheckpoint, device: torch.device) -> None:
+        # and MMDetection with it, which not everybody has who has cuts3d
+        from detector.prediction.predictor import Predictor
+
+        self.device = device
+        self._options = options
+        self._name, self._sha256 = checkpoint.config["name"], checkpoint.sha256
+        self._previous = PreviousRound(options.previous) if options.previous else None
+        self._identity = self._previous.identity() if self._previous else None
+        self._predictor = Predictor(checkpoint, device, options.limits, options.amp)
+        self._rule = PasteRule(self._predictor.threshold, self.grid, tight_boxes=options.boxes == "mask")
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        """(Gh, Gw) of the confidences."""
+        if self._options.grid is not None:
+            return self._options.grid, self._options.grid
+        return (GRID, GRID) if self._previous is None else self._previous.grid
+
+    def config(self) -> dict[str, Any]:
+        """What run.json freezes. Checkpoint and previous run are known by what is in them, not by where they are."""
+        recipe = {
+            name: value for name, value in asdict(self._options).items() if name not in ("checkpoint", "previous")
+        }
+        return {
+            "recipe": {"name": NAME, **recipe, "grid": list(self.grid)},
+            "detector": {"name": self._name, "sha256": self._sha256},
+            "previous": self._identity,
+        }
+
+    def needs_photos(self, until: str, kept: Mapping[str, KeptOutputs]) -> bool:
+        """Always."""
+        return True
+
+    def outputs(self, batch: Batch) -> Sequence[ImageRecord]:
+        """See `pipeline.methods.protocol.Method`."""
+        started = time.perf_counter()
+        found = self._predictor([photo.rgb for photo in batch.photos])
+        detected = time.perf_counter()
+        names = [(photo.id, photo.rgb.shape[:2]) for photo in batch.photos]
+        each = map if batch.pool is None else batch.pool.map
+        finish = partial(record_of, rule=self._rule, keep_iou=self._options.keep_iou)
+        records = list(each(finish, names, found, self._before(batch)))
+        batch.seconds["detect"] += detected - started
+        batch.seconds["masks"] += time.perf_counter() - detected
+        return records
+
+    def _before(self, batch: Batch) -> Sequence[ImageRecord | None]:
+        if self._previous is None or batch.shard is None:
+            return [None] * len(batch.photos)
+        return self._previous.records(batch.shard, batch.positions)
+
+
+def load(overrides: Sequence[str], device: torch.device) -> DetectorMethod:
+    """The method with a launch's overrides, such as "detector.min_score=0.7".
+
+    Raises ConfigError for wrong options, or without MMDetection, WeightsError for a checkpoint that cannot be used, and
+    what `PreviousRound` raises.
+    """
+    need_mmdet()
+    options = detector_options(overrides)
+    return DetectorMethod(options, read_detector(Path(options.checkpoint)), device)
+
+
+def detector_options(overrides: Sequence[str]) -> DetectorOptions:
+    """The options that a launch's overrides stand for; ConfigError names what is wrong."""
+    foreign = [override for override in overrides if not override.startswith(f"{NAME}.")]
+    if foreign:
+        raise ConfigError(f"recipe {NAME} has no option {foreign[0].partition('=')[0]!r}: its options are {NAME}.…")
+    given = parse_overrides(DetectorOptions, [override.removeprefix(f"{NAME}.") for override in overrides])
+    if not given.get("checkpoint"):
+        raise ConfigError(f"recipe {NAME} needs a trained detector: --set {NAME}.checkpoint=FILE, from `cuts3d train`")
+    return DetectorOptions(**given)
+
+
+def overrides_of(options: DetectorOptions) -> tuple[str, ...]:
+    """The inverse of `detector_options`; options that are at their defaults are left out."""
+    plain = asdict(DetectorOptions(options.checkpoint))
+    changed = {name: value for name, value in asdict(options).items() if value != plain[name]}
+    return tuple(f"{NAME}.{name}={value}" for name, value in {"checkpoint": options.checkpoint, **changed}.items())

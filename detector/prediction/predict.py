@@ -1,0 +1,134 @@
+"""Predictions for people: photos, folders, lists and videos in; overlays, COCO JSON and videos out.
+
+All of it goes through a run, so a broken photo is a record with a reason, and what was killed goes on:
+
+    OUT/images.parquet    what is to be predicted on
+    OUT/frames/NAME/      frames of the video NAME
+    OUT/run/              a run like any other
+    OUT/predictions.json  COCO JSON
+    OUT/overlays/         a picture an image
+    OUT/videos/NAME.mp4   the overlays of a video's frames
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from detector.model.checkpoints import read_detector
+from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.prediction.videos import Frames, extract_frames, is_video, write_video
+from pipeline.commands.executing import RunExecutor
+from pipeline.errors import ConfigError, RunMismatchError
+from pipeline.images.manifest import ImageRef, Manifest, default_shard_size
+from pipeline.images.sources import IMAGE_EXTENSIONS, list_images
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.summary import RunSummary
+from pipeline.storage.files_at import files_at
+from pipeline.views.export import export_coco, export_overlays
+from pipeline.views.picture_files import picture_names
+
+_LISTS = (".txt", ".lst", ".parquet", ".json", ".tar")
+
+IMAGES_FILE, COCO_FILE = "images.parquet", "predictions.json"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came out. summary: of the run. set_aside: photos that could not be used, whenever that was found. masks: in
+    the COCO file. overlays, videos: files."""
+
+    summary: RunSummary
+    set_aside: int
+    coco: Path
+    masks: int
+    overlays: list[Path]
+    videos: list[Path] = field(default_factory=list)
+
+
+def predict(
+    sources: Sequence[str],
+    out: str | Path,
+    options: DetectorOptions,
+    execute: RunExecutor,
+    every: int = 1,
+    **execution: Any,
+) -> Predicted:
+    """Predict on photos, folders, lists, tars and videos, and draw what was found.
+
+    every: of a video's frames each `every`-th one. execute, execution: see `self_training.self_train`.
+
+    Raises SourceError for sources without images, WeightsError for a detector that cannot be read, RunMismatchError
+    when `out` holds predictions on other images or of another detector or other options, and whatever the run raises.
+    """
+    if not sources:
+        raise ConfigError("there is nothing to predict on: give photos, folders, lists or videos")
+    read_detector(options.checkpoint)  # before anything is written
+    root = Path(out).absolute()
+    refs: list[ImageRef] = []
+    videos: dict[str, Frames] = {}
+    for name, source in _named(sources):
+        if is_video(source):
+            videos[name] = extract_frames(Path(source), root / "frames" / name, every)
+            refs += _refs(str(videos[name].folder), name, alone=False)
+        else:
+            refs += _refs(source, name, alone=len(sources) == 1)
+    _write_list(root, Manifest(refs, default_shard_size(len(refs))))
+    launch = Launch(str(root / IMAGES_FILE), recipe=NAME, overrides=overrides_of(options))
+    summary = execute(str(root / "run"), launch, **execution)
+    run = RunFolder.open(root / "run")
+    masks = export_coco(run, root / COCO_FILE)
+    overlays = export_overlays(run, root / "overlays")
+    set_aside = len(RunReader(run).quarantined())
+    made = list(_videos(run, root, videos, overlays))
+    return Predicted(summary, set_aside, root / COCO_FILE, masks, overlays, made)
+
+
+def _named(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each source with a name of its own: its file's or folder's, numbered where two have the same."""
+    taken: set[str] = set()
+    for source in sources:
+        path = PurePosixPath(source.rstrip("/"))
+        suffix = path.suffix if path.suffix.lower() in IMAGE_EXTENSIONS else ""
+        is_file = suffix or is_video(source) or path.suffix.lower() in _LISTS
+        stem = path.stem if is_file else path.name
+        name, number = f"{stem}{suffix}", 1
+        while name in taken:
+            number += 1
+            name = f"{stem}-{number}{suffix}"
+        taken.add(name)
+        yield name, source
+
+
+def _refs(source: str, name: str, alone: bool) -> list[ImageRef]:
+    """The images of a source; their ids begin with its name where there are several sources."""
+    refs = list_images(source).refs
+    if PurePosixPath(source).suffix.lower() in IMAGE_EXTENSIONS and len(refs) == 1:
+        return [replace(refs[0], id=name)]
+    # COCO ids of two files may be the same.
+    return list(refs) if alone else [replace(ref, id=f"{name}/{ref.id}", coco_id=None) for ref in refs]
+
+
+def _write_list(root: Path, manifest: Manifest) -> None:
+    """The list that the run is made from; RunMismatchError when there is one of other images."""
+    files = files_at(root)
+    if files.exists(IMAGES_FILE):
+        before = Manifest.from_parquet_bytes(files.read_bytes(IMAGES_FILE))
+        if before.digest != manifest.digest:
+            raise RunMismatchError(
+                f"{root} holds predictions on other images: {before.explain_difference(manifest)}. Give another --out"
+            )
+    files.write_atomic(IMAGES_FILE, manifest.to_parquet_bytes())
+
+
+def _videos(run: RunFolder, root: Path, videos: Mapping[str, Frames], overlays: Sequence[Path]) -> Iterator[Path]:
+    names = picture_names(run)
+    drawn = set(overlays)
+    for name, frames in videos.items():
+        own = {ref.id for ref in run.manifest.refs if Path(ref.uri).parent == frames.folder}
+        pictures = (root / "overlays" / names[ref.id] for ref in run.manifest.refs if ref.id in own)
+        file = root / "videos" / f"{name}.mp4"
+        write_video((picture for picture in pictures if picture in drawn), file, frames.rate)
+        yield file

@@ -1,0 +1,35 @@
+"""A detector that was trained with plain MMDetection, in a project of one's own, as a detector.safetensors."""
+
+from pathlib import Path
+
+from detector.model.build import build_model
+from detector.model.checkpoints import DetectorCheckpoint, read_tensors, write_detector
+from detector.training import config as train_config
+from pipeline.errors import ConfigError
+
+
+def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Path:
+    """Write a detector.safetensors out of a checkpoint and the configuration it was trained by.
+
+    config: as `train_config.read_config` takes it; MMEngine leaves it beside its checkpoints.
+
+    Raises:
+        ConfigError: the configuration does not load, or is of a detector of several classes; `out` is not named as the
+        safetensors file that it becomes.
+        WeightsError: the checkpoint cannot be read, or its tensors are not of this configuration's model.
+    """
+    if Path(out).suffix != ".safetensors":
+        raise ConfigError(f"{out} would be a safetensors file: give it a name that ends in .safetensors")
+    settings = train_config.read_config(config)
+    description = train_config.describe(settings, Path(config).stem)
+    parts = train_config.all_mappings(description["model"])
+    several = {part["num_classes"] for part in parts if part.get("num_classes", 1) != 1}
+    if several:
+        raise ConfigError(
+            f"{config} has {max(several)} classes: detectors of cuts3d are class-agnostic (num_classes=1 in all heads)"
+        )
+    trained_on = {"imported": str(Path(checkpoint).absolute())}
+    detector = DetectorCheckpoint(Path(checkpoint), description, trained_on, read_tensors(checkpoint))
+    build_model(detector)
+    write_detector(Path(out), detector.state_dict, description, trained_on)
+    return Path(out)

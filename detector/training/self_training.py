@@ -1,0 +1,213 @@
+"""Rounds of self-training: predict on the training images, keep what is sure, train the next detector on it.
+
+CutLER (Wang et al. 2023, section 3.4); thresholds and detections an image are those of its code. Each round has a
+folder of its own, of a run and a training:
+
+    self-training.json       what decides the result of the rounds, written once
+    round-1/pseudo-masks     a run like any other, made by `detector.prediction.method`
+    round-1/training         as of `cuts3d train`; its detector is there when the round is done
+    round-2/...
+
+What is on disk is all that is known: whatever was killed, the same call goes on with it.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from detector.model.checkpoints import detector_in, read_detector
+from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.training.train import Training
+from pipeline.commands.executing import RunExecutor
+from pipeline.errors import ConfigError, CutsError, RunMismatchError
+from pipeline.runs.differences import differences, in_lines
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import MANIFEST_FILE, RUN_FILE, RunFolder
+from pipeline.storage.files_at import files_at
+from pipeline.storage.locations import is_url
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = "cuts3d-self-training/1"
+SETTINGS_FILE = "self-training.json"
+THRESHOLDS = (0.7, 0.65)
+MAX_PER_IMAGE = 30
+
+Train = Callable[[Training], Path]
+"""Does a training, or goes on with it, and returns its detector: `detector.training.train.train`, or the same on
+Ray."""
+
+
+@dataclass(frozen=True)
+class SelfTraining:
+    """What is wanted.
+
+    run: folder or URL of the run whose images are used, and whose masks are those of round 0. checkpoint: of the
+    detector that was trained on them. training: how every round trains; its runs, start and work folder are not looked
+    at. rounds: how many; more may be asked for later. thresholds: score from which predictions are kept, of each round;
+    the last one holds for all further ones. max_per_image: predictions, by score.
+    """
+
+    run: str
+    checkpoint: str
+    work_dir: str
+    training: Training
+    rounds: int = 2
+    thresholds: tuple[float, ...] = THRESHOLDS
+    max_per_image: int = MAX_PER_IMAGE
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise ConfigError(f"rounds is {self.rounds}: it must be at least 1")
+        if not self.thresholds or not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise ConfigError(f"thresholds are {self.thresholds}: give one or more, in 0..1")
+        if is_url(self.work_dir):
+            raise ConfigError(f"{self.work_dir} is a URL: give a folder of this machine, or one that is shared")
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round. number: from 1. start: checkpoint that predicts, and from whose weights the training begins.
+
+    previous: run whose masks stay where nothing is predicted. folder: of the round.
+    """
+
+    number: int
+    threshold: float
+    start: Path
+    previous: str
+    folder: Path
+
+    @property
+    def pseudo_masks(self) -> Path:
+        return self.folder / "pseudo-masks"
+
+    @property
+    def training(self) -> Path:
+        return self.folder / "training"
+
+    @property
+    def detector(self) -> Path:
+        """There when the round is done."""
+        return detector_in(self.training)
+
+
+def self_train(wanted: SelfTraining, execute: RunExecutor, train: Train, **execution: Any) -> Path:
+    """Do what is missing of the rounds; the detector of the last one.
+
+    execute: does a run, see `pipeline.commands.executing.executor`; execution: further arguments of it (device,
+    batch_size, reporter).
+
+    Raises RunMismatchError when work_dir holds rounds of other settings, ConfigError when the run is not complete, and
+    whatever the runs and trainings raise.
+    """
+    _claim(wanted)
+    for round_ in rounds_of(wanted):
+        if round_.detector.is_file():
+            logger.info("round %d is done: %s", round_.number, round_.detector)
+            continue
+        _predict(wanted, round_, execute, execution)
+        logger.info("round %d: training on %s", round_.number, round_.pseudo_masks)
+        train(_training_of(wanted, round_))
+    return round_.detector
+
+
+def rounds_of(wanted: SelfTraining) -> Iterator[Round]:
+    """The rounds in order, each on what the one before leaves."""
+    start, previous = Path(wanted.checkpoint), wanted.run
+    for number in range(1, wanted.rounds + 1):
+        threshold = wanted.thresholds[min(number, len(wanted.thresholds)) - 1]
+        round_ = Round(number, threshold, start, previous, Path(wanted.work_dir).absolute() / f"round-{number}")
+        yield round_
+        start, previous = round_.detector, str(round_.pseudo_masks)
+
+
+def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, execution: Mapping[str, Any]) -> None:
+    """Make the pseudo-masks of a round, or what is missing of them."""
+    out = str(round_.pseudo_masks)
+    if files_at(out).exists(RUN_FILE) and RunFolder.open(out).is_complete():
+        return
+    source = RunFolder.open(wanted.run)
+    options = DetectorOptions(
+        str(round_.start.absolute()),
+        min_score=round_.threshold,
+        max_per_image=wanted.max_per_image,
+        previous=round_.previous if is_url(round_.previous) else str(Path(round_.previous).absolute()),
+    )
+    launch = Launch(
+        f"{source.url.rstrip('/')}/{MANIFEST_FILE}",  # a manifest is a list of images, too
+        recipe=NAME,
+        overrides=overrides_of(options),
+        shard_size=source.manifest.shard_size,
+    )
+    logger.info(
+        "round %d: predicting on %d images, keeping scores above %g", round_.number, source.n_images, round_.threshold
+    )
+    summary = execute(out, launch, **execution)
+    if not summary.complete:
+        raise CutsError(
+            f"round {round_.number}: {summary.missing} shards of {out} are missing; the same command goes on with them"
+        )
+    _say(round_)
+
+
+def _say(round_: Round) -> None:
+    """How the pseudo-masks of a round have come out."""
+    found = RunReader(RunFolder.open(round_.pseudo_masks)).summary()
+    drops = ", ".join(f"{count} {reason}" for reason, count in found.drops.items())
+    logger.info(
+        "round %d: %d masks in %d images (dropped: %s)",
+        *(round_.number, found.masks, found.committed_images, drops or "none"),
+    )
+
+
+def _training_of(wanted: SelfTraining, round_: Round) -> Training:
+    return replace(
+        wanted.training,
+        runs=(str(round_.pseudo_masks),),
+        work_dir=str(round_.training),
+        init_from=str(round_.start.absolute()),
+        backbone=None,
+        resume=None,
+    )
+
+
+def _claim(wanted: SelfTraining) -> None:
+    """Make the folder that of these rounds; RunMismatchError when it is that of others."""
+    folder = files_at(wanted.work_dir)
+    settings = json.loads(json.dumps({"schema": SCHEMA, **_settings(wanted)}))
+    folder.create_exclusive(SETTINGS_FILE, json.dumps(settings, indent=1).encode())
+    try:
+        recorded = json.loads(folder.read_bytes(SETTINGS_FILE))
+        if not isinstance(recorded, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise RunMismatchError(
+            f"{SETTINGS_FILE} in {folder.url} cannot be read ({error}): give another --work-dir"
+        ) from error
+    found = differences(recorded, settings)
+    if found:
+        raise RunMismatchError(
+            f"{folder.url} holds rounds of self-training that were started differently:\n"
+            + "\n".join(in_lines(found, "before"))
+            + "\nStart it with the settings it has to go on with it, or give another --work-dir."
+        )
+
+
+def _settings(wanted: SelfTraining) -> dict[str, Any]:
+    """What decides the result, wherever things lie. The number of rounds does not: more of them begin with these."""
+    run = RunFolder.open(wanted.run)
+    elsewhere = ("runs", "work_dir", "resume", "device", "backbone", "init_from", "val_truth", "val_images")
+    training = {name: value for name, value in asdict(wanted.training).items() if name not in elsewhere}
+    return {
+        "run": run.fingerprint,
+        "images": run.digest,
+        "detector": read_detector(wanted.checkpoint).sha256,
+        "thresholds": wanted.thresholds,
+        "max_per_image": wanted.max_per_image,
+        **{f"training.{name}": value for name, value in training.items()},
+    }

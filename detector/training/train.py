@@ -1,0 +1,347 @@
+"""Training of the detector on the masks of runs: in this process, or as one of those that torchrun or Ray started.
+
+    torchrun --nproc-per-node 8 -m detector.training -- --run RUN --config cuts3d_r50_fpn --work-dir WORK
+
+takes what `cuts3d train` takes. (Without the lone -- torchrun takes --run for an abbreviated option of its own.)
+"""
+
+import contextlib
+import datetime
+import hashlib
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+import mmcv
+import mmengine.device.utils
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from torch import distributed
+
+from detector import operators
+from detector.data.flat_store import FlatStore
+from detector.model.checkpoints import DETECTOR_FILE, write_detector
+from detector.training import config as train_config
+from detector.training import folder as training_folder
+from detector.training.hooks import bare
+from detector.training.validation import set_validation
+from pipeline.errors import ConfigError, CutsError
+from pipeline.models.device import pick_device
+from pipeline.runs.lease import Lease
+from pipeline.runs.provenance import library_versions
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.files_at import files_at
+from pipeline.storage.locations import absolute
+
+logger = logging.getLogger(__name__)
+
+# Ranks wait for each other while one of them consolidates the runs, or scores a validation.
+PATIENCE = datetime.timedelta(hours=2)
+# Beside long reports (environment, configuration): a line for each parameter, and what MMEngine tells its developers.
+_OF_NO_USE = ("paramwise_options", "Exp name", '"FileClient"', '"HardDiskBackend"', "Distributed training is not used")
+_LIBRARIES = ("mmdet", "mmengine", "torchvision")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is to be trained. Everything but the first three has a default, which the configuration knows better.
+
+    runs: folders or URLs. config: name of a configuration or path of a file. work_dir: folder, see
+    `detector.training.folder`. settings: "a.b=c", the last word on the configuration. resume: True goes on with the
+    training in work_dir, None does if there is one. amp: mixed precision, on a GPU. device: auto, cpu, cuda or cuda:N.
+    backbone: a file of weights, or "random". init_from: checkpoint of a detector to start from, in place of the
+    backbone. iterations, batch_size (over all processes), seed: see `detector.training.config`. val_truth, val_images:
+    a COCO file to validate with, and the folder of its photos.
+    """
+
+    runs: tuple[str, ...]
+    config: str
+    work_dir: str
+    settings: tuple[str, ...] = ()
+    resume: bool | None = False
+    amp: bool = False
+    device: str = "auto"
+    backbone: str | None = None
+    init_from: str | None = None
+    iterations: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    val_truth: str | None = None
+    val_images: str | None = None
+
+    def anywhere(self) -> Self:
+        """The same for a process whose current folder is another."""
+        places = {name: getattr(self, name) for name in ("init_from", "val_truth", "val_images")}
+        if self.backbone != train_config.RANDOM:
+            places["backbone"] = self.backbone
+        if train_config.is_file(self.config):
+            places["config"] = self.config
+        changed: dict[str, Any] = {name: absolute(place) for name, place in places.items() if place is not None}
+        return replace(self, runs=tuple(map(absolute, self.runs)), work_dir=absolute(self.work_dir), **changed)
+
+
+@dataclass(frozen=True)
+class _Process:
+    """This one among those of the training. here: how many of them are on this machine."""
+
+    rank: int
+    world_size: int
+    here: int
+    device: torch.device
+    grouped: bool
+
+
+def train(wanted: Training) -> Path:
+    """Train to the end, and leave detector.safetensors in the work folder; its path.
+
+    Raises:
+        ConfigError: the configuration, an option or a setting is wrong, or the GPU asked for is not there.
+        RunMismatchError: the folder holds another training, or this one and `resume` is not set.
+        LeaseError: another process trains in this folder.
+        TrainingError: there is nothing to resume, or the loss is no number any more.
+        StoreError, WeightsError: runs, photos or weights are missing or damaged.
+    """
+    folder = Path(wanted.work_dir)
+    with _process(wanted.device) as process, _mmengine_on(process.device), _without_old_warnings(), _in_own_words():
+        config = _prepared(wanted, process)
+        store = FlatStore.open(**train_config.store_arguments(config))
+        identity = _identity(config, process)
+        with Lease(files_at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
+            checkpoint = training_folder.claim(folder, identity, wanted.resume)
+            name = Path(config.filename).stem
+            description, trained_on = train_config.describe(config, name), _trained_on(config, store, process)
+            _all_have(process)  # nobody writes before all have looked
+            if process.rank == 0:
+                training_folder.record(folder, identity, description, trained_on)
+            state = _trained(config, checkpoint, lease)
+            detector = folder / DETECTOR_FILE
+            if process.rank == 0:
+                write_detector(detector, state, description, trained_on)
+                logger.info("the detector is in %s", detector)
+            _all_have(process)
+    return detector
+
+
+class _Holding(Hook):
+    """LeaseError before anything is written into a folder that another process has taken over."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        self._lease.check()
+
+
+class _Runner(Runner):
+    """MMEngine's runner, whose log on the terminal is for those who train; the log file has all of it."""
+
+    def build_logger(self, *arguments: Any, **options: Any) -> MMLogger:
+        log = super().build_logger(*arguments, **options)
+        for handler in log.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_of_use)
+        return log
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "\n" not in message and not message.startswith(_OF_NO_USE)
+
+
+def _prepared(wanted: Training, process: _Process) -> Config:
+    """The configuration of this training, complete."""
+    config = train_config.read_config(wanted.config)
+    train_config.set_runs(config, wanted.runs)
+    train_config.set_batch(config, wanted.batch_size, process.world_size)
+    if wanted.iterations is not None:
+        train_config.set_iterations(config, wanted.iterations)
+    train_config.set_backbone(config, wanted.backbone)
+    train_config.set_start(config, wanted.init_from)
+    config.randomness = {"seed": config.get("randomness", {}).get("seed") or 0 if wanted.seed is None else wanted.seed}
+    train_config.set_options(config, wanted.settings)
+    train_config.set_workers(config, process.here)
+    if wanted.amp:
+        if process.device.type != "cuda":
+            raise ConfigError("--amp, mixed precision, is for GPUs, and this is a CPU: leave it out")
+        train_config.set_mixed_precision(config)
+    if process.device.type != "cuda":
+        train_config.without_sync_bn(config)
+    if (wanted.val_truth is None) != (wanted.val_images is None):
+        raise ConfigError("--val-truth and --val-images go together: the true objects, and the folder of their photos")
+    if wanted.val_truth is not None and wanted.val_images is not None:
+        set_validation(config, wanted.val_truth, wanted.val_images)
+    return _launchable(config, wanted, process)
+
+
+def _launchable(config: Config, wanted: Training, process: _Process) -> Config:
+    config.work_dir = str(Path(wanted.work_dir).absolute())
+    # Loggers and visualisers of MMEngine are found by name, process-wide: those of an earlier training are not meant.
+    config.experiment_name = f"{Path(config.filename).stem}_{secrets.token_hex(4)}"
+    if "visualizer" in config:
+        config.visualizer.name = config.experiment_name
+    config.launcher = "pytorch" if process.grouped else "none"
+    if process.grouped:
+        # MMEngine's default is the GPU numbered LOCAL_RANK, which a CPU has not, and a worker of Ray may not see.
+        devices = [torch.cuda.current_device()] if process.device.type == "cuda" else None
+        config.model_wrapper_cfg = {"type": "MMDistributedDataParallel", "device_ids": devices}
+        config.model_wrapper_cfg.broadcast_buffers = False
+    return config
+
+
+def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Mapping[str, torch.Tensor]:
+    """The weights after the last iteration. lease: of the folder, where this process is to write into it."""
+    done = training_folder.iterations(checkpoint) if checkpoint is not None else 0
+    if checkpoint is not None and done >= config.train_cfg.max_iters:
+        logger.info("all %d iterations are done", done)
+        state: Mapping[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        return state
+    if checkpoint is not None:
+        logger.info("going on from %s", checkpoint)
+        config.load_from, config.resume = str(checkpoint), True
+        config.model.backbone.init_cfg = None  # all weights come from the checkpoint
+    runner = _built(config)
+    if lease is not None:
+        runner.register_hook(_Holding(lease))
+    trained: Mapping[str, torch.Tensor] = bare(runner.train()).state_dict()
+    return trained
+
+
+def _built(config: Config) -> Runner:
+    try:
+        runner = _Runner.from_cfg(config)
+        assert runner.train_loop is not None  # which builds the data set, too
+    except (KeyError, TypeError) as error:  # what the registry raises for an unknown component or argument
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"the configuration {config.filename} cannot be built: {reason}") from error
+    return runner
+
+
+def _identity(config: Config, process: _Process) -> dict[str, Any]:
+    """What decides the result of the training, as plain JSON; where things are, and how fast they go, is left out."""
+    dataset = train_config.plain(config.train_dataloader.dataset)
+    for part in train_config.components(dataset, "StoreDataset"):
+        for name in ("runs", "cache", "pipeline"):
+            part.pop(name, None)
+    model = train_config.plain(config.model)
+    model["backbone"].pop("init_cfg", None)
+    return {
+        "model": model,
+        "pipeline": train_config.plain(next(train_config.components(config.train_dataloader, "StoreDataset")).pipeline),
+        "dataset": dataset,
+        "masks": _masks_digest(config),
+        "batch": config.train_dataloader.batch_size * process.world_size,
+        "optim_wrapper": train_config.plain(config.optim_wrapper),
+        "param_scheduler": train_config.plain(config.get("param_scheduler")),
+        "iterations": config.train_cfg.max_iters,
+        "seed": config.randomness.seed,
+    }
+
+
+def _masks_digest(config: Config) -> str:
+    """Of all committed shards of the runs, wherever they are mounted now."""
+    digest = hashlib.sha256()
+    for url in train_config.store_arguments(config)["runs"]:
+        run = RunFolder.open(url)
+        digest.update(f"{run.fingerprint} {run.digest}\n".encode())
+        for key, commit in sorted(run.ledger.committed().items()):
+            digest.update(f"{key} {commit.shard.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def _trained_on(config: Config, store: FlatStore, process: _Process) -> dict[str, Any]:
+    """For people, in detector.json and detector.safetensors."""
+    arguments = train_config.store_arguments(config)
+    runs = [RunFolder.open(url) for url in arguments["runs"]]
+    start = config.model.backbone.get("init_cfg")
+    return {
+        "runs": [{"url": run.url, "recipe": run.config.get("recipe"), "fingerprint": run.fingerprint} for run in runs],
+        "filters": train_config.plain(arguments["filters"] or {}),
+        "images": len(store),
+        "masks": store.n_masks,
+        "iterations": config.train_cfg.max_iters,
+        "batch": config.train_dataloader.batch_size * process.world_size,
+        "seed": config.randomness.seed,
+        "backbone": train_config.plain(start),
+        "versions": {**library_versions(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    """By distribution: mmcv and mmcv-lite have different operators."""
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    return {**versions, "mmcv" if operators.compiled() else "mmcv-lite": mmcv.__version__}
+
+
+@contextlib.contextmanager
+def _process(device: str) -> Iterator[_Process]:
+    """This process's place, in a group made here if torchrun started it, or as whoever calls has made it (Ray)."""
+    chosen = pick_device(device)
+    if distributed.is_initialized():
+        yield _placed(chosen)
+    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        if chosen.type == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")  # as MMEngine does, with a warning from each process
+        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+        try:
+            yield _placed(chosen)
+        finally:
+            distributed.destroy_process_group()
+    else:
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+        yield _Process(0, 1, 1, chosen, grouped=False)
+
+
+def _placed(device: torch.device) -> _Process:
+    world_size = distributed.get_world_size()
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return _Process(distributed.get_rank(), world_size, here, device, grouped=True)
+
+
+@contextlib.contextmanager
+def _mmengine_on(device: torch.device) -> Iterator[None]:
+    """MMEngine takes a GPU whenever there is one; this is the only place where it can be told not to."""
+    before, mmengine.device.utils.DEVICE = mmengine.device.utils.DEVICE, device.type
+    try:
+        yield
+    finally:
+        mmengine.device.utils.DEVICE = before
+
+
+@contextlib.contextmanager
+def _without_old_warnings() -> Iterator[None]:
+    """Of what torch tells developers, no more than this version of MMDetection and MMEngine could mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
+        yield
+
+
+@contextlib.contextmanager
+def _in_own_words() -> Iterator[None]:
+    """torch hands on what a loading process raised with the whole traceback as its message."""
+    try:
+        yield
+    except CutsError as error:
+        kind = type(error)
+        _, known, words = str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")
+        if not known:
+            raise
+        raise kind(words.strip()) from error
+
+
+def _all_have(process: _Process) -> None:
+    """Go on when all processes are here."""
+    if process.grouped:
+        distributed.barrier()

@@ -1,0 +1,84 @@
+"""Options that several commands share, and what is made of them."""
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+
+def launch_options(command: Any) -> Any:
+    """The settings of a run, shared by the commands that start one."""
+    shard_size = click.option(
+        "--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]"
+    )
+    command = method_options(shard_size(device_options(command)))
+    command = click.option("--root", help="What the relative names of a list or COCO file are relative to.")(command)
+    return click.option("--images", help="Folder, list (.txt, .parquet), COCO JSON, WebDataset tar(s); path or URL.")(
+        command
+    )
+
+
+def method_options(command: Any) -> Any:
+    """What decides the result for an image."""
+    options = [
+        click.option("--recipe", help="Named recipe, see `cuts3d recipes`. [cuts3d]"),
+        click.option("--features", help="Feature preset, NAME=FILE, or a checkpoint. [dinov2_vits14]"),
+        click.option("--depth", help="Depth model, .onnx file, transformers folder, or maps:FOLDER. [fastdepth]"),
+        click.option("--depth-kind", type=click.Choice(["depth", "inverse_depth"]), help="What the depth model gives."),
+        click.option("--set", "overrides", multiple=True, metavar="STAGE.OPTION=VALUE", help="Override an option."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+min_score_option = click.option(
+    "--min-score", type=float, default=0.0, show_default=True, help="Leave out masks with lower scores."
+)
+
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+
+def device_options(command: Any) -> Any:
+    """--device and --batch-size."""
+    batch_size = click.option(
+        "--batch-size", type=click.IntRange(min=1), help="Images at a time. [2 on CPU, what fits on a GPU]"
+    )
+    return device_option(batch_size(command))
+
+
+def launch_of(out: str, settings: dict[str, Any]) -> Any:
+    """The last launch of the run, or the defaults, changed by what was given on the command line."""
+    from pipeline.errors import ConfigError, StoreAccessError, StoreError
+    from pipeline.runs.launch import Launch, last_launch
+
+    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    try:
+        base = replace(last_launch(out), images=None)  # the run's own manifest, unless --images is given again
+    except StoreAccessError:
+        raise  # there may well be a run
+    except StoreError:
+        base = Launch()
+        if "images" not in given:
+            raise ConfigError(f"there is no run at {out} yet: give --images to start one") from None
+    overrides = {override.partition("=")[0]: override for override in (*base.overrides, *given.pop("overrides", ()))}
+    return replace(base, **given, overrides=tuple(overrides.values()))
+
+
+def say(summary: Any) -> None:
+    """The outcome of a launch, in a few lines on stdout."""
+    click.echo(f"run        {summary.out}")
+    click.echo(f"shards     {summary.done} done, {summary.missing} missing")
+    if not summary.images:
+        click.echo("this time  nothing was left to do")
+        return
+    click.echo(f"this time  {summary.images} images in {summary.wall:.1f} s")
+    if summary.until == "refine":
+        click.echo(f"masks      {summary.masks} ({summary.masks / summary.images:.2f} an image)")
+        drops = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.drops.items()))
+        click.echo(f"dropped    {drops or 'none'}")
+    if summary.quarantined:
+        click.echo(f"set aside  {summary.quarantined} images: see `cuts3d info {summary.out}`")
+    seconds = ", ".join(f"{stage} {value / summary.images:.3f}" for stage, value in summary.seconds.items())
+    click.echo(f"s/image    {seconds}")

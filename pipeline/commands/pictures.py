@@ -1,0 +1,70 @@
+"""Commands that take pictures, pages and COCO files out of a run: export, gallery, inspect."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.options import device_option, method_options, min_score_option
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--coco", type=click.Path(dir_okay=False), help="COCO JSON file to write.")
+@click.option("--masks", type=click.Path(file_okay=False), help="Folder for one PNG an image, pixel = mask number.")
+@click.option("--overlays", type=click.Path(file_okay=False), help="Folder for one picture an image, masks on it.")
+@click.option("--limit", type=click.IntRange(min=1), help="Overlays: at most this many.")
+@min_score_option
+def export(
+    run_folder: str, coco: str | None, masks: str | None, overlays: str | None, limit: int | None, min_score: float
+) -> None:
+    """Write a run's pseudo-masks as COCO JSON, mask files or pictures."""
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.views.export import export_coco, export_masks, export_overlays
+
+    if not (coco or masks or overlays):
+        raise click.UsageError("say what to write: --coco FILE, --masks FOLDER or --overlays FOLDER")
+    folder = RunFolder.open(run_folder)
+    missing = folder.n_shards - sum(not key.startswith("retry-") for key in folder.ledger.committed_keys())
+    if missing:
+        click.echo(f"cuts3d: {missing} of {folder.n_shards} shards are not done yet and will be missing", err=True)
+    if coco:
+        click.echo(f"{export_coco(folder, coco, min_score)} annotations in {coco}")
+    if masks:
+        click.echo(f"{export_masks(folder, masks, min_score)} files in {masks}")
+    if overlays:
+        click.echo(f"{len(export_overlays(folder, overlays, limit, min_score))} pictures in {overlays}")
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--out", default="gallery.html", show_default=True, help="File to write, or a folder for gallery.html.")
+@click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="At most this many images.")
+@click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of the pictures, in pixels.")
+def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
+    """Write a page for a browser: every image with its masks, depth, eigenvectors and drops, to sort and filter.
+
+    One file, nothing else is needed. Of a larger run it shows a sample, evenly spread.
+    """
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.views.gallery.gallery import write_gallery
+
+    page = write_gallery(RunFolder.open(run_folder), out, limit, thumbnail)
+    click.echo(f"{page.images} images, {page.bytes / 1e6:.1f} MB in {page.file}")
+    if page.without_photo:
+        click.echo(f"{page.without_photo} of them without a photo: the page says why")
+
+
+@click.command()
+@click.argument("image")
+@click.option("--out", type=click.Path(file_okay=False), help="Folder to write to. [inspect-NAME]")
+@method_options
+@device_option
+def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:
+    """All stages of one image, run afresh: a panel, the cut point cloud as PLY, and as an interactive 3D page."""
+    from pipeline.runs.launch import Launch
+    from pipeline.views.inspect.writing import inspect as inspect_to
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    for file in inspect_to(image, out or f"inspect-{Path(image).stem}", Launch(**given), device):
+        click.echo(str(file))

@@ -1,0 +1,97 @@
+"""Commands that make pseudo-masks: run, retry-quarantined, demo, and the recipes that they know."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.executing import ExecutingCommand, executor
+from pipeline.commands.options import device_options, launch_of, launch_options, say
+from pipeline.methods.cuts.stage_graph import STAGES
+
+DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
+
+
+@click.command(cls=ExecutingCommand)
+@click.option("--out", required=True, help="Run folder, path or URL; an existing run is gone on with.")
+@launch_options
+@click.option("--until", type=click.Choice(STAGES), default="refine", help="Stop after this stage and keep its output.")
+def run(out: str, until: str, device: str, batch_size: int | None, **settings: Any) -> None:
+    """Make pseudo-masks: start a run, or go on with one.
+
+    Settings that are not given are those of the run's last launch, if it has had one.
+    """
+    from pipeline.commands.progress import ProgressReporter
+
+    launch, reporter = launch_of(out, settings), ProgressReporter()
+    summary = executor()(out, launch, until=until, device=device, batch_size=batch_size, reporter=reporter)
+    say(summary)
+    if not summary.complete:
+        sys.exit(1)
+
+
+@click.command("retry-quarantined")
+@click.argument("run_folder", metavar="RUN")
+@device_options
+def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> None:
+    """Process the images that were set aside once more. Exits with 1 while any is still set aside."""
+    from pipeline.commands.progress import ProgressReporter
+    from pipeline.engine import run as runner
+
+    summary = runner.retry_quarantined(run_folder, device=device, batch_size=batch_size, reporter=ProgressReporter())
+    click.echo(f"{summary.images} images tried again, {summary.images - summary.quarantined} succeeded")
+    if summary.quarantined:
+        sys.exit(1)
+
+
+@click.command()
+def recipes() -> None:
+    """The named recipes and their options."""
+    from pipeline.methods.cuts.recipes import RECIPES, option_lines
+
+    for recipe in RECIPES.values():
+        click.echo(recipe.name)
+        for line in option_lines(recipe):
+            click.echo(f"  {line}")
+
+
+@click.command()
+@click.option("--out", default="demo", show_default=True, help="Folder for photos, run and pictures.")
+@click.option("--images", help="Photos of your own; default: photos that scikit-image and scikit-learn ship.")
+@click.option("--recipe", default="cuts3d", show_default=True)
+@device_options
+def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int | None) -> None:
+    """Sample photos in, pictures, COCO JSON and store out."""
+    from pipeline.commands.progress import ProgressReporter
+    from pipeline.engine.run import run as run_pipeline
+    from pipeline.images.samples import copy_samples
+    from pipeline.models import weights
+    from pipeline.runs.launch import Launch
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.views.export import export_coco, export_overlays
+
+    root = Path(out)
+    weights.fetch()
+    if images is None:
+        copy_samples(root / "photos")
+    source = images or str(root / "photos")
+    run_folder = root / f"run-{recipe}"
+    summary = run_pipeline(
+        run_folder,
+        Launch(images=source, recipe=recipe),
+        device=device,
+        batch_size=batch_size,
+        reporter=ProgressReporter(),
+    )
+    folder = RunFolder.open(run_folder)
+    pictures = root / f"pictures-{recipe}"
+    coco = root / f"pseudo_masks-{recipe}.json"
+    export_overlays(folder, pictures, min_score=DEMO_MIN_SCORE)
+    export_coco(folder, coco)
+    say(summary)
+    click.echo(f"pictures   {pictures}/ (masks that score {DEMO_MIN_SCORE:g} or more)")
+    click.echo(f"COCO JSON  {coco}")
+    click.echo(f"store      {run_folder}/shards/")
+    if not summary.complete:
+        sys.exit(1)

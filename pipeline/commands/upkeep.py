@@ -1,0 +1,70 @@
+"""Commands that look after a run: status, info, verify, gc."""
+
+import json
+import sys
+
+import click
+
+from pipeline.errors import printable
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--watch", is_flag=True, help="Show it anew every few seconds until the run is complete.")
+@click.option("--json", "as_json", is_flag=True, help="For programs; with --watch a line of JSON at every change.")
+def status(run_folder: str, watch: bool, as_json: bool) -> None:
+    """What is done and what is missing, how fast it goes and who does it, from the commits alone: nothing needs to be
+    running. Exits with 1 while anything is missing.
+    """
+    from pipeline.runs.status import status_of
+
+    if watch:
+        from pipeline.commands.status_watch import watch as watch_until_complete
+
+        watch_until_complete(run_folder, as_json=as_json)
+        return
+    found = status_of(run_folder)
+    click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if as_json else "\n".join(found.lines()))
+    if not found.complete:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def info(run_folder: str, as_json: bool) -> None:
+    """Schema, configuration, counts and histograms of a run, and what was set aside."""
+    from pipeline.runs.info import info_lines, info_of
+
+    found = info_of(run_folder)
+    click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(info_lines(found)))
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+def verify(run_folder: str) -> None:
+    """Check every checksum, every offset, every mask. Exits with 1 when anything is wrong or missing."""
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.runs.verify import verify_run
+
+    folder = RunFolder.open(run_folder)
+    problems = verify_run(folder)
+    for problem in problems:
+        click.echo(printable(f"{problem.severity}: {problem.where}: {problem.message}"))
+    errors = sum(problem.severity == "error" for problem in problems)
+    click.echo(f"{folder.n_shards} shards, {folder.n_images} images: {errors or 'no'} errors")
+    if errors:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@click.option("--min-age", type=float, default=3600.0, show_default=True, help="Spare files younger than this (s).")
+def gc(run_folder: str, min_age: float) -> None:
+    """Delete what crashed attempts left behind."""
+    from pipeline.runs.run_folder import RunFolder
+
+    deleted = RunFolder.open(run_folder).gc(min_age)
+    for name in deleted:
+        click.echo(name)
+    click.echo(f"{len(deleted)} files, {sum(deleted.values()) / 1e6:.1f} MB deleted")

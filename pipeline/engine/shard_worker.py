@@ -1,0 +1,293 @@
+"""The unit of work: one shard of images through the stages. A bad image is a record, not an exception."""
+
+import logging
+import threading
+import time
+import traceback
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from pipeline.errors import CutsError, ImageError, WorkerBrokenError
+from pipeline.faults import image_fault
+from pipeline.images.manifest import ImageRef, Shard
+from pipeline.images.photos import Photo, load_photos
+from pipeline.methods.cuts.stage_files import KeptOutputs, Output, write_outputs
+from pipeline.methods.protocol import Batch, Method
+from pipeline.results.instance_file import write_shard
+from pipeline.results.instances import ImageRecord, counts_of, quarantine_of
+
+log = logging.getLogger(__name__)
+
+AGAIN = "The same command goes on with this shard; with --ray it finds an image that does this, and sets it aside"
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A processed shard, ready to be committed.
+
+    data: bytes of its file. quarantine: id, reason and detail of the images set aside. counts: images, masks, drops by
+    reason, quarantined, and gpu_out_of_memory where that happened. seconds: by stage; where batches overlap, their sum
+    is more than the time that passed. log: one dict an image, for the shard's structured log. started: by
+    `time.monotonic`.
+    """
+
+    data: bytes
+    quarantine: list[dict[str, str]]
+    counts: dict[str, Any]
+    seconds: dict[str, float]
+    log: list[dict[str, Any]]
+    started: float
+
+
+@dataclass
+class _Pass:
+    """What is known of a shard while its images go through the stages; by position in the shard.
+
+    starved: images that did not fit the GPU's memory even as a batch of one, while other batches were there; they are
+    tried once more when is_alone says that none is.
+    """
+
+    shard: Shard
+    until: str
+    kept: Mapping[str, KeptOutputs]
+    on_image: Callable[[ImageRecord | None], None]
+    outputs: dict[int, Output | ImageRecord] = field(default_factory=dict)
+    failed: dict[int, ImageRecord] = field(default_factory=dict)
+    faults: list[Exception] = field(default_factory=list)
+    seconds: Counter[str] = field(default_factory=Counter)
+    out_of_memory: int = 0
+    starved: list[int] = field(default_factory=list)
+    is_alone: bool = False
+    started: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def set_aside(self, position: int, error: Exception) -> None:
+        record = _quarantined(self.shard.refs[position], error)
+        with self.lock:
+            self.failed[position] = record
+            if not isinstance(error, ImageError):
+                self.faults.append(error)
+                log.warning("image %s set aside: %s", record.id, record.detail, exc_info=error)
+                traceback.clear_frames(error.__traceback__)  # which hold the image's tensors
+            self.on_image(record)
+
+    def finish(self, positions: Sequence[int], done: Sequence[Output | ImageRecord]) -> None:
+        with self.lock:
+            for position, output in zip(positions, done, strict=True):
+                self.outputs[position] = output
+                self.on_image(output if isinstance(output, ImageRecord) else None)
+
+
+class ShardWorker:
+    """Takes shards through a method, `batch_size` images at a time.
+
+    A batch that fails is halved and tried again, down to the single image that is at fault, which is set aside with the
+    reason; so is a batch that does not fit the GPU's memory, and later batches are smaller then.
+
+    decode_threads: that decode images ahead. lanes: batches that are under way together, so that the GPU works on one
+    while the CPU cuts another; not for models on the CPU, whose networks turn a switch of the whole process
+    (`stages.cpu_products`), so that results would depend on what ran beside them. pool: processes for what is the CPU's
+    alone; None does it in the lane.
+    """
+
+    def __init__(
+        self, method: Method, batch_size: int, decode_threads: int = 2, lanes: int = 1, pool: Executor | None = None
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1, got {lanes}")
+        self.method = method
+        self.batch_size = batch_size
+        self._decode_threads = decode_threads
+        self._lanes = lanes
+        self._pool = pool
+
+    def close(self) -> None:
+        """End the processes of the pool."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def process(
+        self,
+        shard: Shard,
+        until: str,
+        kept: Mapping[str, KeptOutputs],
+        attributes: Mapping[str, Any],
+        on_image: Callable[[ImageRecord | None], None] = lambda record: None,
+        given_up: Mapping[str, ImageError] | None = None,
+    ) -> ShardResult:
+        """Run the stages up to `until` on one shard.
+
+        kept: outputs of earlier launches for this very shard, by stage. attributes: written into the shard's file.
+        on_image: called for each image done, with its record when `until` is "refine" or the image was set aside.
+        given_up: by id, why an image is set aside without being looked at.
+        Raises CutsError when no image comes through the stages and several failed there: then something else than an
+        image is wrong. Raises WorkerBrokenError when a process of the pool dies, or the GPU reports anything but full
+        memory: this process can do no more then.
+        """
+        state = _Pass(shard, until, kept, on_image)
+        wanted = []
+        for position, ref in enumerate(shard.refs):
+            if given_up and ref.id in given_up:
+                state.set_aside(position, given_up[ref.id])
+            else:
+                wanted.append(position)
+        self._run(state, wanted)
+        if len(state.faults) > 1 and not state.outputs:
+            first = state.faults[0]
+            raise CutsError(
+                f"every image of shard {shard.key} failed, the first with {type(first).__name__}: {first}. "
+                "Nothing was committed; this is not the images' fault"
+            ) from first
+        return self._result(state, attributes)
+
+    def probe(self, shard: Shard, positions: Sequence[int], until: str, kept: Mapping[str, KeptOutputs]) -> None:
+        """Take these images of a shard through the stages and keep nothing: to see whether this process survives."""
+        self._run(_Pass(shard, until, kept, lambda record: None), positions)
+
+    def _run(self, state: _Pass, positions: Iterable[int]) -> None:
+        if self._lanes == 1:
+            state.is_alone = True
+            for batch in self._batches(state, list(positions)):
+                self._work(state, *batch)
+            return
+        self._run_lanes(state, positions)
+        state.is_alone = True
+        for batch in self._batches(state, state.starved):
+            self._work(state, *batch)
+
+    def _run_lanes(self, state: _Pass, positions: Iterable[int]) -> None:
+        flying: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(self._lanes, thread_name_prefix="lane") as lanes:
+            for batch in self._batches(state, list(positions)):
+                if len(flying) == self._lanes:
+                    flying.popleft().result()
+                flying.append(lanes.submit(self._work, state, *batch))
+            for future in flying:
+                future.result()
+
+    def _work(self, state: _Pass, positions: Sequence[int], photos: Sequence[Photo]) -> None:
+        seconds: defaultdict[str, float] = defaultdict(float)
+        try:
+            for position in positions:
+                image_fault(state.shard.refs[position].id)
+            with torch.inference_mode():
+                # given no name, as what it holds must be gone when the halves are tried
+                done = self.method.outputs(
+                    Batch(state.shard, positions, photos, state.until, state.kept, seconds, self._pool)
+                )
+        # Nothing can be computed here any more, whichever image comes next: the cause is looked for from outside.
+        except BrokenExecutor as error:
+            raise WorkerBrokenError(
+                f"shard {state.shard.key}: a process that works for this one died. {AGAIN}"
+            ) from error
+        except torch.AcceleratorError as error:
+            raise WorkerBrokenError(f"shard {state.shard.key}: the GPU failed: {error}. {AGAIN}") from error
+        # Whatever one image provokes must not cost the shard its other images; signals pass.
+        except Exception as error:  # noqa: BLE001
+            is_full = isinstance(error, torch.OutOfMemoryError)
+            if is_full:
+                self._shrink(state, len(positions))
+            if len(positions) == 1:
+                if is_full and not state.is_alone:
+                    with state.lock:
+                        state.starved += positions
+                else:
+                    state.set_aside(positions[0], error)
+                return
+        else:
+            state.finish(positions, done)
+            return
+        finally:
+            with state.lock:
+                state.seconds.update(seconds)
+        half = len(positions) // 2
+        self._work(state, positions[:half], photos[:half])
+        self._work(state, positions[half:], photos[half:])
+
+    def _shrink(self, state: _Pass, size: int) -> None:
+        """After a batch of this size did not fit. One that was cut before the last halving asks for no other."""
+        with state.lock:
+            state.out_of_memory += 1
+            if size <= self.batch_size:
+                self.batch_size = max(1, self.batch_size // 2)
+        torch.cuda.empty_cache()
+        log.warning("GPU memory is full: going on with %d images a batch", self.batch_size)
+
+    def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Photo]]]:
+        """Positions and photos of batch after batch, decoded ahead; unreadable images are set aside on the way."""
+        if not self.method.needs_photos(state.until, state.kept):
+            while positions:
+                size = self.batch_size
+                yield positions[:size], []
+                positions = positions[size:]
+            return
+        batch: list[int] = []
+        photos: list[Photo] = []
+        refs = [state.shard.refs[position] for position in positions]
+        for position, loaded in zip(positions, load_photos(refs, self._decode_threads), strict=True):
+            if isinstance(loaded, Photo):
+                batch.append(position)
+                photos.append(loaded)
+            else:
+                state.set_aside(position, loaded[1])
+            if len(batch) >= self.batch_size:
+                yield batch, photos
+                batch, photos = [], []
+        if batch:
+            yield batch, photos
+
+    def _result(self, state: _Pass, attributes: Mapping[str, Any]) -> ShardResult:
+        refs, until = state.shard.refs, state.until
+        outputs = [state.outputs.get(position) for position in range(len(refs))]
+        records = [
+            output if isinstance(output, ImageRecord) else state.failed.get(position)
+            for position, output in enumerate(outputs)
+        ]
+        set_aside = [record for record in records if record is not None and record.status == "quarantined"]
+        if until == "refine":
+            finished = [record for record in records if record is not None]
+            data = write_shard(finished, self.method.grid, attributes)
+            counts: dict[str, Any] = dict(counts_of(finished))
+        else:
+            stage_outputs = [None if isinstance(output, ImageRecord) else output for output in outputs]
+            data = write_outputs(until, stage_outputs, self.method.grid, attributes)
+            counts = {"images": len(outputs), "quarantined": len(set_aside)}
+        if state.out_of_memory:
+            counts["gpu_out_of_memory"] = state.out_of_memory
+        lines = [_log_line(ref, record) for ref, record in zip(refs, records, strict=True)]
+        return ShardResult(data, quarantine_of(set_aside), counts, dict(state.seconds), lines, state.started)
+
+
+def _quarantined(ref: ImageRef, error: Exception) -> ImageRecord:
+    if isinstance(error, ImageError):
+        reason, detail = error.reason, error.detail
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        reason, detail = "failed", f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
+    return ImageRecord(
+        id=ref.id,
+        size=(ref.height or 0, ref.width or 0),
+        status="quarantined",
+        instances=(),
+        drops={},
+        depth=None,
+        reason=reason,
+        detail=detail,
+    )
+
+
+def _log_line(ref: ImageRef, record: ImageRecord | None) -> dict[str, Any]:
+    if record is None:
+        return {"image": ref.id, "status": "ok"}
+    line: dict[str, Any] = {"image": ref.id, "status": record.status}
+    if record.status == "quarantined":
+        return line | {"reason": record.reason, "detail": record.detail}
+    scores = [round(instance.score, 4) for instance in record.instances]
+    return line | {"masks": len(scores), "scores": scores, "drops": record.drops}

@@ -1,0 +1,102 @@
+"""A run's pseudo-masks as detections in the images of a COCO truth."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.results.instances import QUARANTINED
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunDetections:
+    """What a run found in the images of a truth.
+
+    by_image: COCO results of each image that can be scored, by its id in the truth, in the order of discovery.
+    unlabelled: images of the run that the truth has not. set_aside: images that the run could not use.
+    other_size: images that have another size in the truth, so that masks cannot be compared.
+    """
+
+    url: str
+    recipe: str
+    by_image: dict[int, list[dict[str, Any]]]
+    unlabelled: tuple[str, ...]
+    set_aside: tuple[str, ...]
+    other_size: tuple[str, ...]
+
+
+def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunDetections:
+    """Read a run's pseudo-masks of at least `min_score` as detections in the images of the truth.
+
+    An image of the run is the one of the truth with the same file_name, else the only one with the same name without
+    folders, else the one with the same COCO id.
+
+    Raises:
+        SourceError: two images of the run are the same one of the truth, or none can be scored.
+        StoreError: the run is damaged.
+    """
+    find = _finder(run, truth)
+    by_image: dict[int, list[dict[str, Any]]] = {}
+    unlabelled, set_aside, other_size = [], [], []
+    for record in RunReader(run, min_score):
+        image_id = find(record.id)
+        if image_id is None:
+            unlabelled.append(record.id)
+        elif record.status == QUARANTINED:
+            set_aside.append(record.id)
+        elif record.size != truth.size(image_id):
+            other_size.append(record.id)
+        elif image_id in by_image:
+            raise SourceError(
+                f"{record.id} and another image of {run.url} are both {truth.images[image_id]['file_name']} of "
+                f"{truth.name}: give the truth file names that tell them apart"
+            )
+        else:
+            by_image[image_id] = [
+                {
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "segmentation": {"size": list(record.size), "counts": instance.rle},
+                    "bbox": list(instance.box),
+                    "score": instance.score,
+                }
+                for instance in record.instances
+            ]
+    if not by_image:
+        raise SourceError(
+            f"no image of {run.url} can be scored with {truth.name}: {len(unlabelled)} are not in it (the run has "
+            f"{run.manifest.refs[0].id}, the truth {next(iter(truth.images.values()))['file_name']}), "
+            f"{len(set_aside)} were set aside by the run, {len(other_size)} have another size there, "
+            f"{run.n_images - len(unlabelled) - len(set_aside) - len(other_size)} are not done yet"
+        )
+    return RunDetections(
+        run.url, run.config["recipe"]["name"], by_image, tuple(unlabelled), tuple(set_aside), tuple(other_size)
+    )
+
+
+def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
+    """From the id of an image of the run to the id of the same image in the truth."""
+    by_path: dict[str, int] = {image["file_name"]: id_ for id_, image in truth.images.items()}
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for path, id_ in by_path.items():
+        by_name[_name(path)].append(id_)
+    coco_ids = {ref.id: ref.coco_id for ref in run.manifest.refs}
+
+    def find(image: str) -> int | None:
+        if image in by_path:
+            return by_path[image]
+        same_name = by_name.get(_name(image), [])
+        if len(same_name) == 1:
+            return same_name[0]
+        coco_id = coco_ids[image]
+        return coco_id if coco_id in truth.images else None
+
+    return find
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]

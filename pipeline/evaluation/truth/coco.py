@@ -1,0 +1,183 @@
+"""True objects out of a COCO instances file, all categories counted as one, to score pseudo-masks with.
+
+H, W pixels
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any, Self
+
+import numpy as np
+import scipy.ndimage
+from pycocotools import mask as coco_mask
+
+from pipeline.errors import SourceError
+from pipeline.storage.locations import read_json
+
+# Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
+# gaps of a few pixels.
+TOUCH_REACH = 2
+
+_REQUIRED = ("image_id", "category_id", "bbox")
+
+
+class Truth:
+    """A COCO instances data set, checked; masks are made when an image is first asked for, and kept.
+
+    dataset: a COCO instances document (`COCO.dataset` of pycocotools will do); not changed. name: for messages.
+    masks: whether every object has one; a truth without masks can score boxes, see `has_masks`, and where its objects
+    have no area, it is that of their boxes.
+
+    Raises:
+        SourceError: a list is missing, an image or annotation lacks a field, or ids do not fit together.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
+        self.name = name
+        self.has_masks = masks
+        self.images: dict[int, Mapping[str, Any]] = {}
+        for image in _entries(dataset, "images", name):
+            self._check_image(image)
+            self.images[image["id"]] = image
+        if not self.images:
+            raise SourceError(f"{name} lists no images")
+        names = Counter(image["file_name"] for image in self.images.values())
+        twice = [file_name for file_name, uses in names.items() if uses > 1]
+        if twice:
+            raise SourceError(f"{name}: {len(twice)} file names occur more than once, such as {twice[0]}")
+        self._annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+        for annotation in _entries(dataset, "annotations", name):
+            self._check_annotation(annotation)
+            self._annotations[annotation["image_id"]].append(annotation)
+        self._objects: dict[int, list[dict[str, Any]]] = {}
+        self._pairs: dict[int, list[tuple[int, int]]] = {}
+
+    @classmethod
+    def read(cls, location: str) -> Self:
+        """Read a COCO JSON file, local or an fsspec URL; SourceError when it cannot be read or is not one."""
+        return cls(read_json(location), location)
+
+    def size(self, image_id: int) -> tuple[int, int]:
+        """Height and width in pixels."""
+        image = self.images[image_id]
+        return image["height"], image["width"]
+
+    def objects(self, image_id: int) -> list[dict[str, Any]]:
+        """Annotations of an image in the file's order, as pycocotools' matching takes them.
+
+        id counts from 1, because pycocotools takes a match with the id 0 for none; area and bbox are the file's;
+        segmentation is run-length coded, and not there without masks; iscrowd is 0 or 1; category is the file's
+        category_id.
+        """
+        if image_id not in self._objects:
+            self._objects[image_id] = [
+                self._object(number, annotation)
+                for number, annotation in enumerate(self._annotations.get(image_id, ()), start=1)
+            ]
+        return self._objects[image_id]
+
+    def touching_pairs(self, image_id: int) -> list[tuple[int, int]]:
+        """Pairs of objects of one category, crowds left out, whose masks grown by TOUCH_REACH pixels overlap; as
+        places among those of `objects` that are not crowds.
+        """
+        if image_id not in self._pairs:
+            single = [entry for entry in self.objects(image_id) if not entry["iscrowd"]]
+            self._pairs[image_id] = [
+                (i, j)
+                for (i, a), (j, b) in combinations(enumerate(single), 2)
+                if a["category"] == b["category"] and _touch(a["segmentation"], b["segmentation"])
+            ]
+        return self._pairs[image_id]
+
+    def _object(self, number: int, annotation: Mapping[str, Any]) -> dict[str, Any]:
+        crowd = int(annotation.get("iscrowd", 0))
+        box = annotation["bbox"]
+        entry = {
+            "id": number,
+            "category": annotation["category_id"],
+            "area": annotation.get("area", box[2] * box[3]),
+            "bbox": box,
+            "iscrowd": crowd,
+            "ignore": crowd,
+        }
+        return entry | {"segmentation": self._rle(annotation)} if self.has_masks else entry
+
+    def _check_image(self, image: Any) -> None:
+        fields = {"id": int, "file_name": str, "height": int, "width": int}
+        for field, kind in fields.items():
+            value = image.get(field) if isinstance(image, Mapping) else None
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise SourceError(f'{self.name}: an image has no "{field}" of type {kind.__name__}: {str(image)[:120]}')
+        if image["id"] in self.images:
+            raise SourceError(f"{self.name}: two images have the id {image['id']}; ids must be unique")
+
+    def _check_annotation(self, annotation: Any) -> None:
+        required = (*_REQUIRED, "area", "segmentation") if self.has_masks else _REQUIRED
+        missing = [field for field in required if not isinstance(annotation, Mapping) or annotation.get(field) is None]
+        if missing:
+            what = "a mask" if self.has_masks else "a box"
+            raise SourceError(
+                f'{self.name}: an annotation has no "{missing[0]}": {str(annotation)[:120]}. '
+                f"It takes an instances file, with {what} for every object"
+            )
+        if annotation["image_id"] not in self.images:
+            raise SourceError(f"{self._place(annotation)} is of image {annotation['image_id']}, which is not listed")
+        box = annotation["bbox"]
+        if not _numbers(box) or len(box) != 4 or not _numbers([annotation.get("area", 0)]):
+            raise SourceError(f"{self._place(annotation)}: bbox must be x, y, width, height, and area a number")
+
+    def _rle(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
+        height, width = self.size(annotation["image_id"])
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list):
+            if not segmentation or not all(_numbers(polygon) and len(polygon) >= 6 for polygon in segmentation):
+                raise SourceError(f"{self._place(annotation)}: a polygon must have x, y of at least three corners")
+            return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        if not isinstance(segmentation, Mapping) or list(segmentation.get("size", ())) != [height, width]:
+            raise SourceError(
+                f"{self._place(annotation)}: segmentation must be polygons, or run-length codes of the image's size, "
+                f"{height} × {width}"
+            )
+        counts = segmentation.get("counts")
+        if isinstance(counts, list):
+            return coco_mask.frPyObjects(dict(segmentation), height, width)
+        if not isinstance(counts, str | bytes):
+            raise SourceError(f"{self._place(annotation)}: run-length codes must be text or a list of numbers")
+        return dict(segmentation)
+
+    def _place(self, annotation: Mapping[str, Any]) -> str:
+        return f"{self.name}: annotation {annotation.get('id', '')}"
+
+
+def _entries(dataset: Any, key: str, name: str) -> list[Any]:
+    entries = dataset.get(key) if isinstance(dataset, Mapping) else None
+    if not isinstance(entries, list):
+        raise SourceError(f'{name} is not a COCO instances file: it has no list "{key}"')
+    return entries
+
+
+def _numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+
+
+def _touch(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    corners = []
+    for rle in (first, second):
+        x, y, width, height = coco_mask.toBbox(rle)
+        corners.append((y - TOUCH_REACH, x - TOUCH_REACH, y + height + TOUCH_REACH, x + width + TOUCH_REACH))
+    low = np.maximum(corners[0][:2], corners[1][:2])
+    high = np.minimum(corners[0][2:], corners[1][2:])
+    if (low >= high).any():
+        return False
+    # What lies further than the reach from where the grown boxes overlap cannot grow into it.
+    top, left = np.maximum(low - TOUCH_REACH, 0).astype(int)
+    bottom, right = (high + TOUCH_REACH).astype(int)
+    grown = [
+        scipy.ndimage.maximum_filter(
+            coco_mask.decode(rle)[top:bottom, left:right], size=2 * TOUCH_REACH + 1, mode="constant"
+        )
+        for rle in (first, second)
+    ]
+    return bool((grown[0] & grown[1]).any())

@@ -1,0 +1,225 @@
+"""True objects in the formats of the benchmarks that class-agnostic detectors are scored on, named FORMAT:PATH.
+
+    coco:JSON               COCO instances; also PATH alone. Without any mask in it: boxes
+    coco20k:JSON[:LIST]     COCO train2014, of it the images that a text or JSON list names
+    lvis:JSON               LVIS; 300 detections of an image count, as in the papers
+    uvo:JSON                UVO's frames
+    sa1b:FOLDER             SA-1B: a JSON file beside each photo
+    objects365:JSON         boxes
+    openimages:CSV          boxes of Open Images, validation-annotations-bbox.csv
+    voc:FOLDER[:SPLIT]      boxes; VOCdevkit/VOC2007, splits joined by "+", by default trainval+test
+    clipart:, watercolor:, comic:FOLDER[:SPLIT]     the same layout, by default train+test
+    kitti:FOLDER            boxes; the folder with label_2 and image_2
+
+The last six take a COCO file (.json), too, as others have converted them. All categories count as one. What a format
+marks as a crowd, as a group, as difficult or as not to care about is ignored by COCO's rule for crowds: it is no object
+to find, and what lies in it is not wrong.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.errors import SourceError
+from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTIONS
+from pipeline.evaluation.truth.boxes import kitti_dataset, open_images_dataset, voc_dataset
+from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.files import entries, files_in, first_that_has, places_beside, read_text
+from pipeline.storage.locations import absolute, read_json, resolve
+
+_SPLIT = re.compile(r"(.+):([\w+]+)")
+_LIST = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class TruthSet:
+    """A benchmark's true objects, and where its photos are.
+
+    benchmark: as the papers' tables call it; "" for a data set of one's own. images_root: folder that the truth's file
+    names are relative to. max_detections: of an image that count.
+    """
+
+    truth: Truth
+    benchmark: str
+    images_root: str
+    max_detections: int = MAX_DETECTIONS
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks can be scored, and not boxes alone."""
+        return self.truth.has_masks
+
+    @property
+    def images(self) -> list[tuple[int, str]]:
+        """Id of each image in the truth, and path or URL of its photo, whether or not it is there."""
+        return [(id_, resolve(image["file_name"], self.images_root)) for id_, image in self.truth.images.items()]
+
+
+def read_truth(spec: str, images: str | None = None) -> TruthSet:
+    """Read FORMAT:PATH, see the top of this module; path or fsspec URL.
+
+    images: folder that file names are relative to, where photos are not at a usual place beside. Photos are looked at
+    only where the format does not say how large they are (KITTI, Open Images).
+
+    Raises:
+        SourceError: the format is unknown, or a file is missing or not in that format; the message names file and
+            place.
+    """
+    name, colon, path = spec.partition(":")
+    if not colon or path.startswith("//") or "/" in name:
+        name, path = "coco", spec
+    if name not in FORMATS:
+        raise SourceError(f"{spec}: there is no format {name!r}; known: {', '.join(FORMATS)}")
+    if not path:
+        raise SourceError(f"{spec}: say where the file or folder is, {name}:PATH")
+    benchmark, read = FORMATS[name]
+    return read(benchmark, path, absolute(images) if images else None)
+
+
+def _coco(benchmark: str, path: str, images: str | None) -> TruthSet:
+    """COCO instances, masks where it has them."""
+    return _coco_set(benchmark, path, read_json(absolute(path)), images)
+
+
+def _own_coco(benchmark: str, path: str, images: str | None) -> TruthSet:
+    """The same of a file that may be anybody's, and is COCO's if its name says so."""
+    return _coco("" if "val2017" not in PurePosixPath(path).name else benchmark, path, images)
+
+
+def _coco_boxes(benchmark: str, path: str, images: str | None) -> TruthSet:
+    """COCO instances of a benchmark that is scored by boxes; others' conversions have boxes for masks."""
+    return _coco_set(benchmark, path, read_json(absolute(path)), images, masks=False)
+
+
+def _lvis(benchmark: str, path: str, images: str | None) -> TruthSet:
+    """LVIS itself names no files, but their URLs: .../val2017/000000000139.jpg."""
+    location = absolute(path)
+    dataset = read_json(location)
+    named = [{**image, "file_name": _lvis_name(image)} for image in entries(dataset, "images", location)]
+    return _coco_set(benchmark, path, {**dataset, "images": named}, images, max_detections=LVIS_DETECTIONS)
+
+
+def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
+    parts = _LIST.fullmatch(path)
+    if not parts:
+        return _coco(benchmark, path, images)
+    location, wanted = absolute(parts[1]), _stems(parts[2])
+    dataset = read_json(location)
+    chosen = {_stem(image.get("file_name")): image for image in entries(dataset, "images", location)}
+    missing = [stem for stem in wanted if stem not in chosen]
+    if missing:
+        raise SourceError(
+            f"{len(missing)} of the {len(wanted)} images of {parts[2]} are not in {parts[1]}, such as {missing[0]}: "
+            "the list is of COCO train2014, and so must the annotations be"
+        )
+    ids = {chosen[stem].get("id") for stem in wanted}
+    kept = [image for image in dataset["images"] if image.get("id") in ids]
+    annotations = [one for one in entries(dataset, "annotations", location) if one.get("image_id") in ids]
+    return _coco_set(benchmark, parts[1], {**dataset, "images": kept, "annotations": annotations}, images)
+
+
+def _sa1b(benchmark: str, path: str, images: str | None) -> TruthSet:
+    folder = absolute(path)
+    dataset: dict[str, Any] = {"images": [], "annotations": []}
+    for location in files_in(folder, ".json"):
+        document = read_json(location)
+        image = document.get("image") if isinstance(document, Mapping) else None
+        if not isinstance(image, Mapping):
+            raise SourceError(f'{location} is no file of SA-1B: it has no "image"')
+        its = {"image_id": image.get("image_id"), "category_id": 1}
+        dataset["images"].append({**image, "id": its["image_id"]})
+        dataset["annotations"] += [{**one, **its} for one in entries(document, "annotations", location)]
+    if not dataset["images"]:
+        raise SourceError(f"{path} holds no JSON file: SA-1B has one beside each photo, such as sa_123.json")
+    return TruthSet(Truth(dataset, path), benchmark, images or folder)
+
+
+def _voc(splits: str) -> Callable[[str, str, str | None], TruthSet]:
+    def read(benchmark: str, path: str, images: str | None) -> TruthSet:
+        if path.endswith(".json"):
+            return _coco_boxes(benchmark, path, images)
+        parts = _SPLIT.fullmatch(path)
+        folder, split = (parts[1], parts[2]) if parts else (path, splits)
+        dataset, root = voc_dataset(absolute(folder), split, images)
+        return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
+
+    return read
+
+
+def _kitti(benchmark: str, path: str, images: str | None) -> TruthSet:
+    if path.endswith(".json"):
+        return _coco_boxes(benchmark, path, images)
+    dataset, root = kitti_dataset(absolute(path), images)
+    return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
+
+
+def _open_images(benchmark: str, path: str, images: str | None) -> TruthSet:
+    if path.endswith(".json"):
+        return _coco_boxes(benchmark, path, images)
+    dataset, root = open_images_dataset(absolute(path), images)
+    return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
+
+
+# Of each format its name in the papers' tables, and its reader.
+FORMATS: dict[str, tuple[str, Callable[[str, str, str | None], TruthSet]]] = {
+    "coco": ("COCO val2017", _own_coco),
+    "coco20k": ("COCO20K", _coco20k),
+    "lvis": ("LVIS", _lvis),
+    "uvo": ("UVO", _coco),
+    "sa1b": ("SA-1B", _sa1b),
+    "objects365": ("Objects365", _coco_boxes),
+    "openimages": ("OpenImages", _open_images),
+    "voc": ("VOC", _voc("trainval+test")),
+    "clipart": ("Clipart", _voc("train+test")),
+    "watercolor": ("Watercolor", _voc("train+test")),
+    "comic": ("Comic", _voc("train+test")),
+    "kitti": ("KITTI", _kitti),
+}
+
+
+def _coco_set(
+    benchmark: str,
+    path: str,
+    dataset: Any,
+    images: str | None,
+    *,
+    masks: bool = True,
+    max_detections: int = MAX_DETECTIONS,
+) -> TruthSet:
+    """masks: whether those that are there are to be scored."""
+    location = absolute(path)
+    entries(dataset, "images", location)
+    annotations = entries(dataset, "annotations", location)
+    has_masks = masks and (not annotations or any(one.get("segmentation") for one in annotations))
+    truth = Truth(dataset, path, masks=has_masks)
+    first = next(iter(truth.images.values()))["file_name"]
+    places = [*places_beside(location), f"{location.rpartition('/')[0]}/all_UVO_frames"]
+    return TruthSet(truth, benchmark, images or first_that_has(places, first), max_detections)
+
+
+def _lvis_name(image: Mapping[str, Any]) -> Any:
+    """Split and name of an image, where it has none out of its URL."""
+    url = image.get("coco_url")
+    if "file_name" in image or not isinstance(url, str):
+        return image.get("file_name")
+    return "/".join(PurePosixPath(urlsplit(url).path).parts[-2:])
+
+
+def _stems(location: str) -> list[str]:
+    """Names of images in a list, without folders and endings: a text, a line each, or JSON."""
+    if location.lower().endswith(".json"):
+        names = read_json(location)
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise SourceError(f"{location} must be a list of names of images")
+    else:
+        names = read_text(location).split()
+    if not names:
+        raise SourceError(f"{location} lists no images")
+    return [_stem(name) for name in dict.fromkeys(names)]
+
+
+def _stem(name: Any) -> str:
+    return PurePosixPath(str(name)).stem

@@ -1,0 +1,288 @@
+"""Reading photos: any file of a data set becomes 8-bit RGB the right way up, or an `ImageError` with a reason.
+
+Reasons, the words that quarantine records carry:
+
+    missing       no such file
+    zero_byte     the file or tar member is empty
+    unreadable    the file system refuses: permissions, I/O errors, a network that fails
+    not_an_image  nothing that looks like a picture
+    unsupported   a picture in a format or layout that is not decoded here
+    too_large     more pixels than the limit, seen in the header before anything is decoded (decompression bombs)
+    too_small     a side of fewer than MIN_SIDE pixels: no patch grid to speak of
+    truncated     the header is fine, the pixels end early or are corrupt
+"""
+
+import io
+import struct
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from pipeline.errors import ConfigError, ImageError, SourceError
+from pipeline.images.damage import check_complete, why_unidentified
+from pipeline.images.manifest import ImageRef
+from pipeline.storage.locations import filesystem, is_url
+
+MAX_PIXELS = 178_000_000
+MIN_SIDE = 16
+# No photo file is larger; guards against reading a disk image called .tif into memory.
+MAX_BYTES = 4 << 30
+
+# Formats handed to Pillow. Its other plug-ins stay out of reach of hostile files (EPS starts an interpreter).
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
+
+
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Photo:
+    """A decoded image. rgb: uint8 (H, W, 3), C-contiguous, rotated as its EXIF orientation says."""
+
+    id: str
+    rgb: np.ndarray
+
+
+class PhotoSize(NamedTuple):
+    """height, width: pixels of the image the right way up. turned: whether its EXIF orientation swaps the two."""
+
+    height: int
+    width: int
+    turned: bool
+
+
+def photo_size(ref: ImageRef) -> PhotoSize:
+    """The size that `load_photo` gives an image, from its header where that will do.
+
+    Raises as `load_photo` does where there is no usable header; damage further on is not seen.
+    """
+    # Opening a pipe or a device could block for ever.
+    if ref.offset is None and (is_url(ref.uri) or Path(ref.uri).is_file()):
+        fs, path = filesystem(ref.uri)
+        with suppress(Exception), _pillow_keeps_quiet(), fs.open(path, "rb") as file:
+            image = Image.open(file, formats=FORMATS)
+            width, height = image.size
+            if min(width, height) >= MIN_SIDE and width * height <= MAX_PIXELS and image.format != "TIFF":
+                turned = _orientation(image) in _TURNED
+                return PhotoSize(width, height, True) if turned else PhotoSize(height, width, False)
+    # A part of a tar; a TIFF, which Pillow may turn while it reads; or not to be used, and this says why.
+    height, width = load_photo(ref).rgb.shape[:2]
+    return PhotoSize(height, width, False)
+
+
+def load_photo(ref: ImageRef, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Reads and decodes one image.
+
+    Grey, palette, CMYK, 1-bit, 16-bit, float and animated images (their first frame) become RGB; transparent ones are
+    laid on white. Pillow's own limit on pixels (`PIL.Image.MAX_IMAGE_PIXELS`) holds too where it is the smaller.
+
+    Raises:
+        ImageError: the image cannot be used; the reasons are listed at the top of this module.
+        SourceError: its URL needs an fsspec package that is not installed (the fault of the machine, not of the image).
+    """
+    if max_pixels < 1:
+        raise ConfigError(f"max_pixels is {max_pixels}: it must be at least 1")
+    data = _read(ref)
+    if not data:
+        raise ImageError("zero_byte", f"{ref.uri} is empty")
+    try:
+        with _pillow_keeps_quiet():
+            return Photo(ref.id, _decode(data, max_pixels))
+    except ImageError as error:
+        raise ImageError(error.reason, f"{_name(ref)}: {error.detail}") from error.__cause__
+
+
+def load_photos(
+    refs: Iterable[ImageRef], workers: int = 2, max_pixels: int = MAX_PIXELS
+) -> Iterator[Photo | tuple[ImageRef, ImageError]]:
+    """Decodes ahead in `workers` threads and yields in the order of `refs`; at most 2 * workers photos wait in memory.
+
+    An image that cannot be used comes as the pair of its ref and the error.
+    """
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}: at least 1 thread must decode")
+
+    def attempt(ref: ImageRef) -> Photo | tuple[ImageRef, ImageError]:
+        try:
+            return load_photo(ref, max_pixels)
+        except ImageError as error:
+            return ref, error
+
+    pending: deque[Future[Photo | tuple[ImageRef, ImageError]]] = deque()
+    queue = iter(refs)
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        try:
+            pending.extend(pool.submit(attempt, ref) for ref in islice(queue, 2 * workers))
+            while pending:
+                photo = pending.popleft().result()
+                pending.extend(pool.submit(attempt, ref) for ref in islice(queue, 1))
+                yield photo
+        finally:
+            # A consumer that stops early waits for what is being decoded, not for what is queued.
+            for future in pending:
+                future.cancel()
+
+
+def _name(ref: ImageRef) -> str:
+    return ref.uri if ref.offset is None else f"{ref.uri} ({ref.id})"
+
+
+def _read(ref: ImageRef) -> bytes:
+    """The bytes of one image, from the local disk directly and from elsewhere through fsspec."""
+    if ref.length is not None and ref.length > MAX_BYTES:
+        raise ImageError("too_large", f"{_name(ref)} has {ref.length} bytes")
+    try:
+        if not is_url(ref.uri):
+            data = _read_local(ref)
+        else:
+            fs, path = filesystem(ref.uri)
+            end = None if ref.offset is None or ref.length is None else ref.offset + ref.length
+            data = bytes(fs.cat_file(path, start=ref.offset, end=end))
+    except (ImageError, SourceError):
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError("missing", f"{ref.uri}: no such file") from error
+    except OSError as error:
+        raise ImageError("unreadable", f"{ref.uri}: {error.strerror or error}") from error
+    # File systems of fsspec raise the exceptions of whatever client they use; all of them are a refusal to read.
+    except Exception as error:
+        raise ImageError("unreadable", f"{ref.uri}: {type(error).__name__}: {error}") from error
+    if ref.length is not None and len(data) < ref.length:
+        raise ImageError("truncated", f"{_name(ref)}: {len(data)} of {ref.length} bytes are there")
+    return data
+
+
+def _read_local(ref: ImageRef) -> bytes:
+    path = Path(ref.uri)
+    stat = path.stat()
+    # Opening a pipe or a device could block for ever.
+    if not S_ISREG(stat.st_mode):
+        raise ImageError("unreadable", f"{ref.uri} is not a regular file")
+    if ref.length is None and stat.st_size > MAX_BYTES:
+        raise ImageError("too_large", f"{ref.uri} has {stat.st_size} bytes")
+    with path.open("rb") as file:
+        file.seek(ref.offset or 0)
+        return file.read(-1 if ref.length is None else ref.length)
+
+
+def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+    """RGB of encoded bytes, uint8 (H, W, 3)."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", str(error)) from error
+    except UnidentifiedImageError as error:
+        raise why_unidentified(data) from error
+    # Decoders meet hostile bytes here and raise almost anything (struct.error, KeyError, zlib.error, ...).
+    except Exception as error:
+        raise ImageError("truncated", f"the header is cut or corrupt ({error})") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError("too_large", f"{width}x{height} pixels, the limit is {max_pixels}")
+    if min(width, height) < MIN_SIDE:
+        raise ImageError("too_small", f"{width}x{height} pixels, each side must have at least {MIN_SIDE}")
+    check_complete(data, str(image.format))
+    try:
+        image.load()
+        orientation = _orientation(image)
+        rgb = _rgb(image)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("too_large", f"{width}x{height} pixels do not fit in memory") from error
+    except Exception as error:
+        if "not available" in str(error):
+            raise ImageError("unsupported", f"Pillow was built without a codec: {error}") from error
+        raise ImageError("truncated", f"the pixels are cut or corrupt ({error})") from error
+    return np.ascontiguousarray(_upright(rgb, orientation))
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of a loaded image of any mode as uint8 (H, W, 3)."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = _grey_to_8bit(np.asarray(image), image)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        # On white, as on a page. Dropping alpha would bring to light colours that nobody ever saw, often black or the
+        # remains of a removed background, and they would be cut into objects.
+        rgba = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+        return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), rgba).convert("RGB"))
+    if image.mode in ("LAB", "HSV"):
+        raise ImageError("unsupported", f"pixels are stored as {image.mode}; convert the image to RGB")
+    return np.asarray(image.convert("RGB"))
+
+
+def _grey_to_8bit(grey: np.ndarray, image: Image.Image) -> np.ndarray:
+    """High-depth grey as uint8. Full scale of integers is 255 or 65535, of floats 1; anything else is stretched."""
+    finite = np.isfinite(grey)
+    low, high = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
+    scales: tuple[float, ...] = (1.0,) if image.mode == "F" else (65535.0,)
+    # 32-bit integers do not say their depth; 16 bits of a PNG or PGM do.
+    if image.mode == "I" and image.format == "TIFF":
+        scales = (255.0, 65535.0)
+    top = next((scale for scale in scales if low >= 0 and high <= scale), None)
+    bottom, span = (0.0, top) if top is not None else (low, high - low or 1.0)
+    scaled = (np.where(finite, grey, low).astype(np.float32) - np.float32(bottom)) * np.float32(255.0 / span)
+    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+
+
+def _orientation(image: ImageFile | Image.Image) -> int:
+    """EXIF orientation 1..8; 1 when there is none, or the EXIF data cannot be read (which harms no pixel).
+
+    To be asked after `load`: Pillow rotates TIFFs by itself while loading and then takes the tag away.
+    """
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # Parsing the EXIF block of arbitrary files raises many kinds of errors, and none of them makes the pixels unusable.
+    except (SyntaxError, ValueError, TypeError, LookupError, OSError, OverflowError, struct.error, AttributeError):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    """The image turned upright. EXIF 2.32, tag 0x0112: the orientation says on which sides row 0 and column 0 are."""
+    if orientation in _TURNED:
+        rgb = rgb.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    if orientation in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    return rgb
+
+
+# Pillow warns of oddities in metadata and of large images. Whatever of that matters is judged here and becomes an
+# ImageError, so its warnings are dropped, but only those of this thread while it decodes: warnings.catch_warnings swaps
+# process-wide state and is not safe when threads overlap, and a permanent filter would silence the user's own Pillow.
+_decoding = threading.local()
+
+
+class _WhileDecoding(type):
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return getattr(_decoding, "active", False)
+
+
+class _PillowWarning(Warning, metaclass=_WhileDecoding):
+    """Stands for every warning raised in a thread that is decoding, and for no other."""
+
+
+@contextmanager
+def _pillow_keeps_quiet() -> Iterator[None]:
+    if not warnings.filters or warnings.filters[0][2] is not _PillowWarning:
+        warnings.simplefilter("ignore", _PillowWarning)
+    _decoding.active = True
+    try:
+        yield
+    finally:
+        _decoding.active = False

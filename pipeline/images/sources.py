@@ -1,0 +1,224 @@
+"""Listing the images of a data set: a folder, an image, a list, a COCO file or WebDataset tars; local or fsspec URL."""
+
+import os
+import re
+import tarfile
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import SourceError
+from pipeline.images.image_lists import LIST_READERS, common_root
+from pipeline.images.manifest import ImageRef, safe_id, sort_refs
+from pipeline.storage.locations import absolute, filesystem, is_local, location_of, parent_of
+
+IMAGE_EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+)
+COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+MAX_BRACE_NAMES = 1_000_000
+
+_BRACE = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a source.
+
+    root: folder or URL that the ids are relative to; "" when a list mixes servers.
+    refs: sorted by id, at least one.
+    skipped: what was passed over, as extension -> count, with "(hidden)", "(broken link)" and their like.
+    """
+
+    root: str
+    refs: tuple[ImageRef, ...]
+    skipped: dict[str, int]
+
+
+def list_images(source: str, root: str | None = None) -> Listing:
+    """Lists the images of `source`.
+
+    Args:
+        source: a folder (searched through; a folder of tars if it holds tars and no images), one image, a .txt/.lst or
+            .parquet list, a COCO .json, a .tar, or a glob or brace pattern like shard-{000000..000012}.tar.
+        root: for lists and COCO files only: the folder that relative names are in, where it is not the list's own.
+
+    Raises:
+        SourceError: not found, not readable, empty, no images, duplicate or hostile names, a missing fsspec package.
+    """
+    fs, path = filesystem(source)
+    location = location_of(fs, path)
+    read_list = LIST_READERS.get(_extension(path))
+    if root is not None:
+        if read_list is None:
+            raise SourceError(f"root={root} applies to lists and COCO files only, not to {source}")
+        root = absolute(root)
+    skipped: Counter[str] = Counter()
+    # A known extension settles it for remote sources: asking a web server for a folder can mean to download the file.
+    known = (
+        read_list is not None
+        or _extension(path) in IMAGE_EXTENSIONS
+        or path.lower().endswith((".tar", *COMPRESSED_TAR))
+    )
+    if (is_local(fs) or not known) and fs.isdir(path):
+        files = _walk_local(Path(path), skipped) if is_local(fs) else _walk_remote(fs, path, skipped)
+        return _from_files(fs, location, sorted(files), skipped)
+    if not fs.exists(path):
+        if re.search(r"[*?\[{]", path):
+            return _from_pattern(fs, path, source)
+        raise SourceError(f"{source}: no such file or folder, or not one that you may read")
+    if path.lower().endswith(COMPRESSED_TAR):
+        raise SourceError(
+            f"{source}: images inside a compressed tar cannot be read one by one; decompress it to a plain .tar "
+            "(JPEGs gain nothing from gzip) or unpack it to a folder"
+        )
+    if read_list is not None:
+        list_root, refs = read_list(location, root)
+        return Listing(list_root, sort_refs(refs), {})
+    return _from_files(fs, parent_of(location), [path], skipped)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Shell-like expansion of {a,b} and zero-padded {000..012}, the notation of WebDataset.
+
+    Raises:
+        SourceError: more than a million names.
+    """
+    choices: list[list[str]] = []
+    end = total = 0
+    for match in _BRACE.finditer(pattern):
+        span = _RANGE.fullmatch(match[1])
+        if span:
+            first, last = int(span[1]), int(span[2])
+            width = len(span[1]) if span[1].startswith("0") or len(span[1]) == len(span[2]) else 0
+            if last - first >= MAX_BRACE_NAMES:
+                raise SourceError(f"{pattern} stands for more than {MAX_BRACE_NAMES} files")
+            options = [f"{i:0{width}d}" for i in range(first, last + 1)]
+        else:
+            options = match[1].split(",")
+        choices += [[pattern[end : match.start()]], options]
+        end = match.end()
+        total = max(total, 1) * len(options)
+        if total > MAX_BRACE_NAMES:
+            raise SourceError(f"{pattern} stands for more than {MAX_BRACE_NAMES} files")
+    return ["".join(parts) for parts in product(*choices, [pattern[end:]])]
+
+
+def _from_pattern(fs: Any, pattern: str, source: str) -> Listing:
+    files: list[str] = []
+    missing: list[str] = []
+    for name in expand_braces(pattern):
+        if re.search(r"[*?\[]", name):
+            found = [file for file, info in fs.glob(name, detail=True).items() if info["type"] == "file"]
+        else:
+            found = [name] if fs.exists(name) else []
+        files += found
+        missing += [] if found else [name]
+    if missing:
+        raise SourceError(f"{source}: {len(missing)} names match no file, the first is {missing[0]}")
+    files = sorted(set(files))
+    root, _ = common_root([location_of(fs, file) for file in files])
+    return _from_files(fs, root, files, Counter())
+
+
+def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str]) -> Listing:
+    """Images among `files`, or else members of the tars among them."""
+    by_extension: dict[str, list[str]] = {}
+    for file in files:
+        by_extension.setdefault(_extension(file), []).append(file)
+    images = [file for ext in IMAGE_EXTENSIONS for file in by_extension.get(ext, ())]
+    tars = [] if images else by_extension.get(".tar", [])
+    used = IMAGE_EXTENSIONS if images else {".tar"}
+    skipped.update({ext or "(no extension)": len(found) for ext, found in by_extension.items() if ext not in used})
+    refs: list[ImageRef] = []
+    prefix = root.rstrip("/") + "/"
+    for file in images or tars:
+        uri = location_of(fs, file)
+        name = safe_id(uri.removeprefix(prefix))
+        refs += [ImageRef(name, uri)] if images else _tar_members(fs, file, uri, name, skipped)
+    if not refs:
+        seen = ", ".join(f"{count} {what}" for what, count in skipped.most_common(5)) or "it is empty"
+        raise SourceError(
+            f"{root}: no images found ({seen}); images are known by extension: {' '.join(sorted(IMAGE_EXTENSIONS))}"
+        )
+    return Listing(root, sort_refs(refs), dict(sorted(skipped.items())))
+
+
+def _tar_members(fs: Any, path: str, uri: str, name: str, skipped: Counter[str]) -> Iterator[ImageRef]:
+    """The image members of one tar with the byte ranges of their data."""
+    try:
+        with fs.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                if member.isdir():
+                    continue
+                what = _why_not(member.name) if member.isreg() and not member.issparse() else "(not a regular file)"
+                if what:
+                    skipped[what] += 1
+                else:
+                    yield ImageRef(f"{name}/{safe_id(member.name)}", uri, member.offset_data, member.size)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise SourceError(f"{uri} cannot be read as a plain tar ({error}); fetch or pack it again") from error
+
+
+def _why_not(name: str) -> str:
+    """Under which word a member of a tar is counted as skipped; "" when it is an image."""
+    if name.rpartition("/")[2].startswith("."):
+        return "(hidden)"
+    ext = _extension(name)
+    return "" if ext in IMAGE_EXTENSIONS else ext or "(no extension)"
+
+
+def _walk_remote(fs: Any, root: str, skipped: Counter[str]) -> Iterator[str]:
+    prefix = root.rstrip("/") + "/"
+    for path in fs.find(root):
+        if any(part.startswith(".") for part in path.removeprefix(prefix).split("/")):
+            skipped["(hidden)"] += 1
+        else:
+            yield path
+
+
+def _walk_local(root: Path, skipped: Counter[str]) -> Iterator[str]:
+    """Files below `root`. A folder is listed once: under its own name if it lies below root, else by its first link."""
+    folders, links, seen = deque([str(root)]), deque[str](), set[tuple[int, int]]()
+    while folders or links:
+        folder = folders.popleft() if folders else links.popleft()
+        try:
+            stat = Path(folder).stat()
+            if (stat.st_dev, stat.st_ino) in seen:
+                skipped["(folder already listed)"] += 1
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            raise SourceError(
+                f"{folder} cannot be listed: {error.strerror}; mend its permissions or move it"
+            ) from error
+        for entry in entries:
+            if entry.name.startswith("."):
+                skipped["(hidden)"] += 1
+            elif not entry.name.isprintable() and not _is_unicode(entry.name):
+                skipped["(name is not UTF-8)"] += 1
+            elif entry.is_dir():
+                (links if entry.is_symlink() else folders).append(entry.path)
+            elif entry.is_file():
+                yield entry.path
+            else:
+                skipped["(broken link)" if entry.is_symlink() else "(not a regular file)"] += 1
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _extension(path: str) -> str:
+    stem, dot, ext = path.rpartition("/")[2].rpartition(".")
+    return f".{ext.lower()}" if dot and stem else ""

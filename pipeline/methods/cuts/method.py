@@ -1,0 +1,303 @@
+"""One batch of images through the stages, each computed once or taken from what an earlier launch kept.
+
+B images of the batch · N = Gh·Gw patches · D feature width · Gh, Gw patch grid
+"""
+
+import dataclasses
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+
+from pipeline.images.photos import Photo
+from pipeline.methods.cuts.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
+from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
+from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output
+from pipeline.methods.cuts.stage_graph import INPUTS
+from pipeline.methods.protocol import Batch
+from pipeline.results.instances import ImageRecord, Instance
+from stages.depth import DepthModel, to_grid
+from stages.features import FeatureExtractor
+from stages.filters import DropReason
+from stages.refine import RefinedMasks, refine_masks
+from stages.score import score_of
+from stages.spatial_importance import spatial_importance
+
+T = TypeVar("T")
+
+
+class _once(Generic[T]):  # noqa: N801  like the builtin property
+    """`functools.cached_property` without the lock that it has up to Python 3.11: one for all instances, so that all
+    batches of the process would take turns.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> T:
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
+
+
+@dataclass(frozen=True)
+class CutsMethod:
+    """A `pipeline.methods.protocol.Method`: a recipe of cuts (with τ settled) and its loaded models."""
+
+    recipe: Recipe
+    features: FeatureExtractor
+    depth: DepthModel | None
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        if self.recipe.needs_depth and self.depth is None:
+            raise ValueError(f"recipe {self.recipe.name} needs a depth model")
+        if self.recipe.affinity.tau is None:
+            raise ValueError("affinity.tau must be settled when the method is put together")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(Gh, Gw) of the feature extractor."""
+        return self.features.grid
+
+    def config(self) -> dict[str, Any]:
+        """What run.json freezes. Device and batch size are not in it: they do not decide results."""
+        return {
+            "recipe": self.recipe.as_dict(),
+            "features": {**dataclasses.asdict(self.features.config), "fingerprint": self.features.fingerprint},
+            "depth": {"name": self.depth.name, "fingerprint": self.depth.fingerprint} if self.depth else None,
+        }
+
+    def needs_photos(self, until: str, kept: Mapping[str, KeptOutputs]) -> bool:
+        """Whether anything up to this stage that is not kept looks at the decoded images."""
+        for needed in INPUTS[until]:
+            if needed == "photos":
+                return True
+            if needed == "depth" and not self.recipe.needs_depth:
+                continue
+            is_kept = needed in kept and bool(kept[needed].done.all())
+            if not is_kept and self.needs_photos(needed, kept):
+                return True
+        return False
+
+    def outputs(self, batch: Batch) -> Sequence[Output | ImageRecord]:
+        """See `pipeline.methods.protocol.Method`."""
+        work = BatchWork(self, batch.photos, batch.positions, batch.kept, batch.seconds, batch.pool)
+        return work.outputs(batch.until)
+
+
+class BatchWork:
+    """The stages of one batch, each a lazily computed attribute; asking for one runs just what it needs.
+
+    photos: of these images; empty when all that is asked for can be had from `kept`. positions: of the images in their
+    shard. kept: outputs of earlier launches by stage. seconds: gathers the time of each stage, without that of others.
+    pool: processes for the work on single images that is the CPU's alone.
+    """
+
+    def __init__(
+        self,
+        method: CutsMethod,
+        photos: Sequence[Photo],
+        positions: Sequence[int],
+        kept: Mapping[str, KeptOutputs],
+        seconds: defaultdict[str, float],
+        pool: Executor | None = None,
+    ) -> None:
+        self.method = method
+        self.photos = photos
+        self._positions = positions
+        self._kept = {stage: outputs for stage, outputs in kept.items() if outputs.covers(positions)}
+        self._seconds = seconds
+        self._each: Each = map if pool is None else pool.map
+
+    def outputs(self, stage: str) -> Sequence[Output | ImageRecord]:
+        """What the stage gives for each image of the batch: a record for "refine", else what the stage keeps."""
+        if stage == "depth":
+            return list(self._depth_to_keep)
+        if stage == "features":
+            return list(self.features_BND.cpu().numpy())
+        if stage == "ncut":
+            first = self.first_ncut
+            values = zip(first.eigenvector_BN, first.eigenvalue_B, first.gap_B, strict=True)
+            return [(vector_N, float(eigenvalue), float(gap)) for vector_N, eigenvalue, gap in values]
+        if stage == "localcut":
+            return list(self.cut_images)
+        if stage == "confidence":
+            return list(self.confident_images)
+        return self.records
+
+    @_once
+    def depth_BGhGw(self) -> np.ndarray | None:
+        """(B, Gh, Gw) float32 relative depth on the patch grid; None for recipes that do not look at depth."""
+        return self._depth_to_keep if self.method.recipe.needs_depth else None
+
+    @_once
+    def _depth_to_keep(self) -> np.ndarray:
+        if "depth" in self._kept:
+            return self._kept["depth"].maps(self._positions)
+        if self.method.depth is None:
+            raise ValueError(f"recipe {self.method.recipe.name} has no depth stage")
+        with self._clock("depth"):
+            depths = self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
+            return to_grid(depths, *self.method.grid).numpy()
+
+    @_once
+    def features_BND(self) -> torch.Tensor:
+        """(B, N, D) float16 on the method's device."""
+        if "features" in self._kept:
+            return torch.from_numpy(self._kept["features"].maps(self._positions)).to(self.method.device)
+        with self._clock("features"):
+            return self.method.features([photo.rgb for photo in self.photos])
+
+    @_once
+    def graph_BNN(self) -> torch.Tensor:
+        """(B, N, N) float32, the semantic graph: see `search.semantic_graph`."""
+        recipe = self.method.recipe
+        depth, features_BND = self.depth_BGhGw, self.features_BND
+        with self._clock("affinity"):
+            importance_BN = None
+            if recipe.spatial_importance is not None and depth is not None:
+                depth_BGhGw = torch.from_numpy(depth).to(self.method.device)
+                importance_BN = spatial_importance(depth_BGhGw, recipe.spatial_importance).flatten(1)
+            return semantic_graph(features_BND, importance_BN, recipe)
+
+    @_once
+    def first_ncut(self) -> Eigenvectors:
+        if "ncut" in self._kept:
+            return self._kept["ncut"].eigenvectors(self._positions)
+        graph_BNN = self.graph_BNN
+        with self._clock("ncut"):
+            return first_ncut(graph_BNN, self.method.recipe)
+
+    @_once
+    def cut_images(self) -> list[CutImage]:
+        """Proposals of each image, without confidences."""
+        for stage in ("confidence", "localcut"):
+            if stage in self._kept:
+                return self._kept[stage].cut_images(self._positions)
+        graph_BNN, features_BND = self.graph_BNN, self.features_BND
+        depth, first = self.depth_BGhGw, self.first_ncut
+        with self._clock("localcut"):
+            found = propose(graph_BNN, features_BND, depth, self.method.grid, self.method.recipe, first, self._each)
+        del self.graph_BNN  # N² numbers an image that nobody needs any more
+        return [CutImage(image, (None,) * len(image.proposals)) for image in found]
+
+    @_once
+    def confident_images(self) -> list[CutImage]:
+        """Proposals of each image with the confidences of those kept."""
+        cut, depth = self.cut_images, self.depth_BGhGw
+        if "confidence" in self._kept:
+            return cut
+        depths = [None] * len(cut) if depth is None else list(depth)
+        with self._clock("confidence"):
+            return list(self._each(partial(_with_confidences, recipe=self.method.recipe), cut, depths))
+
+    @_once
+    def refined(self) -> list[RefinedMasks]:
+        """Of each image the proposals kept before, refined, in their order."""
+        grid_masks = [
+            np.array([p.settled for p in image.found.proposals if p.dropped is None], bool).reshape(
+                -1, *self.method.grid
+            )
+            for image in self.cut_images
+        ]
+        photos = [photo.rgb for photo in self.photos]
+        with self._clock("refine"):
+            return refine_masks(photos, grid_masks, self.method.recipe.refine, self.method.device, self._each)
+
+    @_once
+    def records(self) -> list[ImageRecord]:
+        """The finished images."""
+        depth, images, refined = self.depth_BGhGw, self.confident_images, self.refined
+        depths = [None] * len(images) if depth is None else list(depth)
+        names = [(photo.id, photo.rgb.shape[:2]) for photo in self.photos]
+        with self._clock("encode"):
+            return list(self._each(partial(_record, recipe=self.method.recipe), names, images, refined, depths))
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.method.device.type == "cuda":
+            torch.cuda.synchronize(self.method.device)
+        self._seconds[stage] += time.perf_counter() - start
+
+
+def _with_confidences(image: CutImage, depth_GhGw: np.ndarray | None, recipe: Recipe) -> CutImage:
+    """With Spatial Confidence of the proposals kept, before its floor, (Gh, Gw) uint8, 255 = 1."""
+    whole = shared_graph(depth_GhGw, recipe)
+    confidences = tuple(
+        None if proposal.dropped else np.rint(255 * confidence_of(proposal, depth_GhGw, recipe, whole)).astype(np.uint8)
+        for proposal in image.found.proposals
+    )
+    return CutImage(image.found, confidences)
+
+
+def _record(
+    photo: tuple[str, tuple[int, int]],
+    image: CutImage,
+    refined: RefinedMasks,
+    depth_GhGw: np.ndarray | None,
+    recipe: Recipe,
+) -> ImageRecord:
+    """The finished image. photo: its id, height and width."""
+    proposals = image.found.proposals
+    drops = Counter(str(proposal.dropped) for proposal in proposals if proposal.dropped)
+    kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
+    instances = []
+    for mask, crf_iou, agrees, k in zip(refined.masks, refined.crf_iou, refined.keep, kept, strict=True):
+        confidence = image.confidences[k]
+        if agrees and confidence is not None:
+            instances.append(_instance(mask, confidence, proposals[k], float(crf_iou), recipe))
+        else:
+            drops[str(DropReason.CRF_DISAGREES)] += 1
+    return ImageRecord(
+        id=photo[0],
+        size=photo[1],
+        status="ok" if instances else "no_masks",
+        instances=tuple(instances),
+        drops=dict(drops),
+        depth=None if depth_GhGw is None else depth_GhGw.astype(np.float16),
+    )
+
+
+def _instance(
+    mask_HW: np.ndarray, confidence: np.ndarray, proposal: Proposal, crf_iou: float, recipe: Recipe
+) -> Instance:
+    """An instance from its mask at the original size and its confidence on the patch grid.
+
+    The CRF moves the outline: patches that it added get the floor, patches that it emptied get 0.
+    """
+    floor = recipe.spatial_confidence.floor if recipe.spatial_confidence else 1.0
+    parts = dataclasses.replace(proposal.parts, stability=float(confidence[proposal.mask].mean() / 255))
+    touched = _touched(mask_HW, confidence.shape)
+    confidence = np.where(touched, np.maximum(confidence, np.uint8(round(255 * floor))), 0).astype(np.uint8)
+    encoded = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
+    x, y, width, height = (float(v) for v in coco_mask.toBbox(encoded))
+    return Instance(
+        rle=encoded["counts"],
+        box=(x, y, width, height),
+        area=int(coco_mask.area(encoded)),
+        score=score_of(parts, recipe.score),
+        confidence=confidence,
+        round=proposal.round,
+        parts=parts,
+        crf_iou=crf_iou,
+    )
+
+
+def _touched(mask_HW: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
+    """Which patches of the grid hold a pixel of the mask: (H, W) bool -> (Gh, Gw) bool."""
+    tensor = torch.from_numpy(mask_HW.astype(np.float32))[None, None]
+    return torch.nn.functional.adaptive_max_pool2d(tensor, grid)[0, 0].numpy() > 0

@@ -1,0 +1,128 @@
+"""What a recipe proposes for an image before refinement, and how sure it is of each patch.
+
+Gh, Gw patch grid
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from pipeline.methods.cuts.recipes import Recipe
+from stages.filters import DropReason
+from stages.local_cut import KnnGraph, image_graph
+from stages.score import ScoreParts
+from stages.spatial_confidence import spatial_confidence, threshold_ladder
+
+# Applies a function to each image's own arguments: the builtin map, or that of a pool of processes.
+Each = Callable[..., Iterable[Any]]
+
+
+class StopReason(StrEnum):
+    """Why the rounds of an image ended."""
+
+    ROUNDS = "rounds"  # all rounds of the recipe were run
+    NOTHING_LEFT = "nothing_left"  # the group holds no patch that was not taken before
+    REST = "rest"  # the group is just what the earlier rounds left over
+    TREE = "tree"  # no rounds: the tree of cuts was searched to its depth
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What one round found, or one of the best of a tree of cuts.
+
+    round: 0-based; of a tree search the place among the proposals, best first. level: NCuts that lead to it, one after
+    the other, >= 1; always 1 for rounds, which all cut the whole image. eigenvector: (Gh, Gw) float32, foreground
+    positive; of a tree search 0 outside of what was cut. eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
+    parts: of the score; stability is filled in when the confidence is known, and stays 1 for rounds before.
+    group: (Gh, Gw) bool, the semantic group; of a tree search the part. mask: (Gh, Gw) bool, the candidate for an
+    instance as it is cut, without the patches of earlier masks. settled: (Gh, Gw) bool, the same with its boundary
+    settled, which is what is scored and refined; the mask itself for recipes without that stage.
+    tau: LocalCut's threshold that cut it out of the group, the highest where several cut the same; infinity where no
+    edge had to be cut in 3D: without LocalCut, and for a part as it is.
+    source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed and the sink -1.
+    dropped: why it is not kept, or None.
+    """
+
+    round: int
+    level: int
+    eigenvector: np.ndarray
+    eigenvalue: float
+    gap: float
+    parts: ScoreParts
+    group: np.ndarray
+    mask: np.ndarray
+    settled: np.ndarray
+    tau: float
+    source: int
+    sink: int
+    dropped: DropReason | None
+
+    @property
+    def was_cut(self) -> np.ndarray:
+        """(Gh, Gw) bool, what its NCut parted, of a tree search; the whole image on the first level."""
+        if self.level == 1:
+            return np.ones_like(self.group)
+        return (self.eigenvector != 0) | self.group  # an entry may be 0 by chance
+
+
+@dataclass(frozen=True)
+class Eigenvectors:
+    """First-round NCut of a batch, as the `ncut` stage keeps it: eigenvector_BN float32, eigenvalue_B, gap_B
+    float32.
+    """
+
+    eigenvector_BN: np.ndarray
+    eigenvalue_B: np.ndarray
+    gap_B: np.ndarray
+
+    def solutions(self) -> list[tuple[np.ndarray, float, float]]:
+        """Of each image its eigenvector, (N,) float32, λ₂ and λ₃ - λ₂."""
+        return list(zip(self.eigenvector_BN, self.eigenvalue_B.tolist(), self.gap_B.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class ImageProposals:
+    """All proposals of an image in the order of their rounds, kept and dropped, and why the rounds ended."""
+
+    proposals: tuple[Proposal, ...]
+    stop: StopReason
+
+
+def cut_thresholds(recipe: Recipe, grid: tuple[int, int]) -> np.ndarray:
+    """LocalCut's thresholds on a (Gh, Gw) patch grid, ascending, float64: those of Spatial Confidence, or τ_knn alone;
+    empty without LocalCut.
+    """
+    if recipe.local_cut is None:
+        return np.zeros(0)
+    tau = recipe.local_cut.tau_on(grid)
+    return np.array([tau]) if recipe.spatial_confidence is None else threshold_ladder(tau, recipe.spatial_confidence)
+
+
+def shared_graph(depth_GhGw: np.ndarray | None, recipe: Recipe) -> KnnGraph | None:
+    """The k-NN graph of an image where all its groups are cut out of the same one, `outside=sever`; None elsewhere."""
+    if depth_GhGw is None or recipe.local_cut is None or recipe.local_cut.outside != "sever":
+        return None
+    return image_graph(depth_GhGw, recipe.local_cut)
+
+
+def confidence_of(
+    proposal: Proposal, depth_GhGw: np.ndarray | None, recipe: Recipe, whole: KnnGraph | None = None
+) -> np.ndarray:
+    """Spatial Confidence of a proposal before its floor, (Gh, Gw) float32 in 0..1, 0 outside its mask; 1 inside for
+    recipes without it. whole: what `shared_graph` gives, for who has it already.
+    """
+    if recipe.spatial_confidence is None or recipe.local_cut is None or depth_GhGw is None:
+        return proposal.mask.astype(np.float32)
+    return spatial_confidence(
+        depth_GhGw,
+        proposal.group,
+        proposal.mask,
+        proposal.source,
+        proposal.sink,
+        recipe.local_cut,
+        recipe.spatial_confidence,
+        whole,
+    )

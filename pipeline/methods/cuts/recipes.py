@@ -1,0 +1,236 @@
+"""Recipes: named compositions of the stages, one for each row of the papers' tables, and how options override them."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ConfigError
+from stages.affinity import AffinityConfig
+from stages.bipartition import BipartitionConfig
+from stages.boundary import BoundaryConfig
+from stages.crf import CrfConfig
+from stages.filters import FilterConfig
+from stages.local_cut import LocalCutConfig
+from stages.ncut import NCutConfig
+from stages.ncut_tree import TreeConfig
+from stages.refine import RefineConfig
+from stages.score import CONSTANT, OBJECTNESS, PARTS, check_score
+from stages.select import SelectConfig
+from stages.spatial_confidence import SpatialConfidenceConfig
+from stages.spatial_importance import SharpenConfig, SpatialImportanceConfig
+
+
+@dataclass(frozen=True)
+class RoundsConfig:
+    """How the rounds of an image follow each other, and when they stop.
+
+    n: rounds at most, >= 1; the papers' N.
+    taken_may_return: patches taken by an earlier round may be in a later group (MaskCut, which subtracts earlier masks
+    from its output) or not (CutS3D, whose instance leaves its group).
+    take_dropped: a dropped mask is taken out of the graph too, so that the next round sees something else. MaskCut
+    does not, and spends its next round on the very same cut.
+    rest_iou: stop when a group is just what earlier rounds left over, to this IoU, in (0, 1]; None never stops.
+    """
+
+    n: int = 3
+    taken_may_return: bool = False
+    take_dropped: bool = True
+    rest_iou: float | None = 0.9
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"rounds.n must be at least 1, got {self.n}")
+        if self.rest_iou is not None and not 0.0 < self.rest_iou <= 1.0:
+            raise ValueError(f"rounds.rest_iou must lie in (0, 1] or be none, got {self.rest_iou}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method: which stages run, with which constants. None switches a stage off.
+
+    rounds or tree, one of the two: how the image is searched. bipartition and filters are of the rounds, boundary and
+    select are of the tree. score: "constant", or the product that ranks masks, see `stages.score`.
+    """
+
+    name: str
+    affinity: AffinityConfig = AffinityConfig()
+    spatial_importance: SpatialImportanceConfig | None = None
+    sharpen: SharpenConfig = SharpenConfig()
+    ncut: NCutConfig = NCutConfig()
+    rounds: RoundsConfig | None = None
+    bipartition: BipartitionConfig = BipartitionConfig()
+    filters: FilterConfig = FilterConfig()
+    tree: TreeConfig | None = None
+    select: SelectConfig = SelectConfig()
+    local_cut: LocalCutConfig | None = None
+    spatial_confidence: SpatialConfidenceConfig | None = None
+    boundary: BoundaryConfig | None = None
+    refine: RefineConfig = RefineConfig()
+    score: str = CONSTANT
+
+    def __post_init__(self) -> None:
+        check_score(self.score)
+        if (self.rounds is None) == (self.tree is None):
+            raise ValueError("a recipe searches by rounds or by a tree: switch on one of the two")
+        if self.spatial_confidence is not None and self.local_cut is None:
+            raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
+        if self.tree is None and self.boundary is not None:
+            raise ValueError("boundary is a stage of tree recipes: rounds leave masks as they are cut")
+        if self.tree is not None and self.local_cut is not None and self.local_cut.outside == "keep":
+            raise ValueError("a tree takes a group's connected pieces: local_cut.outside must be sever, push or remove")
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether any stage looks at depth."""
+        return self.local_cut is not None or self.spatial_importance is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, for run.json."""
+        return dataclasses.asdict(self)
+
+
+def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
+    """Parts of the score that a recipe, as run.json has it, does not measure: they are 1 in its product. Imports and
+    the methods of other packages measure none.
+    """
+    if not {"local_cut", "spatial_importance", "spatial_confidence", "tree"} <= recipe.keys():
+        return frozenset(PARTS)
+    measured = {
+        "nearness": recipe["local_cut"] or recipe["spatial_importance"],
+        "stability": recipe["spatial_confidence"],
+        "novelty": recipe["tree"],
+    }
+    return frozenset(part for part, stage in measured.items() if not stage)
+
+
+# CutLER's MaskCut as published (Wang et al. 2023): τ of the preset, N = 3, every mask scores 1.
+MASKCUT = Recipe("maskcut", rounds=RoundsConfig(taken_may_return=True, take_dropped=False, rest_iou=None))
+
+# The rows of CutS3D's ablation table, each on top of the one before.
+LOCALCUT = Recipe(
+    "localcut", rounds=RoundsConfig(), local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False),
+    score="contrast*uniqueness*nearness*clearance",
+)  # fmt: skip
+LOCALCUT_IMPORTANCE = dataclasses.replace(
+    LOCALCUT, name="localcut_importance", spatial_importance=SpatialImportanceConfig()
+)
+CUTS3D_ROUNDS = dataclasses.replace(
+    LOCALCUT_IMPORTANCE, name="cuts3d_rounds", spatial_confidence=SpatialConfidenceConfig(), score=OBJECTNESS
+)
+
+# What wins on photos (docs/decisions/0007-tree-and-score.md): CutS3D's LocalCut and Spatial Confidence in a tree of
+# cuts, and a CRF that small masks survive.
+CUTS3D = Recipe(
+    "cuts3d",
+    tree=TreeConfig(),
+    local_cut=LocalCutConfig(outside="sever"),
+    spatial_confidence=SpatialConfidenceConfig(lowest=1 / 3),
+    boundary=BoundaryConfig(),
+    refine=RefineConfig(
+        size=320, crf=CrfConfig(iterations=5, gaussian_sxy=2.0, bilateral_sxy=10.0, bilateral_srgb=8.0)
+    ),
+    score=OBJECTNESS,
+)
+
+RECIPES = {recipe.name: recipe for recipe in (MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D)}
+
+
+def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe of this name with overrides like "local_cut.tau_knn=0.05" applied; ConfigError names what is wrong."""
+    if name not in RECIPES:
+        raise ConfigError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
+    recipe = RECIPES[name]
+    stages: dict[str, Any] = {}
+    given = tuple(overrides)
+    for override in given:
+        path, equals, text = (piece.strip() for piece in override.partition("="))
+        if not equals or not path:
+            raise ConfigError(f"override {override!r} is not of the form stage.option=value")
+        first, *rest = path.split(".")
+        hints = _options(Recipe)
+        try:
+            if first not in hints:
+                raise ValueError(f"there is no {first!r} here; options: {', '.join(hints)}")
+            now = stages.get(first, getattr(recipe, first))
+            stages[first] = _override(now, first, rest, text, path) if rest else _parse(text, hints[first], path)
+        except ValueError as error:
+            raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
+    try:
+        # all at once: rounds=none tree=on is a recipe, rounds=none alone is none
+        return dataclasses.replace(recipe, **stages)
+    except ValueError as error:
+        raise ConfigError(f"recipe {name} with {' '.join(given)}: {error}") from error
+
+
+def option_lines(config: Any, prefix: str = "") -> list[str]:
+    """All options of a recipe as "stage.option = value", the way `get_recipe` takes them."""
+    lines = []
+    for option in dataclasses.fields(config):
+        value = getattr(config, option.name)
+        if dataclasses.is_dataclass(value):
+            lines += option_lines(value, f"{prefix}{option.name}.")
+        elif prefix or option.name != "name":
+            lines.append(f"{prefix}{option.name} = {'none' if value is None else value}")
+    return lines
+
+
+def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
+    """Options like "size=420" as values of the fields of a dataclass type; ConfigError names what is wrong."""
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for override in overrides:
+        name, _, text = override.partition("=")
+        if name not in hints:
+            raise ConfigError(f"there is no option {name!r}; options: {', '.join(hints)}")
+        try:
+            values[name] = _parse(text, hints[name], name)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+    return values
+
+
+def _options(config: type) -> dict[str, Any]:
+    """The options of a recipe or stage and their types."""
+    return {name: hint for name, hint in typing.get_type_hints(config).items() if name != "name"}
+
+
+def _override(stage: Any, name: str, path: list[str], text: str, whole: str) -> Any:
+    """A stage's configuration, or that of a part of it, with one option changed."""
+    if stage is None:
+        raise ValueError(f"this recipe has no {name}: switch it on first, {name}=on, or take one that has it")
+    if not dataclasses.is_dataclass(stage) or isinstance(stage, type):
+        raise ValueError(f"{name} has no options of its own")
+    option, *rest = path
+    hints = _options(type(stage))
+    if option not in hints:
+        raise ValueError(f"there is no {option!r} here; options: {', '.join(hints)}")
+    value = _override(getattr(stage, option), option, rest, text, whole) if rest else _parse(text, hints[option], whole)
+    return dataclasses.replace(stage, **{option: value})
+
+
+def _parse(text: str, hint: Any, whole: str) -> Any:
+    """A value of the field's type from its text."""
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if text.lower() == "none":
+        if type(None) not in kinds:
+            raise ValueError(f"{whole} cannot be none")
+        return None
+    kind = next(kind for kind in kinds if kind is not type(None))
+    if dataclasses.is_dataclass(kind):
+        if text.lower() == "on":
+            return typing.cast(type, kind)()
+        fields = ", ".join(f"{whole}.{field.name}" for field in dataclasses.fields(kind))
+        raise ValueError(f"{whole} is a group of options: set {fields}, or {whole}=none or on to switch it")
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{whole} is true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"{whole} is a number ({kind.__name__}), got {text!r}") from None
+    return text

@@ -1,0 +1,206 @@
+"""Models by name or path, as the command line gives them. What is looked for, in this order:
+
+an explicit local path; the cache of `cuts3d weights`; the model hub, where it can be reached or has been; the published
+package that an embedded default comes out of.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+
+from pipeline.errors import ConfigError, WeightsError
+from pipeline.models import hub, weights
+from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.vit_checkpoints import SUFFIXES, build_vit, preset_name, read_checkpoint
+from stages.depth import DepthKind, DepthModel
+from stages.depth_onnx import OnnxDepth, OnnxDepthSpec
+from stages.depth_transformers import TransformersDepth
+from stages.feature_presets import PRESETS, FeaturePreset
+from stages.features import FeatureConfig, FeatureExtractor
+
+logger = logging.getLogger(__name__)
+
+HUB_DEPTH: dict[str, str] = {
+    "zoedepth": "Intel/zoedepth-nyu-kitti",
+    "depth-anything-v2-small": "depth-anything/Depth-Anything-V2-Small-hf",
+    "depth-anything-v2-base": "depth-anything/Depth-Anything-V2-Base-hf",
+    "depth-anything-v2-large": "depth-anything/Depth-Anything-V2-Large-hf",
+    "dpt-hybrid-midas": "Intel/dpt-hybrid-midas",
+    "dpt-large": "Intel/dpt-large",
+}
+# DPT never runs this unit of its first fusion layer, and checkpoints come without it.
+_UNUSED_IN_DPT = "fusion_stage.layers.0.residual_layer1."
+
+
+def load_depth(spec: str, device: torch.device | str = "cpu", kind: DepthKind | None = None) -> DepthModel:
+    """The depth model that `spec` means.
+
+    spec: "fastdepth"; a name of HUB_DEPTH; the path of an .onnx file with its .json sidecar beside it; a folder with a
+    transformers model (config.json); "maps:FOLDER", or a folder without config.json, with depth maps.
+    kind: overrides what is known of the direction of the model's output.
+    Raises ConfigError for a spec that means nothing or a sidecar that is wrong, WeightsError for weights that cannot be
+    had or do not fit.
+    """
+    if spec == "fastdepth":
+        return _onnx(_embedded(spec), device, kind)
+    if spec in HUB_DEPTH:
+        return _transformers(spec, HUB_DEPTH[spec], device, kind)
+    if spec.startswith("maps:"):
+        return DepthMaps(Path(spec.removeprefix("maps:")), kind or "depth")
+    path = Path(spec)
+    if path.suffix == ".onnx":
+        return _onnx(path, device, kind)
+    if (path / "config.json").is_file():
+        return _transformers(spec, spec, device, kind)
+    if path.is_dir():
+        return DepthMaps(path, kind or "depth")
+    raise ConfigError(
+        f"no depth model {spec!r}: use fastdepth, {', '.join(HUB_DEPTH)}, the path of an .onnx file, "
+        "the folder of a transformers model, or maps:FOLDER"
+    )
+
+
+def feature_preset(spec: str) -> tuple[FeaturePreset, Path | None]:
+    """Preset and file of weights (None: wherever they are found) that `spec` means; see `load_features`."""
+    name, _, file = spec.partition("=")
+    path = Path(file) if file else None
+    if path is None and (name.endswith(SUFFIXES) or Path(name).is_file()):
+        path = Path(name)
+        name = preset_name(read_checkpoint(path)) or ""
+        if name not in PRESETS:
+            raise ConfigError(f"{path} is none of {', '.join(PRESETS)}: say what it is, as in NAME={path}")
+    if name in PRESETS:
+        return PRESETS[name], path
+    if timm.is_model(name):
+        return _timm_preset(name), path
+    raise ConfigError(
+        f"no features {name!r}: use {', '.join(PRESETS)}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
+    )
+
+
+def load_features(
+    spec: str, device: torch.device | str = "cpu", overrides: Mapping[str, Any] | None = None
+) -> FeatureExtractor:
+    """The feature extractor that `spec` means.
+
+    spec: a name of PRESETS or of any ViT of timm (mean-centred tokens then); "NAME=FILE" for weights of one's own; the
+    path of a DINO or DINOv2 checkpoint alone. overrides: fields of FeatureConfig to change.
+    The affinity threshold that goes with the features is `feature_preset(spec)[0].tau`.
+    Raises ConfigError for an unknown name or an override out of range, WeightsError for weights that cannot be had or
+    do not fit.
+    """
+    preset, path = feature_preset(spec)
+    try:
+        config = replace(preset.config, **(overrides or {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"features {spec}: {error}") from error
+    if path is None:
+        path = _preset_weights(spec, config)
+    model = build_vit(config.model, read_checkpoint(path), str(path))
+    try:
+        return FeatureExtractor(model, config, device)
+    except ValueError as error:
+        raise ConfigError(f"features {spec}: {error}") from error
+
+
+def _preset_weights(name: str, config: FeatureConfig) -> Path:
+    embedded = name in weights.REGISTRY
+    cached = weights.find(name) if embedded else None
+    if cached:
+        return cached
+    known = get_pretrained_cfg(config.model)
+    if known is None or not known.hf_hub_id:
+        raise WeightsError(f"nobody publishes weights of {name}: give your own as {name}=FILE")
+    try:
+        found = hub.file(known.hf_hub_id, known.hf_hub_filename or "model.safetensors")
+    except WeightsError as error:
+        if not embedded:
+            raise
+        logger.warning("%s; taking the published package", error)
+        found = None
+    if found:
+        return found
+    if embedded:
+        return _embedded(name)
+    raise WeightsError(
+        f"weights of {name} are on the model hub only ({known.hf_hub_id}), which cannot be reached from here: "
+        f"download them elsewhere and give {name}=FILE"
+    )
+
+
+def _embedded(name: str) -> Path:
+    return weights.find(name) or weights.fetch([name])[0]
+
+
+def _timm_preset(name: str) -> FeaturePreset:
+    # Mean-centred tokens at 0.1 are the safe reading of a backbone that nobody has tuned: any ViT has them, and a bias
+    # common to all patches, which would make every pair similar, is gone.
+    with torch.device("meta"):
+        model: Any = timm.create_model(name, num_classes=0)
+    if not hasattr(model, "patch_embed") or not hasattr(model, "blocks"):
+        raise ConfigError(f"{name} is not a ViT of timm: use one of timm.list_models('vit_*')")
+    patch = int(model.patch_embed.patch_size[0])
+    side = 60 if patch < 16 else 480 // patch
+    config = FeatureConfig(
+        name,
+        patch,
+        kind="tokens",
+        centred=True,
+        size=side * patch,
+        mean=tuple(model.pretrained_cfg["mean"]),
+        std=tuple(model.pretrained_cfg["std"]),
+    )
+    return FeaturePreset(config, tau=0.1)
+
+
+def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> OnnxDepth:
+    sidecar = path.with_suffix(".json")
+    for file in (path, sidecar):
+        if not file.is_file():
+            raise WeightsError(f"{file} does not exist: an ONNX depth model is an .onnx file with a .json of that name")
+    try:
+        spec = OnnxDepthSpec.parse(json.loads(sidecar.read_text()))
+        model = OnnxDepth(path.read_bytes(), spec if kind is None else replace(spec, kind=kind), device)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{sidecar}: {error}") from error
+    if torch.device(device).type == "cuda" and model.provider != "CUDAExecutionProvider":
+        logger.warning("%s runs on the CPU: install onnxruntime-gpu to have it on the GPU", path.name)
+    return model
+
+
+def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> TransformersDepth:
+    from transformers import AutoImageProcessor, AutoModelForDepthEstimation  # heavy (two seconds)
+
+    in_folder = Path(source).is_dir()
+    local_only = in_folder or not hub.reachable()
+    try:
+        processor = AutoImageProcessor.from_pretrained(source, local_files_only=local_only)
+        # Weights that a checkpoint lacks are drawn at random: always the same ones, or the fingerprint would change.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            loaded: Any = AutoModelForDepthEstimation.from_pretrained(
+                source, local_files_only=local_only, output_loading_info=True
+            )
+    except (OSError, ValueError) as error:
+        if in_folder:
+            raise WeightsError(f"depth model in {name} cannot be loaded: {error}") from error
+        why = "the model hub cannot be reached and its local cache does not hold it" if local_only else str(error)
+        raise WeightsError(
+            f"depth model {name} ({source}) cannot be loaded: {why}. "
+            "Download it elsewhere and give its folder, or use fastdepth"
+        ) from error
+    model, report = loaded
+    missing = sorted(key for key in report["missing_keys"] if _UNUSED_IN_DPT not in key)
+    if missing:
+        raise WeightsError(f"depth model {name} lacks weights: {', '.join(missing[:5])} ({len(missing)} in all)")
+    try:
+        return TransformersDepth(model.float(), processor, device, kind, name)
+    except ValueError as error:
+        raise ConfigError(f"depth model {name}: {error}") from error

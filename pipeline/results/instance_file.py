@@ -1,0 +1,265 @@
+"""One shard of a run in one file: the pseudo-masks of its images as flat arrays, and what is known of each image.
+
+    masks/rle            uint8 (bytes)       COCO compressed run-length codes of all masks, one after the other
+    masks/offsets        int64 (M+1)         mask m is rle[offsets[m]:offsets[m+1]]
+    masks/image_offsets  int64 (B+1)         masks of image i are image_offsets[i] .. image_offsets[i+1]-1
+    masks/score          float32 (M)         and its parts, masks/<part>, see stages.score
+    masks/crf_iou        float32 (M)         IoU of the mask before and after the CRF
+    masks/round          uint8 (M)           0-based NCut round; place by score where a tree was searched
+    masks/box            float32 (M, 4)      x, y, width, height in pixels of the original image; of the mask, or
+                                             the detector's own where the recipe has boxes = "detector"
+    masks/area           int64 (M)           pixels of the original image
+    masks/confidence     uint8 (M, Gh, Gw)   spatial confidence, 255 = 1.0
+    images/id            uint8 (bytes)       UTF-8, id i is id[id_offsets[i]:id_offsets[i+1]]
+    images/id_offsets    int64 (B+1)         (variable-length strings are not settled in zarr v3)
+    images/size          int32 (B, 2)        height, width; 0, 0 when unknown
+    images/status        uint8 (B)           index in the array's attribute "names"
+    images/drops         int32 (B, reasons)  rejected proposals; reasons in the array's attribute "names"
+    images/depth         float16 (B, Gh, Gw) relative depth 0..1, larger = farther; NaN when there is none
+
+Dimension letters: B images of the shard, M masks, Gh, Gw patch grid, H, W pixels.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from pipeline.errors import RunMismatchError, StoreError
+from pipeline.results.instances import QUARANTINED, STATUSES, ImageRecord, Instance
+from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
+from pipeline.storage.files import VERIFY_HINT
+from stages.score import PARTS, ScoreParts
+
+SCHEMA = "cuts3d-pseudo-masks"
+VERSION = 1
+
+_DIMS: dict[str, tuple[str, ...]] = {
+    "masks/rle": ("byte",),
+    "masks/offsets": ("mask_edge",),
+    "masks/image_offsets": ("image_edge",),
+    "masks/score": ("mask",),
+    "masks/box": ("mask", "xywh"),
+    "masks/area": ("mask",),
+    "masks/round": ("mask",),
+    **{f"masks/{part}": ("mask",) for part in PARTS},
+    "masks/crf_iou": ("mask",),
+    "masks/confidence": ("mask", "grid_y", "grid_x"),
+    "images/id": ("byte",),
+    "images/id_offsets": ("image_edge",),
+    "images/size": ("image", "height_width"),
+    "images/status": ("image",),
+    "images/drops": ("image", "reason"),
+    "images/depth": ("image", "grid_y", "grid_x"),
+}
+_READ_LATER = frozenset({"masks/confidence", "images/depth"})
+
+
+def write_shard(records: Sequence[ImageRecord], grid: tuple[int, int], attributes: Mapping[str, Any]) -> bytes:
+    """The shard as the bytes of its file; the same bytes for the same content.
+
+    records: one for each image of the shard, in the manifest's order.
+    grid: (Gh, Gw), patches of confidence and depth, the same for all images of the run.
+    attributes: JSON-able, for people who find this file alone: recipe, digests, versions.
+
+    Raises:
+        ValueError: a confidence or depth map is not of the grid's shape.
+    """
+    instances = [instance for record in records for instance in record.instances]
+    for record in records:
+        maps = [instance.confidence for instance in record.instances]
+        if any(map_.shape != grid for map_ in (*maps, *([] if record.depth is None else [record.depth]))):
+            raise ValueError(f"{record.id}: confidence and depth must have the shape of the patch grid, {grid}")
+    reasons = sorted({reason for record in records for reason in record.drops})
+    ids = [record.id.encode() for record in records]
+    no_depth = np.full(grid, np.nan, np.float16)
+    arrays = {
+        "masks/rle": np.frombuffer(b"".join(instance.rle for instance in instances), np.uint8),
+        "masks/offsets": _offsets([len(instance.rle) for instance in instances]),
+        "masks/image_offsets": _offsets([len(record.instances) for record in records]),
+        "masks/score": np.array([instance.score for instance in instances], np.float32),
+        "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
+        "masks/area": np.array([instance.area for instance in instances], np.int64),
+        "masks/round": np.array([instance.round for instance in instances], np.uint8),
+        **{
+            f"masks/{part}": np.array([getattr(instance.parts, part) for instance in instances], np.float32)
+            for part in PARTS
+        },
+        "masks/crf_iou": np.array([instance.crf_iou for instance in instances], np.float32),
+        "masks/confidence": np.array([instance.confidence for instance in instances], np.uint8).reshape(-1, *grid),
+        "images/id": np.frombuffer(b"".join(ids), np.uint8),
+        "images/id_offsets": _offsets([len(id_) for id_ in ids]),
+        "images/size": np.array([record.size for record in records], np.int32).reshape(-1, 2),
+        "images/status": np.array([STATUSES.index(record.status) for record in records], np.uint8),
+        "images/drops": np.array(
+            [[record.drops.get(reason, 0) for reason in reasons] for record in records], np.int32
+        ).reshape(len(records), len(reasons)),
+        "images/depth": np.array(
+            [no_depth if record.depth is None else record.depth for record in records], np.float16
+        ).reshape(-1, *grid),
+    }
+    return write_arrays(
+        arrays,
+        _DIMS,
+        {
+            **attributes,
+            "schema": SCHEMA,
+            "version": VERSION,
+            # Rare, so JSON will do: [reason, detail] by the image's place in the shard.
+            "quarantine": {str(i): [r.reason, r.detail] for i, r in enumerate(records) if r.status == QUARANTINED},
+        },
+        {"images/status": {"names": list(STATUSES)}, "images/drops": {"names": reasons}},
+    )
+
+
+class ShardFile:
+    """A shard, read. All but confidence and depth is plain numpy from the start; those two are decoded when asked for.
+
+    No file stays open. A process about to fork workers that need confidence or depth should touch them first.
+
+    Attributes: `ids` and `drop_reasons` (tuples of str), `attributes` (dict), `grid` (Gh, Gw); by their names in the
+    table above, `rle`, `offsets`, `image_offsets`, `score`, `box`, `area`, `round`, `size`, `status`, `drops`.
+    """
+
+    def __init__(self, file: ArrayFile) -> None:
+        self.attributes = file.attributes
+        schema = self.attributes.get("schema"), self.attributes.get("version")
+        if schema != (SCHEMA, VERSION):
+            raise RunMismatchError(
+                f"{file.name} has schema {schema[0]} version {schema[1]}, cuts3d reads {SCHEMA} version {VERSION}: "
+                "use the cuts3d that wrote it, or run anew into another --out"
+            )
+        self.name = file.name
+        self._file = file
+        arrays = {name: file.read(name) for name in _DIMS if name not in _READ_LATER}
+        self.rle = arrays["masks/rle"]
+        self.offsets = arrays["masks/offsets"]
+        self.image_offsets = arrays["masks/image_offsets"]
+        self.score = arrays["masks/score"]
+        self.box = arrays["masks/box"]
+        self.area = arrays["masks/area"]
+        self.round = arrays["masks/round"]
+        self.parts = {part: arrays[f"masks/{part}"] for part in PARTS}
+        self.crf_iou = arrays["masks/crf_iou"]
+        self.size = arrays["images/size"]
+        self.status = arrays["images/status"]
+        self.drops = arrays["images/drops"]
+        self.drop_reasons: tuple[str, ...] = tuple(file.array_attributes("images/drops")["names"])
+        _, grid_h, grid_w = file["masks/confidence"].shape
+        self.grid: tuple[int, int] = (grid_h, grid_w)
+        self._check_shapes(arrays)
+        text, edges = arrays["images/id"], arrays["images/id_offsets"]
+        self._check_offsets("images/id_offsets", edges, len(text))
+        self._check_offsets("masks/offsets", self.offsets, len(self.rle))
+        self._check_offsets("masks/image_offsets", self.image_offsets, self.n_masks)
+        self.ids = tuple(text[start:end].tobytes().decode() for start, end in pairwise(edges))
+
+    @classmethod
+    def open(cls, source: bytes | Path, name: str = "") -> Self:
+        """Read bytes, or a local file as a whole. `name` is what messages call it; default: the path.
+
+        Raises:
+            StoreError: the file is missing, torn or inconsistent.
+            RunMismatchError: the file is of another schema.
+        """
+        if isinstance(source, Path):
+            name = name or str(source)
+            try:
+                source = source.read_bytes()
+            except OSError as error:
+                raise StoreError(f"cannot read shard {name}: {error}. {VERIFY_HINT}") from error
+        return cls(ArrayFile.open(source, name or "shard"))
+
+    def __len__(self) -> int:
+        """Images of the shard."""
+        return len(self.ids)
+
+    @property
+    def n_masks(self) -> int:
+        return len(self.score)
+
+    @cached_property
+    def confidence(self) -> np.ndarray:
+        """uint8 (M, Gh, Gw), 255 = 1.0."""
+        return self._file.read("masks/confidence")
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """float16 (B, Gh, Gw), NaN where there is none."""
+        return self._file.read("images/depth")
+
+    def masks_of(self, image: int) -> range:
+        """Indices of the masks of image `image` of this shard."""
+        return range(int(self.image_offsets[image]), int(self.image_offsets[image + 1]))
+
+    def coco_rle(self, mask: int) -> dict[str, Any]:
+        """{"size": [H, W], "counts": bytes}, as pycocotools takes it."""
+        image = int(np.searchsorted(self.image_offsets, mask, side="right")) - 1
+        counts = self.rle[self.offsets[mask] : self.offsets[mask + 1]].tobytes()
+        return {"size": self.size[image].tolist(), "counts": counts}
+
+    def mask(self, mask: int) -> np.ndarray:
+        """uint8 (H, W), 1 on the instance, at the original image's size; StoreError when the code does not fit it."""
+        try:
+            return coco_mask.decode(self.coco_rle(mask))
+        except ValueError as error:
+            raise StoreError(damaged(self.name, f"mask {mask} cannot be decoded ({error})")) from error
+
+    def record(self, image: int) -> ImageRecord:
+        """Image `image` of this shard, as it was written."""
+        status = STATUSES[self.status[image]]
+        reason, detail = self.attributes["quarantine"].get(str(image), ("", ""))
+        depth = self.depth[image]
+        return ImageRecord(
+            id=self.ids[image],
+            size=(int(self.size[image, 0]), int(self.size[image, 1])),
+            status=status,
+            instances=tuple(self._instance(mask) for mask in self.masks_of(image)),
+            drops={name: int(n) for name, n in zip(self.drop_reasons, self.drops[image], strict=True) if n},
+            depth=None if np.isnan(depth).any() else depth,
+            reason=reason,
+            detail=detail,
+        )
+
+    def records(self) -> Iterator[ImageRecord]:
+        """All images, in the shard's order."""
+        return map(self.record, range(len(self)))
+
+    def _instance(self, mask: int) -> Instance:
+        x, y, width, height = self.box[mask].tolist()
+        return Instance(
+            rle=self.rle[self.offsets[mask] : self.offsets[mask + 1]].tobytes(),
+            box=(x, y, width, height),
+            area=int(self.area[mask]),
+            score=float(self.score[mask]),
+            confidence=self.confidence[mask],
+            round=int(self.round[mask]),
+            parts=ScoreParts(**{part: float(values[mask]) for part, values in self.parts.items()}),
+            crf_iou=float(self.crf_iou[mask]),
+        )
+
+    def _check_shapes(self, arrays: Mapping[str, np.ndarray]) -> None:
+        n_masks, n_images = len(self.score), len(self.status)
+        lengths = {
+            **{"mask": n_masks, "mask_edge": n_masks + 1, "xywh": 4},
+            **{"image": n_images, "image_edge": n_images + 1, "height_width": 2, "reason": len(self.drop_reasons)},
+            **{"grid_y": self.grid[0], "grid_x": self.grid[1]},
+        }
+        for name, dims in _DIMS.items():
+            shape = self._file[name].shape if name in _READ_LATER else arrays[name].shape
+            if dims != ("byte",) and shape != (expected := tuple(lengths[dim] for dim in dims)):
+                raise StoreError(damaged(self.name, f"{name} has shape {shape}, not {expected}"))
+        if (self.status >= len(STATUSES)).any():
+            raise StoreError(damaged(self.name, f"images/status must be below {len(STATUSES)}"))
+
+    def _check_offsets(self, name: str, offsets: np.ndarray, end: int) -> None:
+        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
+            raise StoreError(damaged(self.name, f"{name} must rise from 0 to {end}"))
+
+
+def _offsets(lengths: Sequence[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)

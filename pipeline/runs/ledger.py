@@ -1,0 +1,277 @@
+"""The commit protocol: a shard exists when its commit record exists, and nothing else counts.
+
+An attempt writes its files under names of its own and then, last, creates the record `commits/<key>.json` exclusively.
+So a crash at any point leaves either nothing, an orphan that nobody reads, or a finished shard; and of racing attempts
+on one shard (a straggler and its twin, two drivers) exactly one commits. The commit happens once; the work may not.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from pipeline.errors import CutsError, RunMismatchError, StoreError
+from pipeline.faults import crash_point
+from pipeline.runs.commit_index import CommitIndex
+from pipeline.runs.commit_record import Commit, CommittedFile
+from pipeline.runs.provenance import library_versions, utc_now
+from pipeline.storage.files import VERIFY_HINT, FileFacts, RunFiles, is_temporary
+
+log = logging.getLogger(__name__)
+
+SCHEMA = "cuts3d-commit/1"
+# Keys of shards that process quarantined images again begin so; other keys are the manifest's, and digits.
+RETRY_PREFIX = "retry-"
+
+_WORTH_COPYING = 100  # records; fewer are read in a second
+
+_KEY = rf"(?:{RETRY_PREFIX})?[0-9]{{5,}}"
+_ATTEMPT = r"[0-9a-z]{1,32}"
+_COMMIT_NAME = re.compile(rf"({_KEY})\.json")
+_ATTEMPT_NAME = re.compile(rf"({_KEY})-({_ATTEMPT})\.(?:zarr\.zip|jsonl?)")
+
+
+def log_name(key: str, attempt: str) -> str:
+    """The file below a ledger's folder that holds the log of an attempt: no commit names it, nothing rests on it."""
+    return f"logs/{key}-{attempt}.jsonl"
+
+
+class Ledger:
+    """Commits below one folder of a run: `root` is "" for the pseudo-masks, "stages/<stage>" for a stage's kept output.
+
+    fingerprint, digest: of the run's configuration and manifest; they go into every commit, and a commit that says
+    otherwise is refused when read. Safe for any number of processes on any number of machines at once.
+    """
+
+    def __init__(self, files: RunFiles, fingerprint: str, digest: str, root: str = "") -> None:
+        self.files = files
+        self.fingerprint = fingerprint
+        self.digest = digest
+        self._prefix = f"{root}/" if root else ""
+        self._index = CommitIndex(files, f"{self._prefix}index")
+
+    def commit(
+        self,
+        key: str,
+        attempt: str,
+        shard_bytes: bytes,
+        quarantine: Sequence[Mapping[str, str]],
+        counts: Mapping[str, Any],
+        seconds: Mapping[str, float],
+        wall: float = 0.0,
+    ) -> bool:
+        """Write the files of an attempt, then commit them. True if this attempt is the one that counts from now on.
+
+        key: of the shard, e.g. "00042" or "retry-00000". attempt: see `new_attempt`.
+        quarantine: dicts of id, reason and detail, for the images that were set aside. wall: see `Commit`.
+
+        Raises:
+            ValueError: key or attempt cannot be part of a file name.
+            StoreError: a file cannot be written; nothing is committed then.
+        """
+        if not re.fullmatch(_KEY, key) or not re.fullmatch(_ATTEMPT, attempt):
+            raise ValueError(f"shard key {key!r} must match {_KEY} and attempt {attempt!r} {_ATTEMPT}")
+        record_name = self._record_name(key)
+        if self.files.exists(record_name):
+            return False
+        crash_point("before_write", key)
+        shard = self._write(f"shards/{key}-{attempt}.zarr.zip", shard_bytes)
+        set_aside = None
+        if quarantine:
+            set_aside = self._write(f"quarantine/{key}-{attempt}.json", _json([dict(image) for image in quarantine]))
+        crash_point("after_write", key)
+        commit = Commit(
+            key=key,
+            attempt=attempt,
+            fingerprint=self.fingerprint,
+            digest=self.digest,
+            shard=shard,
+            quarantine=set_aside,
+            counts=dict(counts),
+            seconds={stage: round(value, 4) for stage, value in seconds.items()},
+            host=socket.gethostname(),
+            finished=utc_now(),
+            versions=dict(library_versions()),
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            wall=round(wall, 3),
+        )
+        created = self.files.create_exclusive(record_name, _json({"schema": SCHEMA, **asdict(commit)}))
+        # A request repeated after a lost answer is told that the name is taken when it was this attempt that took it.
+        won = created or self.read(key).attempt == attempt
+        if won:
+            crash_point("after_commit", key)
+            if self._index.is_due(key):
+                with _only_logged():
+                    facts = self.commit_facts()
+                    self._keep_copies(facts, self._read_records(facts.keys() - self._index.read(facts).keys()))
+        return won
+
+    def is_committed(self, key: str) -> bool:
+        """Whether the shard exists."""
+        return self.files.exists(self._record_name(key))
+
+    def committed_keys(self) -> set[str]:
+        """Keys of all committed shards, by one listing and without reading a record."""
+        return {match[1] for name in self._list("commits") if (match := _COMMIT_NAME.fullmatch(name))}
+
+    def commit_facts(self) -> dict[str, FileFacts]:
+        """Length and time of all commit records, by key, by one listing and without reading any."""
+        listed = self.files.list_facts(f"{self._prefix}commits").items()
+        start = len(self._record_name("")) - len(".json")
+        return {match[1]: facts for name, facts in listed if (match := _COMMIT_NAME.fullmatch(name[start:]))}
+
+    def read(self, key: str) -> Commit:
+        """The commit of one shard.
+
+        Raises:
+            FileNotFoundError: it is not committed.
+            StoreError: its record is damaged.
+            RunMismatchError: its record is of another schema or another run.
+        """
+        return self._parse(key, self.files.read_bytes(self._record_name(key)))
+
+    def committed(self, *, keep_copies: bool = False) -> dict[str, Commit]:
+        """All commits in the order of their keys; raises as `read` does on the first bad record.
+
+        keep_copies: leave copies of the records for the next reader where that pays, see `CommitIndex`.
+        """
+        facts = self.commit_facts()
+        copies = self._index.read(facts)
+        records = self._read_records(facts.keys() - copies.keys())
+        if keep_copies:
+            with _only_logged():
+                self._keep_copies(facts, records)
+        commits, problems = self._parse_all(copies | records)
+        if problems:
+            raise next(iter(problems.values()))
+        return commits
+
+    def survey(
+        self, facts: Mapping[str, FileFacts] | None = None, *, copies: bool = True
+    ) -> tuple[dict[str, Commit], dict[str, CutsError]]:
+        """The commits that can be read, and by key the error of each that cannot.
+
+        facts: of the records to read, from `commit_facts`; None reads all. copies: whether the index will do for
+        records that have not changed since they were copied; a check wants the records themselves.
+        """
+        facts = self.commit_facts() if facts is None else facts
+        found = self._index.read(facts) if copies else {}
+        return self._parse_all(found | self._read_records(facts.keys() - found.keys()))
+
+    def _keep_copies(self, facts: Mapping[str, FileFacts], records: Mapping[str, bytes]) -> None:
+        if self._index.is_of_use and len(records) >= _WORTH_COPYING:
+            self._index.add({key: (facts[key], data) for key, data in records.items()})
+
+    def _read_records(self, keys: Iterable[str]) -> dict[str, bytes]:
+        names = {self._record_name(key): key for key in keys}
+        return {names[name]: data for name, data in self.files.read_many(names).items()}
+
+    def _parse_all(self, records: Mapping[str, bytes]) -> tuple[dict[str, Commit], dict[str, CutsError]]:
+        commits: dict[str, Commit] = {}
+        problems: dict[str, CutsError] = {}
+        for key in sorted(records):
+            try:
+                commits[key] = self._parse(key, records[key])
+            except (StoreError, RunMismatchError) as error:
+                problems[key] = error
+        return commits, problems
+
+    def contents(self, file: CommittedFile) -> bytes:
+        """A committed file; StoreError unless it is, byte for byte, what was committed."""
+        try:
+            data = self.files.read_bytes(file.name)
+        except FileNotFoundError as error:
+            raise StoreError(f"{file.name} is committed but missing in {self.files.url}. {VERIFY_HINT}") from error
+        if len(data) != file.bytes:
+            raise StoreError(f"{file.name} has {len(data)} bytes, committed were {file.bytes}. {VERIFY_HINT}")
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise StoreError(f"{file.name} was altered: its sha256 is not the committed one. {VERIFY_HINT}")
+        return data
+
+    def orphans(self) -> list[str]:
+        """Files of attempts that were never committed, and temporary files: garbage, or work in flight.
+
+        Anything else that somebody keeps in these folders is left alone. Raises as `committed` does: a record that
+        cannot be read may name any file.
+        """
+        # Files first: what is committed between the two listings then has its record in the second.
+        found = [
+            f"{self._prefix}{folder}/{name}"
+            for folder in ("shards", "quarantine", "logs", "commits")
+            for name in self._list(folder)
+            if is_temporary(name) or (folder != "commits" and _ATTEMPT_NAME.fullmatch(name))
+        ]
+        kept = set()
+        for commit in self.committed().values():
+            kept |= {file.name for file in (commit.shard, commit.quarantine) if file}
+            kept.add(f"{self._prefix}{log_name(commit.key, commit.attempt)}")
+        return [name for name in found if name not in kept]
+
+    def _write(self, name: str, data: bytes) -> CommittedFile:
+        self.files.write_atomic(self._prefix + name, data)
+        return CommittedFile(self._prefix + name, len(data), hashlib.sha256(data).hexdigest())
+
+    def _record_name(self, key: str) -> str:
+        return f"{self._prefix}commits/{key}.json"
+
+    def _list(self, folder: str) -> list[str]:
+        start = len(self._prefix) + len(folder) + 1
+        return [name[start:] for name in self.files.list_files(self._prefix + folder)]
+
+    def _parse(self, key: str, data: bytes) -> Commit:
+        name = self._record_name(key)
+        try:
+            record = json.loads(data)
+            schema = record.pop("schema")
+            if schema != SCHEMA:
+                raise RunMismatchError(
+                    f"commit record {name} has schema {schema}, this cuts3d reads {SCHEMA}: "
+                    "use the cuts3d that wrote it, or run anew into another --out"
+                )
+            shard, quarantine = record.pop("shard"), record.pop("quarantine")
+            commit = Commit(
+                shard=CommittedFile(**shard),
+                quarantine=CommittedFile(**quarantine) if quarantine else None,
+                **record,
+            )
+            stem = f"{key}-{commit.attempt}"
+            expected = [f"{self._prefix}shards/{stem}.zarr.zip", f"{self._prefix}quarantine/{stem}.json"]
+            named = [file.name for file in (commit.shard, commit.quarantine) if file]
+            if commit.key != key or named != expected[: len(named)]:
+                raise ValueError(f"it names {named} and key {commit.key!r}, which are not its own")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, RunMismatchError):
+                raise
+            raise StoreError(
+                f"commit record {name} in {self.files.url} is damaged ({error}): delete that file and start the run "
+                "again, which does this shard anew"
+            ) from error
+        for what, theirs, ours in (
+            ("configuration fingerprint", commit.fingerprint, self.fingerprint),
+            ("manifest digest", commit.digest, self.digest),
+        ):
+            if theirs != ours:
+                raise RunMismatchError(
+                    f"commit record {name} in {self.files.url} has {what} {theirs}, this run {ours}: two runs were "
+                    "mixed in one folder. Move that file away and start the run again, or use another --out"
+                )
+        return commit
+
+
+@contextmanager
+def _only_logged() -> Iterator[None]:
+    """For the copies of records: without them the next start takes longer, and that is all."""
+    try:
+        yield
+    except StoreError as error:
+        log.warning("no copies of commit records are kept this time: %s", error)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False).encode()

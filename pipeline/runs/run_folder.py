@@ -1,0 +1,262 @@
+"""A run: one configuration applied to one manifest, in one folder that any number of processes may work on.
+
+run.json          configuration, its fingerprint, digest of the manifest, library versions; created once, never changed
+manifest.parquet  every image, and its shard
+shards/, commits/, quarantine/         see `pipeline.runs.ledger`
+stages/<stage>/   the same three folders again, for what a stage target keeps
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
+from pipeline.faults import crash_point
+from pipeline.images.manifest import Manifest, Shard, shard_key
+from pipeline.runs.differences import differences, in_lines
+from pipeline.runs.ledger import RETRY_PREFIX, Ledger
+from pipeline.runs.provenance import library_versions, utc_now
+from pipeline.storage.files import RunFiles, is_temporary
+from pipeline.storage.files_at import files_at
+
+SCHEMA = "cuts3d-run/1"
+RUN_FILE, MANIFEST_FILE = "run.json", "manifest.parquet"
+
+_STAGE = re.compile(r"[a-z][a-z0-9_]*")
+
+
+class RunFolder:
+    """An existing run; `create_or_open` or `open` makes one.
+
+    Attributes: `files`, `config` (as JSON gives it back), `fingerprint` (of the configuration), `digest` (of the
+    manifest), `n_images`, `n_shards`, `created`, `versions`, and `ledger`, the commits of the pseudo-masks. Opening
+    reads run.json alone: a worker need not load the manifest of a million images.
+    """
+
+    def __init__(self, files: RunFiles, record: Mapping[str, Any], manifest: Manifest | None = None) -> None:
+        self.files = files
+        self.config: dict[str, Any] = record["config"]
+        self.fingerprint: str = record["fingerprint"]
+        self.digest: str = record["digest"]
+        self.n_images: int = record["images"]
+        self.n_shards: int = record["shards"]
+        self.created: str = record["created"]
+        self.versions: dict[str, str] = record["versions"]
+        self.ledger = Ledger(files, self.fingerprint, self.digest)
+        if manifest is not None:
+            self.manifest = manifest
+
+    @property
+    def url(self) -> str:
+        return self.files.url
+
+    @classmethod
+    def create_or_open(cls, url: str | Path, config: Mapping[str, Any], manifest: Manifest) -> Self:
+        """Make the run, or go on with it: whoever comes first makes it, and everybody else must mean the same run.
+
+        config: JSON-able. manifest: becomes `manifest` of what is returned, with its URIs, which may differ from those
+        of the first launch (the data may be mounted elsewhere here).
+
+        Raises:
+            ConfigError: config is not JSON-able.
+            RunMismatchError: the folder holds a run with another configuration or manifest, or of another schema; the
+                message names each difference.
+            StoreError: the folder cannot be written, or run.json is damaged.
+        """
+        files = files_at(url)
+        canonical = _canonical(config)
+        record = {
+            "schema": SCHEMA,
+            "config": json.loads(canonical),
+            "fingerprint": hashlib.sha256(canonical.encode()).hexdigest(),
+            "digest": manifest.digest,
+            "images": len(manifest),
+            "shards": manifest.n_shards,
+            "created": utc_now(),
+            "versions": dict(library_versions()),
+        }
+        # run.json decides, and comes first: of two creators with different manifests one is refused here, before it
+        # writes any. Whoever finds the manifest missing then (its maker crashed) writes the one that run.json names.
+        files.create_exclusive(RUN_FILE, json.dumps(record, ensure_ascii=False, indent=1).encode())
+        crash_point("after_run_json")
+        run = cls(files, _read_record(files), manifest)
+        run._refuse_differences(record["config"], manifest)
+        if not files.exists(MANIFEST_FILE):
+            files.write_atomic(MANIFEST_FILE, manifest.to_parquet_bytes())
+        return run
+
+    @classmethod
+    def open(cls, url: str | Path) -> Self:
+        """Open an existing run.
+
+        Raises:
+            StoreError: there is no run at `url`, or its run.json is damaged.
+            RunMismatchError: it is of another schema.
+        """
+        files = files_at(url)
+        return cls(files, _read_record(files))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, read when first asked for; StoreError when it is missing, damaged or not the run's own."""
+        remedy = "start the run again with the same images: it writes the manifest anew"
+        try:
+            manifest = Manifest.from_parquet_bytes(self.files.read_bytes(MANIFEST_FILE))
+        except FileNotFoundError as error:
+            raise StoreError(f"{self.url} has no {MANIFEST_FILE}: {remedy}") from error
+        except StoreAccessError:
+            raise  # it may be well
+        except StoreError as error:
+            raise StoreError(f"{MANIFEST_FILE} in {self.url} is damaged ({error}): delete it, then {remedy}") from error
+        if manifest.digest != self.digest:
+            raise StoreError(f"{MANIFEST_FILE} in {self.url} is not the one of this run: delete it, then {remedy}")
+        return manifest
+
+    def stage_ledger(self, stage: str) -> Ledger:
+        """Commits of the kept output of one stage, e.g. "depth"."""
+        if not _STAGE.fullmatch(stage):
+            raise ValueError(f"stage {stage!r} must match {_STAGE.pattern}")
+        return Ledger(self.files, self.fingerprint, self.digest, f"stages/{stage}")
+
+    def kept_stages(self) -> list[str]:
+        """Stages that have kept output."""
+        return [name.removeprefix("stages/") for name in self.files.list_folders("stages")]
+
+    def pending(self, ledger: Ledger | None = None) -> list[Shard]:
+        """Shards of the manifest without a commit in `ledger` (default: that of the pseudo-masks), in order.
+
+        Reads every commit, so that one of another run or schema is refused here and not counted as done.
+        """
+        committed = (ledger or self.ledger).committed(keep_copies=True)
+        return [shard for shard in self.manifest.shards() if shard.key not in committed]
+
+    def is_planned(self, key: str) -> bool:
+        """Whether the manifest has a shard of this key; told without reading it."""
+        return key.isdecimal() and int(key) < self.n_shards and key == shard_key(int(key), self.n_shards)
+
+    def is_complete(self, ledger: Ledger | None = None) -> bool:
+        """Whether every shard of the manifest is committed."""
+        return not self.pending(ledger)
+
+    def retry_shards(self, ids: Iterable[str]) -> list[Shard]:
+        """Shards, under fresh "retry-" keys, that process these images of the manifest again.
+
+        Once committed, the images that they hold supersede the quarantined ones. Nothing has to be remembered between
+        launches: what is quarantined still when this is asked next goes into the next fresh keys.
+        """
+        wanted = set(ids)
+        refs = [ref for ref in self.manifest.refs if ref.id in wanted]
+        if len(refs) != len(wanted):
+            unknown = sorted(wanted - {ref.id for ref in refs})
+            raise ValueError(f"{len(unknown)} images are not in the manifest of {self.url}: {', '.join(unknown[:5])}")
+        committed = self.ledger.committed_keys()
+        done = [int(key.removeprefix(RETRY_PREFIX)) for key in committed if key.startswith(RETRY_PREFIX)]
+        first, size = max(done, default=-1) + 1, self.manifest.shard_size
+        return [
+            Shard(f"{RETRY_PREFIX}{first + i:05d}", tuple(refs[start : start + size]))
+            for i, start in enumerate(range(0, len(refs), size))
+        ]
+
+    def shard_attributes(self, stage: str) -> dict[str, Any]:
+        """What a shard's file says of itself, to people who find it alone. stage: the last it went through."""
+        return {
+            "recipe": self.config["recipe"],
+            "stage": stage,
+            "fingerprint": self.fingerprint,
+            "manifest_digest": self.digest,
+        }
+
+    def orphans(self) -> list[str]:
+        """Files that no commit names, of the run and its kept stages: garbage, or work in flight."""
+        found = [name for name in self.files.list_files() if is_temporary(name)]
+        for ledger in (self.ledger, *map(self.stage_ledger, self.kept_stages())):
+            found += ledger.orphans()
+        return found
+
+    def gc(self, min_age_s: float = 3600.0) -> dict[str, int]:
+        """Delete orphans that are older than `min_age_s` seconds; returns their bytes by name.
+
+        The age protects attempts that are being written at this moment: choose it above the time from the first byte of
+        a shard to its commit, seconds as a rule.
+        """
+        if min_age_s < 0:
+            raise ValueError(f"min_age_s is {min_age_s}: it must be at least 0 seconds")
+        orphans = self.orphans()
+        now = self.files.now() if orphans else 0.0
+        deleted = {}
+        for name in orphans:
+            try:
+                facts = self.files.facts(name)
+            except FileNotFoundError:
+                continue  # its owner tidied up meanwhile
+            # 0 means all of them, those that a wrong clock dated into the future, too.
+            if min_age_s == 0 or now - facts.modified >= min_age_s:
+                self.files.delete(name)
+                deleted[name] = facts.bytes
+        return deleted
+
+    def refuse_other_config(self, config: Mapping[str, Any]) -> None:
+        """RunMismatchError, naming each difference, unless `config` is the run's own."""
+        self._refuse_differences(json.loads(_canonical(config)))
+
+    def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest | None = None) -> None:
+        found = differences(self.config, config)
+        if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options
+            found = {n: pair for n, pair in found.items() if n == "recipe.name" or not n.startswith("recipe.")}
+        lines = in_lines(found, "run has")
+        if manifest is not None and manifest.digest != self.digest:
+            lines.append(f"  images: {self._manifest_difference(manifest)}")
+        if lines:
+            listed = "\n".join(lines)
+            raise RunMismatchError(
+                f"{self.url} holds a run that was started differently:\n{listed}\n"
+                "Start it with the settings it has to go on with it, or give another --out for a new run."
+            )
+
+    def _manifest_difference(self, manifest: Manifest) -> str:
+        counts = f"run has {self.n_images} in {self.n_shards} shards, now {len(manifest)} in {manifest.n_shards}"
+        try:
+            stored = Manifest.from_parquet_bytes(self.files.read_bytes(MANIFEST_FILE))
+        except (FileNotFoundError, StoreError):
+            return counts  # the names are lost, and naming them is all that the stored manifest is for here
+        return f"{counts}; {stored.explain_difference(manifest)}"
+
+
+def _canonical(config: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the configuration cannot be written to {RUN_FILE}: {error}") from error
+
+
+def _read_record(files: RunFiles) -> dict[str, Any]:
+    try:
+        data = files.read_bytes(RUN_FILE)
+    except FileNotFoundError as error:
+        raise StoreError(f"{files.url} is not a run: it has no {RUN_FILE}. `cuts3d run` makes one") from error
+    try:
+        record = json.loads(data)
+        schema = record["schema"]
+        if schema == SCHEMA:
+            if hashlib.sha256(_canonical(record["config"]).encode()).hexdigest() != record["fingerprint"]:
+                raise ValueError("its configuration does not match its fingerprint, it was edited")
+            missing = {"digest", "images", "shards", "created", "versions"} - record.keys()
+            if missing:
+                raise ValueError(f"it lacks {', '.join(sorted(missing))}")
+            for name, kind in {"digest": str, "images": int, "shards": int, "created": str, "versions": dict}.items():
+                if not isinstance(record[name], kind):
+                    raise TypeError(f"its {name} is {record[name]!r:.80}")
+            return record
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StoreError(
+            f"{RUN_FILE} in {files.url} is damaged ({error}): delete it and start the run again with the settings that "
+            "it had (finished shards of other settings are refused), or use another --out"
+        ) from error
+    raise RunMismatchError(
+        f"{files.url} was made with schema {schema}, this cuts3d reads {SCHEMA}: use the cuts3d that made it, or "
+        "another --out"
+    )

@@ -1,0 +1,162 @@
+"""Files of a run folder on a local or network file system, see `pipeline.storage.files`."""
+
+import errno
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from pipeline.faults import crash_point
+from pipeline.storage.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+_NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+class LocalFiles(RunFiles):
+    """A folder of a local or network file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.expanduser().absolute()
+        self.url = str(self._root)
+
+    def _path(self, name: str) -> Path:
+        return self._root / checked(name)
+
+    def read_bytes(self, name: str) -> bytes:
+        path = self._path(name)
+        with self._reading(name):
+            return path.read_bytes()
+
+    def write_atomic(self, name: str, data: bytes) -> None:
+        path = self._path(name)
+        with self._writing(name), _written_beside(path, data) as temporary:
+            temporary.replace(path)
+            _sync_folder(path.parent)
+
+    def create_exclusive(self, name: str, data: bytes) -> bool:
+        path = self._path(name)
+        with self._writing(name), _written_beside(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                # NFS repeats a request whose answer was lost: the name may be taken because this very link took it.
+                with suppress(FileNotFoundError):  # somebody else's, deleted since
+                    return temporary.samefile(path)
+                return False
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                return _create_without_links(path, data)
+            _sync_folder(path.parent)
+            return True
+
+    def exists(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def facts(self, name: str) -> FileFacts:
+        path = self._path(name)
+        with self._reading(name):
+            return _facts(path.stat())
+
+    def list_facts(self, folder: str = "") -> dict[str, FileFacts]:
+        with self._scanned(folder) as (prefix, entries):
+            found = {}
+            for entry in entries:
+                # A file that goes away meanwhile was a temporary one.
+                with suppress(FileNotFoundError):
+                    if entry.is_file():
+                        found[prefix + entry.name] = _facts(entry.stat())
+            return dict(sorted(found.items()))
+
+    def _list(self, folder: str, *, folders: bool) -> list[str]:
+        with self._scanned(folder) as (prefix, entries):
+            return sorted(prefix + e.name for e in entries if (e.is_dir() if folders else e.is_file()))
+
+    @contextmanager
+    def _scanned(self, folder: str) -> Iterator[tuple[str, Iterable[os.DirEntry[str]]]]:
+        prefix = f"{checked(folder)}/" if folder else ""
+        with self._reading(folder):
+            try:
+                entries = os.scandir(self._root / prefix)
+            except FileNotFoundError:
+                yield prefix, ()
+                return
+            with entries:
+                yield prefix, entries
+
+    def delete(self, name: str) -> None:
+        path = self._path(name)
+        with self._writing(name):
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def open_local_or_download(self, name: str) -> Iterator[Path]:
+        """The file itself."""
+        path = self._path(name)
+        if not path.is_file():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        yield path
+
+
+def _facts(stat: os.stat_result) -> FileFacts:
+    return FileFacts(stat.st_size, stat.st_mtime)
+
+
+@contextmanager
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file in the folder of `path` with `data` durably in it, removed afterwards if it is still there."""
+    _make_folder(path.parent)
+    # Hidden, and told apart by host and process: the folder may be shared by many nodes.
+    temporary = path.with_name(
+        f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    )
+    try:
+        with temporary.open("xb") as file:
+            half = len(data) // 2
+            file.write(data[:half])
+            file.flush()
+            crash_point("mid_write", path.name)
+            file.write(data[half:])
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _create_without_links(path: Path, data: bytes) -> bool:
+    """Exclusive, but a crash can leave a torn file under the final name; its reader must notice and say so."""
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    _sync_folder(path.parent)
+    return True
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network and FUSE file systems cannot sync a folder and are synchronous about names anyway.
+        if error.errno not in _NO_FOLDER_FSYNC:
+            raise
+    finally:
+        os.close(descriptor)

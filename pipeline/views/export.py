@@ -1,0 +1,145 @@
+"""Pseudo-masks out of the store: COCO JSON, mask files, overlay pictures. All of them stream, a shard in memory at a
+time.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from pipeline.errors import ImageError, StoreError
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import load_photo
+from pipeline.results.instances import ImageRecord, mean_confidence
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.atomic import written_whole
+from pipeline.storage.files import VERIFY_HINT
+from pipeline.views.overlays import decode, draw_overlay
+from pipeline.views.picture_files import output_path, picture_names
+
+T = TypeVar("T")
+
+
+def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int:
+    """Write the run as COCO JSON, class-agnostic (one category, "foreground"); returns the number of annotations.
+
+    Image ids are those of the COCO file that the run was made from, else 1, 2, ... in manifest order; file_name is the
+    image's id in the manifest. Quarantined images are left out: whether they hold objects is not known. Each
+    annotation has score, mean_confidence (0..1, over the mask's patches) and iscrowd 0. The file appears whole or not
+    at all. min_score: masks with lower scores are left out, of this and of the other exports.
+    """
+    path = Path(file)
+    annotations = 0
+    with written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
+        info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.config["recipe"]["name"]}
+        out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
+        out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
+        first = True
+        for image_id, record in _with_coco_ids(run, RunReader(run, min_score)):
+            if record.status == "quarantined":
+                continue
+            height, width = record.size
+            image = {"id": image_id, "file_name": record.id, "height": height, "width": width}
+            out.write(("\n" if first else ",\n") + json.dumps(image, ensure_ascii=False))
+            first = False
+            for instance, confidence in zip(record.instances, _mean_confidences(record), strict=True):
+                annotations += 1
+                annotation: dict[str, Any] = {
+                    "id": annotations,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                    "area": instance.area,
+                    "bbox": list(instance.box),
+                    "segmentation": {"size": [height, width], "counts": instance.rle.decode("ascii")},
+                    "score": round(instance.score, 6),
+                    "mean_confidence": round(float(confidence), 6),
+                }
+                body.write(("\n" if annotations == 1 else ",\n") + json.dumps(annotation))
+        out.write('],\n"annotations": [')
+        body.seek(0)
+        while chunk := body.read(1 << 20):
+            out.write(chunk)
+        out.write("]}\n")
+    return annotations
+
+
+def export_masks(run: RunFolder, folder: str | Path, min_score: float = 0.0) -> int:
+    """Write each image's masks as one PNG, see `picture_names`: 0 background, i+1 for its i-th mask (8 bit; smaller
+    masks over larger ones where they overlap); returns the number of files. Images without masks get an all-zero file.
+    """
+    root, names = Path(folder), picture_names(run)
+    files = 0
+    for record in RunReader(run, min_score):
+        if record.status == "quarantined":
+            continue
+        labels = np.zeros(record.size, np.uint8)
+        by_area = sorted(enumerate(record.instances), key=lambda pair: -pair[1].area)
+        for i, instance in by_area[:255]:
+            labels[decode(instance.rle, record.size)] = i + 1
+        _save(Image.fromarray(labels), root, _name_of(names, record))
+        files += 1
+    return files
+
+
+def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None, min_score: float = 0.0) -> list[Path]:
+    """Draw each image with its masks, one PNG each, see `picture_names`; at most `limit` images. Returns the files.
+
+    Raises StoreError when a photo that the run has processed cannot be read any more.
+    """
+    root, names = Path(folder), picture_names(run)
+    refs = {ref.id: ref for ref in run.manifest.refs}
+    files: list[Path] = []
+    for record in RunReader(run, min_score):
+        if limit is not None and len(files) >= limit:
+            break
+        if record.status == "quarantined":
+            continue
+        try:
+            photo = load_photo(_name_of(refs, record))
+        except ImageError as error:
+            raise StoreError(f"photo {record.id} of the run cannot be read any more: {error.detail}") from error
+        files.append(_save(draw_overlay(photo.rgb, record), root, _name_of(names, record)))
+    return files
+
+
+def _save(image: Image.Image, root: Path, name: str) -> Path:
+    path = output_path(root, name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, format="PNG")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}. Mend that, or export elsewhere") from error
+    return path
+
+
+def _name_of(known: Mapping[str, T], record: ImageRecord) -> T:
+    if record.id not in known:
+        raise StoreError(f"a shard of the run holds image {record.id!r}, the manifest does not. {VERIFY_HINT}")
+    return known[record.id]
+
+
+def _with_coco_ids(run: RunFolder, records: Iterable[ImageRecord]) -> Iterator[tuple[int, ImageRecord]]:
+    """Records with their COCO image ids: the given ones when every image has its own, else their rank in the manifest.
+
+    Both run in the manifest's order, so the two are merged and no table of a million ids is built.
+    """
+    refs: tuple[ImageRef, ...] = run.manifest.refs
+    given = all(ref.coco_id is not None for ref in refs) and len({ref.coco_id for ref in refs}) == len(refs)
+    ranked = enumerate(refs, start=1)
+    for record in records:
+        rank, ref = next(((rank, ref) for rank, ref in ranked if ref.id == record.id), (0, None))
+        if ref is None:
+            raise StoreError(f"a shard holds image {record.id!r}, the manifest does not, or elsewhere. {VERIFY_HINT}")
+        yield (ref.coco_id if given and ref.coco_id is not None else rank), record
+
+
+def _mean_confidences(record: ImageRecord) -> np.ndarray:
+    if not record.instances:
+        return np.zeros(0, np.float32)
+    return mean_confidence(np.stack([instance.confidence for instance in record.instances]))

@@ -1,0 +1,112 @@
+"""What the panel and the page of an inspection say in words, so that both say the same."""
+
+import math
+
+from pipeline.methods.cuts.proposals import StopReason
+from pipeline.views.inspect.inspection import InspectedProposal, Inspection
+from stages.filters import DropReason
+from stages.score import CONSTANT
+
+
+def image_name(inspection: Inspection) -> str:
+    """The image's name, fit for display: what cannot be printed (control and direction marks) is replaced by "·"."""
+    return "".join(c if c.isprintable() else "·" for c in inspection.photo.id)
+
+
+def counted(n: int, what: str, plural: str = "s") -> str:
+    """A number with its noun: "1 mask", "2 masks"."""
+    return f"{n} {what}{'' if n == 1 else plural}"
+
+
+def label(inspected: InspectedProposal, inspection: Inspection) -> str:
+    """Which proposal it is: "Mask 1" of a tree; "Round 1", or "Round 1, piece 2" where a round may give several."""
+    place = inspected.proposal.round + 1
+    if inspection.recipe.tree is not None:
+        return f"Mask {place}"
+    return f"Round {place}, piece {inspected.piece}" if inspected.pieces > 1 else f"Round {place}"
+
+
+def story(inspection: Inspection) -> str:
+    """How this recipe comes from an image to masks, in two sentences."""
+    recipe = inspection.recipe
+    if recipe.tree is not None:
+        cut = "" if recipe.local_cut is None else " In 3D each part falls into pieces where depth jumps."
+        return (
+            "Similarity of features cuts the image in two, and each part in two again, "
+            f"{counted(recipe.tree.depth, 'cut')} deep.{cut} Of all these the best by score are the rows below, "
+            "overlapping ones ranked down."
+        )
+    if recipe.local_cut is None:
+        return (
+            "Each row below is a round: similarity of features finds a group of one kind; the connected piece "
+            "with the strongest patch is the mask. What a round took is out of the next round's graph."
+        )
+    return (
+        "Each row below is a proposal: similarity of features finds a group of one kind, and its depth tells the "
+        "instances in it apart. What a round took is out of the next round's graph."
+    )
+
+
+def group_words(inspection: Inspection) -> str:
+    """What LocalCut cuts instances out of."""
+    return "semantic group" if inspection.recipe.tree is None else "part of the tree"
+
+
+def terminal_words(inspection: Inspection) -> tuple[str, str]:
+    """What source and sink are."""
+    if inspection.recipe.tree is None:
+        return "source: strongest foreground", "sink: strongest background"
+    return "source: strongest of the mask's core", "sink: strongest of the other side"
+
+
+def side_words(inspection: Inspection) -> tuple[str, str]:
+    """What low and high entries of the eigenvector mean."""
+    return ("background", "foreground") if inspection.recipe.tree is None else ("other side", "this side")
+
+
+def cut_sentence(inspected: InspectedProposal, inspection: Inspection) -> str:
+    """How LocalCut made the mask of its group; empty for recipes without LocalCut."""
+    proposal, cut = inspected.proposal, inspection.recipe.local_cut
+    if cut is None:
+        return ""
+    if math.isinf(proposal.tau):
+        return "the part as it is"
+    return f"piece at τ = {proposal.tau:.3g}"
+
+
+def score_sentence(inspection: Inspection) -> str:
+    """What the score is made of."""
+    score = inspection.recipe.score
+    return "1 for every mask" if score == CONSTANT else score.replace("*", " × ")
+
+
+def stop_sentence(inspection: Inspection) -> str:
+    """Why there are no more proposals."""
+    n = len({inspected.proposal.round for inspected in inspection.proposals})
+    if inspection.stop is StopReason.TREE:
+        most = inspection.recipe.select.masks
+        end = f"more are not asked for (select.masks = {most})." if n == most else "no other scored above 0."
+        return f"{counted(len(inspection.tree), 'part')} in the tree, {counted(n, 'mask')} chosen: {end}"
+    return (
+        f"Stopped after {counted(n, 'round')}: "
+        + {
+            StopReason.ROUNDS: "the recipe runs no more (rounds.n).",
+            StopReason.NOTHING_LEFT: "the next group held no patch that was not taken before.",
+            StopReason.REST: "the next group was just what the earlier rounds had left over.",
+        }[inspection.stop]
+    )
+
+
+def drop_sentence(inspected: InspectedProposal, inspection: Inspection) -> str:
+    """Why this proposal became no instance; empty when it did."""
+    rules, patches = inspection.recipe.filters, inspection.grid[0] * inspection.grid[1]
+    area = int(inspected.proposal.mask.sum())
+    if inspected.dropped is None:
+        return ""
+    return {
+        DropReason.TOO_SMALL: f"too small: {area} of {patches} patches, more than {rules.min_area:.1%} are needed",
+        DropReason.OVERLAPS_PREVIOUS: f"the mask of the round before again: IoU above {rules.max_iou:g}",
+        DropReason.COVERED: "nothing is left of it outside earlier masks",
+        DropReason.CRF_DISAGREES: f"the CRF makes something else of it: IoU {inspected.crf_iou or 0:.2f}, "
+        f"at least {inspection.recipe.refine.min_crf_iou:g} is needed",
+    }[inspected.dropped]

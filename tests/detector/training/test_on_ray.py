@@ -1,0 +1,143 @@
+"""Training on a real Ray, in processes of this machine: it ends like one that nobody disturbed."""
+
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+import torch
+from support import environment
+from support.painted_run import painted_run
+from support.small_training import small_training
+
+from detector.model.checkpoints import read_tensors
+from detector.training.config import read_config
+from detector.training.on_ray import RayTraining, train_on_ray
+from detector.training.train import train
+from pipeline.errors import ConfigError, RunMismatchError, TrainingError
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Ray for all tests here: two cores, whatever the machine has."""
+    before = dict(os.environ)
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "CUTS3D_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    os.environ |= environment()
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=0,
+        object_store_memory=80 << 20,
+        include_dashboard=False,
+        log_to_driver=False,
+    )
+    yield
+    ray.shutdown()
+    os.environ.clear()
+    os.environ |= before
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return painted_run(tmp_path_factory.mktemp("painted")).url
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(folder / "detector.safetensors")
+
+
+def workers() -> list[psutil.Process]:
+    """Processes of Ray Train below this one."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def test_one_worker_trains_what_this_process_trains(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "detector"):
+        path = train_on_ray(small_training(run, tmp_path / "ray"), RayTraining())
+    assert path == tmp_path / "ray" / "detector.safetensors"
+    assert [m.split(":")[0] for m in caplog.messages if m.startswith("iteration")] == [
+        f"iteration {i}" for i in range(1, 7)
+    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as the worker has; sums come out otherwise with more
+    try:
+        train(small_training(run, tmp_path / "here"))
+    finally:
+        torch.set_num_threads(threads)
+    ours, theirs = weights(tmp_path / "ray"), weights(tmp_path / "here")
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_two_workers_and_a_killed_one(run: str, tmp_path: Path) -> None:
+    wanted = small_training(run, tmp_path / "disturbed", iterations=12)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        end = time.monotonic() + 200
+        while not (tmp_path / "disturbed" / "iter_3.pth").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        victim = workers()[-1]
+        killed.append(victim.pid)
+        victim.send_signal(signal.SIGKILL)
+
+    threading.Thread(target=kill_one, daemon=True).start()
+    train_on_ray(wanted, RayTraining(workers=2))
+    assert killed
+    assert len(list((tmp_path / "disturbed").glob("*/vis_data/scalars.json"))) == 2  # it was gone on with
+    undisturbed = dataclasses.replace(wanted, work_dir=str(tmp_path / "undisturbed"))
+    train_on_ray(undisturbed, RayTraining(workers=2))
+    ours, theirs = weights(tmp_path / "disturbed"), weights(tmp_path / "undisturbed")
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_relative_paths_are_those_of_whoever_starts_it(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = small_training(os.path.relpath(run), Path("work"), iterations=1)
+    Path("mine.py").write_text(read_config("tiny", pretty=True).pretty_text)
+    assert (
+        train_on_ray(dataclasses.replace(wanted, config="mine.py"), RayTraining())
+        == tmp_path / "work/detector.safetensors"
+    )
+
+
+def test_folders_and_errors_are_those_of_a_training_here(run: str, tmp_path: Path) -> None:
+    wanted = small_training(run, tmp_path / "work", iterations=3)
+    with pytest.raises(TrainingError, match="no training to resume"):
+        train_on_ray(dataclasses.replace(wanted, resume=True), RayTraining())
+    with pytest.raises(ConfigError, match="one of cutler_r50_fpn"):
+        train_on_ray(dataclasses.replace(wanted, config="none"), RayTraining())
+    train_on_ray(wanted, RayTraining())
+    with pytest.raises(RunMismatchError, match="add --resume"):
+        train_on_ray(wanted, RayTraining())
+
+
+@pytest.mark.parametrize(
+    ("where", "device", "message"),
+    [
+        (RayTraining(workers=3), "auto", "need 3 CPUs, there are 2"),
+        (RayTraining(cpus_per_worker=4), "cpu", "need 4 CPUs, there are 2"),
+        (RayTraining(), "cuda", "1 GPUs, there are 0"),
+    ],
+)
+def test_what_the_cluster_has_not(run: str, tmp_path: Path, where: RayTraining, device: str, message: Any) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train_on_ray(dataclasses.replace(small_training(run, tmp_path / "work"), device=device), where)

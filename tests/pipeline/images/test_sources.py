@@ -1,0 +1,497 @@
+"""Listing of every kind of source: the ids, what is skipped, and what is refused."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.bad_images import encoded, gradient, write
+
+from pipeline.errors import SourceError
+from pipeline.images.image_lists import LIST_READERS
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.images.photos import load_photo
+from pipeline.images.sources import Listing, expand_braces, list_images
+from pipeline.storage.locations import filesystem, location_of, read_json
+
+PNG = encoded(gradient(), "PNG")
+
+
+@pytest.fixture
+def memory() -> Iterator[fsspec.AbstractFileSystem]:
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.store.clear()
+
+
+def ids(listing: Listing) -> list[str]:
+    return [ref.id for ref in listing.refs]
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+def test_folder_tree(tmp_path: Path) -> None:
+    names = ["a/1.jpg", "b/1.jpg", "b/deep/er/x.JPEG", "top.PNG", "é ü/日本.webp"]
+    extensions = ("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "tif", "tiff", "webp", "gif", "ppm", "pgm", "jp2")
+    names += [f"all/x.{ext}" for ext in extensions]
+    for name in names:
+        write(tmp_path / name, PNG)
+    for name in ("notes.txt", "a/b.TXT", "README", "labels.json", "phone.heic", ".DS_Store", ".git/x.jpg", "a/._1.jpg"):
+        write(tmp_path / name, b"")
+    listing = list_images(str(tmp_path))
+    assert ids(listing) == sorted(names)
+    assert listing.root == str(tmp_path)
+    assert listing.skipped == {"(hidden)": 3, "(no extension)": 1, ".heic": 1, ".json": 1, ".txt": 2}
+    for ref in listing.refs:
+        assert ref.uri == str(tmp_path / ref.id)
+    np.testing.assert_array_equal(load_photo(listing.refs[0]).rgb, gradient())
+
+
+def test_one_folder_has_one_identity_however_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "photos" / "a" / "1.jpg", PNG)
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    plain = list_images(str(tmp_path / "photos"))
+    for name in (
+        f"{tmp_path}/photos/",
+        "../photos",
+        "../photos/",
+        f"{tmp_path}//photos/.",
+        f"file://{tmp_path}/photos",
+    ):
+        assert list_images(name) == plain
+    shutil.copytree(tmp_path / "photos", tmp_path / "elsewhere")
+    moved = list_images(str(tmp_path / "elsewhere"))
+    assert Manifest(moved.refs, 8).digest == Manifest(plain.refs, 8).digest
+
+
+def test_symlinks_are_followed_once(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    write(root / "zebra" / "1.jpg", PNG)
+    write(outside / "2.jpg", PNG)
+    (root / "alias").symlink_to("zebra")  # sorts before the real folder, which must win
+    (root / "more").symlink_to(outside)
+    (root / "loop").symlink_to(root)
+    (outside / "back").symlink_to(root)
+    (root / "file.jpg").symlink_to(outside / "2.jpg")
+    (root / "broken.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(root / "pipe.jpg")
+    listing = list_images(str(root))
+    assert ids(listing) == ["file.jpg", "more/2.jpg", "zebra/1.jpg"]
+    assert listing.skipped == {"(broken link)": 1, "(folder already listed)": 3, "(not a regular file)": 1}
+
+
+def test_names_that_are_not_unicode_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", PNG)
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))).write_bytes(PNG)
+    listing = list_images(str(tmp_path))
+    assert ids(listing) == ["a.jpg"]
+    assert listing.skipped == {"(name is not UTF-8)": 1}
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.jpg", PNG)
+    write(tmp_path / "private" / "b.jpg", PNG)
+    scandir = os.scandir
+
+    def guarded(folder: str) -> object:
+        if folder.endswith("private"):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with pytest.raises(SourceError, match=r"private cannot be listed: Permission denied"):
+        list_images(str(tmp_path))
+
+
+def test_remote_folder(memory: fsspec.AbstractFileSystem) -> None:
+    for name in ("a/1.jpg", "b/1.jpg", "b/notes.md", ".cache/x.jpg"):
+        memory.pipe_file(f"/set/{name}", PNG)
+    listing = list_images("memory://set")
+    assert ids(listing) == ["a/1.jpg", "b/1.jpg"]
+    assert listing.skipped == {"(hidden)": 1, ".md": 1}
+    np.testing.assert_array_equal(load_photo(listing.refs[1]).rgb, gradient())
+
+
+def test_single_image(tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:
+    path = write(tmp_path / "photos" / "[1] a.JPEG", PNG)
+    assert list_images(str(path)) == Listing(str(path.parent), (ImageRef("[1] a.JPEG", str(path)),), {})
+    memory.pipe_file("/set/a.jpg", PNG)
+    assert ids(list_images("memory://set/a.jpg")) == ["a.jpg"]
+
+
+def test_nothing_to_list(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere: no such file or folder"):
+        list_images(str(tmp_path / "nowhere"))
+    with pytest.raises(SourceError, match="no such file or folder"):
+        list_images("memory://nowhere")
+    with pytest.raises(SourceError, match="no images found \\(it is empty\\)"):
+        list_images(str(tmp_path))
+    write(tmp_path / "a.heic", b"")
+    write(tmp_path / "b.heic", b"")
+    for source in (tmp_path, tmp_path / "a.heic"):
+        with pytest.raises(SourceError, match=r"no images found \(\d .heic\); images are known by extension"):
+            list_images(str(source))
+
+
+def test_protocols_without_a_package(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="Protocol not known: nonsense"):
+        list_images("nonsense://bucket/a")
+    with pytest.raises(SourceError, match="chained URLs"):
+        list_images("zip://a.jpg::memory://x.zip")
+    if not find_spec("s3fs"):
+        with pytest.raises(SourceError, match="Install s3fs"):
+            list_images("s3://bucket/folder")
+
+
+# --- text lists -------------------------------------------------------------------------------------------------------
+
+
+def test_text_list(tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:
+    for name in ("set/a/1.jpg", "set/b/1.jpg", "set/b/2 with space.jpg"):
+        write(tmp_path / name, PNG)
+    lines = ["# train split", "", "../set/a/1.jpg", "  ../set/./b//1.jpg\r", str(tmp_path / "set/b/2 with space.jpg")]
+    path = write(tmp_path / "lists" / "train.txt", ("\ufeff" + "\n".join(lines)).encode())
+    listing = list_images(str(path))
+    assert listing.root == str(tmp_path / "set")
+    assert ids(listing) == ["a/1.jpg", "b/1.jpg", "b/2 with space.jpg"]
+    assert [ref.uri for ref in listing.refs] == [str(tmp_path / "set" / name) for name in ids(listing)]
+
+    memory.pipe_file("/set/x/1.jpg", PNG)
+    memory.pipe_file("/set/y/1.jpg", PNG)
+    memory.pipe_file("/set/list.lst", b"x/1.jpg\ny/1.jpg\n")
+    remote = list_images("memory://set/list.lst")
+    assert (remote.root, ids(remote)) == ("memory:///set", ["x/1.jpg", "y/1.jpg"])
+
+    mixed = write(tmp_path / "mixed.txt", b"memory://set/x/1.jpg\nset/a/1.jpg\n")
+    listing = list_images(str(mixed))
+    assert listing.root == ""
+    assert ids(listing) == sorted(["memory/set/x/1.jpg", f"{tmp_path}/set/a/1.jpg".lstrip("/")])
+    assert {load_photo(ref).rgb.shape for ref in listing.refs} == {(48, 64, 3)}
+
+
+def test_text_list_with_a_root(tmp_path: Path) -> None:
+    for name in ("set/a/1.jpg", "set/a/2.jpg"):
+        write(tmp_path / name, PNG)
+    path = write(tmp_path / "lists" / "train.txt", b"a/1.jpg\na/2.jpg\n")
+    with pytest.raises(SourceError, match=r"none of 2 images looked for exists, for example .*lists/a/1.jpg.*root="):
+        list_images(str(path))
+    listing = list_images(str(path), root=str(tmp_path / "set"))
+    assert (listing.root, ids(listing)) == (str(tmp_path / "set"), ["a/1.jpg", "a/2.jpg"])
+    write(tmp_path / "lists" / "train.txt", b"a/1.jpg\n../other/2.jpg\n")
+    with pytest.raises(SourceError, match=r"other/2.jpg is not below the root"):
+        list_images(str(path), root=str(tmp_path / "set"))
+    with pytest.raises(SourceError, match="applies to lists and COCO files only"):
+        list_images(str(tmp_path / "set"), root=str(tmp_path))
+
+
+def test_some_missing_images_are_left_to_the_run(tmp_path: Path) -> None:
+    write(tmp_path / "1.jpg", PNG)
+    path = write(tmp_path / "list.txt", b"1.jpg\n2.jpg\n3.jpg\n")
+    assert ids(list_images(str(path))) == ["1.jpg", "2.jpg", "3.jpg"]
+
+
+def test_bad_text_lists(tmp_path: Path) -> None:
+    write(tmp_path / "1.jpg", PNG)
+    for content, match in (
+        (b"# nothing\n\n", "lists no images"),
+        (b"1.jpg\n./1.jpg\n", "occur more than once: 1.jpg"),
+        (b"1.jpg\nhttp://host/../x.jpg\n", "not allowed in a URL"),
+        (b"\xff\xfe1\0", "not a text list in UTF-8"),
+    ):
+        with pytest.raises(SourceError, match=match):
+            list_images(str(write(tmp_path / "list.txt", content)))
+
+
+# --- parquet ----------------------------------------------------------------------------------------------------------
+
+
+def test_parquet_lists(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "b/1.jpg"):
+        write(tmp_path / name, PNG)
+    path = tmp_path / "list.parquet"
+    pq.write_table(pa.table({"path": ["a/1.jpg", "b/1.jpg"], "height": [48, None], "label": [1, 2]}), path)
+    listing = list_images(str(path))
+    assert ids(listing) == ["a/1.jpg", "b/1.jpg"]
+    assert [(ref.height, ref.width) for ref in listing.refs] == [(48, None), (None, None)]
+
+    pq.write_table(pa.table({"uri": [str(tmp_path / "a/1.jpg"), "b/1.jpg"], "id": ["two", "one/x"]}), path)
+    listing = list_images(str(path))
+    assert {ref.id: ref.uri for ref in listing.refs} == {
+        "one/x": str(tmp_path / "b/1.jpg"),
+        "two": str(tmp_path / "a/1.jpg"),
+    }
+
+
+def test_a_manifest_is_a_list(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path / "set" / "0.tar", {"x.png": PNG, "y.png": PNG})
+    refs = (*list_images(str(tar)).refs, ImageRef("z", str(tar), coco_id=3))
+    path = write(tmp_path / "manifest.parquet", Manifest(refs, 8).to_parquet_bytes())
+    assert list_images(str(path)).refs == refs
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"file": ["a.jpg"]}, "one must be called uri or path"),
+        ({"uri": ["a.jpg", None]}, "column uri has rows that are empty"),
+        ({"uri": [1]}, "column uri has rows that are empty or not text"),
+        ({"uri": ["a.jpg"], "id": [1]}, "column id has rows"),
+        ({"uri": ["a.jpg"], "id": ["../../etc/x"]}, "cannot be an image id"),
+        ({"uri": ["a.jpg"], "height": ["tall"]}, "column height is string"),
+        ({"uri": ["a.jpg"], "offset": [3]}, "byte range 3"),
+        ({"uri": ["a.jpg", "a.jpg"], "id": ["x", "x"]}, "occur more than once: x"),
+        ({"uri": pa.array([], pa.string())}, "lists no images"),
+    ],
+)
+def test_bad_parquet_lists(tmp_path: Path, columns: dict, match: str) -> None:
+    write(tmp_path / "a.jpg", PNG)
+    pq.write_table(pa.table(columns), tmp_path / "list.parquet")
+    with pytest.raises(SourceError, match=match):
+        list_images(str(tmp_path / "list.parquet"))
+
+
+def test_torn_parquet(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="not a parquet file"):
+        list_images(str(write(tmp_path / "list.parquet", b"PAR1 torn")))
+
+
+# --- COCO -------------------------------------------------------------------------------------------------------------
+
+
+def coco(path: Path, images: object, **more: object) -> str:
+    return str(write(path, json.dumps({"images": images, **more}).encode()))
+
+
+def test_coco_files(tmp_path: Path) -> None:
+    images = [
+        {"id": 7, "file_name": "b/x.jpg", "height": 48, "width": 64},
+        {"id": 3, "file_name": "a.jpg", "height": None},
+    ]
+    write(tmp_path / "set" / "images" / "a.jpg", PNG)
+    source = coco(tmp_path / "set" / "instances.json", images, annotations=[])
+    listing = list_images(source)
+    base = tmp_path / "set" / "images"
+    assert listing.root == str(base)
+    assert listing.refs == (
+        ImageRef("a.jpg", str(base / "a.jpg"), coco_id=3),
+        ImageRef("b/x.jpg", str(base / "b/x.jpg"), height=48, width=64, coco_id=7),
+    )
+    write(tmp_path / "set" / "b" / "x.jpg", PNG)  # the JSON's own folder comes first
+    assert list_images(source).root == str(tmp_path / "set")
+    write(tmp_path / "train2017" / "a.jpg", PNG)
+    assert list_images(source, root=str(tmp_path / "train2017")).refs[0].uri == str(tmp_path / "train2017" / "a.jpg")
+    with pytest.raises(SourceError, match=r"none of 2 images looked for in .*/other exists.*root="):
+        list_images(source, root=str(tmp_path / "other"))
+
+
+def test_coco_file_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
+    memory.pipe_file("/set/images/a.jpg", PNG)
+    memory.pipe_file("/set/i.json", json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}]}).encode())
+    (ref,) = list_images("memory://set/i.json").refs
+    np.testing.assert_array_equal(load_photo(ref).rgb, gradient())
+
+
+@pytest.mark.parametrize(
+    ("images", "match"),
+    [
+        (None, 'has no list "images"'),
+        ([], "lists no images"),
+        ([{"id": 1}], 'no "file_name" of type str'),
+        ([{"file_name": "a.jpg"}], 'no "id" of type int'),
+        ([{"id": "1", "file_name": "a.jpg"}], 'no "id" of type int'),
+        ([{"id": 1, "file_name": "a.jpg", "height": 4.5}], 'no "height" of type int'),
+        (["a.jpg"], 'no "file_name"'),
+        ([{"id": 1, "file_name": "../../a.jpg"}], "cannot be an image id"),
+        ([{"id": 1, "file_name": "/etc/a.jpg"}], "cannot be an image id"),
+        ([{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}], "two images have one id"),
+        ([{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}], "occur more than once: a.jpg"),
+    ],
+)
+def test_bad_coco_files(tmp_path: Path, images: object, match: str) -> None:
+    write(tmp_path / "a.jpg", PNG)
+    with pytest.raises(SourceError, match=match):
+        list_images(coco(tmp_path / "i.json", images))
+
+
+@pytest.mark.parametrize("kind", ["txt", "parquet", "json"])
+def test_a_list_that_is_not_there(kind: str, tmp_path: Path) -> None:
+    missing = tmp_path / f"none.{kind}"
+    with pytest.raises(SourceError, match=r"^\S+ cannot be read: No such file or directory$"):
+        LIST_READERS[missing.suffix](str(missing), None)
+
+
+def test_json_that_an_editor_saved_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert read_json(str(write(tmp_path / "i.json", b'\xef\xbb\xbf{"a": "\xc3\xa9"}'))) == {"a": "é"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\xfd", b"[" * 100_000])
+def test_not_json(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(SourceError, match=r"i\.json is not JSON"):
+        list_images(str(write(tmp_path / "i.json", content)))
+
+
+def test_not_a_coco_file(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is not a COCO file"):
+        list_images(str(write(tmp_path / "i.json", b"[1]")))
+
+
+def test_real_coco_file_agrees_with_the_photos(assets: Path) -> None:
+    listing = list_images(str(assets / "coco" / "instances.json"))
+    assert len(listing.refs) == 209
+    assert {ref.id for ref in listing.refs} == {path.name for path in (assets / "coco" / "images").iterdir()}
+    for ref in listing.refs[::20]:
+        assert load_photo(ref).rgb.shape[:2] == (ref.height, ref.width)
+
+
+def test_real_folder(assets: Path) -> None:
+    listing = list_images(str(assets / "imagenet"))
+    assert (len(listing.refs), listing.skipped) == (200, {})
+
+
+# --- tar files --------------------------------------------------------------------------------------------------------
+
+
+def shards(folder: Path, count: int = 3) -> None:
+    for i in range(count):
+        photo = encoded(np.full((32, 40, 3), 10 * i, np.uint8), "PNG")
+        long = f"{'long/' * 40}{i}.PNG"
+        members = {"./0001.png": photo, "0001.json": b"{}", "0001.cls": b"3", ".hidden.png": b"", long: photo}
+        tar_of(folder / f"shard-{i:06d}.tar", members)
+
+
+def test_webdataset_tars(tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:
+    shards(tmp_path / "set")
+    first = str(tmp_path / "set" / "shard-000000.tar")
+    listing = list_images(first)
+    assert ids(listing) == ["shard-000000.tar/0001.png", f"shard-000000.tar/{'long/' * 40}0.PNG"]
+    assert listing.skipped == {"(hidden)": 1, ".cls": 1, ".json": 1}
+    memory.put(str(tmp_path / "set"), "/set", recursive=True)
+    folder = list_images(str(tmp_path / "set"))
+    for source in (
+        f"{tmp_path}/set/shard-{{000000..000002}}.tar",
+        f"{tmp_path}/set/shard-*.tar",
+        f"{tmp_path}/se?/shard-00000{{0,1,2}}.tar",
+        "memory://set",
+        "memory://set/shard-{000000..000002}.tar",
+        "memory://set/*.tar",
+    ):
+        listing = list_images(source)
+        assert Manifest(listing.refs, 8).digest == Manifest(folder.refs, 8).digest
+        assert listing.skipped == folder.skipped == {"(hidden)": 3, ".cls": 3, ".json": 3}
+        for ref in listing.refs:
+            assert load_photo(ref).rgb.max() == 10 * int(ref.id[6:12])
+
+
+def test_images_win_over_tars_in_one_folder(tmp_path: Path) -> None:
+    shards(tmp_path)
+    write(tmp_path / "a.jpg", PNG)
+    listing = list_images(str(tmp_path))
+    assert (ids(listing), listing.skipped) == (["a.jpg"], {".tar": 3})
+
+
+def test_patterns(tmp_path: Path) -> None:
+    for name in ("set/a/1.jpg", "set/b/1.jpg", "set/b/2.png", "set/c/x.txt"):
+        write(tmp_path / name, PNG)
+    listing = list_images(f"{tmp_path}/set/*/*")
+    assert (listing.root, ids(listing)) == (str(tmp_path / "set"), ["a/1.jpg", "b/1.jpg", "b/2.png"])
+    assert listing.skipped == {".txt": 1}
+    assert ids(list_images(f"{tmp_path}/set/{{a,b}}/1.jpg")) == ["a/1.jpg", "b/1.jpg"]
+    with pytest.raises(SourceError, match=r"2 names match no file, the first is .*/set/x/1.jpg"):
+        list_images(f"{tmp_path}/set/{{a,x,y}}/1.jpg")
+    with pytest.raises(SourceError, match="1 names match no file"):
+        list_images(f"{tmp_path}/none/*.tar")
+
+
+def test_braces() -> None:
+    assert expand_braces("a-{000..002}.tar") == ["a-000.tar", "a-001.tar", "a-002.tar"]
+    assert expand_braces("a-{8..11}") == ["a-8", "a-9", "a-10", "a-11"]
+    assert expand_braces("{x,y}/{1..2}") == ["x/1", "x/2", "y/1", "y/2"]
+    assert expand_braces("plain") == ["plain"]
+    for endless in ("{0..99999999}", "{0..9999}{0..9999}"):
+        with pytest.raises(SourceError, match="more than 1000000 files"):
+            expand_braces(endless)
+
+
+@given(st.integers(0, 2000), st.integers(0, 50), st.integers(1, 6))
+def test_zero_padded_braces(first: int, count: int, width: int) -> None:
+    text = f"s{{{first:0{width}d}..{first + count:0{width}d}}}"
+    assert expand_braces(text) == [f"s{i:0{width}d}" for i in range(first, first + count + 1)]
+
+
+def test_compressed_and_torn_tars(tmp_path: Path) -> None:
+    shards(tmp_path, 1)
+    data = (tmp_path / "shard-000000.tar").read_bytes()
+    packed = write(tmp_path / "packed" / "shard.tar.gz", gzip.compress(data))
+    with pytest.raises(SourceError, match=r"compressed tar .* decompress it to a plain .tar"):
+        list_images(str(packed))
+    with pytest.raises(SourceError, match=r"no images found \(1 .gz\)"):
+        list_images(str(packed.parent))
+    with pytest.raises(SourceError, match="cannot be read as a plain tar"):
+        list_images(str(write(tmp_path / "named" / "shard.tar", gzip.compress(data))))
+    inside = list_images(str(tmp_path / "shard-000000.tar")).refs[1]
+    assert inside.offset is not None
+    with pytest.raises(SourceError, match="cannot be read as a plain tar"):
+        list_images(str(write(tmp_path / "torn" / "shard.tar", data[: inside.offset + 20])))
+    with pytest.raises(SourceError, match="cannot be read as a plain tar"):
+        list_images(str(write(tmp_path / "empty" / "shard.tar", b"")))
+
+
+def test_tar_members_that_are_no_plain_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        folder, link = tarfile.TarInfo("folder.jpg"), tarfile.TarInfo("link.jpg")
+        folder.type, link.type, link.linkname = tarfile.DIRTYPE, tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(folder)
+        tar.addfile(link)
+        tar.add(write(tmp_path / "x.png", PNG), "x.png")
+    listing = list_images(str(path))
+    assert (ids(listing), listing.skipped) == (["a.tar/x.png"], {"(not a regular file)": 1})
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png"])
+def test_hostile_tar_members(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="cannot be an image id"):
+        list_images(str(tar_of(tmp_path / "a.tar", {name: PNG})))
+
+
+def test_a_member_listed_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for _ in range(2):
+            tar.add(write(tmp_path / "x.png", PNG), "x.png")
+    with pytest.raises(SourceError, match=r"occur more than once: a.tar/x.png"):
+        list_images(str(path))
+
+
+# --- locations --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "location", ["/data/a b/#1.jpg", "/data/a::b%20.jpg", "memory:///set/a.jpg", "/data/..hidden/x"]
+)
+def test_locations_round_trip(location: str) -> None:
+    assert location_of(*filesystem(location)) == location

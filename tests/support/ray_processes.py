@@ -1,0 +1,104 @@
+"""Drivers, nodes and workers as real processes that a test can kill."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from pipeline.runs.launch import Launch
+from pipeline.runs.reader import RunReader
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
+
+CUTS3D = Path(sys.executable).with_name("cuts3d")
+WITHOUT_TOKEN = {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+
+
+def start_driver(
+    out: Path, launch: Launch | None, *options: str, stdout: IO[bytes] | int = subprocess.PIPE, **environment: str
+) -> subprocess.Popen[str]:
+    """`cuts3d run` in a process of its own; its output is kept, or goes to a file."""
+    command = [str(CUTS3D), "run", "--out", str(out), *options]
+    if launch is not None:
+        command += ["--images", str(launch.images), "--features", launch.features, "--depth", launch.depth]
+        command += ["--shard-size", str(launch.shard_size)]
+        command += [word for override in launch.overrides for word in ("--set", override)]
+    return subprocess.Popen(
+        command,
+        env=os.environ | WITHOUT_TOKEN | environment,
+        stdout=stdout,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(driver: subprocess.Popen[str], timeout: float = 200) -> str:
+    """What the driver said, when it has ended well."""
+    try:
+        said, _ = driver.communicate(timeout=timeout)
+    finally:
+        end(driver)
+    assert driver.returncode == 0, said
+    return said
+
+
+def end(driver: subprocess.Popen[str]) -> None:
+    """End a driver and all processes below it."""
+    try:
+        family = [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    driver.wait(30)
+
+
+def worker_pids(ancestor: int) -> list[int]:
+    """Processes of Worker actors below a process."""
+    found = []
+    for process in psutil.Process(ancestor).children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
+                found.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def wait_for(condition: Callable[[], bool], what: str, timeout: float = 150) -> None:
+    end_of_patience = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end_of_patience, f"waited {timeout:.0f} s for {what}"
+        time.sleep(0.05)
+
+
+def commits(out: Path) -> set[str]:
+    """Keys committed so far, also while there is no run yet."""
+    folder = out / "commits"
+    return {file.stem for file in folder.glob("*.json")} if folder.is_dir() else set()
+
+
+def assert_equal_stores(run: RunFolder, undisturbed: RunFolder, set_aside: dict[str, str] | None = None) -> None:
+    """Every image in exactly one commit, mask for mask what the undisturbed run has; or set aside for the reason."""
+    set_aside = set_aside or {}
+    run.gc(min_age_s=0)
+    assert verify_run(run) == []
+    assert list(run.ledger.committed()) == list(undisturbed.ledger.committed())
+    found, expected = RunReader(run), {record.id: record for record in RunReader(undisturbed)}
+    records = list(found)
+    assert [record.id for record in records] == [ref.id for ref in run.manifest.refs]
+    assert {record.id: record.reason for record in records if record.status == "quarantined"} == set_aside
+    for record in records:
+        assert record.id in set_aside or record == expected[record.id], record.id
+    if not set_aside:
+        theirs = undisturbed.ledger.committed()
+        for key, commit in run.ledger.committed().items():
+            assert commit.shard.sha256 == theirs[key].shard.sha256, "byte for byte"

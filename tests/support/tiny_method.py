@@ -1,0 +1,50 @@
+"""A method that needs no weights and takes milliseconds: a tiny random ViT on 64×64 pixels, depth from brightness."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from timm.models.vision_transformer import VisionTransformer
+
+from pipeline.methods.cuts.method import CutsMethod
+from pipeline.methods.cuts.recipes import get_recipe
+from stages.depth import relative_depth
+from stages.features import FeatureConfig, FeatureExtractor
+
+
+class BrightnessDepth:
+    """Darker is nearer."""
+
+    name = "brightness"
+    fingerprint = "brightness/1"
+
+    def predict(self, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
+        return [relative_depth(image.mean(axis=2), "depth", id_) for image, id_ in zip(images, ids, strict=True)]
+
+
+def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: str = "cpu") -> CutsMethod:
+    """The named recipe on an 8×8 grid. LocalCut's threshold is left alone: it goes with the grid."""
+    torch.manual_seed(0)
+    vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+    config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=True, size=64)
+    chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *overrides])
+    depth = BrightnessDepth() if chosen.needs_depth else None
+    return CutsMethod(chosen, FeatureExtractor(vit, config, device), depth, torch.device(device))
+
+
+def draw_photos(folder: Path, n: int, seed: int = 0) -> list[Path]:
+    """n pictures of two discs on a bright background, 80 pixels wide."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for i in range(n):
+        image = Image.new("RGB", (80, 64 + i % 3), (230, 230, 210))
+        pen = ImageDraw.Draw(image)
+        for colour in ((120, 30, 30), (20, 20, 90)):
+            x, y, r = (int(v) for v in rng.integers((15, 15, 8), (65, 50, 16)))
+            pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        files.append(folder / f"{i:03d}.png")
+        image.save(files[-1])
+    return files
