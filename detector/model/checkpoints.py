@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from detector.model.checkpoint_files import STATE_DICT, brief, read_content, write_tensors
+from detector.model.checkpoint_files import STATE_DICT, read_content, write_tensors
 from pipeline.errors import WeightsError
 from pipeline.storage.files_at import files_at
 

@@ -1,8 +1,8 @@
 """What mmcv.ops calls in its compiled module, on torchvision's operators.
 
-Names and arguments are those by which mmcv 2.1.0 calls the module, results go where it expects them. Equal to the
-compiled operators as far as tests/detector/operators/test_operators.py says. Any other name of the compiled module is here, too,
-as a function that raises ConfigError when it is called: mmcv asks for all of them when it is imported.
+Names and arguments are those by which mmcv 2.1.0 calls the module, results go where it expects them. How far they equal
+the compiled operators, tests/detector/operators/test_operators.py says. Any other name of the compiled module is here,
+too, as a function that raises ConfigError when it is called: mmcv asks for all of them when it is imported.
 
 Shape legend: N boxes, R regions of interest, B×C×H×W feature maps, h×w what becomes of a region.
 """

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.ops import RoIAlign, batched_nms, nms, roi_align
+
 from support import ROOT
 
 RECORDED = ROOT / "tests" / "detector" / "operators" / "mmcv_operators.npz"

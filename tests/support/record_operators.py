@@ -8,9 +8,9 @@ For an environment with the compiled mmcv 2.1.0 (`make install-mmcv`); it refuse
 import mmcv
 import numpy as np
 import torch
-from support.operator_cases import CASES, RECORDED
 
 from detector.operators import compiled
+from support.operator_cases import CASES, RECORDED
 
 
 def main() -> None:
