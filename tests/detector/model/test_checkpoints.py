@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
+from support import ROOT
 from support.tiny_detector import tiny_config, tiny_model
 
 from detector.model.build import build_model
@@ -99,9 +100,8 @@ def test_the_same_detector_is_the_same_to_the_byte_in_every_process(tmp_path: Pa
         "texts = {name: name for name in ('schema', 'trained_on', 'config', 'one', 'two', 'drei', 'quattro')}\n"
         "write_tensors(Path(sys.argv[1]), tensors, texts)\n"
     )
-    root = Path(__file__).parents[2]
     for name in "ab":  # the order of safetensors' own metadata is another in each process
-        subprocess.run([sys.executable, "-c", code, tmp_path / name], cwd=root, check=True, timeout=100)
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], cwd=ROOT, check=True, timeout=100)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") % 8 == 0
     assert read_tensors(tmp_path / "a")["b"].tolist() == [0, 1, 2, 3, 4]
