@@ -8,8 +8,8 @@
 # Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
 # Of train: RUN="run folder …"   CONFIG=name|file   WORK=folder   RESUME=1   AMP=1   BACKBONE=file|random   ITERATIONS=n
 #           DEVICE, SET, ADDRESS, RAY and WORKERS as above
-# Of self-train: RUN, CONFIG, WORK and ITERATIONS as of train   CHECKPOINT=detector.pth   ROUNDS=n
-# Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.pth   Of predict: IMAGES="photo folder video …"
+# Of self-train: RUN, CONFIG, WORK and ITERATIONS as of train   CHECKPOINT=detector.safetensors   ROUNDS=n
+# Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 
@@ -28,7 +28,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS))
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
-.PHONY: help install install-test install-detector demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
+.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
 	submit train self-train eval-detector predict test test-fast soak lint types bench clean
 
 help:  ## this list
@@ -37,8 +37,9 @@ help:  ## this list
 # --- environment: each stamp is newer than what it was made from, so an unchanged install is a no-op -----------------
 
 install: .venv/.base  ## .venv with what the main job needs
+install-detector: .venv/.detector  ## the same, and MMDetection, for the detector
 install-test: .venv/.test  ## the same, and what tests, lint and types need
-install-detector: .venv/.detector  ## the same, and MMDetection (mmcv compiles once, for 5 to 10 minutes)
+install-mmcv: .venv/.mmcv  ## install-detector, and mmcv's own operators: compiled, once, for models beyond ours
 
 .venv/.base: setup.cfg pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, or make PYTHON=/path/to/python3.11"; exit 1; }
@@ -48,13 +49,24 @@ install-detector: .venv/.detector  ## the same, and MMDetection (mmcv compiles o
 	$(BIN)/python -c 'import pipeline.system_check as check; check.main()'
 	@touch $@
 
-.venv/.test: .venv/.base
-	$(PIP) --editable '.[demo,cluster,s3,test]'
-	$(PIP) --editable '.[crf]' || echo "pydensecrf2 does not build here (it needs g++): the tests against it will be skipped"
+# mmcv-lite and the compiled mmcv of `make install-mmcv` own the same folder: one goes before the other comes.
+UNINSTALL_MMCV = $(if $(wildcard .venv/lib/python*/site-packages/mmcv-[0-9]*.dist-info),$(BIN)/python -m pip uninstall --quiet --yes mmcv)
+INSTALL_OPERATORS = $(if $(wildcard .venv/.mmcv),sh scripts/install_mmcv.sh $(BIN)/python,@$(BIN)/python -m detector.operators)
+
+.venv/.detector: .venv/.base
+	$(UNINSTALL_MMCV)
+	$(PIP) --editable '.[detector]'
+	$(INSTALL_OPERATORS)
 	@touch $@
 
-.venv/.detector: .venv/.test scripts/install_mmcv.sh
-	$(PIP) --editable '.[detector]'
+.venv/.test: .venv/.base
+	$(UNINSTALL_MMCV)
+	$(PIP) --editable '.[demo,cluster,s3,detector,test]'
+	$(PIP) --editable '.[crf]' || echo "pydensecrf2 does not build here (it needs g++): the tests against it will be skipped"
+	$(INSTALL_OPERATORS)
+	@touch .venv/.detector $@
+
+.venv/.mmcv: .venv/.detector scripts/install_mmcv.sh
 	sh scripts/install_mmcv.sh $(BIN)/python
 	@touch $@
 

@@ -61,7 +61,7 @@ def main() -> None:
         folders = [options.work / f"{Path(config).stem}-{seed}" for config in options.configs]
         for config, folder in zip(options.configs, folders, strict=True):
             train(config, seed, folder, options)
-        first, second = (read_detector(folder / "detector.pth") for folder in folders)
+        first, second = (read_detector(folder / "detector.safetensors") for folder in folders)
         (scored,) = evaluate_detector(second, [truth], options.work / f"metrics-{seed}.json", runner.run, other=first)
         columns = scored.report.columns
         for config, folder, column in zip(options.configs, folders, ("other", "run"), strict=True):
@@ -72,7 +72,7 @@ def main() -> None:
 
 def train(config: str, seed: int, folder: Path, options: argparse.Namespace) -> None:
     """To the end, in a process of its own, which is watched."""
-    if (folder / "detector.pth").exists():
+    if (folder / "detector.safetensors").exists():
         return
     words = ["--config", config, "--seed", str(seed), "--work-dir", str(folder)]
     words += [word for run in options.runs for word in ("--run", run)]
@@ -112,7 +112,7 @@ def used_by(training: subprocess.Popen) -> Iterator[str]:
 
 def course(folder: Path) -> dict[str, Any]:
     """How the training went, by its own log and by what was seen of it."""
-    trained_on = read_detector(folder / "detector.pth").trained_on
+    trained_on = read_detector(folder / "detector.safetensors").trained_on
     files = sorted(folder.glob("*/vis_data/scalars.json"))
     reports = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     steps = [report for report in reports if "loss" in report]

@@ -1,6 +1,9 @@
 #!/bin/sh
-# Build mmcv with its compiled operators against the torch of this environment, once: the wheel is cached per user, keyed by
-# the versions that it was built with, and taken from there the next time. Usage: install_mmcv.sh PYTHON
+# Put the compiled mmcv in the place of mmcv-lite, for models of MMDetection that need more of its operators than our detectors
+# do. It is built against the torch of this environment, once: the wheel is cached per user, keyed by the versions that it was
+# built with, and taken from there the next time. Needed: g++ (CUDA operators: nvcc, too). Usage: install_mmcv.sh PYTHON
+#
+# The way back: PYTHON -m pip uninstall mmcv, then `make install-detector`, or pip install mmcv-lite==2.1.0.
 set -eu
 python=$1
 mmcv=2.1.0
@@ -18,4 +21,6 @@ if ! ls "$cache"/mmcv-*.whl >/dev/null 2>&1; then
     mv "$cache.building"/mmcv-*.whl "$cache"/
     rmdir "$cache.building"
 fi
+# Both own the folder mmcv: what goes takes the files of what has come.
+"$python" -m pip uninstall --quiet --quiet --yes mmcv-lite mmcv
 "$python" -m pip install --quiet --disable-pip-version-check --no-deps "$cache"/mmcv-*.whl

@@ -91,9 +91,11 @@ def configs(name: str | None) -> None:
 @click.command("import-detector")
 @click.argument("checkpoint")
 @click.option("--config", required=True, metavar="FILE", help="That it was trained by; MMEngine leaves it beside it.")
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="File to write, such as detector.pth.")
+@click.option(
+    "--out", required=True, type=click.Path(dir_okay=False), help="File to write, such as detector.safetensors."
+)
 def import_detector_command(checkpoint: str, config: str, out: str) -> None:
-    """A detector.pth out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
+    """A detector.safetensors out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
     need_mmdet()
     from detector.training.import_detector import import_detector
 

@@ -13,7 +13,8 @@ import detector.model.backbone_weights
 import detector.model.drop_loss
 import detector.model.mask_head
 import detector.model.roi_features  # noqa: F401
-from detector.model.checkpoints import DetectorCheckpoint, brief
+from detector.model.checkpoint_files import brief
+from detector.model.checkpoints import DetectorCheckpoint
 from pipeline.errors import WeightsError
 
 

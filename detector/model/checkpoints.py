@@ -1,22 +1,20 @@
 """A trained detector in one file, that loads without running anything of what is in it.
 
-detector.pth, as `cuts3d train` writes it at the end, is a dictionary of
+detector.safetensors, as `cuts3d train` writes it at the end, holds the tensors of the model by their names, and as
+metadata
 
     schema       "cuts3d-detector/1"
-    state_dict   tensors of the model by their names, on the CPU
     config       JSON text, what it takes to build the model and to prepare a photo for it, see `DetectorCheckpoint`
     trained_on   JSON text, for people and logs: runs, iterations, seed, versions
 
-It needs neither our classes nor MMEngine's to be read. A checkpoint that MMEngine writes while training (iter_N.pth)
-holds the same tensors; its config and origin are those of detector.json beside it.
+Earlier versions wrote detector.pth, torch's own kind of file, a dictionary of these three and the `state_dict`, which
+is read as well. Neither needs our classes or MMEngine's to be read. A checkpoint that MMEngine writes while training
+(iter_N.pth) holds the same tensors; its config and origin are those of detector.json beside it.
 """
 
 import hashlib
 import json
-import os
-import pickle
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +23,13 @@ from typing import Any
 
 import torch
 
+from detector.model.checkpoint_files import STATE_DICT, read_content, write_tensors
 from pipeline.errors import WeightsError
 from pipeline.storage.files_at import files_at
 
 SCHEMA = "cuts3d-detector/1"
-DETECTOR_FILE, DESCRIPTION_FILE = "detector.pth", "detector.json"
+DETECTOR_FILE, DESCRIPTION_FILE = "detector.safetensors", "detector.json"
+_EARLIER_FILE = "detector.pth"
 
 _CONFIG_KEYS = {"name": str, "classes": list, "model": dict, "resize": dict, "mean": list, "std": list}
 # MMEngine takes a dotted name as something to import, whatever it is; a file must not have that said to it.
@@ -64,34 +64,36 @@ class DetectorCheckpoint:
 def write_detector(
     path: Path, state_dict: Mapping[str, torch.Tensor], config: Mapping[str, Any], trained_on: Mapping[str, Any]
 ) -> None:
-    """Write a detector.pth: whole, or not at all. config, trained_on: JSON-able, see `DetectorCheckpoint`."""
-    content = {
+    """Write a detector.safetensors: whole, or not at all; the same detector is the same to the byte.
+
+    config, trained_on: JSON-able, see `DetectorCheckpoint`.
+    """
+    texts = {
         "schema": SCHEMA,
-        "state_dict": {name: tensor.detach().cpu() for name, tensor in state_dict.items()},
         "config": json.dumps(config, sort_keys=True),
         "trained_on": json.dumps(trained_on, sort_keys=True),
     }
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_tensors(path, state_dict, texts)
+
+
+def detector_in(folder: Path) -> Path:
+    """What a training leaves in its folder when it is done, there or not yet; where an earlier version of cuts3d has
+    done it, that version's file.
+    """
+    earlier = folder / _EARLIER_FILE
+    return earlier if earlier.is_file() and not (folder / DETECTOR_FILE).is_file() else folder / DETECTOR_FILE
 
 
 def read_detector(path: str | Path) -> DetectorCheckpoint:
-    """A detector.pth, or a checkpoint of a training beside its detector.json.
+    """A detector.safetensors, a detector.pth, or a checkpoint of a training beside its detector.json.
 
-    Nothing in the file is run: tensors are read under torch's `weights_only`, the configuration is JSON.
+    Nothing in the file is run: .pth files are read under torch's `weights_only`, the configuration is JSON.
 
     Raises:
         WeightsError: there is no such file, it is damaged, or it is no detector's; the message says what to do.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_content(path)
     if content.get("schema") == SCHEMA:
         config, trained_on = _parsed(content.get("config"), path), _parsed(content.get("trained_on"), path)
     elif "schema" in content:
@@ -104,33 +106,13 @@ def read_detector(path: str | Path) -> DetectorCheckpoint:
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of any checkpoint, by name, on the CPU, read as by `read_detector`; WeightsError as there."""
-    return _tensors(_read(Path(path)), Path(path))
+    return _tensors(read_content(Path(path)), Path(path))
 
 
 def write_description(folder: Path, config: Mapping[str, Any], trained_on: Mapping[str, Any]) -> None:
     """Write detector.json, which makes the checkpoints in this folder readable by `read_detector`."""
     text = json.dumps({"schema": SCHEMA, "config": config, "trained_on": trained_on}, indent=1, sort_keys=True)
     files_at(folder).write_atomic(DESCRIPTION_FILE, f"{text}\n".encode())
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        found = ", ".join(sorted(p.name for p in path.glob("*.pth"))) if path.is_dir() else ""
-        hint = f"it is a folder, give a file in it ({found})" if found else "`cuts3d train` ends by writing one"
-        raise WeightsError(f"there is no checkpoint {path}: {hint}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors and plain values, and is not run to find out what: give a checkpoint of "
-            "`cuts3d train`, or of a training with the hook PlainCheckpoints, or one with nothing but its state_dict "
-            f"({brief(error)})"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no checkpoint, copy it again: {brief(error)}") from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, and no detector")
-    return content
 
 
 def _description_beside(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -187,11 +169,7 @@ def _refuse_odd_types(value: Any, path: Path) -> None:
 
 
 def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    state = content.get("state_dict")
+    state = content.get(STATE_DICT)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(f"{path} holds no state_dict of tensors: give a checkpoint of `cuts3d train`")
     return dict(state)
-
-
-def brief(error: Exception) -> str:
-    return " ".join(str(error).split())[:400] or type(error).__name__

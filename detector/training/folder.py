@@ -1,10 +1,10 @@
 """The folder of a training: whose it is, where it stands, what it leaves.
 
-training.json       what decides the result; written once, and compared whenever the training goes on
-detector.json       makes each checkpoint here readable by `detector.model.checkpoints.read_detector`
-iter_N.pth          checkpoints of MMEngine, to go on from
-TIME/               logs of one launch: text, vis_data/scalars.json (a line of JSON each time), TensorBoard's events
-detector.pth        the trained detector, once it is
+training.json          what decides the result; written once, and compared whenever the training goes on
+detector.json          makes each checkpoint here readable by `detector.model.checkpoints.read_detector`
+iter_N.pth             checkpoints of MMEngine, to go on from
+TIME/                  logs of one launch: text, vis_data/scalars.json (a line of JSON each time), TensorBoard's events
+detector.safetensors   the trained detector, once it is
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A detector that was trained with plain MMDetection, in a project of one's own, as a detector.pth."""
+"""A detector that was trained with plain MMDetection, in a project of one's own, as a detector.safetensors."""
 
 from pathlib import Path
 
@@ -9,14 +9,17 @@ from pipeline.errors import ConfigError
 
 
 def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Path:
-    """Write a detector.pth out of a checkpoint and the configuration it was trained by.
+    """Write a detector.safetensors out of a checkpoint and the configuration it was trained by.
 
     config: as `train_config.read_config` takes it; MMEngine leaves it beside its checkpoints.
 
     Raises:
-        ConfigError: the configuration does not load, or is of a detector of several classes.
+        ConfigError: the configuration does not load, or is of a detector of several classes; `out` is not named as the
+        safetensors file that it becomes.
         WeightsError: the checkpoint cannot be read, or its tensors are not of this configuration's model.
     """
+    if Path(out).suffix != ".safetensors":
+        raise ConfigError(f"{out} would be a safetensors file: give it a name that ends in .safetensors")
     settings = train_config.read_config(config)
     description = train_config.describe(settings, Path(config).stem)
     parts = train_config.all_mappings(description["model"])

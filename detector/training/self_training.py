@@ -5,7 +5,7 @@ folder of its own, of a run and a training:
 
     self-training.json       what decides the result of the rounds, written once
     round-1/pseudo-masks     a run like any other, made by `detector.prediction.method`
-    round-1/training         as of `cuts3d train`; detector.pth is there when the round is done
+    round-1/training         as of `cuts3d train`; its detector is there when the round is done
     round-2/...
 
 What is on disk is all that is known: whatever was killed, the same call goes on with it.
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from detector.model.checkpoints import DETECTOR_FILE, read_detector
+from detector.model.checkpoints import detector_in, read_detector
 from detector.prediction.method import NAME, DetectorOptions, overrides_of
 from detector.training.train import Training
 from pipeline.commands.executing import RunExecutor
@@ -93,7 +93,7 @@ class Round:
     @property
     def detector(self) -> Path:
         """There when the round is done."""
-        return self.training / DETECTOR_FILE
+        return detector_in(self.training)
 
 
 def self_train(wanted: SelfTraining, execute: RunExecutor, train: Train, **execution: Any) -> Path:

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+import mmcv
 import mmengine.device.utils
 import torch
 from mmengine.config import Config
@@ -26,6 +27,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import distributed
 
+from detector import operators
 from detector.data.flat_store import FlatStore
 from detector.model.checkpoints import DETECTOR_FILE, write_detector
 from detector.training import config as train_config
@@ -46,7 +48,7 @@ logger = logging.getLogger(__name__)
 PATIENCE = datetime.timedelta(hours=2)
 # Beside long reports (environment, configuration): a line for each parameter, and what MMEngine tells its developers.
 _OF_NO_USE = ("paramwise_options", "Exp name", '"FileClient"', '"HardDiskBackend"', "Distributed training is not used")
-_LIBRARIES = ("mmdet", "mmengine", "mmcv", "torchvision")
+_LIBRARIES = ("mmdet", "mmengine", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class _Process:
 
 
 def train(wanted: Training) -> Path:
-    """Train to the end, and leave detector.pth in the work folder; its path.
+    """Train to the end, and leave detector.safetensors in the work folder; its path.
 
     Raises:
         ConfigError: the configuration, an option or a setting is wrong, or the GPU asked for is not there.
@@ -256,7 +258,7 @@ def _masks_digest(config: Config) -> str:
 
 
 def _trained_on(config: Config, store: FlatStore, process: _Process) -> dict[str, Any]:
-    """For people, in detector.json and detector.pth."""
+    """For people, in detector.json and detector.safetensors."""
     arguments = train_config.store_arguments(config)
     runs = [RunFolder.open(url) for url in arguments["runs"]]
     start = config.model.backbone.get("init_cfg")
@@ -269,8 +271,14 @@ def _trained_on(config: Config, store: FlatStore, process: _Process) -> dict[str
         "batch": config.train_dataloader.batch_size * process.world_size,
         "seed": config.randomness.seed,
         "backbone": train_config.plain(start),
-        "versions": {**library_versions(), **{name: metadata.version(name) for name in _LIBRARIES}},
+        "versions": {**library_versions(), **_versions()},
     }
+
+
+def _versions() -> dict[str, str]:
+    """By distribution: mmcv and mmcv-lite have different operators."""
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    return {**versions, "mmcv" if operators.compiled() else "mmcv-lite": mmcv.__version__}
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from typing import Any
 
 if importlib.util.find_spec("mmdet") is None:
     if os.environ.get("CI"):
-        raise ModuleNotFoundError("mmdet is not installed: run `make install-detector` first")
+        raise ModuleNotFoundError("mmdet is not installed: run `make install-test` first")
     collect_ignore_glob = ["test_*.py"]
 
     def pytest_terminal_summary(terminalreporter: Any) -> None:
-        terminalreporter.write_line("tests/detector was left out: mmdet is not installed, make install-detector")
+        terminalreporter.write_line("tests/detector was left out: mmdet is not installed, make install-test")

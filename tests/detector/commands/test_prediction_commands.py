@@ -21,7 +21,7 @@ from pipeline.runs.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny(tmp_path_factory.mktemp("tiny") / "detector.pth").path)
+    return str(write_tiny(tmp_path_factory.mktemp("tiny") / "detector.safetensors").path)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,13 @@ def test_self_train(checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: 
         requests.append(wanted)
         folder = Path(wanted.work_dir)
         folder.mkdir(parents=True)
-        return write_tiny(folder / "detector.pth", seed=len(requests)).path
+        return write_tiny(folder / "detector.safetensors", seed=len(requests)).path
 
     monkeypatch.setattr(training, "train", train)
     arguments = ["self-train", "--run", tmp_path / "run", "--checkpoint", checkpoint, "--work-dir", tmp_path / "rounds"]
     done = call(*arguments, "--config", "tiny", "--thresholds", "0.8,0.7", "--iterations", 5, "--device", "cpu")
     assert done.exit_code == 0, done.output
-    assert f"detector   {tmp_path / 'rounds' / 'round-2' / 'training' / 'detector.pth'}" in done.output
+    assert f"detector   {tmp_path / 'rounds' / 'round-2' / 'training' / 'detector.safetensors'}" in done.output
     assert [(r.config, r.iterations, r.device, r.resume) for r in requests] == [("tiny", 5, "cpu", None)] * 2
     refused = call(*arguments, "--config", "tiny", "--thresholds", "0.8", "--iterations", 5)
     assert refused.exit_code == 2
@@ -91,7 +91,7 @@ def test_self_train_in_vain(checkpoint: str, options: list[str], message: str, t
 
 @pytest.mark.slow
 def test_evaluate_detector(checkpoint: str, photos: Path, tmp_path: Path) -> None:
-    other = write_tiny(tmp_path / "other.pth", seed=1).path
+    other = write_tiny(tmp_path / "other.safetensors", seed=1).path
     truth = write_truth(photos, tmp_path / "instances_val2017.json")
     out, markdown = tmp_path / "metrics.json", tmp_path / "tables.md"
     arguments = ["evaluate-detector", "--checkpoint", checkpoint, "--truth", truth, "--truth", f"objects365:{truth}"]

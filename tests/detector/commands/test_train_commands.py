@@ -15,7 +15,7 @@ from support.painted_run import painted_run
 from support.small_training import small_training
 
 from detector import needs
-from detector.commands.training import extend
+from detector.commands import extend
 from detector.model.checkpoints import read_detector
 from pipeline.cli import main
 
@@ -59,8 +59,8 @@ def test_train_and_resume(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     words += ["--iterations", "3", "--batch-size", "2", "--seed", "3", "--backbone", "random", "--device", "cpu"]
     first = typed(*words)
     assert first.exit_code == 0, first.output
-    assert f"detector   {work / 'detector.pth'}" in first.output
-    trained_on = read_detector(work / "detector.pth").trained_on
+    assert f"detector   {work / 'detector.safetensors'}" in first.output
+    trained_on = read_detector(work / "detector.safetensors").trained_on
     assert (trained_on["iterations"], trained_on["batch"], trained_on["seed"]) == (3, 2, 3)
     again = typed(*words)
     assert again.exit_code == 2

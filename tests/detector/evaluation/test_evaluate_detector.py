@@ -30,12 +30,12 @@ PHOTOS = 6
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> DetectorCheckpoint:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "detector.pth")
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "detector.safetensors")
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> DetectorCheckpoint:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "other.pth", seed=1)
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "other.safetensors", seed=1)
 
 
 @pytest.fixture(scope="module")

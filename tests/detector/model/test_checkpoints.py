@@ -2,16 +2,28 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from mmengine.logging import HistoryBuffer
+from support import ROOT
 from support.tiny_detector import tiny_config, tiny_model
 
 from detector.model.build import build_model
-from detector.model.checkpoints import DetectorCheckpoint, read_detector, write_description, write_detector
+from detector.model.checkpoint_files import read_content, write_tensors
+from detector.model.checkpoints import (
+    DetectorCheckpoint,
+    detector_in,
+    read_detector,
+    read_tensors,
+    write_description,
+    write_detector,
+)
 from detector.training.hooks import PlainCheckpoints
 from pipeline.errors import WeightsError
 
@@ -34,7 +46,20 @@ def model() -> torch.nn.Module:
 
 @pytest.fixture
 def path(tmp_path: Path, model: torch.nn.Module) -> Path:
-    write_detector(tmp_path / "detector.pth", model.state_dict(), CONFIG, TRAINED_ON)
+    write_detector(tmp_path / "detector.safetensors", model.state_dict(), CONFIG, TRAINED_ON)
+    return tmp_path / "detector.safetensors"
+
+
+@pytest.fixture
+def earlier(tmp_path: Path, model: torch.nn.Module) -> Path:
+    """A detector.pth, as version 0.1 wrote it at first."""
+    content = {
+        "schema": "cuts3d-detector/1",
+        "state_dict": model.state_dict(),
+        "config": json.dumps(CONFIG, sort_keys=True),
+        "trained_on": json.dumps(TRAINED_ON, sort_keys=True),
+    }
+    torch.save(content, tmp_path / "detector.pth")
     return tmp_path / "detector.pth"
 
 
@@ -49,7 +74,7 @@ def test_a_detector_comes_back_as_it_went(path: Path, model: torch.nn.Module) ->
     built = build_model(checkpoint)
     assert same(built, model)
     assert not built.training
-    assert [p.name for p in path.parent.iterdir()] == ["detector.pth"]  # nothing half-written is left
+    assert [p.name for p in path.parent.iterdir()] == ["detector.safetensors"]  # nothing half-written is left
 
 
 def test_the_digest_is_of_the_file(path: Path) -> None:
@@ -58,10 +83,63 @@ def test_the_digest_is_of_the_file(path: Path) -> None:
     assert read_detector(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_it_loads_in_plain_torch(path: Path) -> None:
-    content = torch.load(path)  # weights_only is torch's default
-    assert set(content) == {"schema", "state_dict", "config", "trained_on"}
-    assert json.loads(content["config"]) == CONFIG
+def test_it_is_a_plain_safetensors_file(path: Path, model: torch.nn.Module) -> None:
+    tensors, state = safetensors.torch.load_file(path), model.state_dict()
+    assert tensors.keys() == state.keys()
+    assert all(torch.equal(tensors[name], state[name]) for name in state)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    assert metadata.keys() == {"schema", "config", "trained_on", "format"}
+    assert (metadata["schema"], json.loads(metadata["config"])) == ("cuts3d-detector/1", CONFIG)
+
+
+def test_the_same_detector_is_the_same_to_the_byte_in_every_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch; from pathlib import Path; from detector.model.checkpoint_files import write_tensors\n"
+        "tensors = {'b': torch.arange(5.).half(), 'a': torch.ones(2, 3), 'c': torch.tensor(7)}\n"
+        "texts = {name: name for name in ('schema', 'trained_on', 'config', 'one', 'two', 'drei', 'quattro')}\n"
+        "write_tensors(Path(sys.argv[1]), tensors, texts)\n"
+    )
+    for name in "ab":  # the order of safetensors' own metadata is another in each process
+        subprocess.run([sys.executable, "-c", code, tmp_path / name], cwd=ROOT, check=True, timeout=100)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert int.from_bytes((tmp_path / "a").read_bytes()[:8], "little") % 8 == 0
+    assert read_tensors(tmp_path / "a")["b"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_tensors_may_share_memory_and_have_any_strides(tmp_path: Path) -> None:
+    whole = torch.arange(12.0).reshape(3, 4).requires_grad_()
+    tensors = {"whole": whole, "again": whole, "turned": whole.T, "part": whole[1:, ::2], "none": whole[:0]}
+    tensors |= {"number": torch.tensor(3), "half": whole.to(torch.bfloat16), "ä": torch.tensor([True])}
+    write_tensors(tmp_path / "x.safetensors", tensors, {"text": 'a "quoted" line\nand ü'})
+    content = read_content(tmp_path / "x.safetensors")
+    assert content["text"] == 'a "quoted" line\nand ü'
+    assert content["state_dict"].keys() == tensors.keys()
+    for name, tensor in content["state_dict"].items():
+        assert (tensor.dtype, tensor.requires_grad) == (tensors[name].dtype, False)
+        assert torch.equal(tensor, tensors[name]), name
+
+
+def test_a_detector_of_an_earlier_version_is_read_the_same(earlier: Path, path: Path, model: torch.nn.Module) -> None:
+    before, now = read_detector(earlier), read_detector(path)
+    assert (before.config, before.trained_on) == (now.config, now.trained_on)
+    assert same(build_model(before), model)
+    assert before.sha256 != now.sha256
+
+
+def test_which_kind_a_file_is_its_content_says(earlier: Path, path: Path) -> None:
+    for file, name in ((earlier, "was_pth.safetensors"), (path, "was_safetensors.pth"), (path, "no_suffix")):
+        copy = file.with_name(name)
+        copy.write_bytes(file.read_bytes())
+        assert read_detector(copy).config == CONFIG
+
+
+def test_where_the_detector_of_a_training_is(tmp_path: Path) -> None:
+    assert detector_in(tmp_path) == tmp_path / "detector.safetensors"
+    (tmp_path / "detector.pth").touch()
+    assert detector_in(tmp_path) == tmp_path / "detector.pth"
+    (tmp_path / "detector.safetensors").touch()
+    assert detector_in(tmp_path) == tmp_path / "detector.safetensors"
 
 
 def mmengine_checkpoint(model: torch.nn.Module) -> dict[str, Any]:
@@ -113,17 +191,17 @@ class Evil:
 
 
 @pytest.mark.parametrize("how", ["pickle", "inside"])
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, path: Path, how: str) -> None:
+def test_code_in_a_checkpoint_is_not_run(earlier: Path, how: str) -> None:
     if how == "pickle":
-        path.write_bytes(pickle.dumps(Evil()))
+        earlier.write_bytes(pickle.dumps(Evil()))
     else:
-        torch.save({**torch.load(path), "extra": Evil()}, path)
+        torch.save({**torch.load(earlier), "extra": Evil()}, earlier)
     with pytest.raises(WeightsError):
-        read_detector(path)
+        read_detector(earlier)
 
 
 @pytest.mark.parametrize("kind", ["os.system", "mmengine.fileio.load", "x y", 3])
-def test_a_model_that_would_import_something_is_refused(tmp_path: Path, path: Path, kind: Any) -> None:
+def test_a_model_that_would_import_something_is_refused(path: Path, kind: Any) -> None:
     config = json.loads(json.dumps(CONFIG))
     config["model"]["neck"] = [{"inner": {"type": kind, "command": "true"}}]
     write_detector(path, {"a": torch.zeros(1)}, config, {})
@@ -150,23 +228,48 @@ def test_scopes_and_other_orders_to_the_registry_are_refused(path: Path) -> None
         ({"state_dict": {"a": 1}}, "no state_dict"),
     ],
 )
-def test_damage_is_named(path: Path, change: dict[str, Any], message: str) -> None:
-    torch.save({**torch.load(path), **change}, path)
+def test_damage_is_named(earlier: Path, path: Path, change: dict[str, Any], message: str) -> None:
+    content = {**torch.load(earlier), **change}
+    torch.save(content, earlier)
     with pytest.raises(WeightsError, match=message):
-        read_detector(path)
+        read_detector(earlier)
+    tensors = content.pop("state_dict")
+    if tensors != {"a": 1}:  # safetensors hold nothing but tensors
+        write_tensors(path, tensors, {name: text for name, text in content.items() if text is not None})
+        with pytest.raises(WeightsError, match=message):
+            read_detector(path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 1000, -10])
-def test_torn_files(path: Path, keep: int) -> None:
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(WeightsError, match=r"copy it again|is not run"):
+def test_torn_files(earlier: Path, path: Path, keep: int) -> None:
+    for file in (earlier, path):
+        file.write_bytes(file.read_bytes()[:keep])
+        with pytest.raises(WeightsError, match=rf"{file.name} .*(copy it again|is not run)"):
+            read_detector(file)
+
+
+def test_files_of_neither_kind(path: Path) -> None:
+    for content in (b"<html>Not today</html>", b"\xff" * 100, b"{}"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match="damaged or no safetensors file, copy it again"):
+            read_detector(path)
+
+
+def test_safetensors_that_are_no_detector(tmp_path: Path, model: torch.nn.Module) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(model.state_dict(), path)
+    with pytest.raises(WeightsError, match=r"is no detector of cuts3d: .*import-detector"):
         read_detector(path)
+    assert read_tensors(path).keys() == model.state_dict().keys()
+    write_description(tmp_path, CONFIG, TRAINED_ON)  # as for a checkpoint of the training
+    assert same(build_model(read_detector(path)), model)
 
 
 def test_absent_files_and_folders(path: Path) -> None:
     with pytest.raises(WeightsError, match="there is no checkpoint"):
-        read_detector(path.with_name("other.pth"))
-    with pytest.raises(WeightsError, match=r"give a file in it \(detector.pth\)"):
+        read_detector(path.with_name("other.safetensors"))
+    (path.parent / "iter_3.pth").touch()
+    with pytest.raises(WeightsError, match=r"give a file in it \(detector.safetensors, iter_3.pth\)"):
         read_detector(path.parent)
 
 

@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> DetectorCheckpoint:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "detector.pth")
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "detector.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_it_goes_on_and_refuses_other_settings(checkpoint: DetectorCheckpoint, p
     assert records_of(out) == before
     with pytest.raises(RunMismatchError, match=r"recipe.max_per_image: run has 3, now 4"):
         runner.run(out, launch(checkpoint, photos, max_per_image=4, grid=4))
-    other = write_tiny(tmp_path / "other.pth", seed=1)
+    other = write_tiny(tmp_path / "other.safetensors", seed=1)
     with pytest.raises(RunMismatchError, match=r"detector.sha256"):
         runner.run(out, launch(other, photos, max_per_image=3, grid=4))
 

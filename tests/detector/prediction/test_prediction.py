@@ -22,7 +22,7 @@ from pipeline.runs.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> DetectorOptions:
-    path = write_tiny(tmp_path_factory.mktemp("tiny") / "detector.pth").path
+    path = write_tiny(tmp_path_factory.mktemp("tiny") / "detector.safetensors").path
     return DetectorOptions(str(path), min_score=0.7, max_per_image=3)
 
 

@@ -28,7 +28,7 @@ def photos() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> DetectorCheckpoint:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "detector.pth")
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "detector.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +125,11 @@ def test_detectors_of_other_kinds_are_refused(tmp_path: Path) -> None:
     config = tiny_config()
     config["roi_head"]["mask_head"]["num_classes"] = 80
     with pytest.raises(ConfigError, match="tells 80 classes apart"):
-        Predictor(write_tiny(tmp_path / "many.pth", config), CPU)
+        Predictor(write_tiny(tmp_path / "many.safetensors", config), CPU)
     config = tiny_config()
     del config["roi_head"]["mask_head"], config["roi_head"]["mask_roi_extractor"]
     with pytest.raises(ConfigError, match="no mask head"):
-        Predictor(write_tiny(tmp_path / "boxes.pth", config), CPU)
+        Predictor(write_tiny(tmp_path / "boxes.safetensors", config), CPU)
 
 
 def test_weights_of_another_model_are_refused(checkpoint: DetectorCheckpoint) -> None:

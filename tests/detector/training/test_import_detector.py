@@ -1,4 +1,4 @@
-"""Detectors of plain MMDetection become a detector.pth."""
+"""Detectors of plain MMDetection become a detector.safetensors."""
 
 import logging
 from pathlib import Path
@@ -47,11 +47,11 @@ def checkpoint(state: dict[str, torch.Tensor], tmp_path: Path) -> Path:
 
 
 def test_it_is_a_detector_then(checkpoint: Path, config: Path, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    words = ["import-detector", str(checkpoint), "--config", str(config), "--out", str(tmp_path / "mine.pth")]
+    words = ["import-detector", str(checkpoint), "--config", str(config), "--out", str(tmp_path / "mine.safetensors")]
     done = CliRunner().invoke(main, words)
     logging.getLogger("detector").setLevel(logging.NOTSET)
     assert done.exit_code == 0, done.output
-    detector = read_detector(tmp_path / "mine.pth")
+    detector = read_detector(tmp_path / "mine.safetensors")
     assert detector.config["name"] == "mine"
     assert detector.config["resize"] == {"short": 64, "long": 96}
     assert detector.trained_on == {"imported": str(checkpoint)}
@@ -60,7 +60,7 @@ def test_it_is_a_detector_then(checkpoint: Path, config: Path, state: dict[str, 
 
 
 def test_other_detectors_are_refused(checkpoint: Path, config: Path, tmp_path: Path) -> None:
-    out = tmp_path / "mine.pth"
+    out = tmp_path / "mine.safetensors"
     several = write_config(tmp_path / "several.py", "model.roi_head.bbox_head.1.num_classes=80")
     with pytest.raises(ConfigError, match=r"several\.py has 80 classes"):
         import_detector(checkpoint, str(several), out)
@@ -72,6 +72,8 @@ def test_other_detectors_are_refused(checkpoint: Path, config: Path, tmp_path: P
     torch.save({"state_dict": {}}, tmp_path / "empty.pth")
     with pytest.raises(WeightsError, match="no state_dict"):
         import_detector(tmp_path / "empty.pth", str(config), out)
+    with pytest.raises(ConfigError, match=r"mine\.pth would be a safetensors file: .*ends in \.safetensors"):
+        import_detector(checkpoint, str(config), tmp_path / "mine.pth")
     assert not out.exists()
 
 
@@ -85,5 +87,5 @@ class Opaque:
 def test_nothing_in_a_checkpoint_is_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": {}, "message_hub": Opaque()}, tmp_path / "odd.pth")
     with pytest.raises(WeightsError, match="nothing but its state_dict"):
-        import_detector(tmp_path / "odd.pth", str(config), tmp_path / "mine.pth")
+        import_detector(tmp_path / "odd.pth", str(config), tmp_path / "mine.safetensors")
     assert capsys.readouterr().out == ""

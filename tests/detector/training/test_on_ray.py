@@ -18,6 +18,7 @@ from support import environment
 from support.painted_run import painted_run
 from support.small_training import small_training
 
+from detector.model.checkpoints import read_tensors
 from detector.training.config import read_config
 from detector.training.on_ray import RayTraining, train_on_ray
 from detector.training.train import train
@@ -52,8 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(folder / "detector.pth")["state_dict"]
-    return state
+    return read_tensors(folder / "detector.safetensors")
 
 
 def workers() -> list[psutil.Process]:
@@ -71,7 +71,7 @@ def workers() -> list[psutil.Process]:
 def test_one_worker_trains_what_this_process_trains(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "detector"):
         path = train_on_ray(small_training(run, tmp_path / "ray"), RayTraining())
-    assert path == tmp_path / "ray" / "detector.pth"
+    assert path == tmp_path / "ray" / "detector.safetensors"
     assert [m.split(":")[0] for m in caplog.messages if m.startswith("iteration")] == [
         f"iteration {i}" for i in range(1, 7)
     ]
@@ -113,7 +113,10 @@ def test_relative_paths_are_those_of_whoever_starts_it(
     monkeypatch.chdir(tmp_path)
     wanted = small_training(os.path.relpath(run), Path("work"), iterations=1)
     Path("mine.py").write_text(read_config("tiny", pretty=True).pretty_text)
-    assert train_on_ray(dataclasses.replace(wanted, config="mine.py"), RayTraining()) == tmp_path / "work/detector.pth"
+    assert (
+        train_on_ray(dataclasses.replace(wanted, config="mine.py"), RayTraining())
+        == tmp_path / "work/detector.safetensors"
+    )
 
 
 def test_folders_and_errors_are_those_of_a_training_here(run: str, tmp_path: Path) -> None:

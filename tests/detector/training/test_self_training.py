@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "first.pth").path
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "first.safetensors").path
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_two_rounds(wanted: SelfTraining, run: RunFolder, checkpoint: Path) -> N
     teacher = Teacher()
     detector = self_train(wanted, runner.run, teacher, device="cpu")
     rounds = Path(wanted.work_dir)
-    assert detector == rounds / "round-2" / "training" / "detector.pth"
+    assert detector == rounds / "round-2" / "training" / "detector.safetensors"
     first, second = (RunFolder.open(rounds / f"round-{r}" / "pseudo-masks") for r in (1, 2))
     assert [f.config["recipe"]["min_score"] for f in (first, second)] == [0.8, 0.6]
     assert first.config["recipe"]["max_per_image"] == 4
     assert first.config["detector"]["sha256"] == read_detector(checkpoint).sha256
-    assert second.config["detector"]["sha256"] == read_detector(rounds / "round-1/training/detector.pth").sha256
+    assert second.config["detector"]["sha256"] == read_detector(rounds / "round-1/training/detector.safetensors").sha256
     assert first.config["previous"]["fingerprint"] == run.fingerprint
     assert second.config["previous"]["fingerprint"] == first.fingerprint
     for folder in (first, second):
@@ -85,7 +85,7 @@ def test_two_rounds(wanted: SelfTraining, run: RunFolder, checkpoint: Path) -> N
         assert [p for p in verify_run(folder) if p.severity == "error"] == []
     one, two = teacher.requests
     assert (one.runs, two.runs) == ((first.url,), (second.url,))
-    assert (one.init_from, two.init_from) == (str(checkpoint), str(rounds / "round-1/training/detector.pth"))
+    assert (one.init_from, two.init_from) == (str(checkpoint), str(rounds / "round-1/training/detector.safetensors"))
     assert one.settings == ("a.b=1",)
     assert one.resume is None, "what was begun is gone on with"
     masks = records_of(rounds / "round-1" / "pseudo-masks")
@@ -104,6 +104,26 @@ def test_done_rounds_are_not_done_again_and_more_can_follow(wanted: SelfTraining
         raise AssertionError("there is nothing to do")
 
     self_train(wanted, nobody, nobody)
+
+
+def test_rounds_that_an_earlier_version_began_are_gone_on_with(wanted: SelfTraining) -> None:
+    """It left its detectors as detector.pth."""
+    folder = Path(wanted.work_dir) / "round-1" / "training"
+
+    def train_as_before(training: Training) -> Path:
+        now = Teacher()(training)
+        detector = read_detector(now)
+        texts = {"config": json.dumps(detector.config), "trained_on": json.dumps(detector.trained_on)}
+        content = {"schema": "cuts3d-detector/1", "state_dict": dict(detector.state_dict), **texts}
+        torch.save(content, folder / "detector.pth")
+        now.unlink()
+        return folder / "detector.pth"
+
+    assert self_train(replace(wanted, rounds=1), runner.run, train_as_before) == folder / "detector.pth"
+    teacher = Teacher()
+    detector = self_train(wanted, runner.run, teacher)
+    assert detector == Path(wanted.work_dir) / "round-2" / "training" / DETECTOR_FILE
+    assert [request.init_from for request in teacher.requests] == [str(folder / "detector.pth")]
 
 
 def stopping(call: Callable[..., Any], when: str) -> Callable[..., Any]:
@@ -183,7 +203,7 @@ def test_other_settings_are_refused(wanted: SelfTraining, change: dict[str, Any]
 
 def test_another_detector_is_refused(wanted: SelfTraining, tmp_path: Path) -> None:
     begin(wanted)
-    other = write_tiny(tmp_path / "other.pth", seed=5)
+    other = write_tiny(tmp_path / "other.safetensors", seed=5)
     with pytest.raises(RunMismatchError, match="detector: before"):
         self_train(replace(wanted, checkpoint=str(other.path)), runner.run, Teacher())
 

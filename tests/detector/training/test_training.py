@@ -19,7 +19,7 @@ from support.small_training import SMALL, small_training
 from support.stored_run import StoredRun
 
 from detector.model.build import build_model
-from detector.model.checkpoints import read_detector
+from detector.model.checkpoints import read_detector, read_tensors
 from detector.training import folder as training_folder
 from detector.training.config import read_config, set_options, set_runs
 from detector.training.hooks import CheckLoss, StartFrom, estimate_batch_norms
@@ -61,13 +61,12 @@ def run(painted: StoredRun) -> str:
 def straight(run: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training that nothing interrupted. Not to be written to."""
     folder = tmp_path_factory.mktemp("straight") / "work"
-    assert train(small_training(run, folder)) == folder / "detector.pth"
+    assert train(small_training(run, folder)) == folder / "detector.safetensors"
     return folder
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(path)["state_dict"]
-    return state
+    return read_tensors(path)
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
@@ -96,12 +95,13 @@ def interrupt_after(iteration: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_training_leaves(straight: Path, run: str) -> None:
     left = {path.name for path in straight.iterdir() if path.is_file()}
     assert left == {
-        *("training.json", "detector.json", "detector.pth", "iter_3.pth", "iter_6.pth"),
+        *("training.json", "detector.json", "detector.safetensors", "iter_3.pth", "iter_6.pth"),
         *("last_checkpoint", "tiny.py"),
     }
-    detector = read_detector(straight / "detector.pth")
+    detector = read_detector(straight / "detector.safetensors")
     assert detector.trained_on["runs"][0]["url"] == run
     assert (detector.trained_on["iterations"], detector.trained_on["images"]) == (6, 12)
+    assert {"mmcv": "2.1.0", "mmcv-lite": "2.1.0"}.items() & detector.trained_on["versions"].items()
     assert detector.config["resize"] == {"short": 64, "long": 96}
     assert_same(dict(detector.state_dict), weights(straight / "iter_6.pth"))
     assert len(losses(straight)) == 6
@@ -126,10 +126,12 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(
         with pytest.raises(KeyboardInterrupt):
             train(wanted)
     train(dataclasses.replace(wanted, resume=True))
-    assert_same(weights(tmp_path / "work" / "detector.pth"), weights(straight / "detector.pth"))
-    optimizers = [torch.load(folder / "iter_6.pth")["optimizer"] for folder in (tmp_path / "work", straight)]
+    work = tmp_path / "work"
+    assert_same(weights(work / "detector.safetensors"), weights(straight / "detector.safetensors"))
+    assert (work / "detector.safetensors").read_bytes() == (straight / "detector.safetensors").read_bytes()
+    optimizers = [torch.load(folder / "iter_6.pth")["optimizer"] for folder in (work, straight)]
     torch.testing.assert_close(*optimizers, rtol=0, atol=0)
-    resumed = losses(tmp_path / "work")
+    resumed = losses(work)
     assert resumed == [*losses(straight)[:4], *losses(straight)[3:]]
 
 
@@ -153,7 +155,7 @@ def test_batches_that_were_trained_on_are_not_loaded_again(
 
 def test_loading_in_other_processes_changes_nothing(straight: Path, run: str, tmp_path: Path) -> None:
     train(small_training(run, tmp_path / "work", "train_dataloader.num_workers=2"))
-    assert_same(weights(tmp_path / "work" / "detector.pth"), weights(straight / "detector.pth"))
+    assert_same(weights(tmp_path / "work" / "detector.safetensors"), weights(straight / "detector.safetensors"))
 
 
 @pytest.mark.slow
@@ -164,9 +166,9 @@ def test_another_seed_is_another_training(straight: Path, run: str, tmp_path: Pa
 
 def test_a_finished_training_only_makes_its_detector_anew(run: str, straight: Path, tmp_path: Path) -> None:
     shutil.copytree(straight, tmp_path / "moved")
-    (tmp_path / "moved" / "detector.pth").unlink()
+    (tmp_path / "moved" / "detector.safetensors").unlink()
     train(small_training(run, tmp_path / "moved", resume=True))
-    assert_same(weights(tmp_path / "moved" / "detector.pth"), weights(straight / "detector.pth"))
+    assert_same(weights(tmp_path / "moved" / "detector.safetensors"), weights(straight / "detector.safetensors"))
     assert len(losses(tmp_path / "moved")) == 6
 
 
@@ -180,7 +182,7 @@ def test_a_checkpoint_torn_by_a_crash_is_passed_over(
     with caplog.at_level(logging.WARNING):
         train(small_training(run, tmp_path / "work", resume=True))
     assert "iter_6.pth cannot be read, the one before it is taken" in caplog.text
-    assert_same(weights(tmp_path / "work" / "detector.pth"), weights(straight / "detector.pth"))
+    assert_same(weights(tmp_path / "work" / "detector.safetensors"), weights(straight / "detector.safetensors"))
 
 
 def test_a_folder_is_one_trainings(run: str, straight: Path, tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_what_never_got_to_a_checkpoint_gives_way(run: str, tmp_path: Path, monk
     with pytest.raises(RunMismatchError, match="seed: before 5, now 0"):
         train(dataclasses.replace(wanted, resume=True))
     train(wanted)
-    assert read_detector(tmp_path / "work" / "detector.pth").trained_on["seed"] == 0
+    assert read_detector(tmp_path / "work" / "detector.safetensors").trained_on["seed"] == 0
 
 
 def test_one_process_at_a_time(run: str, tmp_path: Path) -> None:
@@ -235,8 +237,8 @@ def raise_lost(lease: Lease) -> None:
 def test_resume_none_does_what_there_is_to_do(run: str, straight: Path, tmp_path: Path) -> None:
     wanted = small_training(run, tmp_path / "work", resume=None)
     train(wanted)
-    assert train(wanted) == tmp_path / "work" / "detector.pth"
-    assert_same(weights(tmp_path / "work" / "detector.pth"), weights(straight / "detector.pth"))
+    assert train(wanted) == tmp_path / "work" / "detector.safetensors"
+    assert_same(weights(tmp_path / "work" / "detector.safetensors"), weights(straight / "detector.safetensors"))
 
 
 def test_paths_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,9 +283,11 @@ def test_a_run_that_grew_is_another_one(tmp_path: Path, run: str) -> None:
 
 def test_a_detector_to_start_from(run: str, straight: Path, tmp_path: Path) -> None:
     frozen = ("optim_wrapper.optimizer.lr=0.0", "custom_hooks.3.checkpoint=None")
-    wanted = small_training(run, tmp_path / "work", *frozen[:1], iterations=3, init_from=str(straight / "detector.pth"))
+    wanted = small_training(
+        run, tmp_path / "work", *frozen[:1], iterations=3, init_from=str(straight / "detector.safetensors")
+    )
     train(wanted)
-    ours, theirs = weights(tmp_path / "work" / "detector.pth"), weights(straight / "detector.pth")
+    ours, theirs = weights(tmp_path / "work" / "detector.safetensors"), weights(straight / "detector.safetensors")
     assert [
         name
         for name in ours
@@ -293,7 +297,7 @@ def test_a_detector_to_start_from(run: str, straight: Path, tmp_path: Path) -> N
 
 def test_a_detector_of_another_model_is_no_start(run: str, straight: Path, tmp_path: Path) -> None:
     wanted = small_training(
-        run, tmp_path / "work", "model.rpn_head.feat_channels=8", init_from=str(straight / "detector.pth")
+        run, tmp_path / "work", "model.rpn_head.feat_channels=8", init_from=str(straight / "detector.safetensors")
     )
     with pytest.raises(WeightsError, match="of another model"):
         train(wanted)
@@ -312,7 +316,9 @@ def test_validation_by_the_evaluation_of_pseudo_masks(
     photos = str(Path(run).parent / "photos")
     wanted = small_training(run, tmp_path / "work", "train_cfg.val_interval=3", val_truth=str(truth), val_images=photos)
     train(wanted)
-    assert_same(weights(tmp_path / "work" / "detector.pth"), weights(straight / "detector.pth"))  # it changes nothing
+    assert_same(
+        weights(tmp_path / "work" / "detector.safetensors"), weights(straight / "detector.safetensors")
+    )  # it changes nothing
     lines = [
         json.loads(line)
         for file in (tmp_path / "work").glob("*/vis_data/scalars.json")
@@ -321,7 +327,7 @@ def test_validation_by_the_evaluation_of_pseudo_masks(
     validated = [line for line in lines if "val/mask_AP" in line]
     assert [line["step"] for line in validated] == [3, 6]
     # The same figure from the detector itself, by the test step of MMDetection.
-    detections, model = [], build_model(read_detector(tmp_path / "work" / "detector.pth"))
+    detections, model = [], build_model(read_detector(tmp_path / "work" / "detector.safetensors"))
     for image in Truth.read(str(truth)).images.values():
         detections += detect(model, Path(photos) / image["file_name"], image["id"])
     expected = score_detections(
@@ -468,6 +474,29 @@ def test_batch_norms_get_the_mean_over_all_batches() -> None:
     assert torch.equal(net.frozen.running_mean, torch.zeros(2))
 
 
+def own_project(run: str, folder: Path) -> Path:
+    """A configuration file of plain MMDetection's kind, out of ours."""
+    config = read_config("tiny")
+    set_options(config, (*SMALL, "train_dataloader.persistent_workers=False"))
+    set_runs(config, [run])
+    config.train_dataloader.batch_size = 2
+    config.default_hooks.checkpoint.interval = 3
+    (folder / "mine.py").write_text(config.pretty_text)
+    return folder / "mine.py"
+
+
+@pytest.mark.slow
+def test_mmdetections_own_script_trains_our_configurations(run: str, tmp_path: Path) -> None:
+    """Which imports MMDetection, and with it mmcv's operators, before it reads the configuration."""
+    import mmdet
+
+    script = Path(mmdet.__file__).parent / ".mim" / "tools" / "train.py"
+    words = [own_project(run, tmp_path), "--work-dir", tmp_path / "work", "--cfg-options", "train_cfg.max_iters=3"]
+    done = subprocess.run([sys.executable, script, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(losses(tmp_path / "work")) == 3
+
+
 @pytest.mark.slow
 def test_mmengines_own_runner_trains_and_resumes_our_configurations(run: str, straight: Path, tmp_path: Path) -> None:
     """As a project of one's own does: no code of ours but what custom_imports registers."""
@@ -480,12 +509,7 @@ config.work_dir, config.resume = {str(tmp_path / "work")!r}, sys.argv[1] == "res
 config.train_cfg.max_iters = int(sys.argv[2])
 Runner.from_cfg(config).train()
 """
-    config = read_config("tiny")
-    set_options(config, (*SMALL, "train_dataloader.persistent_workers=False"))
-    set_runs(config, [run])
-    config.train_dataloader.batch_size = 2
-    config.default_hooks.checkpoint.interval = 3
-    (tmp_path / "mine.py").write_text(config.pretty_text)
+    own_project(run, tmp_path)
     for words in (("start", "3"), ("resume", "5")):
         done = subprocess.run(
             [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -493,8 +517,8 @@ Runner.from_cfg(config).train()
         assert done.returncode == 0, done.stderr[-3000:]
     assert {"iter_3.pth", "iter_5.pth"} <= {path.name for path in (tmp_path / "work").iterdir()}
     assert len(losses(tmp_path / "work")) == 5
-    import_detector(tmp_path / "work" / "iter_5.pth", str(tmp_path / "work" / "mine.py"), tmp_path / "mine.pth")
-    assert_same(weights(tmp_path / "mine.pth"), weights(tmp_path / "work" / "iter_5.pth"))
+    import_detector(tmp_path / "work" / "iter_5.pth", str(tmp_path / "work" / "mine.py"), tmp_path / "mine.safetensors")
+    assert_same(weights(tmp_path / "mine.safetensors"), weights(tmp_path / "work" / "iter_5.pth"))
 
 
 @pytest.mark.slow
@@ -524,11 +548,11 @@ def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) ->
 
     done = launch("--iterations", "6")
     assert done.returncode == 0, done.stderr[-3000:]
-    detector = read_detector(tmp_path / "work" / "detector.pth")
+    detector = read_detector(tmp_path / "work" / "detector.safetensors")
     assert (detector.trained_on["batch"], detector.trained_on["iterations"]) == (2, 6)
     assert losses(tmp_path / "work")[0] == pytest.approx(losses(straight)[0], rel=0.1)
     # In this process, as one, the very same training can be gone on with.
-    assert train(dataclasses.replace(wanted, resume=True)) == tmp_path / "work" / "detector.pth"
+    assert train(dataclasses.replace(wanted, resume=True)) == tmp_path / "work" / "detector.safetensors"
     uneven = launch("--iterations", "6", "--batch-size", "3")
     assert uneven.returncode != 0
     assert "3 images a step cannot be shared out equally among 2 processes" in uneven.stderr

@@ -1,0 +1,115 @@
+"""Files of tensors by name and texts by name: safetensors are written and read, torch's own (.pth) are read. Reading
+runs nothing of what is in them.
+
+A detector is written as safetensors, which other programs and languages read, and of which a part can be had without
+the rest. Texts are the file's metadata. The same tensors and texts make the same bytes.
+"""
+
+import json
+import os
+import pickle
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from pipeline.errors import WeightsError
+
+STATE_DICT = "state_dict"
+_ZIP = b"PK\x03\x04"
+_LENGTH_BYTES = 8
+_ALIGNMENT = 8
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -> None:
+    """Write a safetensors file, whole or not at all. Tensors may be anywhere, share memory and have any strides."""
+    plain = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()
+    }
+    content = memoryview(safetensors.torch.save(plain, {"format": "pt", **texts}))
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+            header = _ordered(bytes(content[_LENGTH_BYTES:end]))
+            file.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
+            file.write(header)
+            file.write(content[end:])
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_content(path: Path) -> Mapping[str, Any]:
+    """What is in a file: of safetensors the tensors as "state_dict", and the texts by their names; of torch's files
+    what was saved, tensors on the CPU. Which of the two it is, its first bytes say.
+
+    Raises:
+        WeightsError: there is no such file, it is neither, it is damaged, or it holds more than tensors and plain
+        values; the message says what to do.
+    """
+    if not path.is_file():
+        found = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth")) if path.is_dir() else []
+        hint = (
+            f"it is a folder, give a file in it ({', '.join(found)})" if found else "`cuts3d train` ends by writing one"
+        )
+        raise WeightsError(f"there is no checkpoint {path}: {hint}")
+    return _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+
+
+def brief(error: Exception) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())[:400] or type(error).__name__
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(_LENGTH_BYTES + 1)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from error
+    if start.startswith(_ZIP):
+        return False
+    return path.suffix == ".safetensors" or start[_LENGTH_BYTES:] == b"{"
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+            return {
+                **(file.metadata() or {}),
+                STATE_DICT: {name: file.get_tensor(name) for name in sorted(file.keys())},
+            }
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged or no safetensors file, copy it again: {brief(error)}") from error
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as file:  # by a path, torch would go by its suffix
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors and plain values, and is not run to find out what: give a checkpoint of "
+            "`cuts3d train`, or of a training with the hook PlainCheckpoints, or one with nothing but its state_dict "
+            f"({brief(error)})"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise WeightsError(f"{path} is damaged or no checkpoint, copy it again: {brief(error)}") from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, and no detector")
+    return content
+
+
+def _ordered(header: bytes) -> bytes:
+    """The header with its texts in the order of their names: safetensors writes them in another one each time."""
+    fields = json.loads(header)
+    fields["__metadata__"] = dict(sorted(fields["__metadata__"].items()))
+    text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+    return text + b" " * (-len(text) % _ALIGNMENT)
