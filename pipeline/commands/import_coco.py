@@ -9,7 +9,7 @@ from pipeline.commands.options import say
 
 @click.command("import-coco")
 @click.argument("coco", metavar="JSON")
-@click.option("--images", help="Folder that the file's names are relative to. [the file's own, or images/ in it]")
+@click.option("--images", help="Folder that the file's names are relative to. [the file's own, images/ in it, ...]")
 @click.option("--out", required=True, help="Run folder, path or URL; an import is gone on with.")
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
 @click.option("--min-score", type=float, default=0.0, show_default=True, help="Drop masks with lower scores.")

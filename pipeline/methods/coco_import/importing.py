@@ -7,18 +7,18 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ConfigError, ImageError, SourceError
+from pipeline.errors import ConfigError, ImageError
+from pipeline.images.beside import folder_of_photos
+from pipeline.images.coco import CocoIndex
+from pipeline.images.coco_masks import UnusableMaskError, rle_size, stored_mask
 from pipeline.images.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
-from pipeline.images.photos import PhotoSize, photo_size
-from pipeline.methods.coco_import.index import CocoIndex
-from pipeline.methods.coco_import.masks import UnusableMaskError, rle_size, stored_mask
+from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.results.instance_file import write_shard
 from pipeline.results.instances import NO_MASKS, OK, QUARANTINED, ImageRecord, Instance, counts_of, quarantine_of
 from pipeline.runs.launch import IMPORT
@@ -28,14 +28,12 @@ from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
 from pipeline.storage.json_lists import open_lists
-from pipeline.storage.locations import absolute, filesystem, is_url, parent_of, resolve
+from pipeline.storage.locations import absolute, resolve
 
 log = logging.getLogger(__name__)
 
 GRID = (1, 1)
-# Images that are looked for, evenly spread, before it is believed that none is there; a server takes its time for each.
-PROBES_LOCAL, PROBES_REMOTE = 100_000, 100
-READERS_LOCAL, READERS_REMOTE = 4, 32  # of photos' headers at a time
+IMAGES_REMEDY = "say with --images what folder the names are relative to"
 
 _CERTAIN = np.full(GRID, 255, np.uint8)
 
@@ -58,8 +56,8 @@ def import_coco(
     "crowd", "no_mask", "empty", "malformed", "other_size", "duplicate" (the very same mask twice) and "low_score".
 
     location: COCO file, or list of detections; path or fsspec URL. out: run folder. images: folder that the file's
-    names are relative to; default: the file's own folder, or `images` in it. images_of: for a list of detections the
-    COCO file with its images. min_score: masks that score less are dropped; a mask without a score has 1.
+    names are relative to; default: the first beside it that holds some (`places_beside`). images_of: for a list of
+    detections the COCO file with its images. min_score: masks that score less are dropped; one without a score has 1.
 
     Raises:
         SourceError: the file is no COCO file, has no masks, its ids do not fit, or none of its images is there.
@@ -74,10 +72,11 @@ def import_coco(
         lists = stack.enter_context(open_lists(location))
         listing = stack.enter_context(open_lists(images_of)) if images_of else None
         index = CocoIndex(lists, listing)
-        root = _root_of(index, location, images)
+        ids = [safe_id(name) for name in index.file_names]
+        root = folder_of_photos(absolute(location), ids, absolute(images) if images else None, IMAGES_REMEDY)
         refs = [
-            ImageRef(safe_id(name), resolve(name, root), coco_id=coco_id)
-            for name, coco_id in zip(index.file_names, index.ids.tolist(), strict=True)
+            ImageRef(id_, resolve(name, root), coco_id=coco_id)
+            for id_, name, coco_id in zip(ids, index.file_names, index.ids.tolist(), strict=True)
         ]
         manifest = Manifest(refs, shard_size or default_shard_size(len(refs)))
         digests = {"sha256": lists.sha256()} | ({"images_sha256": listing.sha256()} if listing else {})
@@ -101,18 +100,16 @@ class _Import:
     def __init__(self, folder: RunFolder, index: CocoIndex, min_score: float) -> None:
         self._folder, self._index, self._min_score = folder, index, min_score
         self._place = {coco_id: place for place, coco_id in enumerate(index.ids.tolist())}
-        self._readers = READERS_REMOTE if is_url(folder.manifest.refs[0].uri) else READERS_LOCAL
         self.swapped = 0
 
     def do(self, shards: Sequence[Shard], summary: RunSummary, lease: Lease, reporter: Reporter) -> None:
         start_reporting(reporter, self._folder, shards)
         try:
-            with ThreadPoolExecutor(self._readers, thread_name_prefix="headers") as pool:
-                for shard in shards:
-                    lease.check()
-                    started = time.monotonic()
-                    records = self._records(shard.refs, pool)
-                    reporter.shard(self._commit(shard, records, started, summary))
+            for shard in shards:
+                lease.check()
+                started = time.monotonic()
+                records = self._records(shard.refs)
+                reporter.shard(self._commit(shard, records, started, summary))
         finally:
             reporter.stop()
 
@@ -123,14 +120,13 @@ class _Import:
         started = time.monotonic()
         set_aside = {record.id for record in RunReader(self._folder).quarantined()}
         refs = [ref for ref in self._folder.manifest.refs if ref.id in set_aside]
-        with ThreadPoolExecutor(self._readers, thread_name_prefix="headers") as pool:
-            found = {record.id: record for record in self._records(refs, pool) if record.status != QUARANTINED}
+        found = {record.id: record for record in self._records(refs) if record.status != QUARANTINED}
         for shard in self._folder.retry_shards(found) if found else ():
             lease.check()
             self._commit(shard, [found[ref.id] for ref in shard.refs], started, summary)
 
-    def _records(self, refs: Sequence[ImageRef], pool: ThreadPoolExecutor) -> list[ImageRecord]:
-        return [self._record(ref, size) for ref, size in zip(refs, pool.map(_size_or_error, refs), strict=True)]
+    def _records(self, refs: Sequence[ImageRef]) -> list[ImageRecord]:
+        return [self._record(ref, size) for ref, size in zip(refs, photo_sizes(refs), strict=True)]
 
     def _record(self, ref: ImageRef, size: PhotoSize | ImageError) -> ImageRecord:
         assert ref.coco_id is not None  # `import_coco` lists them with it
@@ -218,30 +214,6 @@ def _size_trouble(annotations: Sequence[Any], listed: tuple[int, int], size: Pho
     theirs = next((own for own in sizes if own not in (None, (size.height, size.width))), None) or listed
     turned = ", turned as its EXIF data says" if size.turned else ""
     return f"its masks are of {theirs[0]} × {theirs[1]} pixels, the photo has {size.height} × {size.width}{turned}"
-
-
-def _size_or_error(ref: ImageRef) -> PhotoSize | ImageError:
-    try:
-        return photo_size(ref)
-    except ImageError as error:
-        return error
-
-
-def _root_of(index: CocoIndex, location: str, images: str | None) -> str:
-    """The folder that holds the photos; SourceError when none of them is found."""
-    folder = parent_of(absolute(location))
-    candidates = [absolute(images)] if images else [folder, f"{folder.rstrip('/')}/images"]
-    names = [safe_id(name) for name in index.file_names]
-    for root in candidates:
-        step = -(-len(names) // (PROBES_REMOTE if is_url(root) else PROBES_LOCAL))
-        for name in names[::step]:
-            fs, path = filesystem(resolve(name, root))
-            if fs.exists(path):
-                return root
-    raise SourceError(
-        f"none of the {len(names)} images of {index.name} is in {' or '.join(candidates)}: looked for "
-        f"{resolve(names[0], candidates[0])} and its like; say with --images what folder the names are relative to"
-    )
 
 
 def _refuse_moved_photos(folder: RunFolder, manifest: Manifest) -> None:
