@@ -33,6 +33,10 @@ class UnusableMaskError(ValueError):
         super().__init__(detail)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["UnusableMaskError"], tuple[str, str]]:
+        """How it goes from process to process."""
+        return type(self), (self.reason, str(self))
+
 
 def stored_mask(segmentation: Any, size: tuple[int, int]) -> StoredMask:
     """The mask of an annotation: polygons, or run-length codes, compressed or not.
