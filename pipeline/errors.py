@@ -68,7 +68,16 @@ class RunMismatchError(CutsError, ValueError):
 
 
 class StoreError(CutsError, OSError):
-    """A stored shard or commit record is missing, torn, corrupt or of another schema."""
+    """A stored shard or commit record is missing, torn, corrupt or of another schema.
+
+    what: the sentence that says what is wrong, without its full stop. remedy: sentences that say what to do about it
+    for whoever knows nothing better; "" where `what` says it, too.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}. {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy
 
 
 class StoreAccessError(StoreError):

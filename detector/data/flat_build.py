@@ -164,9 +164,9 @@ def _append_run(out: ArrayWriter, reader: RunReader, number: int) -> tuple[int, 
         grid = shard.grid
         taken_B = counts_B & (shard.status != _QUARANTINED)
         if not (np.isfinite(shard.box).all() and np.isfinite(shard.score).all()):
-            raise StoreError(damaged(f"{shard.name} of {reader.run.url}", "a box or a score is not finite"))
+            raise damaged(f"{shard.name} of {reader.run.url}", "a box or a score is not finite")
         if (shard.size[np.diff(shard.image_offsets) > 0] <= 0).any():
-            raise StoreError(damaged(f"{shard.name} of {reader.run.url}", "an image with masks has no size"))
+            raise damaged(f"{shard.name} of {reader.run.url}", "an image with masks has no size")
         missing = next((shard.ids[i] for i in np.flatnonzero(taken_B) if shard.ids[i] not in refs), None)
         if missing is not None:
             raise StoreError(f"{reader.run.url}: {shard.name} has the image {missing!r}, which the manifest has not")

@@ -14,7 +14,6 @@ from pipeline.results.instances import counts_of, quarantine_of
 from pipeline.runs.ledger import RETRY_PREFIX, Commit, Ledger
 from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
 from pipeline.storage.array_file import open_arrays
-from pipeline.storage.files import VERIFY_HINT
 
 # Boxes are kept in float32; half a pixel off is another box.
 BOX_TOLERANCE = 0.5
@@ -71,7 +70,7 @@ def verify_shard(
     ledger: Ledger, commit: Commit, ids_fit: Callable[[tuple[str, ...]], bool] = lambda ids: True
 ) -> list[Problem]:
     """What is wrong with one committed shard of pseudo-masks. ids_fit: says whether its images are the right ones."""
-    return [_mend(commit, fault) for fault in _shard_faults(ledger, commit, ids_fit)]
+    return [_mend(ledger, commit, fault) for fault in _shard_faults(ledger, commit, ids_fit)]
 
 
 def _shard_faults(ledger: Ledger, commit: Commit, ids_fit: Callable[[tuple[str, ...]], bool]) -> Iterator[str]:
@@ -81,7 +80,7 @@ def _shard_faults(ledger: Ledger, commit: Commit, ids_fit: Callable[[tuple[str, 
         # Building the records checks what a single value can be, reading their maps that those can be decoded.
         records = list(shard.records())
     except (CutsError, ValueError) as error:
-        yield str(error)
+        yield _what(error)
         return
     if not ids_fit(shard.ids):
         yield f"its {len(shard)} images are not those that the manifest has for shard {commit.key}"
@@ -100,7 +99,7 @@ def _mask_fault(shard: ShardFile, mask: int) -> str:
     try:
         pixels = shard.mask(mask)
     except StoreError as error:
-        return str(error)
+        return _what(error)
     # Encoding it again finds what decoding lets pass: codes that are short of the image, or not in canonical form.
     if coco_mask.encode(pixels)["counts"] != rle["counts"]:
         return f"mask {mask}: its code does not cover the {rle['size'][0]} x {rle['size'][1]} pixels of the image"
@@ -136,7 +135,7 @@ def _verify_stage(ledger: Ledger) -> list[Problem]:
             with open_arrays(ledger.contents(commit.shard), commit.shard.name) as arrays:
                 arrays.names()
         except CutsError as error:
-            problems.append(_mend(commit, str(error)))
+            problems.append(_mend(ledger, commit, _what(error)))
     return problems
 
 
@@ -145,12 +144,15 @@ def _commits(ledger: Ledger) -> tuple[dict[str, Commit], list[Problem]]:
     return commits, [Problem("error", key, str(error)) for key, error in unreadable.items()]
 
 
-def _mend(commit: Commit, fault: str) -> Problem:
-    said = f"{fault}.".replace(f" {VERIFY_HINT}", "").replace("..", ".")
-    name = commit.shard.name
-    record = f"{name[: name.rindex('shards/')]}commits/{commit.key}.json"
+def _what(error: Exception) -> str:
+    """What is wrong, without the remedy: here it is another one than elsewhere."""
+    return error.what if isinstance(error, StoreError) else str(error)
+
+
+def _mend(ledger: Ledger, commit: Commit, fault: str) -> Problem:
     again = "run `cuts3d retry-quarantined`" if commit.key.startswith(RETRY_PREFIX) else "start the run again"
-    return Problem("error", name, f"{said} To do the shard anew, delete {record} and {again}")
+    remedy = f"To do the shard anew, delete {ledger.record_name(commit.key)} and {again}"
+    return Problem("error", commit.shard.name, f"{fault.removesuffix('.')}. {remedy}")
 
 
 def _some(names: Sequence[str]) -> str:

@@ -92,6 +92,17 @@ def test_every_class_of_the_project_comes_out_as_itself(elsewhere: ProcessPoolEx
     assert (image.reason, image.detail) == ("truncated", "it ends early")
 
 
+def store_error() -> SentError:
+    """In the other process."""
+    return SentError.of(StoreError("a is damaged: b", "Do this."))
+
+
+def test_what_is_wrong_and_what_to_do_arrive_apart(elsewhere: ProcessPoolExecutor) -> None:
+    found = elsewhere.submit(store_error).result().error()
+    assert isinstance(found, StoreError)
+    assert (found.what, found.remedy, str(found)) == ("a is damaged: b", "Do this.", "a is damaged: b. Do this.")
+
+
 def test_an_error_of_another_package(
     elsewhere: ProcessPoolExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
