@@ -3,11 +3,6 @@
 from typing import ClassVar
 
 
-def printable(text: str) -> str:
-    """The text for a terminal: names of files and images may hold what would move its cursor or rename its window."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
 class CutsError(Exception):
     """Base of all errors that cuts3d raises on purpose; the command line prints them without a traceback.
 

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import printable
 from pipeline.runs.reader import Histogram, RunReader
 from pipeline.runs.run_folder import RunFolder
+from pipeline.wording import printable
 
 SHOWN = 20  # images set aside that are listed by name; all of them are in quarantine/
 

@@ -13,23 +13,9 @@ from pipeline.runs.ledger import RETRY_PREFIX, Commit
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.throughput import WINDOW, Done, Pace, commit_times, pace_of
 from pipeline.storage.files import FileFacts
+from pipeline.wording import duration
 
 SHOWN = 5  # slowest shards and latest workers that people are shown; programs get all workers
-
-
-def duration(seconds: float) -> str:
-    """For people, in two units at most: 0.4 s, 12 s, 5 min, 2 h 10 min, 3 d 4 h."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Check a run against everything that it says of itself: checksums, offsets, masks, ids, counts."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,11 +14,10 @@ from pipeline.results.instances import counts_of, quarantine_of
 from pipeline.runs.ledger import RETRY_PREFIX, Commit, Ledger
 from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
 from pipeline.storage.array_file import open_arrays
+from pipeline.wording import few_of
 
 # Boxes are kept in float32; half a pixel off is another box.
 BOX_TOLERANCE = 0.5
-# Beyond this many of a kind a message says how many more there are.
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def verify_run(run: RunFolder, on_shard: Callable[[str], None] | None = None) ->
             on_shard(key)
     missing = sorted(shards.keys() - run.ledger.committed_keys())
     if missing:
-        text = f"{len(missing)} of {len(shards)} shards are not done: {_some(missing)}; start the run again to do them"
+        text = f"{len(missing)} of {len(shards)} shards are not done: {few_of(missing)}; start the run again to do them"
         problems.append(Problem("error", run.url, text))
     for stage in run.kept_stages():
         problems += _verify_stage(run.stage_ledger(stage))
@@ -61,7 +60,7 @@ def verify_run(run: RunFolder, on_shard: Callable[[str], None] | None = None) ->
     except CutsError:
         return problems  # a commit record cannot be read, which is among the problems; until then nobody can tell
     if orphans:
-        text = f"{len(orphans)} files belong to no commit: {_some(orphans)}; `cuts3d gc` removes them"
+        text = f"{len(orphans)} files belong to no commit: {few_of(orphans)}; `cuts3d gc` removes them"
         problems.append(Problem("note", run.url, text))
     return problems
 
@@ -91,7 +90,7 @@ def _shard_faults(ledger: Ledger, commit: Commit, ids_fit: Callable[[tuple[str, 
         yield f"its quarantined images are not those of {commit.quarantine.name if commit.quarantine else 'its commit'}"
     faults = [fault for mask in range(shard.n_masks) if (fault := _mask_fault(shard, mask))]
     if faults:
-        yield f"{len(faults)} of {shard.n_masks} masks are wrong: {_some(faults)}"
+        yield f"{len(faults)} of {shard.n_masks} masks are wrong: {few_of(faults)}"
 
 
 def _mask_fault(shard: ShardFile, mask: int) -> str:
@@ -153,8 +152,3 @@ def _mend(ledger: Ledger, commit: Commit, fault: str) -> Problem:
     again = "run `cuts3d retry-quarantined`" if commit.key.startswith(RETRY_PREFIX) else "start the run again"
     remedy = f"To do the shard anew, delete {ledger.record_name(commit.key)} and {again}"
     return Problem("error", commit.shard.name, f"{fault.removesuffix('.')}. {remedy}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
