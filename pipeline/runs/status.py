@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.runs.ledger import RETRY_PREFIX, Commit
 from pipeline.runs.run_folder import RunFolder
-from pipeline.runs.throughput import WINDOW, Done, Pace, commit_times, pace_of
+from pipeline.runs.throughput import WINDOW, Pace, TimedCommit, commit_times, pace_of
 from pipeline.storage.files import FileFacts
 from pipeline.wording import duration
 
@@ -139,7 +139,7 @@ class RunStatus:
 class _Row:
     """What is kept of a commit. is_timed: whether the record says how long the shard took."""
 
-    done: Done
+    done: TimedCommit
     is_timed: bool
     worker: str
     masks: int
@@ -186,7 +186,7 @@ class StatusReader:
         self._correct_clock(asked, [self._commits[key].done for key in commits if key in self._commits])
         return self._status(asked + self._clock_offset)
 
-    def _correct_clock(self, asked: float, new: list[Done]) -> None:
+    def _correct_clock(self, asked: float, new: list[TimedCommit]) -> None:
         """Between two readings a new record tells the store's clock: written after the one, before the other."""
         if new:
             newest = max(done.written for done in new)
@@ -234,7 +234,7 @@ def _row(commit: Commit, facts: FileFacts) -> _Row:
     # Records of earlier versions do not say how long the shard took; the stages' seconds are less, but not much.
     wall = commit.wall or sum(commit.seconds.values())
     return _Row(
-        done=Done(counts["images"], commit.host, commit.finished, facts.modified, wall),
+        done=TimedCommit(counts["images"], commit.host, commit.finished, facts.modified, wall),
         is_timed=commit.wall > 0,
         worker=commit.worker or commit.host,
         masks=counts["masks"],
