@@ -106,9 +106,8 @@ def on_grid(instance: Instance, size: tuple[int, int], grid: tuple[int, int]) ->
     mean = float(confidence[known > 0].mean()) if known.any() else 1.0
     resampled = np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), mean)
     values = np.rint(resampled).clip(1, 255).astype(np.uint8)
-    return replace(
-        instance, confidence=np.where(_patches_with_pixels(instance, size, grid), values, 0).astype(np.uint8)
-    )
+    inside = _patches_with_pixels(instance, size, grid)
+    return replace(instance, confidence=np.where(inside, values, 0).astype(np.uint8))
 
 
 def _patches_with_pixels(instance: Instance, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:

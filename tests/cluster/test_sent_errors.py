@@ -1,4 +1,4 @@
-"""Errors across the border of a process: the project's, another package's, and one that does not pickle."""
+"""Errors across the border of a process: the project's, another package's, and such as do not come out the same."""
 
 import importlib
 import multiprocessing
@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cluster
 import pipeline
 from cluster.jobs.job_server import LostConnectionError
-from cluster.sent_errors import SentError
+from cluster.sent_errors import MadeOf, SentError
 from pipeline.errors import ConfigError, CutsError, ImageError, StoreError
 from pipeline.images.coco_masks import UnusableMaskError
 from pipeline.runs.lease import LeaseError
@@ -60,7 +61,7 @@ def sent_foreign(folder: str, name: str) -> SentError:
 
 
 class UnpicklableError(CutsError):
-    """It holds what is of its process alone."""
+    """It holds what is of its process alone, and does not pickle."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -125,13 +126,27 @@ def test_an_error_that_is_no_ones_own_says_where_it_was_raised(elsewhere: Proces
     assert error.text.startswith("ZeroDivisionError: it went wrong: mend it\nTraceback")
 
 
-@pytest.mark.parametrize("of", [UnpicklableError, TwoArgumentsError])
+class OddlyMadeError(CutsError):
+    """It says that it is made by something else than its class."""
+
+    def __reduce__(self) -> Any:
+        return print, (str(self),)
+
+
+@pytest.mark.parametrize("of", [UnpicklableError, TwoArgumentsError, OddlyMadeError])
 def test_what_does_not_come_out_the_same_is_a_plain_error_that_says_it(
     of: type[Exception], elsewhere: ProcessPoolExecutor
 ) -> None:
     error = elsewhere.submit(sent, of).result()
     found = error.error()
     assert (type(found), str(found)) == (CutsError, str(made(of)))
+
+
+def test_nothing_but_an_exception_is_made(capsys: pytest.CaptureFixture[str]) -> None:
+    for module, name in (("builtins", "print"), ("pathlib", "Path"), ("os", "path.join"), ("no_such_module", "Error")):
+        found = SentError("it went wrong", MadeOf(module, name, ("a",), {})).error()
+        assert (type(found), str(found)) == (CutsError, "it went wrong")
+    assert capsys.readouterr().out == ""
 
 
 def test_what_is_fatal() -> None:
