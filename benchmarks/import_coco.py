@@ -27,7 +27,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pipeline.commands import import_coco
-from pipeline.methods.coco_import import index as coco_index
+from pipeline.images.coco import CocoIndex
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage import json_lists
 
@@ -112,7 +112,7 @@ def import_and_tell(folder: Path, sender: Any) -> None:
     base = highest_mb()
     started, cpu = time.perf_counter(), time.process_time()
     with json_lists.open_lists(str(folder / "pseudo.json")) as lists:
-        coco_index.CocoIndex(lists)
+        CocoIndex(lists)
     index_cpu = time.process_time() - cpu
     started, cpu = time.perf_counter(), time.process_time()
     import_coco.import_coco(str(folder / "pseudo.json"), folder / "run", str(folder / "photos"))

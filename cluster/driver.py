@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from cluster.bisection import Inquest
 from cluster.fleet import Computed, Done, Event, Failed, Fleet, Joined, Lost, Task
-from cluster.shard_times import Pace, Usual
+from cluster.shard_times import RecentTimes, UsualTimes
 from pipeline.errors import CutsError, ImageError
 from pipeline.images.manifest import Shard
 
@@ -110,7 +110,7 @@ class _Worker:
     """
 
     kind: str
-    pace: Pace = field(default_factory=Pace)
+    recent: RecentTimes = field(default_factory=RecentTimes)
     computing: _Assignment | None = None
     committing: list[_Assignment] = field(default_factory=list)
 
@@ -146,7 +146,7 @@ class Driver:
         self._workers: dict[str, _Worker] = {}
         self._idle: dict[str, None] = {}  # a set that keeps its order
         self._probing = 0
-        self._usual = Usual()
+        self._usual = UsualTimes()
         self._failed: dict[str, str] = {}
         self._failed_in_a_row = 0
 
@@ -221,7 +221,7 @@ class Driver:
         """Seconds that a worker may need for a shard; infinite while nobody knows."""
         worker = self._workers[name]
         usual = self._usual.of(worker.kind)
-        return math.inf if usual is None else max(usual, worker.pace.seconds)
+        return math.inf if usual is None else max(usual, worker.recent.least)
 
     def _twin(self, idle: str, now: float) -> Task | None:
         """The slowest shard under way once more, when nothing else is left: whoever is first commits it.
@@ -248,7 +248,7 @@ class Driver:
             for own in (worker.computing, *worker.committing):
                 if own is not None and own.task.probe is None:
                     took = now - own.since
-                    left = worker.pace.seconds - took if own is worker.computing else 0.0
+                    left = worker.recent.least - took if own is worker.computing else 0.0
                     latest[own.task.shard.key] = min((took, left), latest.get(own.task.shard.key, (math.inf, 0.0)))
         for own in (self._workers[without].computing, *self._workers[without].committing):
             if own is not None:
@@ -273,7 +273,7 @@ class Driver:
         elif isinstance(event, Computed):
             worker = self._workers[event.worker]
             if worker.computing is not None:
-                worker.pace.add(now - worker.computing.since)
+                worker.recent.add(now - worker.computing.since)
             worker.computing = None
             worker.committing.append(_Assignment(event.task, now))
             self._idle[event.worker] = None

@@ -84,7 +84,8 @@ Event = Joined | Computed | Done | Failed | Lost
 class Fleet(Protocol):
     """The workers of a run. It starts as many as there is room for and replaces those that go.
 
-    `events` raises CutsError when no worker can ever come: none can be placed, or none can be started.
+    `events` raises when no worker can ever come: CutsError when none can be placed, what a worker raised when none can
+    be started.
     """
 
     def assign(self, worker: str, task: Task) -> None:

@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from cluster.fleet import Computed, Done, Event, Failed, Joined, Lost, Task
+from cluster.sent_errors import SentError
 from cluster.worker import Answer, Made, OpenRun, Worker, WorkerSpec
 from pipeline.errors import ConfigError, CutsError
 
@@ -139,7 +140,7 @@ class RayFleet:
         try:
             answer: Answer = ray.get(reference)
         except RayTaskError as error:  # not the work itself, which answers for its errors: what was sent cannot be read
-            answer = Answer(error=str(error), kind=type(error).__name__)
+            answer = Answer(error=SentError(str(error)))
         except RayError as error:  # the process is gone, killed for its memory for instance, or cannot be reached
             self._died(name, error)
             return
@@ -147,7 +148,7 @@ class RayFleet:
         if method in ("hello", "load", "open"):
             self._started(actor, method, answer)
         elif answer.error and task is not None:
-            self._happened.append(Failed(name, task, answer.error))
+            self._happened.append(Failed(name, task, answer.error.text))
         elif method == "compute" and task is not None and task.probe is None:
             self._happened.append(Computed(name, task))
             self._call(name, "commit", task, task.shard.key, task.attempt)
@@ -156,7 +157,7 @@ class RayFleet:
 
     def _started(self, actor: _Actor, method: str, answer: Answer) -> None:
         if answer.error:
-            self._could_not_start(actor.name, answer.raised(), START_FAILURES, START_PAUSE)
+            self._could_not_start(actor.name, answer.error.error(), START_FAILURES, START_PAUSE)
         elif method == "hello":
             actor.facts = answer.value
             self._call(actor.name, "load", None)
@@ -169,12 +170,12 @@ class RayFleet:
             self._start_failures = 0
             self._happened.append(Joined(actor.name, actor.facts))
 
-    def _could_not_start(self, name: str, error: CutsError, most: int, pause: float) -> None:
+    def _could_not_start(self, name: str, error: Exception, most: int, pause: float) -> None:
         """One bad node must not stop the others, but when none can start there is no use in going on."""
         self._drop(name)
         self._start_failures += 1
         if not any(actor.joined for actor in self._actors.values()) and (
-            self._start_failures >= most or isinstance(error, ValueError)
+            self._start_failures >= most or (isinstance(error, CutsError) and error.fatal)
         ):
             raise error
         log.warning("a worker could not start, the next one is tried in %.0f s: %s", pause, error)

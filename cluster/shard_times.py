@@ -9,7 +9,7 @@ RECENT = 101  # shards whose times say what is usual
 FEW = 3  # shards that have to be done before anything is usual
 
 
-class Usual:
+class UsualTimes:
     """Seconds from the beginning of a shard to its commit, the median of the last ones, by kind of worker."""
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class Usual:
         return self._medians.get(kind)
 
 
-class Pace:
-    """Of one worker: the least that its last three shards took, so that one odd shard does not count."""
+class RecentTimes:
+    """Of one worker, its last three shards: the least of them, so that one odd shard does not count."""
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=3)
@@ -42,6 +42,6 @@ class Pace:
         self._seconds.append(seconds)
 
     @property
-    def seconds(self) -> float:
-        """0 before the first shard."""
+    def least(self) -> float:
+        """In seconds; 0 before the first shard."""
         return min(self._seconds, default=0.0)

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import time
-import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import ray
 import torch
 
 from cluster.fleet import Task
-from pipeline import errors
+from cluster.sent_errors import SentError
 from pipeline.engine.run import local_worker
 from pipeline.engine.shard_job import ShardJob
 from pipeline.engine.shard_worker import ShardResult
@@ -68,19 +67,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call to a worker gave: a value, or an error. kind: the name of its class."""
+    """What a call to a worker gave: a value, or an error."""
 
     value: Any = None
-    error: str = ""
-    kind: str = ""
-
-    def raised(self) -> CutsError:
-        """The error, as it was raised there."""
-        known = getattr(errors, self.kind, CutsError)
-        try:
-            return known(self.error)
-        except TypeError:  # one that takes more than a message
-            return CutsError(self.error)
+    error: SentError | None = None
 
 
 class Worker:
@@ -161,11 +151,8 @@ def _answer(work: Any, *arguments: Any) -> Answer:
     except WorkerBrokenError:
         log.exception("this process ends")  # for the driver a death like any other, whose cause it looks for
         os._exit(1)
-    except CutsError as error:
-        return Answer(error=str(error), kind=type(error).__name__)
     except Exception as error:  # noqa: BLE001  goes to the driver, which answers for it
-        trace = traceback.format_exc(limit=-3)
-        return Answer(error=f"{type(error).__name__}: {error}\n{trace}", kind=type(error).__name__)
+        return Answer(error=SentError.of(error))
 
 
 def _device_name(device: torch.device) -> str:

@@ -21,7 +21,8 @@ from pipeline.commands.pictures import export, gallery, inspect
 from pipeline.commands.run import demo, recipes, retry_quarantined, run
 from pipeline.commands.upkeep import gc, info, status, verify
 from pipeline.commands.weights import weights_group
-from pipeline.errors import CutsError, printable
+from pipeline.errors import CutsError
+from pipeline.wording import printable
 
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),

@@ -1,17 +1,23 @@
 """Exceptions of the pipeline. Each says what to do next and also is the builtin that a caller would naturally catch."""
 
-
-def printable(text: str) -> str:
-    """The text for a terminal: names of files and images may hold what would move its cursor or rename its window."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+from typing import ClassVar
 
 
 class CutsError(Exception):
-    """Base of all errors that cuts3d raises on purpose; the command line prints them without a traceback."""
+    """Base of all errors that cuts3d raises on purpose; the command line prints them without a traceback.
+
+    They go from process to process as they are: one that takes more than its message has a `__reduce__`.
+
+    fatal: whether it is the same however often and wherever it is tried: what was asked for cannot be done.
+    """
+
+    fatal: ClassVar[bool] = False
 
 
 class ConfigError(CutsError, ValueError):
     """A recipe, option or preset is unknown or out of range."""
+
+    fatal = True
 
 
 class ExtensionError(CutsError, ImportError):
@@ -32,6 +38,8 @@ class ImageError(CutsError, ValueError):
     reason: short machine-readable word, e.g. "truncated"; detail: the sentence for people.
     """
 
+    fatal = True
+
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
@@ -45,13 +53,26 @@ class ImageError(CutsError, ValueError):
 class SourceError(CutsError, ValueError):
     """The image source (folder, list, tar, COCO file) cannot be listed, is empty or has duplicate ids."""
 
+    fatal = True
+
 
 class RunMismatchError(CutsError, ValueError):
     """A run folder was made with another configuration, manifest or schema than the one asked for."""
 
+    fatal = True
+
 
 class StoreError(CutsError, OSError):
-    """A stored shard or commit record is missing, torn, corrupt or of another schema."""
+    """A stored shard or commit record is missing, torn, corrupt or of another schema.
+
+    what: the sentence that says what is wrong, without its full stop. remedy: sentences that say what to do about it
+    for whoever knows nothing better; "" where `what` says it, too.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}. {remedy}" if remedy else what)
+        self.what = what
+        self.remedy = remedy
 
 
 class StoreAccessError(StoreError):

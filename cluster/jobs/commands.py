@@ -10,6 +10,7 @@ import click
 
 from cluster.jobs.submit import Job, checked_command, is_secret, own_checkout, shown, submit_job
 from pipeline.errors import ClusterError
+from pipeline.wording import clock
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -206,14 +207,8 @@ def _row(job: "JobDetails") -> tuple[str, ...]:
     status = f"{job.status} {job.driver_exit_code}" if job.driver_exit_code else str(job.status)
     facts = job.metadata or {}
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else "-"
-    took = _duration(ended - started) if started else "-"
+    took = clock(ended - started) if started else "-"
     return job.submission_id or "-", status, when, took, facts.get("run", "-"), facts.get("user", "-")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def _say(line: str) -> None:

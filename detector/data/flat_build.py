@@ -36,7 +36,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.lib import format as npy
 
-from detector.data.instance_filter import InstanceFilter, MaskFacts, select
+from detector.data.instance_filter import InstanceFilter, MaskFacts, passing
 from pipeline.errors import StoreError
 from pipeline.images.manifest import ImageRef
 from pipeline.results.instance_file import ShardFile
@@ -119,12 +119,12 @@ def grid_window(box: Sequence[float], size: tuple[int, int], grid: tuple[int, in
     that patch row i covers the pixels i·H/Gh to (i+1)·H/Gh.
     """
     x, y, width, height = box
-    top, bottom = _touched(y, y + height, size[0], grid[0])
-    left, right = _touched(x, x + width, size[1], grid[1])
+    top, bottom = _patch_range(y, y + height, size[0], grid[0])
+    left, right = _patch_range(x, x + width, size[1], grid[1])
     return top, bottom, left, right
 
 
-def _touched(start: float, stop: float, pixels: int, patches: int) -> tuple[int, int]:
+def _patch_range(start: float, stop: float, pixels: int, patches: int) -> tuple[int, int]:
     first = min(max(math.floor(start * patches / pixels), 0), patches - 1)
     return first, min(max(math.ceil(stop * patches / pixels), first + 1), patches)
 
@@ -163,9 +163,9 @@ def _append_run(out: ArrayWriter, reader: InstanceReader, number: int) -> tuple[
         grid = shard.grid
         taken_B = counts_B & shard.done
         if not (np.isfinite(shard.box).all() and np.isfinite(shard.score).all()):
-            raise StoreError(damaged(f"{shard.name} of {reader.run.url}", "a box or a score is not finite"))
+            raise damaged(f"{shard.name} of {reader.run.url}", "a box or a score is not finite")
         if (shard.size[np.diff(shard.image_offsets) > 0] <= 0).any():
-            raise StoreError(damaged(f"{shard.name} of {reader.run.url}", "an image with masks has no size"))
+            raise damaged(f"{shard.name} of {reader.run.url}", "an image with masks has no size")
         missing = next((shard.ids[i] for i in np.flatnonzero(taken_B) if shard.ids[i] not in refs), None)
         if missing is not None:
             raise StoreError(f"{reader.run.url}: {shard.name} has the image {missing!r}, which the manifest has not")
@@ -229,7 +229,7 @@ def write_selection(store: Mapping[str, np.ndarray], filters: InstanceFilter, fo
                 counts=np.diff(offsets[first : last + 1]),
                 pixels=store["size"][first:last].astype(np.int64).prod(axis=1),
             )
-            keep_M, keep_B, counts = select(facts, filters)
+            keep_M, keep_B, counts = passing(facts, filters)
             dropped += counts
             kept_masks = np.flatnonzero(keep_M) + masks.start
             left_B = np.diff(np.searchsorted(kept_masks, offsets[first : last + 1]))

@@ -4,8 +4,6 @@ import errno
 import fcntl
 import json
 import logging
-import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ import numpy as np
 
 from detector.data.flat_build import META_FILE
 from pipeline.errors import RunMismatchError, StoreError
+from pipeline.storage.atomic import folder_made_whole, leftovers
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +32,9 @@ def make(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None])
             if _is_whole(folder, arrays):
                 return
             if alone:
-                for left in folder.parent.glob(f".{folder.name}.*.tmp"):
+                for left in leftovers(folder):
                     shutil.rmtree(left)  # of a process that was killed
-            _write_beside(folder, arrays, write)
+            _write_whole(folder, arrays, write)
     except (StoreError, RunMismatchError):
         raise  # of the run, which are OSErrors, too
     except OSError as error:
@@ -45,26 +44,18 @@ def make(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None])
         ) from error
 
 
-def _write_beside(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    temporary.mkdir()
+def _write_whole(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
     begun = time.monotonic()
     try:
-        write(temporary)
-        for path in temporary.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        if folder.exists() and not _is_whole(folder, arrays):
-            log.warning("%s is damaged and is made anew", folder)
-            shutil.rmtree(folder)
-        try:
-            temporary.rename(folder)
-        except OSError as error:
-            # Without locks another process may have been first, with the same content.
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_whole(folder, arrays):
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with folder_made_whole(folder) as temporary:
+            write(temporary)
+            if folder.exists() and not _is_whole(folder, arrays):
+                log.warning("%s is damaged and is made anew", folder)
+                shutil.rmtree(folder)
+    except OSError as error:
+        # Without locks another process may have been first, with the same content.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not _is_whole(folder, arrays):
+            raise
     log.info("%s written in %.1f s", folder, time.monotonic() - begun)
 
 

@@ -95,7 +95,7 @@ class MaskFacts:
     pixels: np.ndarray
 
 
-def select(facts: MaskFacts, filters: InstanceFilter) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
+def passing(facts: MaskFacts, filters: InstanceFilter) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
     """Bool (M,): the masks that stay; bool (B,): the images that stay; and how many masks each filter dropped.
 
     Masks without a pixel, or with a box without extent, never stay ("empty"). Of equal scores the first masks stay.

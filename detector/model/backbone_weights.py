@@ -6,12 +6,9 @@ Registered with MMDetection as the initialiser `DinoResNet`, so that a configura
 """
 
 import logging
-import secrets
-import shutil
-import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.model import update_init_info
@@ -19,14 +16,23 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from pipeline.errors import WeightsError
+from pipeline.models.published_file import PublishedFile
 from pipeline.models.vit_checkpoints import SUFFIXES, read_checkpoint
-from pipeline.storage.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
 URL = "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
 NAME = "dino_resnet50_pretrain.pth"
-_TIMEOUT_S = 30.0
+# DINO publishes no digest of it that we know of; `load_backbone` checks what is in it.
+DINO_R50 = PublishedFile(
+    about="DINO's ResNet-50",
+    url=URL,
+    folder="dino_resnet50",
+    megabytes=94,
+    check=read_checkpoint,  # an error page is no checkpoint
+    instead="or give its path (--backbone FILE, or init_cfg.checkpoint in a configuration); --backbone random trains "
+    "from scratch",
+)
 # A classifier is no part of the backbone; official self-supervised weights have none.
 _CLASSIFIER = ("fc.weight", "fc.bias")
 # Counts batches for a running mean without momentum, which detectors do not use: files may lack it.
@@ -57,7 +63,7 @@ class DinoResNet:
 def find_backbone(checkpoint: str | Path | None = None, url: str = URL) -> Path:
     """The file with the weights: `checkpoint` if given, else out of the cache, else downloaded into it.
 
-    Raises WeightsError, which says what to do, where there is none.
+    Raises WeightsError, which says what to do, where there is none, or the cached file is not what it was.
     """
     if checkpoint is not None:
         path = Path(checkpoint).expanduser()
@@ -69,15 +75,12 @@ def find_backbone(checkpoint: str | Path | None = None, url: str = URL) -> Path:
         if not path.is_file():
             raise WeightsError(f"there are no backbone weights {path}: give a {', '.join(SUFFIXES)} file")
         return path
-    cached = cached_backbone()
-    if not cached.is_file():
-        _download(url, cached)
-    return cached
+    return replace(DINO_R50, url=url).ready()
 
 
 def cached_backbone() -> Path:
     """Where the weights are looked for, and kept once they were downloaded. Need not exist."""
-    return cache_folder() / "dino_resnet50" / NAME
+    return DINO_R50.path
 
 
 def load_backbone(module: nn.Module, path: Path) -> None:
@@ -103,30 +106,3 @@ def load_backbone(module: nn.Module, path: Path) -> None:
 
 def _without_classifier(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in state.items() if name not in _CLASSIFIER}
-
-
-def _download(url: str, target: Path) -> None:
-    """Into the cache, whole or not at all. The file has no published digest; `load_backbone` checks what is in it."""
-    logger.info("getting %s (94 MB)", url)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer, temporary.open("wb") as file:
-            shutil.copyfileobj(answer, file)
-            _check_length(answer.headers, file.tell(), url)
-        read_checkpoint(temporary)  # an error page is no checkpoint
-        temporary.replace(target)
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"DINO's ResNet-50 cannot be had from {url} ({error}): get it elsewhere and put it at {target}, or give "
-            "its path (--backbone FILE, or init_cfg.checkpoint in a configuration); --backbone random trains from "
-            "scratch"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _check_length(headers: Any, received: int, url: str) -> None:
-    expected = headers.get("Content-Length")
-    if expected is not None and int(expected) != received:
-        raise OSError(f"{url} ended after {received} of {expected} bytes")

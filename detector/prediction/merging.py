@@ -26,7 +26,7 @@ REPLACED = "replaced"  # an old mask that a prediction took the place of
 KEEP_BELOW_IOU = 0.5
 
 
-def record_of(
+def merged_record(
     photo: tuple[str, tuple[int, int]],
     found: Detections,
     before: ImageRecord | Failed | None,
@@ -107,10 +107,11 @@ def on_grid(instance: Instance, size: tuple[int, int], grid: tuple[int, int]) ->
     mean = float(confidence[known > 0].mean()) if known.any() else 1.0
     resampled = np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), mean)
     values = np.rint(resampled).clip(1, 255).astype(np.uint8)
-    return replace(instance, confidence=np.where(_touched(instance, size, grid), values, 0).astype(np.uint8))
+    inside = _patches_with_pixels(instance, size, grid)
+    return replace(instance, confidence=np.where(inside, values, 0).astype(np.uint8))
 
 
-def _touched(instance: Instance, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
+def _patches_with_pixels(instance: Instance, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
     """bool (Gh, Gw): patches that hold a pixel of the mask."""
     rows, columns = np.nonzero(coco_mask.decode({"size": list(size), "counts": instance.rle}))
     touched = np.zeros(grid, bool)

@@ -18,7 +18,7 @@ import torch
 from detector.model.checkpoints import DetectorCheckpoint, read_detector
 from detector.needs import need_mmdet
 from detector.prediction.detections import Limits, PasteRule
-from detector.prediction.merging import KEEP_BELOW_IOU, record_of
+from detector.prediction.merging import KEEP_BELOW_IOU, merged_record
 from detector.prediction.previous_round import PreviousRound
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.recipes import parse_overrides
@@ -119,7 +119,7 @@ class DetectorMethod:
         detected = time.perf_counter()
         names = [(photo.id, photo.rgb.shape[:2]) for photo in batch.photos]
         each = map if batch.pool is None else batch.pool.map
-        finish = partial(record_of, rule=self._rule, keep_iou=self._options.keep_iou)
+        finish = partial(merged_record, rule=self._rule, keep_iou=self._options.keep_iou)
         records = list(each(finish, names, found, self._before(batch)))
         batch.seconds["detect"] += detected - started
         batch.seconds["masks"] += time.perf_counter() - detected

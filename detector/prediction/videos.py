@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError
+from pipeline.storage.atomic import folder_made_whole, leftovers, path_written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -72,34 +73,39 @@ def _refuse_others(folder: Path, every: int) -> None:
 
 
 def _extract(capture: cv2.VideoCapture, video: Path, folder: Path, every: int) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    _sweep(folder)
+    with folder_made_whole(folder) as partial:
+        _write_frames(capture, video, partial, every)
+
+
+def _write_frames(capture: cv2.VideoCapture, video: Path, folder: Path, every: int) -> None:
     number = 0
     # Skipped frames are passed over, not decoded.
     while capture.grab():
         if number % every == 0:
             decoded, frame_HW3 = capture.retrieve()
-            name = partial / f"{number:06d}.jpg"
+            name = folder / f"{number:06d}.jpg"
             if decoded and not cv2.imwrite(str(name), frame_HW3, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
                 raise StoreError(f"cannot write {name}: make room, or give another --out")
         number += 1
-    if not any(partial.iterdir()):
-        shutil.rmtree(partial)
+    if not any(folder.iterdir()):
         raise SourceError(f"{video} has no frame that can be decoded: encode it anew")
     said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     if number < said:
         logger.warning("%s ends after %d frames, it says that it has %d", video, number, said)
-    partial.rename(folder)
 
 
 def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:
-    """A video of pictures, all of the first one's size; how many there are.
+    """A video of pictures, all of the first one's size, whole or not at all; how many there are.
 
     Raises StoreError when there is none, or OpenCV cannot write videos here.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.stem}.partial{file.suffix}")
+    _sweep(file)
+    with path_written_whole(file) as partial:
+        return _write_pictures(pictures, partial, file, rate)
+
+
+def _write_pictures(pictures: Iterable[Path], partial: Path, file: Path, rate: float) -> int:
     writer, size, count = None, (0, 0), 0
     for picture in pictures:
         image = Image.open(picture).convert("RGB")
@@ -111,8 +117,12 @@ def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:
     if writer is None:
         raise StoreError(f"there is no picture to make {file} of")
     writer.release()
-    partial.replace(file)
     return count
+
+
+def _sweep(path: Path) -> None:
+    for left in leftovers(path):
+        shutil.rmtree(left)  # of a process that was killed
 
 
 def _writer(file: Path, size: tuple[int, int], rate: float) -> cv2.VideoWriter:

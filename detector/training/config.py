@@ -15,7 +15,8 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from pipeline.errors import ConfigError, printable
+from pipeline.errors import ConfigError
+from pipeline.wording import printable
 
 logger = logging.getLogger(__name__)
 

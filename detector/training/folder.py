@@ -19,7 +19,7 @@ import torch
 
 from detector.model.checkpoints import write_description
 from pipeline.errors import RunMismatchError, TrainingError
-from pipeline.runs.differences import differences, in_lines
+from pipeline.runs.changed_settings import differences, in_lines
 from pipeline.storage.files_at import files_at
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from detector.prediction.method import NAME, DetectorOptions, overrides_of
 from detector.training.train import Training
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
-from pipeline.runs.differences import differences, in_lines
+from pipeline.runs.changed_settings import differences, in_lines
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import MANIFEST_FILE, RUN_FILE, RunFolder

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("import-coco", cls=ExecutingCommand)
 @click.argument("coco", metavar="JSON")
-@click.option("--images", help="Folder that the file's names are relative to. [the file's own, or images/ in it]")
+@click.option("--images", help="Folder that the file's names are relative to. [the file's own, images/ in it, ...]")
 @click.option("--out", required=True, help="Run folder, path or URL; an import that was begun there resumes.")
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
 @click.option("--min-score", type=float, default=0.0, show_default=True, help="Drop masks with lower scores.")

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from pipeline.errors import printable
+from pipeline.wording import printable
 
 
 @click.command()

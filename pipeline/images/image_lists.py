@@ -2,17 +2,17 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
+from pipeline.images.beside import first_that_holds, folder_of_photos, none_is_there
+from pipeline.images.coco import listed_images
 from pipeline.images.manifest import ImageRef, safe_id
-from pipeline.storage.locations import contents_of, filesystem, parent_of, read_json, resolve
+from pipeline.storage.locations import contents_of, parent_of, resolve
 
-# How many images of a list are looked for before the list is believed; the others are looked for when they are read.
-PROBES = 5
+ROOT_REMEDY = "tell where the images are with root="
 
 
 def read_text_list(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
@@ -59,27 +59,14 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
 
 
 def read_coco(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
-    """The images of a COCO JSON file: in its folder, in `images/` beside it, or in `root`. Ids are the file_name."""
-    document = read_json(location)
-    images = document.get("images") if isinstance(document, dict) else None
-    if not isinstance(images, list):
-        raise SourceError(f'{location} is not a COCO file: it has no list "images"')
-    if not images:
-        raise SourceError(f"{location} lists no images")
-    names = [_coco_field(location, image, "file_name", str) for image in images]
-    folder = parent_of(location)
-    candidates = [root] if root is not None else [folder, f"{folder.rstrip('/')}/images"]
-    base = _first_that_holds(candidates, [safe_id(name) for name in names], location)
-    integers = {
-        field: [_coco_field(location, image, key, int) for image in images]
-        for field, key in (("height", "height"), ("width", "width"), ("coco_id", "id"))
-    }
+    """The images of a COCO JSON file, in `root` or a folder beside it (`places_beside`). Ids are the file_name."""
+    images = listed_images(location)
+    ids = [safe_id(image.file_name) for image in images]
+    base = folder_of_photos(location, ids, root, ROOT_REMEDY)
     refs = [
-        ImageRef(safe_id(name), resolve(name, base), height=height, width=width, coco_id=coco_id)
-        for name, height, width, coco_id in zip(names, *integers.values(), strict=True)
+        ImageRef(id_, resolve(image.file_name, base), height=image.height, width=image.width, coco_id=image.id)
+        for id_, image in zip(ids, images, strict=True)
     ]
-    if len({ref.coco_id for ref in refs}) < len(refs):
-        raise SourceError(f"{location}: two images have one id; ids of a COCO file must be unique")
     return base, refs
 
 
@@ -103,7 +90,8 @@ def _from_names(
         raise SourceError(f"{location} lists no images")
     base = root if root is not None else parent_of(location)
     uris = [resolve(name, base) for name in names]
-    _first_that_holds([""], uris, location)
+    if first_that_holds([""], uris) is None:
+        raise none_is_there(location, uris, [""], ROOT_REMEDY)
     if ids is not None:
         if not all(isinstance(name, str) for name in ids):
             raise SourceError(f"{location}: column id has rows that are empty or not text; drop or mend them")
@@ -119,30 +107,6 @@ def _from_names(
             )
         relative = [uri.removeprefix(prefix) for uri in uris]
     return base, [ImageRef(safe_id(name), uri) for name, uri in zip(relative, uris, strict=True)]
-
-
-def _first_that_holds(folders: list[str], names: list[str], location: str) -> str:
-    """The first of `folders` with at least one of a few sampled names: tells a wrong root from some missing images."""
-    sample = names[:: max(1, -(-len(names) // PROBES))]
-    for folder in folders:
-        for name in sample:
-            fs, path = filesystem(resolve(name, folder))
-            if fs.exists(path):
-                return folder
-    looked = f" in {' or '.join(folders)}" if any(folders) else ""
-    raise SourceError(
-        f"{location}: none of {len(sample)} images looked for{looked} exists, for example {sample[0]}; "
-        "tell where the images are with root="
-    )
-
-
-def _coco_field(location: str, image: Any, key: str, kind: type) -> Any:
-    value = image.get(key) if isinstance(image, dict) else None
-    if value is None and key in ("height", "width"):
-        return None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise SourceError(f'{location}: an image has no "{key}" of type {kind.__name__}: {str(image)[:120]}')
-    return value
 
 
 # By extension: location of a list and an optional root in; the root of the ids and the images out.

@@ -24,11 +24,11 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
+from pipeline.wording import few_of
 
 SCHEMA, CLIP_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2"  # the second: with clips
 MIN_SHARD_SIZE, MAX_SHARD_SIZE = 8, 256
 # Beyond this many names a message says how many more there are.
-NAMES_SHOWN = 5
 
 _INTEGER_FIELDS = ("offset", "length", "height", "width", "coco_id")
 # Without any of these an id is safe and plain, whatever it is.
@@ -135,7 +135,7 @@ class Manifest:
         removed = [name for name in mine if name not in theirs]
         changed = [name for name, ref in mine.items() if name in theirs and _facts(ref) != _facts(theirs[name])]
         parts = [
-            f"{len(names)} {'image' if len(names) == 1 else 'images'} {verb} ({_some(names)})"
+            f"{len(names)} {'image' if len(names) == 1 else 'images'} {verb} ({few_of(names)})"
             for verb, names in (("added", added), ("removed", removed), ("changed", changed))
             if names
         ]
@@ -274,20 +274,15 @@ def sort_refs(refs: Iterable[ImageRef]) -> tuple[ImageRef, ...]:
         raise SourceError("there are no images: a manifest needs at least one")
     unsafe = [ref.id for ref in ordered if safe_id(ref.id) != ref.id]
     if unsafe:
-        raise SourceError(f"ids are not in their plain form, pass them through safe_id: {_some(unsafe)}")
+        raise SourceError(f"ids are not in their plain form, pass them through safe_id: {few_of(unsafe)}")
     if any(a.id == b.id for a, b in pairwise(ordered)):
         counts = Counter(ref.id for ref in ordered)
         twice = [name for name, count in counts.items() if count > 1]
         raise SourceError(
-            f"{len(twice)} image ids occur more than once: {_some(twice)}; each image must be listed once"
+            f"{len(twice)} image ids occur more than once: {few_of(twice)}; each image must be listed once"
         )
     return ordered
 
 
 def _facts(ref: ImageRef) -> tuple[object, ...]:
     return *(getattr(ref, name) for name in _INTEGER_FIELDS), ref.clip and ref.clip.camera
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

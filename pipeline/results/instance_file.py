@@ -185,7 +185,7 @@ class ShardFile:
             try:
                 source = source.read_bytes()
             except OSError as error:
-                raise StoreError(f"cannot read shard {name}: {error}. {VERIFY_HINT}") from error
+                raise StoreError(f"cannot read shard {name}: {error}", VERIFY_HINT) from error
         return cls(ArrayFile.open(source, name or "shard"))
 
     def __len__(self) -> int:
@@ -221,7 +221,7 @@ class ShardFile:
         try:
             return coco_mask.decode(self.coco_rle(mask))
         except ValueError as error:
-            raise StoreError(damaged(self.name, f"mask {mask} cannot be decoded ({error})")) from error
+            raise damaged(self.name, f"mask {mask} cannot be decoded ({error})") from error
 
     @property
     def done(self) -> np.ndarray:
@@ -271,13 +271,13 @@ class ShardFile:
         for name, dims in _DIMS.items():
             shape = self._file[name].shape if name in _READ_LATER else arrays[name].shape
             if dims != ("byte",) and shape != (expected := tuple(lengths[dim] for dim in dims)):
-                raise StoreError(damaged(self.name, f"{name} has shape {shape}, not {expected}"))
+                raise damaged(self.name, f"{name} has shape {shape}, not {expected}")
         if (self.status >= len(STATUSES)).any():
-            raise StoreError(damaged(self.name, f"images/status must be below {len(STATUSES)}"))
+            raise damaged(self.name, f"images/status must be below {len(STATUSES)}")
 
     def _check_offsets(self, name: str, offsets: np.ndarray, end: int) -> None:
         if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
-            raise StoreError(damaged(self.name, f"{name} must rise from 0 to {end}"))
+            raise damaged(self.name, f"{name} must rise from 0 to {end}")
 
 
 def _offsets(lengths: Sequence[int]) -> np.ndarray:

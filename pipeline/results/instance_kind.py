@@ -16,6 +16,7 @@ from pipeline.errors import StoreError
 from pipeline.results.instance_file import SCHEMA, STATUSES, VERSION, ShardFile, write_shard
 from pipeline.results.instances import ImageRecord, counts_of, mean_confidence
 from pipeline.results.kinds import Counts, Failed
+from pipeline.wording import few_of
 
 NAME = "instances"
 
@@ -56,8 +57,7 @@ class InstanceKind:
         """Codes, areas and boxes of all masks."""
         faults = [fault for mask in range(shard.n_masks) if (fault := _mask_fault(shard, mask))]
         if faults:
-            shown = ", ".join(faults[:5]) + (f" and {len(faults) - 5} more" if len(faults) > 5 else "")
-            yield f"{len(faults)} of {shard.n_masks} masks are wrong: {shown}"
+            yield f"{len(faults)} of {shard.n_masks} masks are wrong: {few_of(faults)}"
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Masks and drops."""
@@ -148,7 +148,7 @@ def _mask_fault(shard: ShardFile, mask: int) -> str:
     try:
         pixels = shard.mask(mask)
     except StoreError as error:
-        return str(error)
+        return error.what
     # Encoding it again finds what decoding lets pass: codes that are short of the image, or not in canonical form.
     if coco_mask.encode(pixels)["counts"] != rle["counts"]:
         return f"mask {mask}: its code does not cover the {rle['size'][0]} x {rle['size'][1]} pixels of the image"

@@ -1,13 +1,13 @@
 """One commit record and what it may hold. It is read from a folder that others can write to, so it is checked."""
 
-import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pipeline.runs.record_fields import is_count, is_duration, is_text, require
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_MAX_TEXT = 300
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class CommittedFile:
     sha256: str
 
     def __post_init__(self) -> None:
-        _require(isinstance(self.name, str), "name", self.name)
-        _require(_is_count(self.bytes), "bytes", self.bytes)
-        _require(isinstance(self.sha256, str) and bool(_SHA256.fullmatch(self.sha256)), "sha256", self.sha256)
+        require(isinstance(self.name, str), "name", self.name)
+        require(is_count(self.bytes), "bytes", self.bytes)
+        require(isinstance(self.sha256, str) and bool(_SHA256.fullmatch(self.sha256)), "sha256", self.sha256)
 
 
 @dataclass(frozen=True)
@@ -51,33 +51,15 @@ class Commit:
 
     def __post_init__(self) -> None:
         for name in ("key", "attempt", "fingerprint", "digest", "host", "worker", "finished"):
-            _require(_is_text(getattr(self, name)), name, getattr(self, name))
+            require(is_text(getattr(self, name)), name, getattr(self, name))
         for name in ("counts", "seconds", "versions"):
             value = getattr(self, name)
-            _require(isinstance(value, dict) and all(map(_is_text, value)), name, value)
-        _require("images" in self.counts, "counts", self.counts)
+            require(isinstance(value, dict) and all(map(is_text, value)), name, value)
+        require("images" in self.counts, "counts", self.counts)
         for name, count in self.counts.items():
-            by_reason = isinstance(count, dict) and all(map(_is_text, count))
-            _require(all(map(_is_count, count.values())) if by_reason else _is_count(count), f"counts.{name}", count)
+            by_reason = isinstance(count, dict) and all(map(is_text, count))
+            require(all(map(is_count, count.values())) if by_reason else is_count(count), f"counts.{name}", count)
         for name, value in {**self.seconds, "wall": self.wall}.items():
-            _require(_is_duration(value), name, value)
-        _require(all(map(_is_text, self.versions.values())), "versions", self.versions)
-        _require(datetime.fromisoformat(self.finished).tzinfo is not None, "finished", self.finished)
-
-
-def _require(holds: bool, name: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"its {name} cannot be {value!r:.80}")
-
-
-def _is_text(value: object) -> bool:
-    """Short and printable: it is shown on terminals."""
-    return isinstance(value, str) and len(value) <= _MAX_TEXT and value.isprintable()
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-
-
-def _is_duration(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+            require(is_duration(value), name, value)
+        require(all(map(is_text, self.versions.values())), "versions", self.versions)
+        require(datetime.fromisoformat(self.finished).tzinfo is not None, "finished", self.finished)

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import printable
 from pipeline.results.registry import kind_named
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
+from pipeline.wording import printable
 
 SHOWN = 20  # images set aside that are listed by name; all of them are in quarantine/
 

@@ -20,6 +20,7 @@ from types import TracebackType
 
 from pipeline.errors import CutsError, StoreError
 from pipeline.runs.provenance import utc_now
+from pipeline.runs.record_fields import is_text, require
 from pipeline.storage.files import RunFiles
 
 log = logging.getLogger(__name__)
@@ -56,11 +57,11 @@ class LeaseRecord:
     def __post_init__(self) -> None:
         for name in ("token", "host", "machine", "taken"):
             value = getattr(self, name)
-            _require(isinstance(value, str) and len(value) <= 300 and value.isprintable(), name, value)
-        _require(isinstance(self.pid, int) and 0 < self.pid < 1 << 31, "pid", self.pid)
+            require(is_text(value), name, value)
+        require(isinstance(self.pid, int) and 0 < self.pid < 1 << 31, "pid", self.pid)
         is_number = isinstance(self.lifetime, int | float) and not isinstance(self.lifetime, bool)
-        _require(is_number and 0 < self.lifetime <= _LONGEST, "lifetime", self.lifetime)
-        _require(isinstance(self.renewals, int), "renewals", self.renewals)
+        require(is_number and 0 < self.lifetime <= _LONGEST, "lifetime", self.lifetime)
+        require(isinstance(self.renewals, int), "renewals", self.renewals)
 
     def owner(self) -> str:
         """For people."""
@@ -218,11 +219,6 @@ def _is_dead_here(record: LeaseRecord) -> bool:
     except PermissionError:
         return False
     return False
-
-
-def _require(holds: bool, name: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"its {name} cannot be {value!r:.80}")
 
 
 def _bytes(record: LeaseRecord) -> bytes:

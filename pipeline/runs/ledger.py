@@ -98,8 +98,7 @@ class Ledger:
         """
         if not re.fullmatch(_KEY, key) or not re.fullmatch(_ATTEMPT, attempt):
             raise ValueError(f"shard key {key!r} must match {_KEY} and attempt {attempt!r} {_ATTEMPT}")
-        record_name = self._record_name(key)
-        if self.files.exists(record_name):
+        if self.is_committed(key):
             return False
         crash_point("before_write", key)
         shard = self._write(f"shards/{key}-{attempt}.zarr.zip", shard_bytes)
@@ -122,7 +121,7 @@ class Ledger:
             worker=f"{socket.gethostname()}:{os.getpid()}",
             wall=round(wall, 3),
         )
-        created = self.files.create_exclusive(record_name, _json({"schema": SCHEMA, **asdict(commit)}))
+        created = self.files.create_exclusive(self.record_name(key), _json({"schema": SCHEMA, **asdict(commit)}))
         # A request repeated after a lost answer is told that the name is taken when it was this attempt that took it.
         won = created or self.read(key).attempt == attempt
         if won:
@@ -135,7 +134,7 @@ class Ledger:
 
     def is_committed(self, key: str) -> bool:
         """Whether the shard exists."""
-        return self.files.exists(self._record_name(key))
+        return self.files.exists(self.record_name(key))
 
     def committed_keys(self) -> set[str]:
         """Keys of all committed shards, by one listing and without reading a record."""
@@ -144,7 +143,7 @@ class Ledger:
     def commit_facts(self) -> dict[str, FileFacts]:
         """Length and time of all commit records, by key, by one listing and without reading any."""
         listed = self.files.list_facts(f"{self._prefix}commits").items()
-        start = len(self._record_name("")) - len(".json")
+        start = len(self.record_name("")) - len(".json")
         return {match[1]: facts for name, facts in listed if (match := _COMMIT_NAME.fullmatch(name[start:]))}
 
     def read(self, key: str) -> Commit:
@@ -155,7 +154,7 @@ class Ledger:
             StoreError: its record is damaged.
             RunMismatchError: its record is of another schema or another run.
         """
-        return self._parse(key, self.files.read_bytes(self._record_name(key)))
+        return self._parse(key, self.files.read_bytes(self.record_name(key)))
 
     def committed(self, *, keep_copies: bool = False) -> dict[str, Commit]:
         """All commits in the order of their keys; raises as `read` does on the first bad record.
@@ -190,7 +189,7 @@ class Ledger:
             self._index.add({key: (facts[key], data) for key, data in records.items()})
 
     def _read_records(self, keys: Iterable[str]) -> dict[str, bytes]:
-        names = {self._record_name(key): key for key in keys}
+        names = {self.record_name(key): key for key in keys}
         return {names[name]: data for name, data in self.files.read_many(names).items()}
 
     def _parse_all(self, records: Mapping[str, bytes]) -> tuple[dict[str, Commit], dict[str, CutsError]]:
@@ -208,11 +207,11 @@ class Ledger:
         try:
             data = self.files.read_bytes(file.name)
         except FileNotFoundError as error:
-            raise StoreError(f"{file.name} is committed but missing in {self.files.url}. {VERIFY_HINT}") from error
+            raise StoreError(f"{file.name} is committed but missing in {self.files.url}", VERIFY_HINT) from error
         if len(data) != file.bytes:
-            raise StoreError(f"{file.name} has {len(data)} bytes, committed were {file.bytes}. {VERIFY_HINT}")
+            raise StoreError(f"{file.name} has {len(data)} bytes, committed were {file.bytes}", VERIFY_HINT)
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise StoreError(f"{file.name} was altered: its sha256 is not the committed one. {VERIFY_HINT}")
+            raise StoreError(f"{file.name} was altered: its sha256 is not the committed one", VERIFY_HINT)
         return data
 
     def orphans(self) -> list[str]:
@@ -238,7 +237,8 @@ class Ledger:
         self.files.write_atomic(self._prefix + name, data)
         return CommittedFile(self._prefix + name, len(data), hashlib.sha256(data).hexdigest())
 
-    def _record_name(self, key: str) -> str:
+    def record_name(self, key: str) -> str:
+        """The file, from the run folder's root, that is the commit of a shard."""
         return f"{self._prefix}commits/{key}.json"
 
     def _list(self, folder: str) -> list[str]:
@@ -246,7 +246,7 @@ class Ledger:
         return [name[start:] for name in self.files.list_files(self._prefix + folder)]
 
     def _parse(self, key: str, data: bytes) -> Commit:
-        name = self._record_name(key)
+        name = self.record_name(key)
         try:
             record = json.loads(data)
             schema = record.pop("schema")

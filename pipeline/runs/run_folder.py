@@ -18,7 +18,7 @@ from typing import Any, Self
 from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.images.manifest import Manifest, Shard, shard_key
-from pipeline.runs.differences import ABSENT, differences, in_lines
+from pipeline.runs.changed_settings import ABSENT, differences, in_lines
 from pipeline.runs.ledger import Ledger, is_retry, retry_key, retry_number
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import RunFiles, is_temporary

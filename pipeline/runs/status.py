@@ -13,25 +13,11 @@ from pipeline.results.kinds import Counts, added
 from pipeline.results.registry import kind_named
 from pipeline.runs.ledger import Commit, by_try, is_retry
 from pipeline.runs.run_folder import RunFolder
-from pipeline.runs.throughput import WINDOW, Done, Pace, commit_times, pace_of
+from pipeline.runs.throughput import WINDOW, Pace, TimedCommit, commit_times, pace_of
 from pipeline.storage.files import FileFacts
+from pipeline.wording import duration
 
 SHOWN = 5  # slowest shards and latest workers that people are shown; programs get all workers
-
-
-def duration(seconds: float) -> str:
-    """For people, in two units at most: 0.4 s, 12 s, 5 min, 2 h 10 min, 3 d 4 h."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
 
 
 @dataclass(frozen=True)
@@ -165,7 +151,7 @@ class RunStatus:
 class _Row:
     """What is kept of a commit. is_timed: whether the record says how long the shard took."""
 
-    done: Done
+    done: TimedCommit
     is_timed: bool
     worker: str
     counts: Counts
@@ -210,7 +196,7 @@ class StatusReader:
         self._correct_clock(asked, [self._commits[key].done for key in commits if key in self._commits])
         return self._status(asked + self._clock_offset)
 
-    def _correct_clock(self, asked: float, new: list[Done]) -> None:
+    def _correct_clock(self, asked: float, new: list[TimedCommit]) -> None:
         """Between two readings a new record tells the store's clock: written after the one, before the other."""
         if new:
             newest = max(done.written for done in new)
@@ -256,7 +242,7 @@ def _row(commit: Commit, facts: FileFacts) -> _Row:
     # Records of earlier versions do not say how long the shard took; the stages' seconds are less, but not much.
     wall = commit.wall or sum(commit.seconds.values())
     return _Row(
-        done=Done(counts["images"], commit.host, commit.finished, facts.modified, wall),
+        done=TimedCommit(counts["images"], commit.host, commit.finished, facts.modified, wall),
         is_timed=commit.wall > 0,
         worker=commit.worker or commit.host,
         counts=counts,

@@ -15,7 +15,7 @@ PAUSE = 60.0  # seconds without any shard in work, beyond which what was before 
 
 
 @dataclass(frozen=True)
-class Done:
+class TimedCommit:
     """What the pace needs of a commit. finished: ISO 8601 by the clock of `host`. written: of its record, seconds since
     1970 by the clock of whatever holds it. wall: seconds that the shard took, an estimate where none is recorded.
     """
@@ -41,7 +41,7 @@ class Pace:
     left: float | None
 
 
-def commit_times(commits: Sequence[Done]) -> list[float]:
+def commit_times(commits: Sequence[TimedCommit]) -> list[float]:
     """When each commit happened, in seconds since 1970 by the clock of whatever holds the records.
 
     The time of a record in the store would do, had nobody ever copied a run: a copy is as old as the copying. So the
@@ -56,7 +56,7 @@ def commit_times(commits: Sequence[Done]) -> list[float]:
     return [finished + shift[commit.host] for commit, finished in zip(commits, own, strict=True)]
 
 
-def pace_of(commits: Sequence[Done], times: Sequence[float], images_left: int, now: float) -> Pace | None:
+def pace_of(commits: Sequence[TimedCommit], times: Sequence[float], images_left: int, now: float) -> Pace | None:
     """The pace at the end of `commits`, None when there are none.
 
     times: see `commit_times`. now: seconds since 1970 by the same clock.
@@ -73,7 +73,7 @@ def pace_of(commits: Sequence[Done], times: Sequence[float], images_left: int, n
     return Pace(rate, window, idle, images_left / rate if rate and is_going else None)
 
 
-def _worked(latest: Sequence[tuple[float, Done]], start: float) -> tuple[int, float]:
+def _worked(latest: Sequence[tuple[float, TimedCommit]], start: float) -> tuple[int, float]:
     """Images committed after `start`, or since the last pause in the work, and which of the two it was."""
     images, began = 0, latest[0][0]  # since `began` somebody was at work
     for time, commit in latest:

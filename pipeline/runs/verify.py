@@ -1,7 +1,7 @@
 """Check a run against everything that it says of itself: checksums, offsets, masks, ids, counts."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,10 +10,7 @@ from pipeline.results.kinds import ResultKind, quarantine_of
 from pipeline.results.registry import kind_named
 from pipeline.runs.ledger import Commit, Ledger, is_retry
 from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
-from pipeline.storage.files import VERIFY_HINT
-
-# Beyond this many of a kind a message says how many more there are.
-SHOWN = 5
+from pipeline.wording import few_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ def verify_run(run: RunFolder, on_shard: Callable[[str], None] | None = None) ->
             on_shard(key)
     missing = sorted(shards.keys() - run.ledger.committed_keys())
     if missing:
-        text = f"{len(missing)} of {len(shards)} shards are not done: {_some(missing)}; start the run again to do them"
+        text = f"{len(missing)} of {len(shards)} shards are not done: {few_of(missing)}; start the run again to do them"
         problems.append(Problem("error", run.url, text))
     for stage in run.kept_stages():
         problems += _verify_stage(run.stage_ledger(stage))
@@ -57,7 +54,7 @@ def verify_run(run: RunFolder, on_shard: Callable[[str], None] | None = None) ->
     except CutsError:
         return problems  # a commit record cannot be read, which is among the problems; until then nobody can tell
     if orphans:
-        text = f"{len(orphans)} files belong to no commit: {_some(orphans)}; `cuts3d gc` removes them"
+        text = f"{len(orphans)} files belong to no commit: {few_of(orphans)}; `cuts3d gc` removes them"
         problems.append(Problem("note", run.url, text))
     return problems
 
@@ -66,7 +63,7 @@ def verify_shard(
     ledger: Ledger, commit: Commit, kind: ResultKind, ids_fit: Callable[[tuple[str, ...]], bool] = lambda ids: True
 ) -> list[Problem]:
     """What is wrong with one committed shard of results. ids_fit: says whether its images are the right ones."""
-    return [_mend(commit, fault) for fault in _shard_faults(ledger, commit, kind, ids_fit)]
+    return [_mend(ledger, commit, fault) for fault in _shard_faults(ledger, commit, kind, ids_fit)]
 
 
 def _shard_faults(
@@ -78,7 +75,7 @@ def _shard_faults(
         # Building the results checks what a single value can be, reading their maps that those can be decoded.
         results = [shard.result(image) for image in range(len(shard))]
     except (CutsError, ValueError) as error:
-        yield str(error)
+        yield _what(error)
         return
     if not ids_fit(shard.ids):
         yield f"its {len(shard)} images are not those that the manifest has for shard {commit.key}"
@@ -97,7 +94,7 @@ def _verify_stage(ledger: Ledger) -> list[Problem]:
         try:
             ledger.contents(commit.shard)
         except CutsError as error:
-            problems.append(_mend(commit, str(error)))
+            problems.append(_mend(ledger, commit, _what(error)))
     return problems
 
 
@@ -106,14 +103,12 @@ def _commits(ledger: Ledger) -> tuple[dict[str, Commit], list[Problem]]:
     return commits, [Problem("error", key, str(error)) for key, error in unreadable.items()]
 
 
-def _mend(commit: Commit, fault: str) -> Problem:
-    said = f"{fault}.".replace(f" {VERIFY_HINT}", "").replace("..", ".")
-    name = commit.shard.name
-    record = f"{name[: name.rindex('shards/')]}commits/{commit.key}.json"
+def _what(error: Exception) -> str:
+    """What is wrong, without the remedy: here it is another one than elsewhere."""
+    return error.what if isinstance(error, StoreError) else str(error)
+
+
+def _mend(ledger: Ledger, commit: Commit, fault: str) -> Problem:
     again = "run `cuts3d retry-quarantined`" if is_retry(commit.key) else "start the run again"
-    return Problem("error", name, f"{said} To do the shard anew, delete {record} and {again}")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    remedy = f"To do the shard anew, delete {ledger.record_name(commit.key)} and {again}"
+    return Problem("error", commit.shard.name, f"{fault.removesuffix('.')}. {remedy}")

@@ -47,9 +47,9 @@ _KINDS = frozenset("biuf")  # truth values and numbers
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a ZIP can hold: bytes must not depend on the clock
 
 
-def damaged(name: str, what: object) -> str:
-    """What to tell somebody whose file is damaged."""
-    return f"{name} is damaged: {what}. {VERIFY_HINT}"
+def damaged(name: str, what: object) -> StoreError:
+    """The error for a file that is damaged."""
+    return StoreError(f"{name} is damaged: {what}", VERIFY_HINT)
 
 
 def write_arrays(
@@ -114,18 +114,18 @@ class ArrayFile:
                 store = MemoryStore(_unpack(source), read_only=True)
             return cls(store, zarr.open_group(store, mode="r", zarr_format=3), name)
         except _DAMAGE as error:
-            raise StoreError(damaged(name, error)) from error
+            raise damaged(name, error) from error
 
     def __getitem__(self, name: str) -> zarr.Array:
         try:
             array = self._group[name]
         except _DAMAGE as error:
-            raise StoreError(damaged(self.name, f"array {name} is missing or unreadable ({error})")) from error
+            raise damaged(self.name, f"array {name} is missing or unreadable ({error})") from error
         if not isinstance(array, zarr.Array):
-            raise StoreError(damaged(self.name, f"{name} is a group where an array should be"))
+            raise damaged(self.name, f"{name} is a group where an array should be")
         # Nothing else is ever written; objects would have to be brought to life, as pickle does with foreign code.
         if array.dtype.kind not in _KINDS:
-            raise StoreError(damaged(self.name, f"array {name} holds {array.dtype}, not numbers"))
+            raise damaged(self.name, f"array {name} holds {array.dtype}, not numbers")
         return array
 
     def read(self, name: str) -> np.ndarray:
@@ -134,7 +134,7 @@ class ArrayFile:
         try:
             return np.asarray(array[...])
         except _DAMAGE as error:
-            raise StoreError(damaged(self.name, f"array {name} cannot be decoded ({error})")) from error
+            raise damaged(self.name, f"array {name} cannot be decoded ({error})") from error
 
     def array_attributes(self, name: str) -> dict[str, Any]:
         """Attributes of one array."""
@@ -145,7 +145,7 @@ class ArrayFile:
         try:
             return sorted(name for name, node in self._group.members(max_depth=None) if isinstance(node, zarr.Array))
         except _DAMAGE as error:
-            raise StoreError(damaged(self.name, error)) from error
+            raise damaged(self.name, error) from error
 
     def close(self) -> None:
         self._store.close()

@@ -42,17 +42,21 @@ class Entry:
 class JsonLists:
     """A JSON file, open for reading: an object that has lists, or a list. name: for messages. Of use to one thread.
 
+    keys: of the lists that `entries` has come to, empty ones among them.
+
     Raises SourceError, with the place in the file, for what is not JSON.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
         self._file = file
         self.name = name
+        self.keys: set[str] = set()
 
     def entries(self) -> Iterator[Entry]:
         """All entries of all lists of the document's own level, in the order of the file."""
         window = _Window(self._file, self.name)
         if window.peek() == "[":
+            self.keys.add(ROOT)
             yield from window.list_entries(ROOT)
         elif window.peek() == "{":
             yield from self._entries_of_object(window)
@@ -74,8 +78,7 @@ class JsonLists:
             digest.update(chunk)
         return digest.hexdigest()
 
-    @staticmethod
-    def _entries_of_object(window: "_Window") -> Iterator[Entry]:
+    def _entries_of_object(self, window: "_Window") -> Iterator[Entry]:
         window.take("{")
         first = True
         while window.peek() != "}":
@@ -87,6 +90,7 @@ class JsonLists:
                 raise window.error("a key is expected")
             window.take(":")
             if window.peek() == "[":
+                self.keys.add(key)
                 yield from window.list_entries(key)
             else:
                 window.value()

@@ -2,19 +2,16 @@
 
 import errno
 import os
-import secrets
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from pipeline.faults import crash_point
-from pipeline.storage.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
+from pipeline.storage.atomic import durable, sync_folder, temporary_beside, written_whole
+from pipeline.storage.files import FileFacts, RunFiles, checked
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
-
-
-_NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class LocalFiles(RunFiles):
@@ -34,13 +31,14 @@ class LocalFiles(RunFiles):
 
     def write_atomic(self, name: str, data: bytes) -> None:
         path = self._path(name)
-        with self._writing(name), _written_beside(path, data) as temporary:
-            temporary.replace(path)
-            _sync_folder(path.parent)
+        with self._writing(name), written_whole(path, "wb") as file:
+            _write(file, data, path.name)
 
     def create_exclusive(self, name: str, data: bytes) -> bool:
         path = self._path(name)
-        with self._writing(name), _written_beside(path, data) as temporary:
+        with self._writing(name), temporary_beside(path) as temporary:
+            with durable(temporary, "xb") as file:
+                _write(file, data, path.name)
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -52,7 +50,7 @@ class LocalFiles(RunFiles):
                 if error.errno not in _NO_HARD_LINKS:
                     raise
                 return _create_without_links(path, data)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
             return True
 
     def exists(self, name: str) -> bool:
@@ -107,56 +105,20 @@ def _facts(stat: os.stat_result) -> FileFacts:
     return FileFacts(stat.st_size, stat.st_mtime)
 
 
-@contextmanager
-def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
-    """A temporary file in the folder of `path` with `data` durably in it, removed afterwards if it is still there."""
-    _make_folder(path.parent)
-    # Hidden, and told apart by host and process: the folder may be shared by many nodes.
-    temporary = path.with_name(
-        f".{path.name}.{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
-    )
-    try:
-        with temporary.open("xb") as file:
-            half = len(data) // 2
-            file.write(data[:half])
-            file.flush()
-            crash_point("mid_write", path.name)
-            file.write(data[half:])
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write(file: IO[bytes], data: bytes, name: str) -> None:
+    half = len(data) // 2
+    file.write(data[:half])
+    file.flush()
+    crash_point("mid_write", name)
+    file.write(data[half:])
 
 
 def _create_without_links(path: Path, data: bytes) -> bool:
     """Exclusive, but a crash can leave a torn file under the final name; its reader must notice and say so."""
     try:
-        with path.open("xb") as file:
+        with durable(path, "xb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
     except FileExistsError:
         return False
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return True
-
-
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network and FUSE file systems cannot sync a folder and are synchronous about names anyway.
-        if error.errno not in _NO_FOLDER_FSYNC:
-            raise
-    finally:
-        os.close(descriptor)

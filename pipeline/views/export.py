@@ -124,7 +124,7 @@ def _save(image: Image.Image, root: Path, name: str) -> Path:
 
 def _name_of(known: Mapping[str, T], record: Any) -> T:
     if record.id not in known:
-        raise StoreError(f"a shard of the run holds image {record.id!r}, the manifest does not. {VERIFY_HINT}")
+        raise StoreError(f"a shard of the run holds image {record.id!r}, the manifest does not", VERIFY_HINT)
     return known[record.id]
 
 
@@ -141,7 +141,7 @@ def _with_coco_ids(
     for record in records:
         rank, ref = next(((rank, ref) for rank, ref in ranked if ref.id == record.id), (0, None))
         if ref is None:
-            raise StoreError(f"a shard holds image {record.id!r}, the manifest does not, or elsewhere. {VERIFY_HINT}")
+            raise StoreError(f"a shard holds image {record.id!r}, the manifest does not, or elsewhere", VERIFY_HINT)
         yield (ref.coco_id if given and ref.coco_id is not None else rank), record
 
 

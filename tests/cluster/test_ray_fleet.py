@@ -5,8 +5,9 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from cluster import ray_fleet
 from cluster.ray_fleet import Kind, RayFleet
-from cluster.worker import WorkerSpec
-from pipeline.errors import ConfigError
+from cluster.sent_errors import SentError
+from cluster.worker import Answer, WorkerSpec
+from pipeline.errors import ConfigError, CutsError, StoreError
 from pipeline.runs.launch import Launch
 
 DIED = (
@@ -73,3 +74,34 @@ def test_without_room_on_any_node_it_says_so_and_gives_up_after_its_patience(
         list(map(fleet.events, [1.0] * 1000))
     assert 100 <= now[0] <= 140
     assert "no node has room for a worker" in caplog.text, "said long before it gave up"
+
+
+class OwnError(CutsError):
+    """What the method of another package raises where no machine will do."""
+
+    fatal = True
+
+
+@pytest.mark.parametrize(
+    ("error", "starts"),
+    [
+        (ConfigError("no such recipe"), 1),
+        (OwnError("no licence"), 1),
+        (StoreError("no disk"), 3),
+        (ValueError(), 3),
+    ],
+)
+def test_a_start_is_given_up_at_once_where_it_is_hopeless(
+    error: Exception, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_fleet.ray, "kill", lambda handle: None)
+    fleet = RayFleet([kind()], most=1, patience=None)
+    for _ in range(starts - 1):
+        fail_to_start(fleet, error)
+    with pytest.raises(type(error)):
+        fail_to_start(fleet, error)
+
+
+def fail_to_start(fleet: RayFleet, error: Exception) -> None:
+    actor = fleet._actors["worker"] = ray_fleet._Actor("worker", kind(), None)
+    fleet._started(actor, "load", Answer(error=SentError.of(error)))

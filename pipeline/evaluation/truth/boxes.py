@@ -13,7 +13,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.errors import SourceError
-from pipeline.evaluation.truth.files import files_in, first_that_has, places_beside, read_many, read_text, sizes_of
+from pipeline.evaluation.truth.files import files_in, read_many, read_text, sizes_of
+from pipeline.images.beside import first_that_holds, places_beside
 from pipeline.storage.locations import filesystem
 
 Box = tuple[float, float, float, float]
@@ -85,7 +86,8 @@ def open_images_dataset(location: str, images: str | None) -> tuple[dict[str, An
     if not fractions:
         raise SourceError(f"{location} has no boxes")
     names = sorted(fractions)
-    root = images or first_that_has(places_beside(location), names[0])
+    places = places_beside(location)
+    root = images or first_that_holds(places, names) or places[0]
     sizes = {name: size[:2] for name, size in sizes_of(names, root, location).items()}
     objects = {name: [_scaled(one, sizes[name]) for one in fractions[name]] for name in sizes}
     return _document(objects, sizes), root

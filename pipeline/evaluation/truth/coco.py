@@ -14,6 +14,8 @@ import scipy.ndimage
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
+from pipeline.images.coco import checked_image, image_id_of, list_in, refuse_equal_ids
+from pipeline.images.coco_masks import UnusableMaskError, checked_rle
 from pipeline.storage.locations import read_json
 
 # Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
@@ -37,10 +39,9 @@ class Truth:
     def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
         self.name = name
         self.has_masks = masks
-        self.images: dict[int, Mapping[str, Any]] = {}
-        for image in _entries(dataset, "images", name):
-            self._check_image(image)
-            self.images[image["id"]] = image
+        images = list_in(dataset, "images", name)
+        refuse_equal_ids([checked_image(image, name, sized=True).id for image in images], name)
+        self.images = {image["id"]: image for image in images}
         if not self.images:
             raise SourceError(f"{name} lists no images")
         names = Counter(image["file_name"] for image in self.images.values())
@@ -48,7 +49,7 @@ class Truth:
         if twice:
             raise SourceError(f"{name}: {len(twice)} file names occur more than once, such as {twice[0]}")
         self._annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for annotation in _entries(dataset, "annotations", name):
+        for annotation in list_in(dataset, "annotations", name):
             self._check_annotation(annotation)
             self._annotations[annotation["image_id"]].append(annotation)
         self._objects: dict[int, list[dict[str, Any]]] = {}
@@ -104,58 +105,29 @@ class Truth:
         }
         return entry | {"segmentation": self._rle(annotation)} if self.has_masks else entry
 
-    def _check_image(self, image: Any) -> None:
-        fields = {"id": int, "file_name": str, "height": int, "width": int}
-        for field, kind in fields.items():
-            value = image.get(field) if isinstance(image, Mapping) else None
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise SourceError(f'{self.name}: an image has no "{field}" of type {kind.__name__}: {str(image)[:120]}')
-        if image["id"] in self.images:
-            raise SourceError(f"{self.name}: two images have the id {image['id']}; ids must be unique")
-
-    def _check_annotation(self, annotation: Any) -> None:
+    def _check_annotation(self, annotation: Mapping[str, Any]) -> None:
         required = (*_REQUIRED, "area", "segmentation") if self.has_masks else _REQUIRED
-        missing = [field for field in required if not isinstance(annotation, Mapping) or annotation.get(field) is None]
+        missing = [field for field in required if annotation.get(field) is None]
         if missing:
             what = "a mask" if self.has_masks else "a box"
             raise SourceError(
                 f'{self.name}: an annotation has no "{missing[0]}": {str(annotation)[:120]}. '
                 f"It takes an instances file, with {what} for every object"
             )
-        if annotation["image_id"] not in self.images:
+        if image_id_of(annotation, self.name) not in self.images:
             raise SourceError(f"{self._place(annotation)} is of image {annotation['image_id']}, which is not listed")
         box = annotation["bbox"]
         if not _numbers(box) or len(box) != 4 or not _numbers([annotation.get("area", 0)]):
             raise SourceError(f"{self._place(annotation)}: bbox must be x, y, width, height, and area a number")
 
     def _rle(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
-        height, width = self.size(annotation["image_id"])
-        segmentation = annotation["segmentation"]
-        if isinstance(segmentation, list):
-            if not segmentation or not all(_numbers(polygon) and len(polygon) >= 6 for polygon in segmentation):
-                raise SourceError(f"{self._place(annotation)}: a polygon must have x, y of at least three corners")
-            return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-        if not isinstance(segmentation, Mapping) or list(segmentation.get("size", ())) != [height, width]:
-            raise SourceError(
-                f"{self._place(annotation)}: segmentation must be polygons, or run-length codes of the image's size, "
-                f"{height} × {width}"
-            )
-        counts = segmentation.get("counts")
-        if isinstance(counts, list):
-            return coco_mask.frPyObjects(dict(segmentation), height, width)
-        if not isinstance(counts, str | bytes):
-            raise SourceError(f"{self._place(annotation)}: run-length codes must be text or a list of numbers")
-        return dict(segmentation)
+        try:
+            return checked_rle(annotation["segmentation"], self.size(annotation["image_id"]))
+        except UnusableMaskError as error:
+            raise SourceError(f"{self._place(annotation)}: {error}") from error
 
     def _place(self, annotation: Mapping[str, Any]) -> str:
         return f"{self.name}: annotation {annotation.get('id', '')}"
-
-
-def _entries(dataset: Any, key: str, name: str) -> list[Any]:
-    entries = dataset.get(key) if isinstance(dataset, Mapping) else None
-    if not isinstance(entries, list):
-        raise SourceError(f'{name} is not a COCO instances file: it has no list "{key}"')
-    return entries
 
 
 def _numbers(values: Any) -> bool:

@@ -27,8 +27,10 @@ from pipeline.errors import SourceError
 from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTIONS
 from pipeline.evaluation.truth.boxes import kitti_dataset, open_images_dataset, voc_dataset
 from pipeline.evaluation.truth.coco import Truth
-from pipeline.evaluation.truth.files import entries, files_in, first_that_has, places_beside, read_text
-from pipeline.storage.locations import absolute, read_json, resolve
+from pipeline.evaluation.truth.files import files_in, read_text
+from pipeline.images.beside import first_that_holds, places_beside
+from pipeline.images.coco import list_in
+from pipeline.storage.locations import absolute, parent_of, read_json, resolve
 
 _SPLIT = re.compile(r"(.+):([\w+]+)")
 _LIST = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)
@@ -98,7 +100,7 @@ def _lvis(benchmark: str, path: str, images: str | None) -> TruthSet:
     """LVIS itself names no files, but their URLs: .../val2017/000000000139.jpg."""
     location = absolute(path)
     dataset = read_json(location)
-    named = [{**image, "file_name": _lvis_name(image)} for image in entries(dataset, "images", location)]
+    named = [{**image, "file_name": _lvis_name(image)} for image in list_in(dataset, "images", location)]
     return _coco_set(benchmark, path, {**dataset, "images": named}, images, max_detections=LVIS_DETECTIONS)
 
 
@@ -108,7 +110,7 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
         return _coco(benchmark, path, images)
     location, wanted = absolute(parts[1]), _stems(parts[2])
     dataset = read_json(location)
-    chosen = {_stem(image.get("file_name")): image for image in entries(dataset, "images", location)}
+    chosen = {_stem(image.get("file_name")): image for image in list_in(dataset, "images", location)}
     missing = [stem for stem in wanted if stem not in chosen]
     if missing:
         raise SourceError(
@@ -117,7 +119,7 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
         )
     ids = {chosen[stem].get("id") for stem in wanted}
     kept = [image for image in dataset["images"] if image.get("id") in ids]
-    annotations = [one for one in entries(dataset, "annotations", location) if one.get("image_id") in ids]
+    annotations = [one for one in list_in(dataset, "annotations", location) if one.get("image_id") in ids]
     return _coco_set(benchmark, parts[1], {**dataset, "images": kept, "annotations": annotations}, images)
 
 
@@ -131,7 +133,7 @@ def _sa1b(benchmark: str, path: str, images: str | None) -> TruthSet:
             raise SourceError(f'{location} is no file of SA-1B: it has no "image"')
         its = {"image_id": image.get("image_id"), "category_id": 1}
         dataset["images"].append({**image, "id": its["image_id"]})
-        dataset["annotations"] += [{**one, **its} for one in entries(document, "annotations", location)]
+        dataset["annotations"] += [{**one, **its} for one in list_in(document, "annotations", location)]
     if not dataset["images"]:
         raise SourceError(f"{path} holds no JSON file: SA-1B has one beside each photo, such as sa_123.json")
     return TruthSet(Truth(dataset, path), benchmark, images or folder)
@@ -191,13 +193,13 @@ def _coco_set(
 ) -> TruthSet:
     """masks: whether those that are there are to be scored."""
     location = absolute(path)
-    entries(dataset, "images", location)
-    annotations = entries(dataset, "annotations", location)
+    list_in(dataset, "images", location)
+    annotations = list_in(dataset, "annotations", location)
     has_masks = masks and (not annotations or any(one.get("segmentation") for one in annotations))
     truth = Truth(dataset, path, masks=has_masks)
-    first = next(iter(truth.images.values()))["file_name"]
-    places = [*places_beside(location), f"{location.rpartition('/')[0]}/all_UVO_frames"]
-    return TruthSet(truth, benchmark, images or first_that_has(places, first), max_detections)
+    names = [image["file_name"] for image in truth.images.values()]
+    places = [*places_beside(location), f"{parent_of(location)}/all_UVO_frames"]
+    return TruthSet(truth, benchmark, images or first_that_holds(places, names) or places[0], max_detections)
 
 
 def _lvis_name(image: Mapping[str, Any]) -> Any:

@@ -8,19 +8,18 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 
-from pipeline.errors import ImageError, SourceError
+from pipeline.errors import ImageError
+from pipeline.images.beside import folder_of_photos
+from pipeline.images.coco import CocoIndex
+from pipeline.images.coco_masks import UnusableMaskError, rle_size, stored_mask
 from pipeline.images.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
-from pipeline.images.photos import PhotoSize, photo_size
-from pipeline.methods.coco_import.index import CocoIndex
-from pipeline.methods.coco_import.masks import UnusableMaskError, rle_size, stored_mask
+from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.methods.coco_import.settings import NAME, RECIPE, ImportSettings
 from pipeline.methods.protocol import Batch, Inputs
 from pipeline.results.instance_kind import InstanceKind
@@ -30,14 +29,12 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.json_lists import open_lists
-from pipeline.storage.locations import absolute, filesystem, is_url, parent_of, resolve
+from pipeline.storage.locations import resolve
 
 log = logging.getLogger(__name__)
 
 GRID = (1, 1)
-# Images that are looked for, evenly spread, before it is believed that none is there; a server takes its time for each.
-PROBES_LOCAL, PROBES_REMOTE = 100_000, 100
-READERS_LOCAL, READERS_REMOTE = 4, 32  # of photos' headers at a time
+IMAGES_REMEDY = "say with --images what folder the names are relative to"
 
 _CERTAIN = np.full(GRID, 255, np.uint8)
 
@@ -59,7 +56,7 @@ class CocoImport:
     name = NAME
     takes: ClassVar[Inputs] = "photos"
     stages: ClassVar[Sequence[str]] = ()
-    batch_size = READERS_REMOTE
+    batch_size = 64  # whose headers are read side by side
     device = torch.device("cpu")
 
     def __init__(self, settings: ImportSettings) -> None:
@@ -77,10 +74,11 @@ class CocoImport:
 
     def manifest(self, launch: Launch) -> Manifest:
         """The images of the file, at their places; SourceError when none of them is there."""
-        root = _root_of(self._index, self._settings.coco, launch.root)
+        ids = [safe_id(name) for name in self._index.file_names]
+        root = folder_of_photos(self._settings.coco, ids, launch.root, IMAGES_REMEDY)
         refs = [
-            ImageRef(safe_id(name), resolve(name, root), coco_id=coco_id)
-            for name, coco_id in zip(self._index.file_names, self._index.ids.tolist(), strict=True)
+            ImageRef(id_, resolve(name, root), coco_id=coco_id)
+            for id_, name, coco_id in zip(ids, self._index.file_names, self._index.ids.tolist(), strict=True)
         ]
         return Manifest(refs, launch.shard_size or default_shard_size(len(refs)))
 
@@ -101,21 +99,9 @@ class CocoImport:
         assert batch.shard is not None  # a method that needs no inputs is not measured by noise
         started = time.perf_counter()
         refs = [batch.shard.refs[position] for position in batch.positions]
-        sizes = self._readers(is_url(refs[0].uri)).map(_size_or_error, refs)
-        records = [self._record(ref, size) for ref, size in zip(refs, sizes, strict=True)]
+        records = [self._record(ref, size) for ref, size in zip(refs, photo_sizes(refs), strict=True)]
         batch.seconds[RECIPE] += time.perf_counter() - started
         return records
-
-    def _readers(self, remote: bool) -> ThreadPoolExecutor:
-        return self._remote_readers if remote else self._local_readers
-
-    @cached_property
-    def _local_readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(READERS_LOCAL, thread_name_prefix="headers")
-
-    @cached_property
-    def _remote_readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(READERS_REMOTE, thread_name_prefix="headers")
 
     def _record(self, ref: ImageRef, size: PhotoSize | ImageError) -> ImageRecord | Failed:
         if isinstance(size, ImageError):
@@ -217,27 +203,3 @@ def _size_trouble(annotations: Sequence[Any], listed: tuple[int, int], size: Pho
     theirs = next((own for own in sizes if own not in (None, (size.height, size.width))), None) or listed
     turned = ", turned as its EXIF data says" if size.turned else ""
     return f"its masks are of {theirs[0]} × {theirs[1]} pixels, the photo has {size.height} × {size.width}{turned}"
-
-
-def _size_or_error(ref: ImageRef) -> PhotoSize | ImageError:
-    try:
-        return photo_size(ref)
-    except ImageError as error:
-        return error
-
-
-def _root_of(index: CocoIndex, location: str, images: str | None) -> str:
-    """The folder that holds the photos; SourceError when none of them is found."""
-    folder = parent_of(absolute(location))
-    candidates = [absolute(images)] if images else [folder, f"{folder.rstrip('/')}/images"]
-    names = [safe_id(name) for name in index.file_names]
-    for root in candidates:
-        step = -(-len(names) // (PROBES_REMOTE if is_url(root) else PROBES_LOCAL))
-        for name in names[::step]:
-            fs, path = filesystem(resolve(name, root))
-            if fs.exists(path):
-                return root
-    raise SourceError(
-        f"none of the {len(names)} images of {index.name} is in {' or '.join(candidates)}: looked for "
-        f"{resolve(names[0], candidates[0])} and its like; say with --images what folder the names are relative to"
-    )

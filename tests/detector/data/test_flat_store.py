@@ -31,7 +31,7 @@ from support.stored_run import (
 from detector.data import flat_build, flat_folder, flat_store
 from detector.data.flat_build import grid_window
 from detector.data.flat_store import FlatStore
-from detector.data.instance_filter import InstanceFilter, MaskFacts, select
+from detector.data.instance_filter import InstanceFilter, MaskFacts, passing
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.images.sources import list_images
@@ -253,7 +253,7 @@ def brute_force(facts: MaskFacts, filters: InstanceFilter) -> tuple[list[int], l
 @given(facts=facts_(), filters=filters_)
 @settings(max_examples=150, deadline=None)
 def test_filters_as_brute_force_has_it(facts: MaskFacts, filters: InstanceFilter) -> None:
-    keep_M, keep_B, dropped = select(facts, filters)
+    keep_M, keep_B, dropped = passing(facts, filters)
     masks, images, counts = brute_force(facts, filters)
     assert np.flatnonzero(keep_M).tolist() == masks
     assert np.flatnonzero(keep_B).tolist() == images

@@ -11,9 +11,9 @@ import torch
 from mmdet.registry import MODELS
 from torchvision.models import resnet50
 
-from detector.model import backbone_weights
-from detector.model.backbone_weights import cached_backbone, find_backbone, load_backbone
+from detector.model.backbone_weights import NAME, cached_backbone, find_backbone, load_backbone
 from pipeline.errors import WeightsError
+from pipeline.models import published_file
 
 
 @pytest.fixture(scope="module")
@@ -135,25 +135,25 @@ def server(tmp_path: Path) -> Iterator[str]:
 def test_it_is_fetched_once(
     tmp_path: Path, cache: Path, server: str, official: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.save(official, tmp_path / "served" / "dino.pth")
-    path = find_backbone(url=f"{server}/dino.pth")
+    torch.save(official, tmp_path / "served" / NAME)
+    path = find_backbone(url=f"{server}/{NAME}")
     assert path == cached_backbone()
-    assert path.read_bytes() == (tmp_path / "served" / "dino.pth").read_bytes()
-    assert [p.name for p in path.parent.iterdir()] == [path.name]
-    monkeypatch.setattr(backbone_weights, "_download", pytest.fail)
-    assert find_backbone(url="http://not.asked") == path
+    assert path.read_bytes() == (tmp_path / "served" / NAME).read_bytes()
+    assert sorted(p.name for p in path.parent.iterdir()) == [path.name, f"{path.name}.sha256"]
+    monkeypatch.setattr(published_file, "_download", pytest.fail)
+    assert find_backbone(url=f"http://not.asked/{NAME}") == path
 
 
 def test_no_way_to_get_it(tmp_path: Path, cache: Path, server: str) -> None:
     with pytest.raises(WeightsError, match=r"--backbone FILE.*--backbone random"):
-        find_backbone(url=f"{server}/absent.pth")
+        find_backbone(url=f"{server}/absent/{NAME}")
     with pytest.raises(WeightsError, match=f"put it at {cached_backbone()}"):
-        find_backbone(url="http://127.0.0.1:9/dino.pth")  # nobody listens there
+        find_backbone(url=f"http://127.0.0.1:9/{NAME}")  # nobody listens there
     assert not cached_backbone().exists()
 
 
 def test_an_error_page_does_not_enter_the_cache(tmp_path: Path, cache: Path, server: str) -> None:
-    (tmp_path / "served" / "dino.pth").write_text("<html>Not today</html>")
+    (tmp_path / "served" / NAME).write_text("<html>Not today</html>")
     with pytest.raises(WeightsError, match="cannot be had"):
-        find_backbone(url=f"{server}/dino.pth")
+        find_backbone(url=f"{server}/{NAME}")
     assert list(cached_backbone().parent.iterdir()) == []

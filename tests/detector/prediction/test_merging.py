@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from detector.prediction.detections import Detections, PasteRule
-from detector.prediction.merging import best_iou, merge, on_grid, record_of
+from detector.prediction.merging import best_iou, merge, merged_record, on_grid
 from pipeline.errors import ImageError
 from pipeline.results.instances import ImageRecord, Instance
 from pipeline.results.kinds import Failed
@@ -102,7 +102,7 @@ def test_the_record_counts_what_is_gone() -> None:
     mask = np.zeros(SIZE, bool)
     mask[2:12, 2:12] = True
     before = ImageRecord("a", SIZE, "ok", (instance(mask, 0.02),), {"too_small": 3}, None)
-    record = record_of(("a", SIZE), detections, before, PasteRule(0.5, GRID))
+    record = merged_record(("a", SIZE), detections, before, PasteRule(0.5, GRID))
     assert record.status == "ok"
     assert [i.score for i in record.instances] == pytest.approx([0.9, 0.8])
     assert [i.round for i in record.instances] == [0, 2]
@@ -110,12 +110,12 @@ def test_the_record_counts_what_is_gone() -> None:
 
 
 def test_nothing_found_and_nothing_before() -> None:
-    assert record_of(("a", SIZE), found(), None, PasteRule(0.5, GRID)).status == "no_masks"
+    assert merged_record(("a", SIZE), found(), None, PasteRule(0.5, GRID)).status == "no_masks"
     set_aside = Failed("a", "truncated", "ends early")
-    assert record_of(("a", SIZE), found(), set_aside, PasteRule(0.5, GRID)).status == "no_masks"
+    assert merged_record(("a", SIZE), found(), set_aside, PasteRule(0.5, GRID)).status == "no_masks"
 
 
 def test_a_photo_that_has_changed_since_is_set_aside() -> None:
     before = ImageRecord("a", SIZE, "ok", (instance(np.ones(SIZE, bool), 0.5),), {}, None)
     with pytest.raises(ImageError, match="24 × 30"):
-        record_of(("a", (30, 24)), found(), before, PasteRule(0.5, GRID))
+        merged_record(("a", (30, 24)), found(), before, PasteRule(0.5, GRID))

@@ -52,7 +52,7 @@ def test_frames_of_a_video(video: Path, tmp_path: Path) -> None:
 
 
 def test_half_extracted_frames_are_made_again(video: Path, tmp_path: Path) -> None:
-    left = tmp_path / ".clip.partial"
+    left = tmp_path / ".clip.node-7-00.tmp"
     left.mkdir()
     (left / "000777.jpg").write_bytes(b"of a process that was killed")
     frames = extract_frames(video, tmp_path / "clip")

@@ -24,7 +24,7 @@ from support.tiny_method import draw_photos, tiny_method
 
 from pipeline.cli import main
 from pipeline.engine import run as runner
-from pipeline.errors import ConfigError, SourceError, StoreError, printable
+from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
@@ -39,6 +39,7 @@ from pipeline.storage.array_file import open_arrays
 from pipeline.storage.files_at import files_at
 from pipeline.storage.locations import redacted, secret_in
 from pipeline.views.export import export_coco, export_masks, export_overlays
+from pipeline.wording import printable
 
 SECRET = "hunter2-do-not-tell"
 SECRET_URLS = [

@@ -397,6 +397,12 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(segmentation=[[1, 1, 5, 5]]), "annotation 1: a polygon must have"),
         (broken(segmentation={"size": [3, 3], "counts": "abc"}), "annotation 1: .* of the image's size, 60 × 120"),
         (broken(segmentation={"size": [60, 120]}), "annotation 1: run-length codes must be"),
+        # Codes that pycocotools would follow past their end, or past that of the image.
+        (broken(segmentation={"size": [60, 120], "counts": "o" * 30}), "annotation 1: counts are no compressed"),
+        (broken(segmentation={"size": [60, 120], "counts": "o" * 30 + "0"}), "annotation 1: .* a number is too long"),
+        (broken(segmentation={"size": [60, 120], "counts": "é"}), "annotation 1: counts are no compressed"),
+        (broken(segmentation={"size": [60, 120], "counts": [0, 1 << 30]}), "annotation 1: its runs do not add up"),
+        (broken(segmentation=[[1, 1, 5, 1, 1e12, 5]]), "annotation 1: a polygon has a corner beyond"),
     ],
 )
 def test_a_bad_truth_is_refused(data: Any, says: str, tmp_path: Path) -> None:

@@ -327,7 +327,7 @@ def test_coco_file_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
         (["a.jpg"], 'no "file_name"'),
         ([{"id": 1, "file_name": "../../a.jpg"}], "cannot be an image id"),
         ([{"id": 1, "file_name": "/etc/a.jpg"}], "cannot be an image id"),
-        ([{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}], "two images have one id"),
+        ([{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}], "two images have the id 1"),
         ([{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}], "occur more than once: a.jpg"),
     ],
 )

@@ -22,7 +22,7 @@ from pipeline.commands.status_watch import watch
 from pipeline.errors import StoreError
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
-from pipeline.runs.status import StatusReader, duration, status_of
+from pipeline.runs.status import StatusReader, status_of
 from pipeline.storage.files import RunFiles
 
 COUNTS = {"images": 4, "masks": 6, "drops": {"too_small": 2}, "quarantined": 0}
@@ -163,17 +163,6 @@ def test_watching_learns_the_clock_of_the_store(tmp_path: Path, monkeypatch: pyt
     assert after is not None
     assert after.idle < 60
     assert after.left is not None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [
-        *((0.04, "0.0 s"), (9.94, "9.9 s"), (42, "42 s"), (300, "5 min"), (3599, "1 h 0 min"), (7800, "2 h 10 min")),
-        *((172_000, "47 h 47 min"), (273_600, "3 d 4 h")),
-    ],
-)
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
 
 
 def test_command_and_exit_status(tmp_path: Path) -> None:

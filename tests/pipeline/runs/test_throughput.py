@@ -5,18 +5,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pipeline.runs.throughput import PAUSE, WINDOW, Done, commit_times, pace_of
+from pipeline.runs.throughput import PAUSE, WINDOW, TimedCommit, commit_times, pace_of
 
 START = 1_800_000_000.0
 
 
-def done(time: float, host: str = "a", *, images: int = 10, wall: float = 20.0, skew: float = 0.0) -> Done:
+def done(time: float, host: str = "a", *, images: int = 10, wall: float = 20.0, skew: float = 0.0) -> TimedCommit:
     """A shard finished `time` seconds after the start, by the store's clock, on a node whose clock is `skew` ahead."""
     own = datetime.fromtimestamp(START + time + skew, UTC).isoformat(timespec="milliseconds")
-    return Done(images, host, own, START + time + 0.25, wall)
+    return TimedCommit(images, host, own, START + time + 0.25, wall)
 
 
-def pace(commits: list[Done], left: int = 1000, idle: float = 0.0):
+def pace(commits: list[TimedCommit], left: int = 1000, idle: float = 0.0):
     return pace_of(commits, times := commit_times(commits), left, max(times) + idle)
 
 

@@ -21,10 +21,10 @@ from support.browser import chromium
 from pipeline import cli
 from pipeline.commands.import_coco import import_coco
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
+from pipeline.images.coco_masks import UnusableMaskError, stored_mask
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo, photo_size
 from pipeline.methods.coco_import import importing as module
-from pipeline.methods.coco_import.masks import UnusableMaskError, stored_mask
 from pipeline.results.instances import ImageRecord
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.reader import RunReader
@@ -398,7 +398,7 @@ def test_lists_of_detections(data: Data) -> None:
 
 def test_photos_are_looked_for_beside_the_file(data: Data) -> None:
     file = data.write()
-    with pytest.raises(SourceError, match=r"none of the 3 images of .*n00/0\.JPEG and its like; say with --images"):
+    with pytest.raises(SourceError, match=r"none of 3 images looked for in .*n00/0\.JPEG; say with --images"):
         import_coco(file, data.folder / "run")
     (data.folder / "photos").rename(data.folder / "images")
     import_coco(file, data.folder / "run")

@@ -1,4 +1,5 @@
-"""Masks of foreign COCO files as the store keeps them: checked, and in pycocotools' own form of run-length codes.
+"""Masks of foreign COCO files: checked before pycocotools, which reads past the end of what is no code, sees any of
+them, and in its own canonical form of run-length codes.
 
 H, W pixels · S symbols of a compressed code · C counts
 """
@@ -12,6 +13,7 @@ from pycocotools import mask as coco_mask
 # No photo has such coordinates; pycocotools allocates a point for every pixel of an outline.
 _FARTHEST = 100_000
 _SYMBOLS = 12  # of 5 bits that a count may have: 60 bits
+_CORNERS = "a polygon must have x, y of at least three corners"
 
 
 class StoredMask(NamedTuple):
@@ -31,30 +33,32 @@ class UnusableMaskError(ValueError):
         super().__init__(detail)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["UnusableMaskError"], tuple[str, str]]:
+        """How it goes from process to process."""
+        return type(self), (self.reason, str(self))
+
 
 def stored_mask(segmentation: Any, size: tuple[int, int]) -> StoredMask:
     """The mask of an annotation: polygons, or run-length codes, compressed or not.
 
-    size: height and width of the image. Raises UnusableMaskError.
+    size: height and width of the image. Raises UnusableMaskError, also for a mask without a pixel.
     """
-    height, width = size
-    if segmentation is None:
-        raise UnusableMaskError("no_mask", "it has no segmentation")
-    if isinstance(segmentation, list):
-        counts_C = _symbols_to_counts(_polygons(segmentation, size))
-    elif isinstance(segmentation, Mapping):
-        counts_C = _given_counts(segmentation, size)
-    else:
-        raise UnusableMaskError("malformed", "segmentation must be polygons or run-length codes")
-    if (counts_C < 0).any() or counts_C.sum() != height * width:
-        raise UnusableMaskError("malformed", f"its runs do not add up to {height} × {width} pixels")
-    counts_C = _without_empty_runs(counts_C)
+    if isinstance(segmentation, list) and not segmentation:
+        raise UnusableMaskError("empty", "it has no polygon")
+    counts_C = _counts(segmentation, size)
     area = int(counts_C[1::2].sum())
     if not area:
         raise UnusableMaskError("empty", "no pixel belongs to it")
-    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts_C.tolist()}, height, width)
-    x, y, box_width, box_height = coco_mask.toBbox(rle).tolist()
-    return StoredMask(rle["counts"], area, (x, y, box_width, box_height))
+    rle = _encoded(counts_C, size)
+    x, y, width, height = coco_mask.toBbox(rle).tolist()
+    return StoredMask(rle["counts"], area, (x, y, width, height))
+
+
+def checked_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """The same as {"size": [H, W], "counts": bytes}, for pycocotools. A mask may be empty, a list of polygons not."""
+    if isinstance(segmentation, list):
+        return _polygons(segmentation, size)
+    return _encoded(_counts(segmentation, size), size)
 
 
 def rle_size(segmentation: Any) -> tuple[int, int] | None:
@@ -65,6 +69,27 @@ def rle_size(segmentation: Any) -> tuple[int, int] | None:
     return size[0], size[1]
 
 
+def _encoded(counts_C: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
+    rle: dict[str, Any] = coco_mask.frPyObjects({"size": list(size), "counts": counts_C.tolist()}, *size)
+    return rle
+
+
+def _counts(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """Counts without empty runs, which cover the image, int64 (C,)."""
+    height, width = size
+    if segmentation is None:
+        raise UnusableMaskError("no_mask", "it has no segmentation")
+    if isinstance(segmentation, list):
+        counts_C = _symbols_to_counts(_polygons(segmentation, size)["counts"])
+    elif isinstance(segmentation, Mapping):
+        counts_C = _given_counts(segmentation, size)
+    else:
+        raise UnusableMaskError("malformed", "segmentation must be polygons or run-length codes")
+    if (counts_C < 0).any() or counts_C.sum() != height * width:
+        raise UnusableMaskError("malformed", f"its runs do not add up to {height} × {width} pixels")
+    return _without_empty_runs(counts_C)
+
+
 def _given_counts(segmentation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Counts of run-length codes, int64 (C,)."""
     own = rle_size(segmentation)
@@ -72,14 +97,15 @@ def _given_counts(segmentation: Mapping[str, Any], size: tuple[int, int]) -> np.
         raise UnusableMaskError("malformed", "run-length codes need a size, height and width")
     if own != size:
         raise UnusableMaskError(
-            "other_size", f"it is of {own[0]} × {own[1]} pixels, the photo of {size[0]} × {size[1]}"
+            "other_size",
+            f"run-length codes must be of the image's size, {size[0]} × {size[1]} pixels, not {own[0]} × {own[1]}",
         )
     counts = segmentation.get("counts")
     if isinstance(counts, list) and all(type(count) is int and 0 <= count < 1 << 31 for count in counts):
         return np.array(counts, np.int64)
     if isinstance(counts, str | bytes):
         return _symbols_to_counts(counts.encode("utf-8") if isinstance(counts, str) else counts)
-    raise UnusableMaskError("malformed", "counts must be text or a list of numbers from 0 up")
+    raise UnusableMaskError("malformed", "run-length codes must be text or a list of numbers from 0 up")
 
 
 def _symbols_to_counts(code: bytes) -> np.ndarray:
@@ -118,18 +144,18 @@ def _without_empty_runs(counts_C: np.ndarray) -> np.ndarray:
     return merged if not inside[0] else np.concatenate([[0], merged])
 
 
-def _polygons(polygons: list[Any], size: tuple[int, int]) -> bytes:
-    """Compressed code of what polygons cover."""
+def _polygons(polygons: list[Any], size: tuple[int, int]) -> dict[str, Any]:
+    """Run-length codes of what polygons cover."""
     if not polygons:
-        raise UnusableMaskError("empty", "it has no polygon")
+        raise UnusableMaskError("malformed", f"{_CORNERS}, and there is none")
     for polygon in polygons:
         try:
             corners = np.asarray(polygon, np.float64)
         except (TypeError, ValueError) as error:
             raise UnusableMaskError("malformed", "a polygon must be a list of numbers") from error
         if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
-            raise UnusableMaskError("malformed", "a polygon must have x, y of at least three corners")
+            raise UnusableMaskError("malformed", _CORNERS)
         if not (np.abs(corners) <= _FARTHEST).all():
             raise UnusableMaskError("malformed", f"a polygon has a corner beyond ±{_FARTHEST} pixels")
-    code: bytes = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))["counts"]
-    return code
+    rle: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    return rle

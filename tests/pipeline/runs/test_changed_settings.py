@@ -1,6 +1,6 @@
 """What differs between two settings, and how it is told."""
 
-from pipeline.runs.differences import ABSENT, differences, in_lines
+from pipeline.runs.changed_settings import ABSENT, differences, in_lines
 
 
 def test_nested_settings_by_dotted_names() -> None:

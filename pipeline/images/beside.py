@@ -1,0 +1,69 @@
+"""Where the photos of an annotation file are: it names them relative to a folder that it does not name."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from pipeline.errors import SourceError
+from pipeline.storage.locations import filesystem, is_url, parent_of, resolve
+
+# Photos that are looked for in each place before the next one is tried, and, when these are in none, before it is
+# believed that none is there; a server takes its time for each.
+FEW = 5
+MOST_LOCAL, MOST_REMOTE = 100_000, 100
+
+_SPLIT = re.compile(r"validation|(?:train|val|test)(?:20\d\d)?")
+
+
+def places_beside(location: str) -> list[str]:
+    """Folders where the photos of an annotation file may be: its own, images/ in it, those named after its split beside
+    it, and the same one folder up (data/annotations/instances_val2017.json, data/val2017/).
+    """
+    folder = parent_of(location)
+    names = ["images", *dict.fromkeys(_SPLIT.findall(PurePosixPath(location).name))]
+    bases = dict.fromkeys((folder, parent_of(folder)))
+    return [place for base in bases for place in (base, *(f"{base.rstrip('/')}/{name}" for name in names))]
+
+
+def first_that_holds(folders: Sequence[str], names: Sequence[str]) -> str | None:
+    """The first folder with at least one of the files, of which a sample is looked for; None when none has."""
+    for at_most in (FEW, None):
+        for folder in folders:
+            if any(_exists(name, folder) for name in _sample(names, folder, at_most)):
+                return folder
+    return None
+
+
+def folder_of_photos(location: str, names: Sequence[str], given: str | None, remedy: str) -> str:
+    """The folder that the names in an annotation file are relative to: `given`, or else one beside it.
+
+    Raises SourceError, which ends with the remedy, when none of the photos is there.
+    """
+    folders = [given] if given is not None else places_beside(location)
+    found = first_that_holds(folders, names)
+    if found is None:
+        raise none_is_there(location, names, folders, remedy)
+    return found
+
+
+def none_is_there(location: str, names: Sequence[str], folders: Sequence[str], remedy: str) -> SourceError:
+    """The error for it. location: of what names the photos. folders: where they were looked for, [""] for nowhere in
+    particular.
+    """
+    looked = f" in {' or '.join(folders)}" if any(folders) else ""
+    count = len(list(_sample(names, folders[0], None)))
+    return SourceError(
+        f"{location}: none of {count} images looked for{looked} exists, for example {resolve(names[0], folders[0])}; "
+        f"{remedy}"
+    )
+
+
+def _sample(names: Sequence[str], folder: str, at_most: int | None) -> Iterator[str]:
+    """Evenly spread ones."""
+    most = at_most or (MOST_REMOTE if is_url(resolve(names[0], folder)) else MOST_LOCAL)
+    yield from names[:: -(-len(names) // most)]
+
+
+def _exists(name: str, folder: str) -> bool:
+    files, path = filesystem(resolve(name, folder))
+    return bool(files.exists(path))
