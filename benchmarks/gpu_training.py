@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from gpu_record import ROOT, Records
 from gpu_steps import Settings, StepError, detector_missing, run_for_training
-from gpu_usage import Busy, Usage
+from gpu_usage import Busy, Usage, family, resident
 
 from detector.training.folder import iterations, latest_checkpoint
 
@@ -28,7 +28,7 @@ CHECKPOINT, LOG, WINDOW = (
 # The first loss that is logged after going on, beside that of the same iterations before the kill: only the order in
 # which a GPU adds up is different.
 SAME_LOSS = 0.05
-PATIENCE = 60.0  # seconds that a first checkpoint is waited for, beyond the time that the training had
+PATIENCE = 60.0  # seconds more that a training has to get past its first checkpoint
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def train(settings: Settings, records: Records) -> str | None:
     work, work_amp = settings.work / "training", settings.work / "training-amp"
     for folder in (work, work_amp):
         shutil.rmtree(folder, ignore_errors=True)
-    killed = watched(command, work, wanted.killed, until_checkpoint=True)
+    killed = watched(command, work, wanted.killed, past_checkpoint=True)
     describe(records, "float32", killed, work)
     checkpoint = latest_checkpoint(work)
     if killed.finished or checkpoint is None:
@@ -107,23 +107,23 @@ class Course:
         return statistics.median(times[len(times) // 10 :])
 
 
-def watched(command: Sequence[str], work: Path, seconds: float, until_checkpoint: bool = False) -> Course:
+def watched(command: Sequence[str], work: Path, seconds: float, past_checkpoint: bool = False) -> Course:
     """Train in `work`, and kill it as a machine that fails would, `seconds` after the first report; with
-    until_checkpoint not before there is a checkpoint. StepError when the training fails, or reports nothing."""
+    past_checkpoint not before iterations are reported that the first checkpoint lacks, and that are lost with it.
+    StepError when the training fails, or reports nothing."""
     earlier = set(_reports(work))
+    logged: dict[int, dict[str, Any]] = {}
     rss, first = 0, 0.0
     began = time.perf_counter()
     process = subprocess.Popen([*command, "--work-dir", str(work)], cwd=ROOT)
     with Usage() as usage:
         while process.poll() is None:
-            rss = max(rss, _resident(process.pid))
-            now = time.perf_counter()
-            if not first:
-                first = now if _read(set(_reports(work)) - earlier) else 0.0
-            elif now - first > seconds:
-                waits = until_checkpoint and not any(work.glob("iter_*.pth"))
-                if not waits or now - first > seconds + PATIENCE:
-                    break
+            rss = max(rss, resident(process.pid))
+            logged, now = _read(set(_reports(work)) - earlier), time.perf_counter()
+            first = first or (now if logged else 0.0)
+            waits = past_checkpoint and not _is_past_checkpoint(work, logged)
+            if first and now - first > seconds + (PATIENCE if waits else 0.0):
+                break
             time.sleep(0.05)
         end = time.perf_counter()
         finished = process.poll() is not None
@@ -179,6 +179,11 @@ def _apart(one: float, other: float) -> float:
     return abs(one - other) / max(abs(one), abs(other), 1e-12)
 
 
+def _is_past_checkpoint(work: Path, logged: Collection[int]) -> bool:
+    kept = [iterations(file) for file in work.glob("iter_*.pth")]
+    return bool(kept) and max(logged, default=0) > min(kept)
+
+
 def _reports(work: Path) -> list[Path]:
     return list(work.glob("*/vis_data/scalars.json"))
 
@@ -190,27 +195,9 @@ def _read(files: Collection[Path]) -> dict[int, dict[str, Any]]:
     return {report["step"]: report for report in reports if "loss" in report}
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _resident(pid: int) -> int:
-    total = 0
-    for process in _family(pid):
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # it has just ended
-    return total
-
-
 def _kill(process: subprocess.Popen) -> None:
     """It and its loading processes, by SIGKILL: nothing is tidied up."""
-    for member in _family(process.pid):
+    for member in family(process.pid):
         try:
             member.kill()
         except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""How busy a GPU and the cores are while something runs."""
+"""How busy a GPU and the cores are while something runs, and what memory it takes."""
 
 import shutil
 import statistics
@@ -88,3 +88,23 @@ def _by_command() -> tuple[float, int]:
     first = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
     share, megabytes = first.split(",")
     return int(share) / 100, int(megabytes) << 20
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it started; none when it has ended."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory of a process and all that it started; pages that they share count for each."""
+    total = 0
+    for process in family(pid):
+        try:
+            total += process.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it has just ended
+    return total
