@@ -65,8 +65,8 @@ class Step:
 STEPS = {
     "parity": Step("gpu_steps", "parity", 120),
     "tests": Step("gpu_steps", "gpu_tests", 60),
-    "speed": Step("gpu_steps", "speed", 170),
-    "big": Step("gpu_steps", "big", 150),
+    "speed": Step("gpu_speed", "speed", 170),
+    "big": Step("gpu_speed", "big", 150),
     "train": Step("gpu_training", "train", 210),
 }
 

@@ -58,7 +58,7 @@ def large_launches(folder: Path) -> dict[str, Launch]:
     """DINO's ViT-B/8 at 480, with Depth Anything V2 in two sizes, random, written below `folder`; by name."""
     features = random_vit("dino_vitb8", folder)
     return {
-        f"ViT-B/8, Depth-Anything-V2-{size}": Launch(
+        f"vitb8 depth-anything-v2-{size}": Launch(
             features=features, depth=random_depth(size, folder), overrides=(CENTRED,)
         )
         for size in ("small", "base")

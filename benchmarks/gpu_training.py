@@ -15,7 +15,8 @@ from typing import Any
 
 import psutil
 from gpu_record import ROOT, Records
-from gpu_steps import Settings, StepError, detector_missing, run_for_training
+from gpu_speed import run_for_training
+from gpu_steps import Settings, StepError, detector_missing
 from gpu_usage import Busy, Usage, family, resident
 
 from detector.training.folder import iterations, latest_checkpoint

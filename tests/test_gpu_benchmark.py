@@ -18,7 +18,8 @@ import pytest
 import timm
 import torch
 from gpu_record import COLUMNS, FAILED, OK, OUTCOME, SKIPPED, Records, read_lines, summary
-from gpu_steps import Agreement, Clock, Plan, StepError, TimeIsUpError
+from gpu_speed import Clock, Plan, TimeIsUpError
+from gpu_steps import Agreement, StepError
 from gpu_training import Course, compare
 from pycocotools import mask as coco_mask
 from support.tiny_run import tiny_launch
