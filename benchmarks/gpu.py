@@ -99,7 +99,7 @@ def run_all(options: argparse.Namespace) -> int:
     """Every step that is wanted; 1 when one failed."""
     began = len(read_lines(options.out))
     environment = os.environ | {"PYTHONPATH": search_path(options.work), "CUTS3D_CACHE": str(options.work / "cache")}
-    environment.setdefault("HF_HUB_OFFLINE", "1")
+    environment |= {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}  # of a step that is ended the log is whole
     # Before torch is loaded, as the command line has it.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = ["--device", options.device, "--scale", str(options.scale), "--assets", str(options.assets)]
