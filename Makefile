@@ -12,6 +12,7 @@
 # Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
+# Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
 
 PYTHON ?= python3.11
 RUN ?= runs/default
@@ -29,7 +30,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
-	submit train self-train eval-detector predict test test-fast soak lint types bench clean
+	submit train self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -147,6 +148,9 @@ bench: install-test  ## seconds a stage, masks and memory beside a transcription
 	$(BIN)/python benchmarks/bench.py $(if $(IMAGES),--images $(IMAGES)) $(if $(COUNT),--count $(COUNT)) \
 		$(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) $(if $(DEVICE),--device $(DEVICE)) \
 		$(if $(THREADS),--threads $(THREADS)) $(if $(OUT),--out $(OUT))
+
+gpu-bundle: install  ## what a machine with a GPU needs for benchmarks/gpu.py, in .gpu: packages, weights and photos, below 64 MiB
+	$(BIN)/python benchmarks/gpu_bundle.py $(if $(ASSETS),--assets $(ASSETS))
 
 clean:  ## remove caches and builds, not .venv and not runs
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -419,7 +419,7 @@ def main() -> None:
         transcription = False
     try:
         threads = keep_to(arguments.threads)
-        launch = Launch(features=arguments.features, depth=arguments.depth)
+        launch = Launch(settings={"features": arguments.features, "depth": arguments.depth})
         with tempfile.TemporaryDirectory() as folder:
             refs = photos_of(arguments.images, arguments.count, Path(folder))
             bench(refs, launch, arguments.device, transcription, threads, arguments.out)

@@ -26,8 +26,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+from gpu_usage import gpu_reader, resident
 
 from detector.evaluation.evaluate import evaluate_detector
 from detector.model.checkpoints import read_detector
@@ -94,19 +94,10 @@ def train(config: str, seed: int, folder: Path, options: argparse.Namespace) -> 
 
 def used_by(training: subprocess.Popen) -> Iterator[str]:
     """Once a second: megabytes of memory, and how busy the GPU is, 0..100."""
-    gpu = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    gpu = gpu_reader()
     while training.poll() is None:
-        rss = 0
-        try:
-            process = psutil.Process(training.pid)
-            for part in (process, *process.children(recursive=True)):
-                rss += part.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue  # one of them has just ended
-        busy = ""
-        if torch.cuda.is_available():
-            busy = subprocess.run(gpu, capture_output=True, text=True, check=True).stdout.split()[0]
-        yield f"{rss >> 20},{busy}"
+        busy = round(100 * gpu()[0]) if gpu else ""
+        yield f"{resident(training.pid) >> 20},{busy}"
         time.sleep(1)
 
 

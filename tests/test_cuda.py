@@ -114,7 +114,7 @@ def test_a_shard_of_photos(assets: Path, recipe: str) -> None:
         device = torch.device(name)
         chosen = get_recipe(recipe, ["affinity.tau=0.3"])
         extractor = load_features(f"dinov2_vits14={weights}/dinov2_vits14_fp16.safetensors", device, {"size": 420})
-        depth = load_depth(str(weights / "pydnet_v2.onnx"), device) if chosen.needs_depth else None
+        depth = load_depth(str(weights / "fastdepth.onnx"), device) if chosen.needs_depth else None
         result = ShardWorker(CutsMethod(chosen, extractor, depth, device), 4).process(shard, None, {}, {})
         file = ShardFile.open(result.data)
         masks[name] = [[file.mask(m).astype(bool) for m in file.masks_of(i)] for i in range(len(file))]

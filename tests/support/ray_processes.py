@@ -25,7 +25,8 @@ def start_driver(
     """`cuts3d run` in a process of its own; its output is kept, or goes to a file."""
     command = [str(CUTS3D), "run", "--out", str(out), *options]
     if launch is not None:
-        command += ["--images", str(launch.images), "--features", launch.features, "--depth", launch.depth]
+        command += ["--images", str(launch.images)]
+        command += [word for name, value in launch.settings.items() for word in (f"--{name}", value)]
         command += ["--shard-size", str(launch.shard_size)]
         command += [word for override in launch.overrides for word in ("--set", override)]
     return subprocess.Popen(

@@ -25,5 +25,8 @@ def tiny_launch(folder: Path, images: int = 12, shard_size: int = 3) -> Launch:
     save_file(timm.create_model("test_vit", pretrained=False).state_dict(), weights)
     overrides = ("features.size=128", "affinity.tau=0.1", "refine.size=64", "refine.crf=none")
     return Launch(
-        str(photos), features=f"test_vit={weights}", depth=f"maps:{maps}", overrides=overrides, shard_size=shard_size
+        str(photos),
+        settings={"features": f"test_vit={weights}", "depth": f"maps:{maps}"},
+        overrides=overrides,
+        shard_size=shard_size,
     )

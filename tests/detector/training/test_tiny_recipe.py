@@ -40,8 +40,10 @@ def pseudo_masks(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> RunF
     (folder / "photos.txt").write_text("\n".join(map(str, sorted((assets / "imagenet").glob("*.*"))[:LEARNT])))
     launch = Launch(
         images=str(folder / "photos.txt"),
-        features=f"dinov2_vits14={assets}/weights/dinov2_vits14_fp16.safetensors",
-        depth=f"{assets}/weights/pydnet_v2.onnx",
+        settings={
+            "features": f"dinov2_vits14={assets}/weights/dinov2_vits14_fp16.safetensors",
+            "depth": f"{assets}/weights/pydnet_v2.onnx",
+        },
         overrides=("features.size=420",),  # a grid of 30×30: the network takes a fifth of the time
     )
     assert runner.run(folder / "run", launch, device="cpu").complete
