@@ -373,8 +373,10 @@ def test_the_page_cuts_as_local_cut_does(recipe: str, assets: Path, tmp_path: Pa
     """On a real photo, in a real browser: the live cut at any threshold is LocalCut's, and everything is drawn."""
     launch = Launch(
         recipe=recipe,
-        features=f"dinov2_vits14={assets}/weights/dinov2_vits14_fp16.safetensors",
-        depth=f"{assets}/weights/pydnet_v2.onnx",
+        settings={
+            "features": f"dinov2_vits14={assets}/weights/dinov2_vits14_fp16.safetensors",
+            "depth": f"{assets}/weights/pydnet_v2.onnx",
+        },
         overrides=("features.size=420",),
     )
     photo = photo_of(assets / "coco" / "images" / "000000005802.jpg")
