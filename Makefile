@@ -50,7 +50,6 @@ install-detector: .venv/.detector  ## the same, and MMDetection (mmcv compiles o
 
 .venv/.test: .venv/.base
 	$(PIP) --editable '.[demo,cluster,s3,test]'
-	$(PIP) --editable '.[crf]' || echo "pydensecrf2 does not build here (it needs g++): the tests against it will be skipped"
 	@touch $@
 
 .venv/.detector: .venv/.test scripts/install_mmcv.sh

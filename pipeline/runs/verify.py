@@ -13,7 +13,7 @@ from pipeline.results.instance_file import ShardFile
 from pipeline.results.instances import counts_of, quarantine_of
 from pipeline.runs.ledger import RETRY_PREFIX, Commit, Ledger
 from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
-from pipeline.storage.array_file import open_arrays
+from pipeline.storage.array_file import ArrayFile
 from pipeline.storage.files import VERIFY_HINT
 
 # Boxes are kept in float32; half a pixel off is another box.
@@ -133,7 +133,7 @@ def _verify_stage(ledger: Ledger) -> list[Problem]:
     commits, problems = _commits(ledger)
     for commit in commits.values():
         try:
-            with open_arrays(ledger.contents(commit.shard), commit.shard.name) as arrays:
+            with ArrayFile.open(ledger.contents(commit.shard), commit.shard.name) as arrays:
                 arrays.names()
         except CutsError as error:
             problems.append(_mend(commit, str(error)))

@@ -8,6 +8,7 @@ from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
+from support.reference_confidence import confidence_targets
 from support.shrunk_cascade import batch, build, drop, losses_and_gradients, shrunk, stock
 
 from detector.data.confidence_masks import ConfidenceMasks
@@ -99,7 +100,7 @@ def test_targets_are_those_of_stock_masks_and_confidence_is_aligned_like_them(se
     stock_target = plain(masks).crop_and_resize(clipped_P4, (14, 7), indices, binarize=False).masks
     np.testing.assert_array_equal(target_Phw.numpy(), stock_target)
     seen = (np.diff(clipped_P4.reshape(-1, 2, 2), axis=1) > 0).all(axis=(1, 2))  # RoIAlign of an empty box is 0
-    other = masks.confidence_targets(clipped_P4, (14, 7), indices)
+    other = confidence_targets(masks, clipped_P4, (14, 7), indices)
     torch.testing.assert_close(confidence_Phw[seen], other[seen], rtol=0, atol=1e-5)
 
 
