@@ -34,4 +34,4 @@ def test_every_module_imports_without_mmdet_and_ray() -> None:
         "for name in ('mmdet', 'mmengine', 'mmcv', 'ray'): sys.modules[name] = None\n"
         f"for name in {modules!r}: importlib.import_module(name.removesuffix('.__init__'))\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -201,7 +201,7 @@ def test_a_second_driver_is_told_at_once(tmp_path: Path, nodes: Nodes) -> None:
     try:
         wait_for(lambda: (out / "lease.json").exists(), "the lease")
         second = start_driver(out, None, "--ray", nodes.address)
-        said, _ = second.communicate(timeout=180)
+        said, _ = second.communicate()
         assert first.poll() is None, "or this shows nothing"
     finally:
         end(first)
@@ -211,7 +211,7 @@ def test_a_second_driver_is_told_at_once(tmp_path: Path, nodes: Nodes) -> None:
 
 def test_gpus_that_will_never_come_are_said(tmp_path: Path, launch: Launch) -> None:
     driver = start_driver(tmp_path, launch, "--ray", "--device", "cuda")
-    said, _ = driver.communicate(timeout=180)
+    said, _ = driver.communicate()
     assert driver.returncode == 2
     assert "no node has room for a worker, which takes 1 GPU" in said
     assert "--device cpu" in said
@@ -222,7 +222,7 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, launch: Launch) -> 
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     driver = start_driver(tmp_path, launch, "--ray", address)
-    said, _ = driver.communicate(timeout=180)
+    said, _ = driver.communicate()
     assert driver.returncode == 2
     assert f"there is no Ray cluster at {address}" in said
     assert "Traceback" not in said
@@ -233,7 +233,7 @@ def test_a_run_with_other_settings_is_refused(tmp_path: Path, launch: Launch, un
     (tmp_path / "commits" / "00000.json").unlink()
     other = replace(launch, overrides=(*launch.overrides, "local_cut.k=7"))
     driver = start_driver(tmp_path, other, "--ray", "--cpus-per-worker", "1")
-    said, _ = driver.communicate(timeout=180)
+    said, _ = driver.communicate()
     assert driver.returncode == 2
     assert "recipe.local_cut.k: run has 10, now 7" in said
 

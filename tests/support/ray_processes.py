@@ -58,7 +58,7 @@ def end(driver: subprocess.Popen[str]) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    driver.wait(30)
+    driver.wait()
 
 
 def worker_pids(ancestor: int) -> list[int]:

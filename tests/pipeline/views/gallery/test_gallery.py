@@ -538,7 +538,7 @@ def test_two_thousand_images(run: RunFolder, tmp_path: Path) -> None:
             "if (frames_ms.length < 200) requestAnimationFrame(tick); else window.done = true };"
             "requestAnimationFrame(tick)"
         )
-        browser.wait("window.done", 60)
+        browser.wait("window.done")
         frames = np.array(browser.run("return frames_ms"))
         print(f"scrolling: median {np.median(frames):.0f} ms, longest {frames.max():.0f} ms a frame", file=sys.stderr)
         browser.run("scrollTo(0, document.body.scrollHeight)")
