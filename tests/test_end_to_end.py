@@ -18,7 +18,7 @@ from support.waiting import wait_for
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow(100)]
 
 
 def command(assets: Path, photos: Path, out: Path, size: int, *more: str) -> list[str]:

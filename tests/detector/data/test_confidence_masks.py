@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, mask_target
@@ -101,7 +101,6 @@ def test_every_method_of_stock_masks_was_looked_at() -> None:
     assert stock - set(vars(ConfidenceMasks)) - plain_is_right == set()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 4))
 def test_plain_view_is_that_of_stock_masks(seed: int, masks: int) -> None:
     values_MHW = random_values(seed, masks)

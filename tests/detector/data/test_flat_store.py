@@ -251,7 +251,7 @@ def brute_force(facts: MaskFacts, filters: InstanceFilter) -> tuple[list[int], l
 
 
 @given(facts=facts_(), filters=filters_)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_filters_as_brute_force_has_it(facts: MaskFacts, filters: InstanceFilter) -> None:
     keep_M, keep_B, dropped = select(facts, filters)
     masks, images, counts = brute_force(facts, filters)
@@ -500,7 +500,7 @@ def test_runs_in_a_bucket(made: StoredRun, cache: Path, monkeypatch: pytest.Monk
     grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     data=st.data(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_window_holds_the_patches_that_the_box_touches(
     size: tuple[int, int], grid: tuple[int, int], data: st.DataObject
 ) -> None:

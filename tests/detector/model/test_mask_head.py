@@ -88,7 +88,7 @@ def test_half_precision_logits_give_a_loss_in_single_precision(dtype: torch.dtyp
 # --- targets
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_targets_are_those_of_stock_masks_and_confidence_is_aligned_like_them(seed: int) -> None:
     masks, sampled = random_image(np.random.default_rng(seed))
@@ -104,7 +104,7 @@ def test_targets_are_those_of_stock_masks_and_confidence_is_aligned_like_them(se
     torch.testing.assert_close(confidence_Phw[seen], other[seen], rtol=0, atol=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(1, 4))
 def test_confidence_of_a_cell_is_the_mean_of_its_pixels(seed: int, wide: int, high: int) -> None:
     """A box on pixel borders, whose cells are wide × high pixels: RoIAlign samples each pixel's centre once."""

@@ -44,8 +44,7 @@ def launch(run: Path, photos: Path, *more: str) -> tuple[set[str], dict]:
     return {os.path.relpath(path, run.parent) for path in found.pop("read")}, found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.slow(10)
 def test_a_restart_reads_the_settings_the_manifest_and_the_commits(tmp_path: Path) -> None:
     run, photos = tmp_path / "run", tmp_path / "photos"
     draw_photos(photos, 24)

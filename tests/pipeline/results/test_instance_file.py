@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from support.sample_run import GRID, sample_instance, sample_manifest, sample_record, shard_records
@@ -38,7 +38,7 @@ def image_records(draw: st.DrawFn) -> ImageRecord:
     return ImageRecord(image_id, size, "ok" if instances else "no_masks", instances, drops, depth)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(st.lists(image_records(), max_size=6))
 def test_records_come_back_as_they_were(records: list[ImageRecord]) -> None:
     data = write_shard(records, GRID, {"recipe": "maskcut"})

@@ -234,7 +234,6 @@ def test_watch_outlives_a_store_that_does_not_answer(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_watch_on_a_terminal_redraws_and_ends_with_the_run(tmp_path: Path) -> None:
     run = begun(tmp_path)
     terminal, other_end = pty.openpty()

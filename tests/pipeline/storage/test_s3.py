@@ -102,7 +102,6 @@ def test_whole_run_and_its_commands(run_url: str, undisturbed: RunFolder, tmp_pa
     assert RunReader(run).quarantined() == []
 
 
-@pytest.mark.timeout(180)
 def test_photos_and_run_in_a_bucket(run_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real thing: images listed and read there, masks kept there, then looked at and exported from there."""
     monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method())
@@ -151,7 +150,6 @@ def race(url: str, worker: int, start: object, wins: object) -> None:
             list(pool.map(create, [key] * 8, range(8)))
 
 
-@pytest.mark.timeout(120)
 def test_one_of_many_processes_and_threads_wins_each_commit(run_url: str) -> None:
     """Forked on purpose, with a connection open: it must not be used by two processes."""
     assert files_at(run_url).list_files() == []
@@ -212,7 +210,6 @@ def test_killed_at_every_point_of_the_protocol(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_killed_at_random_moments(run_url: str, undisturbed: RunFolder) -> None:
     chance = random.Random()
     files = files_at(run_url)
@@ -301,7 +298,6 @@ def test_no_credentials(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.timeout(180)
 def test_server_goes_away_in_the_middle_of_a_run(monkeypatch: pytest.MonkeyPatch, undisturbed: RunFolder) -> None:
     # Less patience than by default; who configures fsspec has the last word.
     patience = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}}}

@@ -250,7 +250,7 @@ def test_masks_survive_export_and_import(data: Data) -> None:
     assert one | {"info": None} == two | {"info": None}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_masks_survive(tmp_path_factory: pytest.TempPathFactory, drawn: st.DataObject) -> None:
     data = Data(tmp_path_factory.mktemp("any"), n=0)

@@ -519,8 +519,7 @@ def many_images(root: Path, run: RunFolder, n: int) -> RunFolder:
 
 
 @ONLY_ROUNDS
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.slow(20)
 def test_two_thousand_images(run: RunFolder, tmp_path: Path) -> None:
     page = write_gallery(many_images(tmp_path / "many", run, 2000), tmp_path / "gallery.html")
     assert page.images == 2000
