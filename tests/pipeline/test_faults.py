@@ -30,6 +30,11 @@ def started(code: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def status(process: subprocess.Popen[str]) -> int:
+    process.communicate()
+    return process.returncode
+
+
 def ended(code: str, **environment: str) -> tuple[int, str, str]:
     """Exit status, stdout and stderr."""
     process = started(code, **environment)
@@ -65,11 +70,11 @@ def test_with_a_folder_to_remember_it_by_one_process_alone_is_killed(tmp_path: P
         return started(code, **{VARIABLE: crash_at, ONCE_VARIABLE: str(tmp_path)})
 
     together = [crash("mid_write:00001") for _ in range(3)]
-    assert sorted(process.wait() for process in together) == [-signal.SIGKILL, 0, 0]
-    assert crash("mid_write:00001").wait() == 0
-    assert crash("mid_write:00002").wait() == 0
-    assert crash("mid_write").wait() == -signal.SIGKILL
-    assert crash("mid_write").wait() == 0
+    assert sorted(status(process) for process in together) == [-signal.SIGKILL, 0, 0]
+    assert status(crash("mid_write:00001")) == 0
+    assert status(crash("mid_write:00002")) == 0
+    assert status(crash("mid_write")) == -signal.SIGKILL
+    assert status(crash("mid_write")) == 0
 
 
 def test_an_image_that_ends_the_process() -> None:

@@ -202,7 +202,7 @@ def test_the_command_prints_and_writes_everything(tmp_path: Path) -> None:
     assert (facts["n_images"], facts["bootstrap"], facts["seed"], facts["scores"]) == (6, 100, 4, "constant")
     assert list(facts["difference"]) == [metric.name for metric in METRICS]
     assert facts["run"]["mask_AP_large"] == {"value": None, "low": None, "high": None}
-    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").read_text().splitlines()))
     assert len(rows) == 4 * len(METRICS)
     for row in rows:
         value = facts[row["what"]][row["metric"]]["value"]

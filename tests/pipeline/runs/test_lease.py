@@ -68,7 +68,7 @@ def holder(files: RunFiles, lifetime: float) -> Iterator[tuple[subprocess.Popen[
         yield process, line_of(process)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def somebody(files: RunFiles, **changes: object) -> LeaseRecord:
@@ -462,4 +462,4 @@ def test_of_many_processes_that_wait_for_a_driver_one_takes_over(files: LocalFil
     finally:
         for process in waiting:
             process.kill()
-            process.wait()
+            process.communicate()

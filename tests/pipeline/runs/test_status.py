@@ -253,7 +253,9 @@ def test_watch_on_a_terminal_redraws_and_ends_with_the_run(tmp_path: Path) -> No
         do_shard(run, shard)
     while chunk := read_terminal(terminal):
         shown += chunk
-    assert watcher.wait() == 0
+    os.close(terminal)
+    watcher.communicate()
+    assert watcher.returncode == 0
     assert b"3 of 3 done" in shown
     assert b"\x1b[1A\x1b[2K" in shown, "not drawn in place"
 
