@@ -1,8 +1,10 @@
 """What the layers are worth beyond the contracts of import-linter in setup.cfg, which `make lint` holds."""
 
+import re
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from support import ROOT
@@ -20,6 +22,16 @@ def test_modules_are_small() -> None:
     for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):
             assert len(file.read_text().splitlines()) <= 500, f"{file.relative_to(ROOT)} is over 500 lines"
+
+
+def test_no_test_has_a_limit_in_seconds_of_its_own() -> None:
+    """They wait for events (tests/support/waiting.py), and one limit for all ends what hangs: setup.cfg."""
+    limit = re.compile(r"mark\.timeout\(|\btimeout=\d")
+    files = [file for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)]
+    found = [
+        (file.name, line.strip()) for file in files for line in file.read_text().splitlines() if limit.search(line)
+    ]
+    assert found == []
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support.waiting import wait_for
+from support.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.slow(100), pytest.mark.ray]
 
@@ -85,7 +85,7 @@ def head() -> Iterator[str]:
 def asks_for_a_token(address: str) -> bool:
     """False while nobody answers."""
     try:
-        urllib.request.urlopen(f"{address}/api/version", timeout=30)
+        urllib.request.urlopen(f"{address}/api/version", timeout=PATIENCE)
     except urllib.error.HTTPError as refusal:
         return refusal.code == 401
     except OSError:
