@@ -185,7 +185,7 @@ def wrong_option(code: str, needs_stage: bool = True) -> Iterator[str]:
 
 def wrong_file(code: str, document: Path) -> Iterator[str]:
     """Of a path into the project, and of the name of a file that can be of nobody else."""
-    if not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)*/?", code):
+    if "NAME" in code or not re.fullmatch(r"[\w.-]+(?:/[\w.-]+)*/?", code):
         return
     folder = relative(document.parent).strip(".")
     name = code.rstrip("/")
