@@ -20,7 +20,7 @@ WORK ?= runs/training
 BIN := .venv/bin
 # A test process per core, one thread each: two that thread on two cores take twice as long.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadgroup
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
@@ -63,7 +63,6 @@ INSTALL_OPERATORS = $(if $(wildcard .venv/.mmcv),sh scripts/install_mmcv.sh $(BI
 .venv/.test: .venv/.base
 	$(UNINSTALL_MMCV)
 	$(PIP) --editable '.[demo,cluster,s3,detector,test]'
-	$(PIP) --editable '.[crf]' || echo "pydensecrf2 does not build here (it needs g++): the tests against it will be skipped"
 	$(INSTALL_OPERATORS)
 	@touch .venv/.detector $@
 
@@ -126,9 +125,13 @@ predict: install-detector  ## CHECKPOINT on IMAGES: overlays, COCO JSON and vide
 
 # --- habits -----------------------------------------------------------------------------------------------------------
 
-test: install-test  ## all tests
-	$(PYTEST) $(PARALLEL) -m "not ray"
-	$(PYTEST) --numprocesses auto --maxprocesses 2 --dist loadfile -m ray
+# Of the tests that start Ray, two files at a time: more would wait for each other. The last lines say what was skipped.
+test: export CUTS3D_TEST_SKIPS = $(CURDIR)/.pytest_cache/skips
+test: install-test  ## all tests; DURATIONS=60: and the 60 slowest
+	@mkdir -p .pytest_cache && rm -f $(CUTS3D_TEST_SKIPS)
+	$(PYTEST) $(PARALLEL) $(if $(DURATIONS),--durations $(DURATIONS)) -m "not ray"
+	$(PYTEST) --numprocesses auto --maxprocesses 2 --dist loadfile $(if $(DURATIONS),--durations $(DURATIONS)) \
+		-m ray $$(grep --recursive --files-with-matches --include='test_*.py' 'mark\.ray' tests)
 
 test-fast: install-test  ## the tests that are not slow
 	$(PYTEST) $(PARALLEL)

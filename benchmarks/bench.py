@@ -51,7 +51,7 @@ from bench_report import (
     table,
     write,
 )
-from support import reference_maskcut
+from support import reference_crf, reference_maskcut
 
 from pipeline.errors import ConfigError, CutsError, ImageError, SourceError
 from pipeline.images.manifest import ImageRef
@@ -62,8 +62,8 @@ from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from pipeline.methods.cuts.recipes import RECIPES, Recipe, get_recipe
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
+from stages import refine
 from stages.filters import mask_iou
-from stages.refine import refine_masks
 
 RESULTS = Path(__file__).parent / "results" / "bench.csv"
 # A photo during which other processes took more than QUIET of the cores is measured again, up to so often in all.
@@ -196,9 +196,6 @@ def run_recipe(recipe: Recipe, inputs: Inputs) -> Result:
 def run_transcription(recipe: Recipe, inputs: Inputs) -> Result:
     """The published MaskCut written out plainly, with the constants of `recipe`, one mask at a time."""
     seconds: dict[str, float] = {}
-    refine = recipe.refine
-    if refine.crf is not None:
-        refine = replace(refine, crf=replace(refine.crf, backend="pydensecrf"))
     masks: dict[int, np.ndarray] = {}
     clocked = {
         "affinity": _first_call(reference_maskcut.affinity, "affinity", seconds),
@@ -209,11 +206,12 @@ def run_transcription(recipe: Recipe, inputs: Inputs) -> Result:
         features_ND, tau = inputs.features_ND.astype(np.float64), recipe.affinity.tau
         rounds = reference_maskcut.maskcut(features_ND, inputs.grid, tau, recipe.rounds.n, peak_positive=True)
     middle = time.perf_counter()
-    for index, found in enumerate(rounds):
-        if found.output.any():
-            refined = refine_masks([inputs.photo.rgb], [found.output[None]], refine)[0]
-            if refined.keep[0]:
-                masks[index] = refined.masks[0]
+    with mock.patch.object(refine, "dense_crf", reference_crf.dense_crf):
+        for index, found in enumerate(rounds):
+            if found.output.any():
+                refined = refine.refine_masks([inputs.photo.rgb], [found.output[None]], recipe.refine)[0]
+                if refined.keep[0]:
+                    masks[index] = refined.masks[0]
     end = time.perf_counter()
     seconds |= {"localcut": middle - start - sum(seconds.values()), "refine": end - middle}
     cuts = {index: found.output for index, found in enumerate(rounds) if found.output.any()}
@@ -415,7 +413,7 @@ def main() -> None:
         parser.error(f"--count must be at least 1, got {arguments.count}")
     transcription = not arguments.no_transcription
     if transcription and importlib.util.find_spec("pydensecrf") is None:
-        print("no pydensecrf, so no transcription to compare with: make install-test (needs g++)", file=sys.stderr)
+        print(f"no transcription to compare with: {reference_crf.REMEDY}", file=sys.stderr)
         transcription = False
     try:
         threads = keep_to(arguments.threads)

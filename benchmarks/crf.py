@@ -3,7 +3,7 @@
     python benchmarks/crf.py PHOTOS --count 10 > crf.csv
 
 Masks: the photo on a 60×60 grid is split among `--masks` seed patches by colour. Every time is the best of
-`--repeats`; pydensecrf treats one mask after the other on one core, as MaskCut does. Needs the extra `crf`.
+`--repeats`; pydensecrf treats one mask after the other on one core, as MaskCut does. Needs `pip install pydensecrf2`.
 """
 
 import argparse
@@ -13,12 +13,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.reference_crf import crf_of_an_image
 
 from stages.crf import CrfConfig, dense_crf
 
@@ -38,9 +40,9 @@ def load(path: Path, size: int, n_masks: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rgb), torch.from_numpy(masks_MGG[:, rows[:, None], rows])
 
 
-def run_crf(image_HW3: Tensor, masks_MHW: Tensor, backend: Literal["torch", "pydensecrf"]) -> Tensor:
+def run_crf(image_HW3: Tensor, masks_MHW: Tensor) -> Tensor:
     # Copying back waits for a GPU.
-    return dense_crf(image_HW3[None], [masks_MHW], CrfConfig(backend=backend))[0].cpu()
+    return dense_crf(image_HW3[None], [masks_MHW], CrfConfig())[0].cpu()
 
 
 def best(run: Callable[[], Tensor], repeats: int) -> tuple[float, Tensor]:
@@ -72,10 +74,8 @@ def main() -> None:
     rows = []
     for path in paths:
         image_HW3, masks_MHW = load(path, args.size, args.masks)
-        ours_s, ours = best(
-            partial(run_crf, image_HW3.to(args.device), masks_MHW.to(args.device), "torch"), args.repeats
-        )
-        theirs_s, theirs = best(partial(run_crf, image_HW3, masks_MHW, "pydensecrf"), args.repeats)
+        ours_s, ours = best(partial(run_crf, image_HW3.to(args.device), masks_MHW.to(args.device)), args.repeats)
+        theirs_s, theirs = best(partial(crf_of_an_image, image_HW3, masks_MHW, CrfConfig()), args.repeats)
         union = (ours | theirs).flatten(1).sum(1)
         iou = torch.where(union > 0, (ours & theirs).flatten(1).sum(1) / union, 1.0).mean().item()
         rows.append((ours_s, theirs_s, iou, int((ours != theirs).sum())))

@@ -10,6 +10,7 @@ from pathlib import Path
 VARIABLE = "CUTS3D_CRASH_AT"
 ONCE_VARIABLE = "CUTS3D_CRASH_ONCE"
 IMAGE_VARIABLE = "CUTS3D_IMAGE_FAULT"
+HOLD_VARIABLE = "CUTS3D_HOLD_UNTIL"
 
 _CHUNK = 64 << 20  # bytes at a time that "eat" takes
 
@@ -33,7 +34,8 @@ def crash_point(point: str, subject: str = "") -> None:
 def image_fault(image_id: str) -> None:
     """Do to this process what CUTS3D_IMAGE_FAULT says of the image, as "KIND:ID" with commas between several.
 
-    KIND: `exit` ends the process without a word; `hang` never returns; `eat` takes memory until something gives.
+    KIND: `exit` ends the process without a word; `hang` never returns; `eat` takes memory until something gives; `hold`
+        waits until there is the file that CUTS3D_HOLD_UNTIL names.
     """
     for fault in filter(None, os.environ.get(IMAGE_VARIABLE, "").split(",")):
         kind, _, wanted = fault.partition(":")
@@ -41,12 +43,13 @@ def image_fault(image_id: str) -> None:
             continue
         if kind == "exit":
             os._exit(1)
+        if kind not in ("hang", "eat", "hold"):
+            raise ValueError(f"{IMAGE_VARIABLE} names the unknown fault {kind!r}: use exit, hang, eat or hold")
         eaten = []
-        while kind in ("hang", "eat"):
+        while kind != "hold" or not Path(os.environ[HOLD_VARIABLE]).exists():
             if kind == "eat":
                 eaten.append(b"\1" * _CHUNK)
             time.sleep(0.02)
-        raise ValueError(f"{IMAGE_VARIABLE} names the unknown fault {kind!r}: use exit, hang or eat")
 
 
 def _is_first(fault: str) -> bool:

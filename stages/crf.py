@@ -10,9 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +22,12 @@ _PIXELS_PER_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 22}
 
 @dataclass(frozen=True)
 class CrfConfig:
-    """backend: "torch", our own for CPU and CUDA, or "pydensecrf", the C++ reference (extra `crf`). They agree.
-    iterations: mean-field steps, >= 1.
+    """iterations: mean-field steps, >= 1.
     gaussian_sxy, gaussian_compat: standard deviation in pixels, > 0, and Potts weight, >= 0, of the smoothness kernel.
     bilateral_sxy, bilateral_srgb, bilateral_compat: standard deviations in pixels and in grey levels of 0..255, > 0,
         and Potts weight, >= 0, of the appearance kernel.
     """
 
-    backend: Literal["torch", "pydensecrf"] = "torch"
     iterations: int = 10
     gaussian_sxy: float = 3.0
     gaussian_compat: float = 7.0
@@ -40,8 +36,6 @@ class CrfConfig:
     bilateral_compat: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.backend not in ("torch", "pydensecrf"):
-            raise ValueError(f"crf.backend must be 'torch' or 'pydensecrf', got {self.backend!r}")
         if self.iterations < 1:
             raise ValueError(f"crf.iterations must be >= 1, got {self.iterations}")
         for field in fields(self):
@@ -57,11 +51,9 @@ def dense_crf(images_BHW3: Tensor, masks: Sequence[Tensor], config: CrfConfig) -
 
     images_BHW3: uint8 RGB, 0..255. masks: for each image a bool tensor (M, H, W), M >= 0, on the images' device.
     Returns new masks of the same shapes, dtype and device. The result for an image does not depend on its batch.
-    Raises ValueError for other shapes, dtypes or devices, and ImportError when the backend is not installed.
+    Raises ValueError for other shapes, dtypes or devices.
     """
     _check(images_BHW3, masks)
-    if config.backend == "pydensecrf":
-        return [_reference_crf(image, own, config) for image, own in zip(images_BHW3, masks, strict=True)]
     refined = [torch.zeros_like(own) for own in masks]
     wanted = [b for b, own in enumerate(masks) if len(own)]
     if not wanted:
@@ -146,29 +138,3 @@ def _mean_field(
         logit_BPM = smooth_1PX.view(n_pixels, n_images, n_masks).transpose(0, 1) + unary_BPM
         logit_BPM += bilateral.filter(spin_BPM)
     return logit_BPM > 0
-
-
-def _reference_crf(image_HW3: Tensor, masks_MHW: Tensor, config: CrfConfig) -> Tensor:
-    """The same by pydensecrf, one mask after the other."""
-    try:
-        from pydensecrf.densecrf import DenseCRF2D
-    except ImportError as error:
-        raise ImportError(
-            "CrfConfig(backend='pydensecrf') needs the C++ reference: pip install 'cuts3d[crf]' (a C++ compiler builds "
-            "it), or use backend='torch'"
-        ) from error
-    height, width = image_HW3.shape[:2]
-    rgb = image_HW3.cpu().numpy().copy()
-    refined = torch.zeros_like(masks_MHW)
-    for index, mask_HW in enumerate(masks_MHW.cpu().numpy()):
-        foreground_P = mask_HW.reshape(-1)
-        probability_P = np.where(foreground_P, math.e, 1).astype(np.float32) / np.float32(1 + math.e)
-        model = DenseCRF2D(width, height, 2)
-        model.setUnaryEnergy(np.ascontiguousarray(-np.log([1 - probability_P, probability_P])))
-        model.addPairwiseGaussian(sxy=config.gaussian_sxy, compat=config.gaussian_compat)
-        model.addPairwiseBilateral(
-            sxy=config.bilateral_sxy, srgb=config.bilateral_srgb, rgbim=rgb, compat=config.bilateral_compat
-        )
-        labels_P = np.argmax(model.inference(config.iterations), axis=0)
-        refined[index] = torch.from_numpy(labels_P.reshape(height, width) == 1)
-    return refined

@@ -1,21 +1,46 @@
-"""What all tests share: the order they are run in, and where the real weights and photos are."""
+"""What all tests share: the order they are run in, where the real weights and photos are, what is said in the end."""
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ASSETS = Path(os.environ.get("CUTS3D_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
 
+# Of an outcome that hangs on seconds, the machine decides.
+settings.register_profile("any load", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any load")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What may take longest comes first, so that no process is left alone with it in the end."""
-    items.sort(key=_time_limit, reverse=True)
+    """What takes longest comes first, so that no process is left alone with it in the end."""
+    items.sort(key=_seconds, reverse=True)
 
 
-def _time_limit(item: pytest.Item) -> float:
-    marker = item.get_closest_marker("timeout")
-    return marker.args[0] if marker and item.get_closest_marker("slow") else 0.0
+def _seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("slow")
+    return marker.args[0] if marker and marker.args else 0.0
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
+    """Last of all: what was skipped, and why. `make test` calls pytest twice; a file has both add to one list."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", [])]
+    kept = Path(os.environ.get("CUTS3D_TEST_SKIPS", os.devnull))
+    with kept.open("a+") as file:
+        file.writelines(f"{reason}\n" for reason in reasons)
+        file.seek(0)
+        reasons = file.read().splitlines() or reasons
+    for reason, count in Counter(reasons).most_common():
+        reporter.write_line(f"skipped: {count} × {reason}")
+    reporter.write_line("" if reasons else "nothing was skipped")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The references themselves, each against something simpler still: enumeration, a formula, a planted answer."""
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -8,8 +9,12 @@ import scipy.ndimage
 import scipy.spatial
 from support import reference_local_cut as local_cut
 from support import rendered_scenes as scenes
+from support.recorded_crf import drawn
+from support.reference_crf import dense_crf
 from support.reference_maskcut import affinity, iou, maskcut, must_reverse, second_smallest, seed_component
 from support.rendered_scenes import SceneConfig, SceneObject
+
+from stages.crf import CrfConfig
 
 GRID = (16, 14)
 
@@ -347,3 +352,10 @@ def test_maskcut_merges_like_objects_and_local_cut_parts_them(seed: int) -> None
     value, side_N = local_cut.min_cut(instances.size, dict.fromkeys(edges, 1), semantic.seed, sink)
     assert value == 0
     np.testing.assert_array_equal(side_N.reshape(grid), component)
+
+
+def test_without_pydensecrf_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    _, image, masks = drawn(1, 1, 0)
+    with pytest.raises(ImportError, match="pip install pydensecrf2"):
+        dense_crf(image[None], [masks], CrfConfig())

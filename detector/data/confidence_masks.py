@@ -115,23 +115,6 @@ class ConfidenceMasks(BitmapMasks):
         # Ten times as fast as numpy's count_nonzero along axes.
         return np.array([cv2.countNonZero(np.ascontiguousarray(value_HW)) for value_HW in self.values], np.int64)
 
-    def confidence_targets(
-        self,
-        boxes_P4: torch.Tensor | np.ndarray,
-        out_shape: tuple[int, int],
-        inds_P: torch.Tensor | np.ndarray,
-        device: torch.device | str = "cpu",
-    ) -> torch.Tensor:
-        """The confidence that goes with each pixel of the mask targets: `confidence_map`, cut out and resampled by the
-        very RoIAlign that `crop_and_resize` uses for the masks.
-
-        boxes_P4: edges in pixels of the masks. inds_P: whose mask each box is of, 0..M-1.
-        Returns floats (P, h, w) in 0..1 on the device, of the boxes' type.
-        """
-        # The doubt is sampled, so that where nothing is doubted the confidence is 1 to the last bit.
-        doubt_Phw = self._aligned(lambda values: (CERTAIN - values) * (values > 0), boxes_P4, out_shape, inds_P, device)
-        return 1 - doubt_Phw / CERTAIN
-
     def crop_and_resize(
         self,
         bboxes: torch.Tensor | np.ndarray,
@@ -145,26 +128,13 @@ class ConfidenceMasks(BitmapMasks):
 
         The stock method copies the whole mask of the image for every box; here the boxes share it.
         """
-        targets_Phw = self._aligned(lambda values: (values != 0).to(values), bboxes, out_shape, inds, device)
-        array = (targets_Phw >= 0.5 if binarize else targets_Phw).cpu().numpy()
-        return BitmapMasks(array, *out_shape)
-
-    def _aligned(
-        self,
-        maps: Callable[[torch.Tensor], torch.Tensor],
-        boxes_P4: torch.Tensor | np.ndarray,
-        out_shape: tuple[int, int],
-        inds_P: torch.Tensor | np.ndarray,
-        device: torch.device | str,
-    ) -> torch.Tensor:
-        """RoIAlign of what `maps` makes of the values: floats (P, h, w) on the device."""
-        boxes_P4 = torch.as_tensor(boxes_P4, device=device)
-        inds_P = torch.as_tensor(inds_P, device=device)
+        boxes_P4, inds_P = torch.as_tensor(bboxes, device=device), torch.as_tensor(inds, device=device)
         if not len(boxes_P4) or not len(self):
-            return boxes_P4.new_zeros((0, *out_shape))
-        values_MHW = torch.from_numpy(np.ascontiguousarray(self.values)).to(device).to(boxes_P4)
+            return BitmapMasks(np.zeros((0, *out_shape), np.uint8), *out_shape)
+        inside_MHW = torch.from_numpy(np.ascontiguousarray(self.values)).to(device).ne(0).to(boxes_P4)
         rois_P5 = torch.cat([inds_P.to(boxes_P4)[:, None], boxes_P4], dim=1)
-        return roi_align(maps(values_MHW)[:, None], rois_P5, out_shape, 1.0, 0, "avg", True).squeeze(1)
+        targets_Phw = roi_align(inside_MHW[:, None], rois_P5, out_shape, 1.0, 0, "avg", True).squeeze(1)
+        return BitmapMasks((targets_Phw >= 0.5 if binarize else targets_Phw).cpu().numpy(), *out_shape)
 
     def __getitem__(self, index: Any) -> Self:
         if isinstance(index, np.ndarray) and _is_all(index, len(self)):

@@ -64,10 +64,10 @@ def _read(path: Path) -> np.ndarray:
     if path.suffix == ".png":
         with Image.open(path) as png:
             return np.asarray(png)
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
+    with path.open("rb") as file:  # numpy leaves open what it opened itself when the file is damaged
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
         names = loaded.files
         if "depth" not in names and len(names) != 1:
             raise ValueError(f"it holds {', '.join(names) or 'nothing'}: name the one that counts `depth`")

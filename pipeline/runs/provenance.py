@@ -9,7 +9,7 @@ from importlib import metadata
 
 _LIBRARIES = (
     *("cuts3d", "numpy", "scipy", "torch", "timm", "transformers", "onnxruntime"),
-    *("PyMaxflow", "pydensecrf2", "pillow", "pycocotools", "zarr"),
+    *("PyMaxflow", "pillow", "pycocotools", "zarr"),
 )
 
 

@@ -157,11 +157,6 @@ class ArrayFile:
         self.close()
 
 
-def open_arrays(source: bytes | Path, name: str = "") -> ArrayFile:
-    """See `ArrayFile.open`."""
-    return ArrayFile.open(source, name)
-
-
 def _check_dims(arrays: Mapping[str, np.ndarray], dims: Mapping[str, tuple[str, ...]]) -> None:
     lengths: dict[tuple[str, str], int] = {}
     for name, array in arrays.items():

@@ -218,7 +218,7 @@ def test_bad_rules_are_named() -> None:
         Rules(deadline=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), max_size=6))))
 def test_an_inquest_finds_exactly_the_culprits(case: tuple[int, set[int]]) -> None:
     images, bad = case
@@ -234,7 +234,7 @@ def test_an_inquest_finds_exactly_the_culprits(case: tuple[int, set[int]]) -> No
     assert tried <= 2 + len(bad) * 2 * (images.bit_length() + 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 6),
     st.sets(st.sampled_from([f"{i:05d}/{k}.jpg" for i in range(12) for k in range(8)]), max_size=4),

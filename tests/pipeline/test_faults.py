@@ -5,13 +5,14 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 from support import ROOT
+from support.waiting import wait_for
 
-from pipeline.faults import IMAGE_VARIABLE, ONCE_VARIABLE, VARIABLE, crash_point, image_fault
+from pipeline.faults import HOLD_VARIABLE, IMAGE_VARIABLE, ONCE_VARIABLE, VARIABLE, crash_point, image_fault
 
 MEMORY = 512 << 20  # bytes of address space that a process may have which is told to eat
 
@@ -29,10 +30,15 @@ def started(code: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
+def status(process: subprocess.Popen[str]) -> int:
+    process.communicate()
+    return process.returncode
+
+
 def ended(code: str, **environment: str) -> tuple[int, str, str]:
     """Exit status, stdout and stderr."""
     process = started(code, **environment)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     return process.returncode, out.strip(), err
 
 
@@ -64,11 +70,11 @@ def test_with_a_folder_to_remember_it_by_one_process_alone_is_killed(tmp_path: P
         return started(code, **{VARIABLE: crash_at, ONCE_VARIABLE: str(tmp_path)})
 
     together = [crash("mid_write:00001") for _ in range(3)]
-    assert sorted(process.wait(60) for process in together) == [-signal.SIGKILL, 0, 0]
-    assert crash("mid_write:00001").wait(60) == 0
-    assert crash("mid_write:00002").wait(60) == 0
-    assert crash("mid_write").wait(60) == -signal.SIGKILL
-    assert crash("mid_write").wait(60) == 0
+    assert sorted(status(process) for process in together) == [-signal.SIGKILL, 0, 0]
+    assert status(crash("mid_write:00001")) == 0
+    assert status(crash("mid_write:00002")) == 0
+    assert status(crash("mid_write")) == -signal.SIGKILL
+    assert status(crash("mid_write")) == 0
 
 
 def test_an_image_that_ends_the_process() -> None:
@@ -82,12 +88,31 @@ def test_an_image_that_never_lets_go() -> None:
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "at it\n"
-        time.sleep(1.0)
+        rests = rests_of(process)
+        wait_for(lambda: rests_of(process) > rests + 20, "more rounds", process)
         assert process.poll() is None
         assert int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize() < MEMORY / 4
     finally:
         process.kill()
         process.communicate()
+
+
+def rests_of(process: subprocess.Popen[str]) -> int:
+    """How often it has gone to sleep."""
+    return psutil.Process(process.pid).num_ctx_switches().voluntary
+
+
+def test_an_image_that_is_held_goes_on_when_the_file_is_there(tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    code = "print('at it', flush=True); image_fault('a.png')"
+    process = started(code, **{IMAGE_VARIABLE: "hold:a.png", HOLD_VARIABLE: str(go)})
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at it\n"
+    rests = rests_of(process)
+    wait_for(lambda: rests_of(process) > rests + 5, "more rounds", process)
+    go.touch()
+    assert process.communicate()[0] == "alive\n"
+    assert process.returncode == 0
 
 
 def test_an_image_that_eats_memory_takes_all_there_is() -> None:
@@ -99,5 +124,5 @@ def test_an_image_that_eats_memory_takes_all_there_is() -> None:
 def test_an_unknown_fault_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE_VARIABLE, "explode:a.png")
     image_fault("b.png")
-    with pytest.raises(ValueError, match="unknown fault 'explode': use exit, hang or eat"):
+    with pytest.raises(ValueError, match="unknown fault 'explode': use exit, hang, eat or hold"):
         image_fault("a.png")

@@ -202,14 +202,14 @@ def test_threads_that_overlap_leave_no_trace_either() -> None:
     def second() -> None:
         with onednn_products():
             both_inside.set()
-            assert first_is_out.wait(10)
+            assert first_is_out.wait()
 
-    thread = threading.Thread(target=second)
+    thread = threading.Thread(target=second, daemon=True)
     with onednn_products():
         thread.start()
-        assert both_inside.wait(10)
+        assert both_inside.wait()
     first_is_out.set()
-    thread.join(10)
+    thread.join()
     assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
 
 

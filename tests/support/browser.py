@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from support.waiting import PATIENCE
+
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the standard's key of a reference to an element
 KEYS = {"ArrowLeft": "\ue012", "ArrowUp": "\ue013", "ArrowRight": "\ue014", "ArrowDown": "\ue015", "Escape": "\ue00c"}
 
@@ -48,12 +50,12 @@ class Browser:
         """What a function body returns, awaited if it is a promise."""
         return self._ask("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
-    def wait(self, condition: str, seconds: float = 20.0) -> Any:
-        """The first true value of a JavaScript expression; fails the test when there is none in time."""
-        end = time.monotonic() + seconds
+    def wait(self, condition: str) -> Any:
+        """The first true value of a JavaScript expression; fails the test when there is none, or an error."""
+        end = time.monotonic() + PATIENCE
         while not (value := self.run(f"return {condition}")):
             if time.monotonic() > end:
-                pytest.fail(f"not so after {seconds} s: {condition}\n" + "\n".join(self.errors()))
+                pytest.fail(f"not so after {PATIENCE:.0f} s: {condition}\n" + "\n".join(self.errors()))
             time.sleep(0.05)
         return value
 
@@ -108,7 +110,7 @@ class Browser:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._session + path, data, method=method)
         try:
-            with _DIRECT.open(request, timeout=90) as answer:
+            with _DIRECT.open(request, timeout=PATIENCE) as answer:
                 return json.load(answer)["value"]
         except urllib.error.HTTPError as error:
             value = json.load(error)["value"]

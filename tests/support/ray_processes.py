@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -19,16 +17,20 @@ CUTS3D = Path(sys.executable).with_name("cuts3d")
 WITHOUT_TOKEN = {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
+def words_of(launch: Launch | None) -> list[str]:
+    """The launch as options of `cuts3d run`."""
+    if launch is None:
+        return []
+    words = ["--images", str(launch.images), "--shard-size", str(launch.shard_size)]
+    words += [word for name, value in launch.settings.items() for word in (f"--{name}", value)]
+    return words + [word for override in launch.overrides for word in ("--set", override)]
+
+
 def start_driver(
     out: Path, launch: Launch | None, *options: str, stdout: IO[bytes] | int = subprocess.PIPE, **environment: str
 ) -> subprocess.Popen[str]:
     """`cuts3d run` in a process of its own; its output is kept, or goes to a file."""
-    command = [str(CUTS3D), "run", "--out", str(out), *options]
-    if launch is not None:
-        command += ["--images", str(launch.images)]
-        command += [word for name, value in launch.settings.items() for word in (f"--{name}", value)]
-        command += ["--shard-size", str(launch.shard_size)]
-        command += [word for override in launch.overrides for word in ("--set", override)]
+    command = [str(CUTS3D), "run", "--out", str(out), *words_of(launch), *options]
     return subprocess.Popen(
         command,
         env=os.environ | WITHOUT_TOKEN | environment,
@@ -38,10 +40,10 @@ def start_driver(
     )
 
 
-def finish(driver: subprocess.Popen[str], timeout: float = 200) -> str:
+def finish(driver: subprocess.Popen[str]) -> str:
     """What the driver said, when it has ended well."""
     try:
-        said, _ = driver.communicate(timeout=timeout)
+        said, _ = driver.communicate()
     finally:
         end(driver)
     assert driver.returncode == 0, said
@@ -59,7 +61,7 @@ def end(driver: subprocess.Popen[str]) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    driver.wait(30)
+    driver.wait()
 
 
 def worker_pids(ancestor: int) -> list[int]:
@@ -72,13 +74,6 @@ def worker_pids(ancestor: int) -> list[int]:
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
     return found
-
-
-def wait_for(condition: Callable[[], bool], what: str, timeout: float = 150) -> None:
-    end_of_patience = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end_of_patience, f"waited {timeout:.0f} s for {what}"
-        time.sleep(0.05)
 
 
 def commits(out: Path) -> set[str]:

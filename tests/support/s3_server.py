@@ -49,12 +49,12 @@ class S3Server:
 
     def make_bucket(self, name: str) -> str:
         """Its URL."""
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT"), timeout=30).close()
+        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")).close()
         return f"s3://{name}"
 
     def requests(self) -> list[str]:
         """Method and path of the requests since this was asked last."""
-        with urllib.request.urlopen(f"{self.endpoint}/-/requests", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.endpoint}/-/requests") as answer:
             return answer.read().decode().splitlines()
 
     def go_away(self) -> None:
@@ -74,7 +74,7 @@ class S3Server:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait()
 
 
 class Application:

@@ -1,8 +1,10 @@
 """A small run with made-up but well-formed records, the same on every call; as a script, a launch of that run.
 
-python sample_run.py URL     does what is missing of the run at URL, as a worker process would
+python sample_run.py URL [KEY]    does what is missing of the run at URL, as a worker process would; from the shard with
+                                  this key on it waits to be killed
 """
 
+import signal
 import sys
 import zlib
 
@@ -74,13 +76,15 @@ def do_shard(run: RunFolder, shard: Shard, *, mended: bool = False) -> bool:
     return run.ledger.commit(shard.key, new_attempt(), data, quarantine_of(records), counts_of(records), {"ncut": 0.25})
 
 
-def launch(url: str) -> RunFolder:
+def launch(url: str, hold_at: str | None = None) -> RunFolder:
     """What `cuts3d run` does: make the run or go on with it, and do what is missing."""
     run = RunFolder.create_or_open(url, CONFIG, sample_manifest())
     for shard in run.pending():
+        while shard.key == hold_at:
+            signal.pause()
         do_shard(run, shard)
     return run
 
 
 if __name__ == "__main__":
-    launch(sys.argv[1])
+    launch(*sys.argv[1:])

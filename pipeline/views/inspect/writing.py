@@ -25,7 +25,7 @@ def inspect(image: str, out: str | Path, launch: Launch | None = None, device: s
     if len(refs) != 1:
         raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
     photo = load_photo(refs[0])
-    inspection = inspect_image(photo, load_cuts(launch or Launch(), device, "refine"))
+    inspection = inspect_image(photo, load_cuts(launch or Launch(), device))
     folder = Path(out)
     files = [folder / "panel.png"]
     try:

@@ -8,13 +8,13 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.waiting import wait_for
 
 SCRIPT = ROOT / "cluster" / "deploy" / "slurm.sbatch"
 NODES = {"node-a": "10.1.0.1", "node-b": "10.1.0.2", "node-c": "10.1.0.3"}
@@ -48,7 +48,7 @@ note="ray on $FAKE_NODE token=$token mode=$RAY_AUTH_MODE $*"
 [[ " ${FAKE_BROKEN:-} " == *" $FAKE_NODE "* ]] && { echo "$note" >>"$CALLS"; exit 3; }
 if [[ ${FAKE_BROKEN_ONCE:-} == "$FAKE_NODE" && ! -e $CALLS.once ]]; then touch "$CALLS.once"; exit 3; fi
 trap 'echo "ray on $FAKE_NODE ended" >>"$CALLS"; kill $!; exit 1' TERM
-sleep 60 &
+sleep 3600 &
 echo "$note" >>"$CALLS"
 [[ $2 == --head ]] && touch "$CALLS.up"
 wait $!
@@ -56,7 +56,7 @@ wait $!
     "cuts3d": r"""
 token="$(stat -c %a "$RAY_AUTH_TOKEN_PATH"):$(<"$RAY_AUTH_TOKEN_PATH")"
 trap 'echo "cuts3d ended" >>"$CALLS"; kill $!; exit 143' TERM
-sleep 60 &
+sleep 3600 &
 echo "cuts3d token=$token inline=${RAY_AUTH_TOKEN:-none} $*" >>"$CALLS"
 if [[ -n ${FAKE_STATUS:-} ]]; then
     until (($(grep -o '^ray on [^ ]*' "$CALLS" | sort -u | wc -l) == $(wc -w <<<"$FAKE_NODES"))); do sleep 0.05; done
@@ -111,20 +111,21 @@ class Job:
     def run(self, *arguments: str, **settings: str) -> tuple[int, str]:
         """Exit status and messages of the script."""
         process = self.start(*arguments, **settings)
-        messages = process.communicate(timeout=30)[1]
+        messages = process.communicate()[1]
         return process.returncode, messages
 
     def calls(self) -> list[str]:
         file = self.folder / "calls"
         return file.read_text().splitlines() if file.exists() else []
 
-    def wait_until_all_work(self) -> None:
+    def wait_until_all_work(self, process: "subprocess.Popen[str]") -> None:
         """Until the driver and a Ray on each node have been started."""
         wanted = ["cuts3d token", *(f"ray on {node} token" for node in NODES)]
-        deadline = time.monotonic() + 15
-        while not all(any(call.startswith(begin) for call in self.calls()) for begin in wanted):
-            assert time.monotonic() < deadline, self.calls()
-            time.sleep(0.05)
+        wait_for(
+            lambda: all(any(call.startswith(begin) for call in self.calls()) for begin in wanted),
+            f"all of {wanted}",
+            process,
+        )
 
 
 @pytest.fixture
@@ -202,10 +203,10 @@ def test_a_complete_run_in_the_right_order(job: Job) -> None:
 def test_the_token_is_in_a_file_that_nobody_else_can_read_and_gone_afterwards(job: Job) -> None:
     folder = job.folder / "home" / ".cache" / "cuts3d" / "slurm"
     process = job.start()
-    job.wait_until_all_work()
+    job.wait_until_all_work(process)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate()
     tokens = {token_of(call) for call in job.calls() if "token=" in call}
     assert len(tokens) == 1
     ((mode, first),) = tokens
@@ -233,9 +234,9 @@ def test_the_runs_exit_status_is_the_jobs(job: Job, status: str) -> None:
 @pytest.mark.slow
 def test_near_the_time_limit_everything_is_stopped_and_then_the_job_is_requeued(job: Job) -> None:
     process = job.start("--out", "/shared/first")
-    job.wait_until_all_work()
+    job.wait_until_all_work(process)
     process.send_signal(signal.SIGUSR1)
-    messages = process.communicate(timeout=30)[1]
+    messages = process.communicate()[1]
     assert process.returncode == 0
     calls = job.calls()
     assert calls[-1] == f"scontrol requeue {job.number}"
@@ -255,9 +256,9 @@ def test_near_the_time_limit_everything_is_stopped_and_then_the_job_is_requeued(
 
 def test_a_job_that_slurm_does_not_requeue_says_what_to_do(job: Job) -> None:
     process = job.start(FAKE_REFUSAL="yes")
-    job.wait_until_all_work()
+    job.wait_until_all_work(process)
     process.send_signal(signal.SIGUSR1)
-    messages = process.communicate(timeout=30)[1]
+    messages = process.communicate()[1]
     assert process.returncode == 1
     assert "give the same sbatch command again" in messages
 

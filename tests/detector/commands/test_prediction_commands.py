@@ -114,7 +114,8 @@ def test_evaluate_detector(checkpoint: str, photos: Path, tmp_path: Path) -> Non
 def write_truth(photos: Path, file: Path) -> Path:
     images, annotations = [], []
     for number, photo in enumerate(sorted(photos.iterdir()), start=1):
-        width, height = Image.open(photo).size
+        with Image.open(photo) as opened:
+            width, height = opened.size
         images.append({"id": number, "file_name": photo.name, "height": height, "width": width})
         box = {"bbox": [10, 10, 30, 20], "segmentation": [[10, 10, 40, 10, 40, 30, 10, 30]], "area": 600, "iscrowd": 0}
         annotations.append({"id": number, "image_id": number, "category_id": 1, **box})
@@ -137,8 +138,7 @@ def test_without_mmdetection(command: str, monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.slow(60)
 def test_predictions_on_ray_are_those_made_here(
     checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def check_aligned(results: dict[str, Any]) -> None:
     assert (boxes_M4[seen_M, 2:] >= tight_M4[seen_M, 2:] - 1.5).all()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.integers(0, len(TRANSFORMS) - 1), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
 def test_image_masks_and_confidence_stay_together(chosen: list[int], seed: int) -> None:
     seed_all(seed)

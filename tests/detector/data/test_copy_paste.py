@@ -284,7 +284,7 @@ def test_random_samples(random_run: tuple[StoredRun, Path], kind: type[PlainCopy
     made = data_set(random_run[0], kind(), random_run[1])
     plain = data_set(random_run[0], None, random_run[1])
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.integers(0, len(made) - 1), st.integers(0, 2**32 - 1))
     def check(index: int, seed: int) -> None:
         before, after = plain[index], made[Draw(index, seed)]

@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from support.stored_run import (
     sample_records,
     unreadable,
 )
+from support.waiting import wait_for
 
 from detector.data import flat_build, flat_folder, flat_store
 from detector.data.flat_build import grid_window
@@ -251,7 +251,7 @@ def brute_force(facts: MaskFacts, filters: InstanceFilter) -> tuple[list[int], l
 
 
 @given(facts=facts_(), filters=filters_)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_filters_as_brute_force_has_it(facts: MaskFacts, filters: InstanceFilter) -> None:
     keep_M, keep_B, dropped = passing(facts, filters)
     masks, images, counts = brute_force(facts, filters)
@@ -399,7 +399,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(made: StoredRun, cache: Path) ->
         "except StoreError as error:\n    print(error)\n"
     )
     command = [sys.executable, "-c", script, made.url, str(cache)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=100, check=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert "cannot be written" in done.stdout
     assert "make room" in done.stdout
     assert left_in(cache) == []
@@ -414,15 +414,12 @@ def _open_slowly(url: str, cache: Path, notes: Path, barrier: "multiprocessing.s
     def slow(*arguments: object) -> None:
         with notes.open("a") as file:
             file.write("built\n")
-        # Until the other one has met the lock, however busy the machine is.
-        deadline = time.monotonic() + 30
-        while "waiting" not in notes.read_text() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: "waiting" in notes.read_text(), "the other one to meet the lock")
         original(*arguments)  # type: ignore[arg-type]
 
     flat_store.write_store = slow
     logging.basicConfig(level=logging.INFO, filename=str(notes), force=True)
-    barrier.wait(30)
+    barrier.wait()
     store = FlatStore.open(url, cache, ALL)
     with notes.open("a") as file:
         file.write(f"opened {len(store)}\n")
@@ -431,11 +428,12 @@ def _open_slowly(url: str, cache: Path, notes: Path, barrier: "multiprocessing.s
 def test_two_processes_at_once_build_once(made: StoredRun, cache: Path, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier, notes = context.Barrier(2), tmp_path / "notes"
-    processes = [context.Process(target=_open_slowly, args=(made.url, cache, notes, barrier)) for _ in range(2)]
+    arguments = (made.url, cache, notes, barrier)
+    processes = [context.Process(target=_open_slowly, args=arguments, daemon=True) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join()
         assert process.exitcode == 0
     lines = notes.read_text()
     assert lines.count("built\n") == 1
@@ -502,7 +500,7 @@ def test_runs_in_a_bucket(made: StoredRun, cache: Path, monkeypatch: pytest.Monk
     grid=st.tuples(st.integers(1, 9), st.integers(1, 9)),
     data=st.data(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_the_window_holds_the_patches_that_the_box_touches(
     size: tuple[int, int], grid: tuple[int, int], data: st.DataObject
 ) -> None:

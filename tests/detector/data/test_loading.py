@@ -80,7 +80,7 @@ def test_confidence_pixel_by_pixel(made: StoredRun, store: FlatStore, floor: flo
     size=st.tuples(st.integers(16, 40), st.integers(16, 40)),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 def test_any_grid_on_any_image(
     grid: tuple[int, int], size: tuple[int, int], seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -14,7 +14,7 @@ from detector.data.confidence_masks import ConfidenceMasks
 from detector.data.paste import Patch, Place, areas, bits, boxes, common_pixels, paste_pixels, paste_values
 
 SHAPE = (19, 23)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 seeds = st.integers(0, 2**32 - 1)
 
 

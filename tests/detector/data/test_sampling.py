@@ -29,7 +29,7 @@ sizes, ranks_, seeds = st.integers(1, 40), st.integers(1, 5), st.integers(0, 2**
 
 
 @given(size=sizes, ranks=ranks_, seed=seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ranks_partition_every_epoch(size: int, ranks: int, seed: int) -> None:
     epochs = 3
     streams = [take(sampler(size, rank, ranks, seed), size * epochs) for rank in range(ranks)]
@@ -41,7 +41,7 @@ def test_ranks_partition_every_epoch(size: int, ranks: int, seed: int) -> None:
 
 
 @given(size=sizes, ranks=ranks_, seed=seeds, position=st.integers(0, 200), data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_restart_continues_the_very_same_stream(
     size: int, ranks: int, seed: int, position: int, data: st.DataObject
 ) -> None:
@@ -51,7 +51,7 @@ def test_a_restart_continues_the_very_same_stream(
 
 
 @given(size=sizes, ranks=ranks_, seed=seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_two_of_a_pair_are_partners(size: int, ranks: int, seed: int) -> None:
     whole = take(sampler(size, seed=seed), 4 * size)
     for place, (first, second) in enumerate(zip(whole[::2], whole[1::2], strict=True)):

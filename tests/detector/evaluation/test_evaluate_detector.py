@@ -63,7 +63,8 @@ def truth_file(tmp_path_factory: pytest.TempPathFactory, checkpoint: DetectorChe
             }
             dataset["annotations"].append(annotation)
     for i, file in enumerate(files):
-        width, height = Image.open(file).size
+        with Image.open(file) as opened:
+            width, height = opened.size
         dataset["images"].append({"id": 10 + i, "file_name": file.name, "height": height, "width": width})
     (folder / "instances.json").write_text(json.dumps(dataset))
     return folder / "instances.json"

@@ -127,7 +127,7 @@ def test_an_image_without_true_boxes_punishes_nothing() -> None:
     assert (deltas_P4.grad == 0).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 0.3]))
 def test_equals_the_definition_written_out(seed: int, threshold: float) -> None:
     module = head(drop_threshold=threshold)

@@ -38,7 +38,7 @@ def test_codes_are_pycocotools(data: st.DataObject, height: int, width: int) -> 
 
 
 @given(st.integers(0, 9999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pasting_is_mmdetections(seed: int) -> None:
     rng = np.random.default_rng(seed)
     size = tuple(rng.integers(8, 60, 2).tolist())
@@ -53,7 +53,6 @@ def test_pasting_is_mmdetections(seed: int) -> None:
 
 
 @given(st.integers(0, 9999))
-@settings(deadline=None)
 def test_confidence_is_the_mean_over_the_mask_in_each_patch(seed: int) -> None:
     rng = np.random.default_rng(seed)
     size = tuple(rng.integers(3, 40, 2).tolist())
@@ -99,7 +98,6 @@ def test_an_instance_is_consistent() -> None:
 
 
 @given(st.integers(0, 9999))
-@settings(deadline=None)
 def test_the_detectors_box_holds_its_mask(seed: int) -> None:
     rng = np.random.default_rng(seed)
     size = tuple(rng.integers(8, 50, 2).tolist())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -37,7 +37,6 @@ def decoded(instances: Sequence[Instance]) -> list[np.ndarray]:
 
 
 @given(st.integers(0, 9999), st.integers(0, 6), st.integers(0, 6), st.sampled_from([0.1, 0.5, 1.0]))
-@settings(deadline=None)
 def test_old_masks_stay_where_nothing_new_is(seed: int, n_new: int, n_old: int, keep_below: float) -> None:
     rng = np.random.default_rng(seed)
     new = [instance(rectangle(rng), 0.9 - i / 100) for i in range(n_new)]
@@ -62,7 +61,6 @@ def test_without_predictions_everything_stays() -> None:
 
 
 @given(st.integers(0, 9999), st.integers(1, 9), st.integers(1, 9))
-@settings(deadline=None)
 def test_confidence_on_another_grid(seed: int, rows: int, columns: int) -> None:
     rng = np.random.default_rng(seed)
     mask = rectangle(rng)

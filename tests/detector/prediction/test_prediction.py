@@ -86,7 +86,10 @@ def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_pa
     assert ids == photos | frames | {"001.png", "001-2.png", "some/000.png"}
     assert found.summary.quarantined == found.set_aside == 1
     assert len(found.overlays) == len(ids) - 1
-    assert all(file.is_relative_to(out / "overlays") and Image.open(file).size for file in found.overlays)
+    for file in found.overlays:
+        assert file.is_relative_to(out / "overlays")
+        with Image.open(file) as overlay:
+            assert overlay.size
     document = json.loads(found.coco.read_text())
     assert len(document["images"]) == len(ids) - 1
     assert len(document["annotations"]) == found.masks > 0

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from support import environment
 from support.painted_run import painted_run
 from support.small_training import small_training
+from support.waiting import wait_for
 
 from detector.model.checkpoints import read_tensors
 from detector.training.config import read_config
@@ -24,7 +24,7 @@ from detector.training.on_ray import RayTraining, train_on_ray
 from detector.training.train import train
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow(120)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,10 +90,9 @@ def test_two_workers_and_a_killed_one(run: str, tmp_path: Path) -> None:
     killed: list[int] = []
 
     def kill_one() -> None:
-        end = time.monotonic() + 200
-        while not (tmp_path / "disturbed" / "iter_3.pth").exists() and time.monotonic() < end:
-            time.sleep(0.02)
+        wait_for(lambda: len(workers()) == 2, "two workers")
         victim = workers()[-1]
+        wait_for((tmp_path / "disturbed" / "iter_3.pth").exists, "a checkpoint")
         killed.append(victim.pid)
         victim.send_signal(signal.SIGKILL)
 

@@ -233,8 +233,7 @@ def test_out_of_range(wanted: SelfTraining, change: dict[str, Any], message: str
         replace(wanted, **change)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.slow(60)
 def test_real_trainings(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rounds at once, and two with an end in the middle of each training, are one and the same."""
     monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path / "cache"))

@@ -17,7 +17,7 @@ from pipeline.evaluation.truth.formats import TruthSet
 from pipeline.runs.launch import Launch
 from pipeline.runs.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow(300)]
 
 # Photos to learn from and photos to be tested on; the latter are none of those that the recipe was chosen by.
 LEARNT, TESTED = 64, 64

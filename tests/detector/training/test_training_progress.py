@@ -2,10 +2,10 @@
 
 import json
 import logging
-import time
 from pathlib import Path
 
 import pytest
+from support.waiting import wait_for
 
 from detector.training.progress import followed
 
@@ -23,9 +23,7 @@ def test_news_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO, "detector"), followed(tmp_path, pause=0.01):
         assert caplog.messages == []  # it is of the launch before
         report(tmp_path, "2", line.replace("10}", "20}") + '{"val/mask_AP": 0.25, ')
-        end = time.monotonic() + 20
-        while not caplog.messages and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_for(lambda: caplog.messages, "the first news")
         report(tmp_path, "2", '"data_time": 0.1, "step": 20}\n')
     assert caplog.messages == ["iteration 20: loss 2.5, lr 0.01, time 0.25", "iteration 20: mask_AP 0.25"]
 

@@ -135,7 +135,7 @@ def test_the_package_of_a_broken_extension_is_named(tmp_path: Path) -> None:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 3.1\n")
     (metadata / "entry_points.txt").write_text(f"[{GROUP}]\nplugin = broken_plugin:extend\n")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from pipeline.cli import main; main(['recipes'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "the extension 'plugin' (broken_plugin:extend) of broken-plugin 3.1 does not load" in done.stderr
     assert "install broken-plugin again" in done.stderr

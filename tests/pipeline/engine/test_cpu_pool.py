@@ -11,29 +11,39 @@ from pathlib import Path
 import psutil
 import pytest
 from support import ROOT, environment
+from support.waiting import PATIENCE
 
 from pipeline.engine.cpu_pool import cpu_pool
 
 pytestmark = pytest.mark.slow
 
 
-# A parent with two processes, one at work and one without any; it says who they are and waits.
+# A parent with two processes, one at work until there is a file and one without any; it says who they are and waits.
 PARENT = """
 import os, signal, sys, time
 from concurrent.futures import wait
+from pathlib import Path
 from pipeline.engine.cpu_pool import cpu_pool
+
+def meet(folder, count):
+    Path(folder, str(os.getpid())).touch()
+    while len(os.listdir(folder)) < count:
+        time.sleep(0.01)
+
+def work_until(file):
+    while not Path(file).exists():
+        time.sleep(0.01)
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     pool = cpu_pool(2)
-    first = [pool.submit(time.sleep, 0.5) for _ in range(2)]  # each process takes one
-    wait(first)
-    busy = pool.submit(time.sleep, float(sys.argv[1]))
-    waiting = [pool.submit(os.getpid) for _ in range(8)]
-    wait(waiting)
+    wait([pool.submit(meet, sys.argv[1], 2) for _ in range(2)])  # each process takes one
+    busy = pool.submit(work_until, sys.argv[2])
+    wait([pool.submit(os.getpid) for _ in range(8)])
     try:
         print(*pool._processes, flush=True)  # who reads it may interrupt at once
-        time.sleep(600)
+        while True:
+            time.sleep(60)
     except KeyboardInterrupt:
         busy.result()
         print("interrupted, and what was under way is done", flush=True)
@@ -41,12 +51,13 @@ if __name__ == "__main__":
 """
 
 
-def parent(tmp_path: Path, busy: float) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
-    """The parent, in a process group of its own, and everything that it has started."""
-    script = tmp_path / "parent.py"
+def parent(tmp_path: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """The parent, in a process group of its own, and everything that it has started; `done` ends the work."""
+    script, meeting = tmp_path / "parent.py", tmp_path / "meeting"
     script.write_text(PARENT)
+    meeting.mkdir()
     process = subprocess.Popen(
-        [sys.executable, str(script), str(busy)],
+        [sys.executable, str(script), str(meeting), str(tmp_path / "done")],
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,
@@ -63,10 +74,10 @@ def parent(tmp_path: Path, busy: float) -> tuple[subprocess.Popen[str], list[psu
 
 
 def test_the_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    process, family = parent(tmp_path, busy=600)
+    process, family = parent(tmp_path)
     process.kill()
     process.communicate()
-    _, alive = psutil.wait_procs(family, timeout=30)
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE)
     for child in alive:
         child.kill()
     assert alive == []
@@ -74,21 +85,22 @@ def test_the_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 
 def test_an_interruption_is_answered_by_the_parent_alone(tmp_path: Path) -> None:
     """Ctrl-C on a terminal is a signal to all of its processes."""
-    process, family = parent(tmp_path, busy=2)
+    process, family = parent(tmp_path)
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    (tmp_path / "done").touch()
+    out, err = process.communicate()
     assert (process.returncode, out, err) == (0, "interrupted, and what was under way is done\n", "")
-    assert psutil.wait_procs(family, timeout=30)[1] == []
+    assert psutil.wait_procs(family, timeout=PATIENCE)[1] == []
 
 
 def test_a_killed_process_breaks_the_pool_at_once() -> None:
     with cpu_pool(1) as pool:
         (pid,) = {pool.submit(os.getpid).result()}
         assert pool.submit(threads).result() == 1
-        long = pool.submit(time.sleep, 600)
+        long = pool.submit(time.sleep, 2 * PATIENCE)
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(BrokenProcessPool):
-            long.result(60)
+            long.result(PATIENCE)
         with pytest.raises(BrokenProcessPool):
             pool.submit(abs, -1)
 

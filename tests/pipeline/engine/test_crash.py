@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from support import ROOT, environment, sample_run
 from support.sample_run import launch
+from support.waiting import wait_for
 
 from pipeline.faults import VARIABLE
 from pipeline.runs.reader import RunReader
@@ -31,14 +32,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return launch(str(tmp_path_factory.mktemp("undisturbed")))
 
 
-def start_worker(url: Path, crash_at: str = "") -> subprocess.Popen[bytes]:
-    command = [sys.executable, sample_run.__file__, str(url)]
+def start_worker(url: Path, crash_at: str = "", *hold_at: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, sample_run.__file__, str(url), *hold_at]
     return subprocess.Popen(command, cwd=ROOT, env=environment(**{VARIABLE: crash_at}))
 
 
 def crash(url: Path, crash_at: str) -> RunFolder:
     """Launch the run in a process that dies at the crash point."""
-    assert start_worker(url, crash_at).wait(60) == -signal.SIGKILL
+    assert start_worker(url, crash_at).wait() == -signal.SIGKILL
     return RunFolder.open(url)
 
 
@@ -106,7 +107,7 @@ def test_while_the_commit_record_is_written(tmp_path: Path, undisturbed: RunFold
 
 @pytest.mark.parametrize("point", ["after_run_json", "mid_write:run.json", "mid_write:manifest.parquet"])
 def test_while_the_run_is_made(tmp_path: Path, undisturbed: RunFolder, point: str) -> None:
-    assert start_worker(tmp_path, point).wait(60) == -signal.SIGKILL
+    assert start_worker(tmp_path, point).wait() == -signal.SIGKILL
     assert not LocalFiles(tmp_path).exists("manifest.parquet")
     assert_equal_to(undisturbed, launch(str(tmp_path)))
 
@@ -114,20 +115,19 @@ def test_while_the_run_is_made(tmp_path: Path, undisturbed: RunFolder, point: st
 def test_two_workers_killed_at_random_moments(tmp_path: Path, undisturbed: RunFolder) -> None:
     """A worker, its node or the driver: they leave any of the above, and more than one may be at work."""
     chance = random.Random()
-    for commits in (0, 1):
-        workers = [start_worker(tmp_path), start_worker(tmp_path)]
-        deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob("commits/*.json"))) <= commits and time.monotonic() < deadline:
-            time.sleep(0.001)
+    for event in ("run.json", "commits/00000.json", "shards/00001-*"):
+        workers = [start_worker(tmp_path, "", KEYS[-1]) for _ in range(2)]
+        wait_for(lambda event=event: list(tmp_path.glob(event)), event)
         for worker in workers:
-            time.sleep(chance.uniform(0, 0.01))
+            time.sleep(chance.uniform(0, 0.05))
             worker.kill()
-        assert all(worker.wait(60) in (0, -signal.SIGKILL) for worker in workers)
+        assert [worker.wait() for worker in workers] == [-signal.SIGKILL] * 2
+    assert KEYS[-1] not in RunFolder.open(tmp_path).ledger.committed_keys()
     assert_equal_to(undisturbed, launch(str(tmp_path)))
 
 
 def test_straggler_and_its_twin(tmp_path: Path, undisturbed: RunFolder) -> None:
     """Three processes do the whole run at once: each shard is committed by one of them."""
     workers = [start_worker(tmp_path) for _ in range(3)]
-    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
     assert_equal_to(undisturbed, RunFolder.open(tmp_path))

@@ -16,6 +16,7 @@ import pytest
 import torch
 from support import ROOT, environment
 from support.tiny_method import BrightnessDepth, draw_photos, tiny_method
+from support.waiting import wait_for
 
 from pipeline.engine import run as runner
 from pipeline.engine.run import LANES, local_worker, retry_quarantined, run
@@ -338,9 +339,7 @@ def test_a_second_command_on_a_run_that_is_at_work(photos: Path, tmp_path: Path)
     start = ("run", "--images", photos, "--out", out, "--shard-size", 2, "--device", "cpu")
     first = cuts3d(600.0, *start, **{IMAGE_VARIABLE: "hang:003.png"})
     try:
-        deadline = time.monotonic() + 60
-        while not (out / "commits" / "00000.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for((out / "commits" / "00000.json").exists, "a commit", first)
         held = json.loads((out / LEASE_FILE).read_text())
         assert held["pid"] == first.pid
         second = cuts3d(2.0, "run", "--out", out, "--device", "cpu")
@@ -351,7 +350,7 @@ def test_a_second_command_on_a_run_that_is_at_work(photos: Path, tmp_path: Path)
         assert f"{out} is being worked on by process {first.pid} on {held['host']}" in said
         assert "to see whether that driver is alive" in said
         (out / LEASE_FILE).write_text(json.dumps({**held, "renewals": 1}))  # which otherwise takes two minutes
-        _, refusal = second.communicate(timeout=60)
+        _, refusal = second.communicate()
         assert second.returncode == 2
         assert refusal.startswith("cuts3d: ")
         assert "Let it finish, or stop it and start again: nothing committed is lost" in refusal
@@ -360,7 +359,7 @@ def test_a_second_command_on_a_run_that_is_at_work(photos: Path, tmp_path: Path)
         first.kill()
         first.communicate()
     third = cuts3d(600.0, "run", "--out", out, "--device", "cpu")
-    said, log = third.communicate(timeout=60)
+    said, log = third.communicate()
     assert third.returncode == 0, log
     assert "3 done, 0 missing" in said
     assert "4 images in" in said

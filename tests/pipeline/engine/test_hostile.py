@@ -35,7 +35,7 @@ from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.status import status_of
 from pipeline.runs.verify import verify_run
-from pipeline.storage.array_file import open_arrays
+from pipeline.storage.array_file import ArrayFile
 from pipeline.storage.files_at import files_at
 from pipeline.storage.locations import redacted, secret_in
 from pipeline.views.export import export_coco, export_masks, export_overlays
@@ -158,7 +158,7 @@ def test_archive_members_are_never_unpacked(tmp_path: Path, monkeypatch: pytest.
     assert ShardFile.open(packed.getvalue()).ids == ("a.jpg",)
     path = tmp_path / "shard.zip"
     path.write_bytes(packed.getvalue())
-    with open_arrays(path) as arrays, pytest.raises(StoreError, match="damaged"):
+    with ArrayFile.open(path) as arrays, pytest.raises(StoreError, match="damaged"):
         arrays.names()
     assert [file.name for file in tmp_path.iterdir()] == ["shard.zip"]
 

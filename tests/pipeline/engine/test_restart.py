@@ -16,6 +16,7 @@ import json, os, sys
 from pathlib import Path
 from support.tiny_method import tiny_method
 from pipeline.engine import run as runner
+from pipeline.runs.launch import Launch
 run, photos = map(os.path.abspath, sys.argv[1:3])
 images = photos if len(sys.argv) > 3 else None
 runner.load_method = lambda launch, device, until: tiny_method()
@@ -37,14 +38,13 @@ print(json.dumps({"read": read, "images": summary.images, "missing": summary.mis
 
 def launch(run: Path, photos: Path, *more: str) -> tuple[set[str], dict]:
     command = [sys.executable, "-c", LAUNCH, str(run), str(photos), *more]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=100, check=False)
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     return {os.path.relpath(path, run.parent) for path in found.pop("read")}, found
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.slow(10)
 def test_a_restart_reads_the_settings_the_manifest_and_the_commits(tmp_path: Path) -> None:
     run, photos = tmp_path / "run", tmp_path / "photos"
     draw_photos(photos, 24)

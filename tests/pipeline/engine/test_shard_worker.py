@@ -16,6 +16,7 @@ import pytest
 import torch
 from support.bad_images import bad_folder
 from support.tiny_method import BrightnessDepth, draw_photos, tiny_method
+from support.waiting import PATIENCE
 
 from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.shard_worker import ShardResult, ShardWorker
@@ -402,7 +403,7 @@ def test_lanes_take_in_what_earlier_launches_kept(photos: Path, pool: Executor) 
 
 def test_batches_are_under_way_together_but_no_more_than_lanes(tmp_path: Path) -> None:
     draw_photos(tmp_path, 8)
-    together = threading.Barrier(2, timeout=60)
+    together = threading.Barrier(2, timeout=PATIENCE)
     inside, most = 0, 0
     lock = threading.Lock()
 
@@ -532,7 +533,7 @@ def test_a_full_gpu_is_recorded(photos: Path) -> None:
 
 def test_lanes_that_are_full_at_the_same_moment_halve_the_batch_once(tmp_path: Path) -> None:
     draw_photos(tmp_path, 12)
-    together = threading.Barrier(3, timeout=60)
+    together = threading.Barrier(3, timeout=PATIENCE)
 
     def is_full(ids: Sequence[str]) -> bool:
         if len(ids) == 4:

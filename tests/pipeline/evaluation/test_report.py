@@ -203,7 +203,7 @@ def test_the_command_prints_and_writes_everything(tmp_path: Path) -> None:
     assert (facts["n_images"], facts["bootstrap"], facts["seed"], facts["scores"]) == (6, 100, 4, "constant")
     assert list(facts["difference"]) == [metric.name for metric in METRICS]
     assert facts["run"]["mask_AP_large"] == {"value": None, "low": None, "high": None}
-    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").read_text().splitlines()))
     assert len(rows) == 4 * len(METRICS)
     for row in rows:
         value = facts[row["what"]][row["metric"]]["value"]
@@ -259,6 +259,6 @@ def test_evaluating_does_without_torch(tmp_path: Path) -> None:
         f"main({['evaluate', run.url, '--truth', str(tmp_path / 'truth.json')]!r}, standalone_mode=False)\n"
         "assert 'torch' not in sys.modules, 'scoring takes less time than loading it'"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "mask_AP" in done.stdout

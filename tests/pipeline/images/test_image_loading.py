@@ -64,7 +64,7 @@ def test_a_decoding_thread_silences_no_other(monkeypatch: pytest.MonkeyPatch) ->
 
     def slow_open(*args: object, **options: object) -> Image.Image:
         inside.set()
-        release.wait(10)
+        release.wait()
         warnings.warn("from the decoder", UserWarning, stacklevel=1)
         return plain_open(*args, **options)
 
@@ -72,12 +72,12 @@ def test_a_decoding_thread_silences_no_other(monkeypatch: pytest.MonkeyPatch) ->
     ref = ref_of(encoded(gradient(), "PNG"))
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        thread = threading.Thread(target=load_photo, args=(ref,))
+        thread = threading.Thread(target=load_photo, args=(ref,), daemon=True)
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait()
         warnings.warn("from the user", UserWarning, stacklevel=1)
         release.set()
-        thread.join(10)
+        thread.join()
     assert [str(w.message) for w in heard] == ["from the user"]
 
 

@@ -382,7 +382,7 @@ _SEEDS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     seed=st.sampled_from(_SEEDS),
     flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=12),

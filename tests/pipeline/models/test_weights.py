@@ -230,8 +230,7 @@ def test_conversion_names_and_turns_linear_layers() -> None:
         dinov2_from_onnx(model.SerializeToString())
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.slow(20)
 def test_published_packages_give_the_known_weights(
     assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from support.sample_run import GRID, drops_of, masks_of, sample_instance, sample_manifest, sample_record, shard_records
@@ -17,7 +17,7 @@ from pipeline.errors import RunMismatchError, StoreError
 from pipeline.results.instance_file import ShardFile, write_shard
 from pipeline.results.instances import ImageRecord, Instance, counts_of, mean_confidence
 from pipeline.results.kinds import Failed, quarantine_of
-from pipeline.storage.array_file import open_arrays, write_arrays
+from pipeline.storage.array_file import ArrayFile, write_arrays
 from stages.score import ScoreParts
 
 RECORDS = [record for shard in sample_manifest().shards() for record in shard_records(shard)]
@@ -39,7 +39,7 @@ def image_records(draw: st.DrawFn) -> ImageRecord | Failed:
     return ImageRecord(image_id, size, "ok" if instances else "no_masks", instances, drops, depth)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(st.lists(image_records(), max_size=6))
 def test_records_come_back_as_they_were(records: list[ImageRecord | Failed]) -> None:
     data = write_shard(records, GRID, {"recipe": "maskcut"})
@@ -260,7 +260,7 @@ def test_few_images_of_a_big_array_are_read_alone(tmp_path: Path) -> None:
     path = tmp_path / "00000-a.zarr.zip"
     dims = {"features": ("image", "patch", "width")}
     path.write_bytes(write_arrays({"features": features}, dims, {"stage": "features"}))
-    with open_arrays(path) as arrays:
+    with ArrayFile.open(path) as arrays:
         assert arrays.attributes == {"stage": "features"}
         assert arrays.names() == ["features"]
         assert arrays["features"].chunks == (1, 900, 384)
@@ -272,7 +272,7 @@ def test_few_images_of_a_big_array_are_read_alone(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[entry.header_offset + 1000] ^= 1
     path.write_bytes(data)
-    with open_arrays(path) as arrays:
+    with ArrayFile.open(path) as arrays:
         np.testing.assert_array_equal(arrays["features"][7:9], features[7:9])
         with pytest.raises(StoreError, match="features cannot be decoded"):
             arrays.read("features")
@@ -281,7 +281,7 @@ def test_few_images_of_a_big_array_are_read_alone(tmp_path: Path) -> None:
 def test_arrays_of_all_ranks_and_empty_ones() -> None:
     arrays = {"scalar": np.array(3.5), "none": np.zeros((0, 3), np.int32), "group/deep/bool": np.array([True, False])}
     dims = {"scalar": (), "none": ("a", "b"), "group/deep/bool": ("a",)}
-    with open_arrays(write_arrays(arrays, dims, {})) as stored:
+    with ArrayFile.open(write_arrays(arrays, dims, {})) as stored:
         assert stored.names() == sorted(arrays)
         for name, array in arrays.items():
             np.testing.assert_array_equal(stored.read(name), array)

@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, environment
+from support.lease_race import Race
+from support.waiting import wait_for
 
 from pipeline.errors import StoreError
 from pipeline.runs import lease as lease_module
@@ -22,15 +23,19 @@ from pipeline.storage.files import RunFiles
 from pipeline.storage.files_at import files_at
 from pipeline.storage.local_files import LocalFiles
 
-# Holds the lease of a folder for a minute, looking after it all the time.
+# Holds the lease of a folder until it is killed, looking after it all the time.
 HOLD = """
 import sys, time
+from pathlib import Path
 from pipeline.storage.files_at import files_at
 from pipeline.runs.lease import Lease, LeaseError
+from support.lease_race import Race
+files = files_at(sys.argv[1])
+sleep = Race(files, Path(sys.argv[3]), int(sys.argv[4])).sleep if len(sys.argv) > 3 else time.sleep
 try:
-    with Lease(files_at(sys.argv[1]), float(sys.argv[2])) as lease:
+    with Lease(files, float(sys.argv[2]), sleep=sleep) as lease:
         print(lease.token, flush=True)
-        for _ in range(1200):
+        while True:
             time.sleep(0.05)
             lease.check()
 except LeaseError as error:
@@ -44,9 +49,10 @@ def files(tmp_path: Path) -> LocalFiles:
     return LocalFiles(tmp_path / "run")
 
 
-def started(files: RunFiles, lifetime: float) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", HOLD, files.url, str(lifetime)]
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def started(files: RunFiles, lifetime: float, *race: object) -> subprocess.Popen[str]:
+    """A process that takes the lease, and holds it. race: arguments of Race."""
+    arguments = [sys.executable, "-c", HOLD, files.url, str(lifetime), *map(str, race)]
+    return subprocess.Popen(arguments, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
@@ -62,7 +68,7 @@ def holder(files: RunFiles, lifetime: float) -> Iterator[tuple[subprocess.Popen[
         yield process, line_of(process)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def somebody(files: RunFiles, **changes: object) -> LeaseRecord:
@@ -118,10 +124,17 @@ def test_any_fsspec_url() -> None:
 
 
 @pytest.mark.slow
-def test_renewals_go_on_while_a_shard_is_computed(files: LocalFiles) -> None:
+def test_renewals_go_on_while_a_shard_is_computed(tmp_path: Path) -> None:
+    class Counting(LocalFiles):
+        renewed = 0
+
+        def write_atomic(self, name: str, data: bytes) -> None:
+            super().write_atomic(name, data)
+            self.renewed += 1
+
+    files = Counting(tmp_path)
     with Lease(files, 1.0) as lease:
-        until = time.monotonic() + 2.5
-        while time.monotonic() < until:
+        while files.renewed < 3:
             sum(range(1000))  # never gives the interpreter away of its own will
         record = read_lease(files)
         assert record is not None
@@ -143,7 +156,7 @@ def test_a_renewal_that_fails_is_tried_again(tmp_path: Path, caplog: pytest.LogC
 
     files = Flaky(tmp_path)
     with Lease(files, 0.5) as lease:
-        wait_until(lambda: read_lease(files).renewals)  # type: ignore[union-attr]
+        wait_for(lambda: read_lease(files).renewals, "a renewal")  # type: ignore[union-attr]
         lease.check()
     assert caplog.text.count("could not be renewed: the server asks for patience") == 2
     assert not files.exists(LEASE_FILE)
@@ -153,7 +166,7 @@ def test_a_lease_that_somebody_deleted_or_damaged_is_written_again(files: LocalF
     with Lease(files, 0.5) as lease:
         for spoil in (lambda: files.delete(LEASE_FILE), lambda: files.write_atomic(LEASE_FILE, b"{")):
             spoil()
-            wait_until(lambda: (read_lease(files) or somebody_else).token == lease.token)
+            wait_for(lambda: (read_lease(files) or somebody_else).token == lease.token, "our lease")
         lease.check()
 
 
@@ -184,13 +197,14 @@ def test_who_comes_second_is_told_at_once_and_refused_when_the_first_lives(
 
         def sleep(seconds: float) -> None:
             said.append(caplog.text)
-            time.sleep(seconds)
+            before = read_lease(files)
+            wait_for(lambda: read_lease(files) != before, "a renewal", first)
 
         refused = rf"is being worked on by process {first.pid} on .*nothing committed is lost"
         with pytest.raises(LeaseError, match=refused), Lease(files, sleep=sleep):
             pytest.fail("two drivers")
         assert f"{files.url} is being worked on by process {first.pid} on" in said[0], "before the first wait"
-        assert len(said) <= 3, "the first renewal that is seen decides"
+        assert len(said) == 1, "the first renewal that is seen decides"
         assert first.poll() is None
         assert read_lease(files).token == token  # type: ignore[union-attr]
 
@@ -268,12 +282,15 @@ def test_clocks_of_other_machines_do_not_matter(files: LocalFiles, taken: str) -
 @pytest.mark.slow
 def test_a_suspended_driver_stops_when_it_wakes_up(files: LocalFiles) -> None:
     """Its lifetime passes for all others; it learns that at its next renewal, and leaves the new lease alone."""
-    with holder(files, 1.0) as (first, _):
+    with holder(files, 1.0) as (first, token):
+        before = read_lease(files)
+        wait_for(lambda: read_lease(files) != before, "a renewal", first)  # so that it is not in the middle of one
         first.send_signal(signal.SIGSTOP)
+        assert read_lease(files).token == token  # type: ignore[union-attr]
         with Lease(files, 5.0) as lease:
             first.send_signal(signal.SIGCONT)
             message = line_of(first)
-            assert first.wait(20) == 3
+            assert first.wait() == 3
             assert f"was taken over by process {os.getpid()} on" in message
             assert message.endswith("this driver stops")
             assert read_lease(files).token == lease.token  # type: ignore[union-attr]
@@ -285,7 +302,8 @@ def test_a_lease_taken_over_is_not_given_back_by_its_old_owner(files: LocalFiles
     with lease:
         lease.check()
         record = somebody(files, lifetime=600.0)
-        wait_until(lambda: somebody(files, lifetime=600.0) and lease._lost)  # over renewals that had begun
+        # over renewals that had begun
+        wait_for(lambda: somebody(files, lifetime=600.0) and lease._lost, "the loss to be noticed")
         with pytest.raises(LeaseError, match=r"taken over by process .* on elsewhere.*this driver stops"):
             lease.check()
     assert read_lease(files) == record
@@ -400,28 +418,28 @@ def test_a_request_that_was_repeated_and_met_itself_has_won(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("round_", range(4))
-def test_of_many_that_find_a_driver_dead_one_takes_over(files: LocalFiles, round_: int) -> None:
+def test_of_many_that_find_a_driver_dead_one_takes_over(files: LocalFiles, tmp_path: Path, round_: int) -> None:
     """Eight threads find it at the same moment: in most rounds several of them replace the lease."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     somebody(files, pid=gone.pid, machine=lease_module._machine(), lifetime=600.0)
-    start, done = threading.Barrier(8), threading.Event()
+    start, done, race = threading.Barrier(8), threading.Event(), Race(files, tmp_path / "notes", 8)
     owners, refused = [], []
 
     def drive() -> None:
         start.wait()
         try:
-            with Lease(files, 2.0) as lease:
+            with Lease(files, 2.0, sleep=race.sleep) as lease:
                 owners.append(lease)
-                done.wait(60)
+                done.wait()
                 lease.check()
         except LeaseError:
             refused.append(threading.current_thread())
 
-    threads = [threading.Thread(target=drive) for _ in range(8)]
+    threads = [threading.Thread(target=drive, daemon=True) for _ in range(8)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(owners) + len(refused) == 8)
+    wait_for(lambda: len(owners) + len(refused) == 8, "all eight to know")
     done.set()
     for thread in threads:
         thread.join()
@@ -431,9 +449,9 @@ def test_of_many_that_find_a_driver_dead_one_takes_over(files: LocalFiles, round
 
 
 @pytest.mark.slow
-def test_of_many_processes_that_wait_for_a_driver_one_takes_over(files: LocalFiles) -> None:
+def test_of_many_processes_that_wait_for_a_driver_one_takes_over(files: LocalFiles, tmp_path: Path) -> None:
     somebody(files, lifetime=2.0)
-    waiting = [started(files, 2.0) for _ in range(6)]
+    waiting = [started(files, 2.0, tmp_path / "notes", 6) for _ in range(6)]
     try:
         lines = [line_of(process) for process in waiting]
         owner = read_lease(files)
@@ -444,11 +462,4 @@ def test_of_many_processes_that_wait_for_a_driver_one_takes_over(files: LocalFil
     finally:
         for process in waiting:
             process.kill()
-            process.wait()
-
-
-def wait_until(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.02)
+            process.communicate()

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 import pytest
+from support.waiting import PATIENCE
 
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.runs.ledger import Ledger
@@ -98,9 +99,9 @@ def test_eight_processes_race_for_ten_shards(tmp_path: Path) -> None:
     workers = [context.Process(target=race, args=(str(tmp_path), i, start, wins)) for i in range(8)]
     for worker in workers:
         worker.start()
-    won = dict(wins.get(timeout=30) for _ in range(10))
+    won = dict(wins.get(timeout=PATIENCE) for _ in range(10))
     for worker in workers:
-        worker.join(30)
+        worker.join()
         assert worker.exitcode == 0
     assert wins.empty(), "a shard had two winners"
     assert sorted(won) == list(range(10))

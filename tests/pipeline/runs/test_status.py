@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from support import ROOT, environment
 from support.sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
+from support.waiting import PATIENCE
 
 from pipeline.cli import main
 from pipeline.commands import status_watch
@@ -225,7 +226,6 @@ def test_watch_outlives_a_store_that_does_not_answer(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_watch_on_a_terminal_redraws_and_ends_with_the_run(tmp_path: Path) -> None:
     run = begun(tmp_path)
     terminal, other_end = pty.openpty()
@@ -245,13 +245,15 @@ def test_watch_on_a_terminal_redraws_and_ends_with_the_run(tmp_path: Path) -> No
         do_shard(run, shard)
     while chunk := read_terminal(terminal):
         shown += chunk
-    assert watcher.wait(20) == 0
+    os.close(terminal)
+    watcher.communicate()
+    assert watcher.returncode == 0
     assert b"3 of 3 done" in shown
     assert b"\x1b[1A\x1b[2K" in shown, "not drawn in place"
 
 
 def read_terminal(terminal: int) -> bytes:
-    ready, _, _ = select.select([terminal], [], [], 20)
+    ready, _, _ = select.select([terminal], [], [], PATIENCE)
     assert ready, "nothing more is shown"
     try:
         return os.read(terminal, 65536)

@@ -14,7 +14,7 @@ from support.sample_run import GRID, launch
 
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import Problem, verify_run
-from pipeline.storage.array_file import open_arrays, write_arrays
+from pipeline.storage.array_file import ArrayFile, write_arrays
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,7 +53,7 @@ def reseal(run: RunFolder, data: bytes) -> None:
 
 
 def edit_arrays(run: RunFolder, change: Callable[[Arrays], object]) -> None:
-    with open_arrays(shard_path(run)) as file:
+    with ArrayFile.open(shard_path(run)) as file:
         arrays = {name: file.read(name).copy() for name in file.names()}
         dims = {name: file[name].metadata.dimension_names for name in arrays}
         notes = {name: file.array_attributes(name) for name in arrays}

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support import environment
 from support.sample_run import CONFIG, do_shard, launch, sample_manifest
+from support.waiting import PATIENCE
 
 from pipeline.errors import StoreError
 from pipeline.runs.reader import RunReader
@@ -85,7 +86,7 @@ def on_a_small_disk(folder: Path, fault: str) -> list[str]:
     if probe.returncode:
         pytest.skip("no user namespaces here: a small file system cannot be mounted")
     command = ["unshare", "--map-root-user", "--mount", sys.executable, "-c", ON_A_SMALL_DISK, str(folder), fault]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=100, check=False)
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -116,8 +117,8 @@ def in_a_child(work: object, *arguments: object) -> str:
     said = context.Queue()
     child = context.Process(target=_say_error, args=(said, work, *arguments))
     child.start()
-    text = said.get(timeout=60)
-    child.join(60)
+    text = said.get(timeout=PATIENCE)
+    child.join()
     return text
 
 

@@ -249,7 +249,7 @@ def test_masks_survive_export_and_import(data: Data) -> None:
     assert one | {"info": None} == two | {"info": None}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_any_masks_survive(tmp_path_factory: pytest.TempPathFactory, drawn: st.DataObject) -> None:
     data = Data(tmp_path_factory.mktemp("any"), n=0)
@@ -484,7 +484,8 @@ def test_commands_take_imports(data: Data) -> None:
     assert "3 of 3 done" in cuts3d("status", run)
     out = data.folder / "out"
     assert cuts3d("export", run, "--masks", str(out / "m"), "--overlays", str(out / "o")).startswith("0 ")
-    assert Image.open(out / "o" / "n00" / "0.png").size == (60, 40)
+    with Image.open(out / "o" / "n00" / "0.png") as overlay:
+        assert overlay.size == (60, 40)
     assert "3 images" in cuts3d("gallery", run, "--out", str(out / "page.html"))
     page = (out / "page.html").read_text()
     assert '"recipe":"import"' in page

@@ -367,8 +367,7 @@ def live(page: Browser, found: int, tau: float) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("recipe", ["cuts3d", "cuts3d_rounds"])
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.slow(30)
 def test_the_page_cuts_as_local_cut_does(recipe: str, assets: Path, tmp_path: Path) -> None:
     """On a real photo, in a real browser: the live cut at any threshold is LocalCut's, and everything is drawn."""
     launch = Launch(
