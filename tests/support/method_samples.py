@@ -40,7 +40,8 @@ def draw(folder: Path) -> Path:
         Image.fromarray(pixels).save(photos / name)
     images, annotations = [], []
     for number, file in enumerate(sorted(photos.glob("*.png")), start=1):
-        width, height = Image.open(file).size
+        with Image.open(file) as image:
+            width, height = image.size
         images.append({"id": number, "file_name": file.name, "height": height, "width": width})
         mask = np.zeros((height, width), np.uint8, order="F")
         mask[4:12, 3 : 8 + number % 5] = 1

@@ -9,7 +9,6 @@ import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -21,6 +20,8 @@ from pipeline import plugins
 from pipeline.cli import command_line
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.faults import VARIABLE
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import load_photo
 from pipeline.methods import registry as methods
 from pipeline.results import registry as kinds
 from pipeline.results.kinds import Failed
@@ -56,8 +57,8 @@ def words(clips: Path, out: Path) -> list[str]:
 
 def pixels(folder: Path, i: int) -> int:
     """The expected result, from the files."""
-    one, other = (np.asarray(Image.open(folder / f"{i:03d}_left{end}.png")) for end in ("", "_next"))
-    return changed(one, other)
+    one, other = (load_photo(ImageRef("-", str(folder / f"{i:03d}_left{end}.png"))) for end in ("", "_next"))
+    return changed(one.rgb, other.rgb)
 
 
 def test_a_run_and_everything_that_looks_at_it(clips: Path, tmp_path: Path) -> None:
