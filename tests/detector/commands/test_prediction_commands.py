@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from support.sample_run import masks_of
 from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos, tiny_method
 
@@ -150,4 +151,4 @@ def test_predictions_on_ray_are_those_made_here(
         assert done.exit_code == 0, done.output
     here, there = (list(RunReader(RunFolder.open(tmp_path / out / "run"))) for out in ("here", "ray"))
     assert here == there
-    assert any(record.instances for record in here)
+    assert any(masks_of(record) for record in here)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import environment
+from support.sample_run import masks_of
 from support.stored_run import (
     GRID,
     StoredRun,
@@ -59,8 +60,8 @@ def assert_holds(store: FlatStore, first: int, made: StoredRun, records: list[Im
         assert store.ref(image) == refs[record.id]
         assert store.size(image) == record.size
         assert store.run_url(image) == made.url
-        assert len(rows) == len(record.instances)
-        for row, stored in zip(rows.tolist(), record.instances, strict=True):
+        assert len(rows) == len(masks_of(record))
+        for row, stored in zip(rows.tolist(), masks_of(record), strict=True):
             assert store.coco_rle(image, row) == {"size": list(record.size), "counts": stored.rle}
             assert tuple(store.box[row].tolist()) == stored.box
             assert (float(store.score[row]), int(store.area[row])) == (stored.score, stored.area)
@@ -81,12 +82,12 @@ def test_holds_what_the_run_holds(made: StoredRun, cache: Path) -> None:
     store = FlatStore.open(made.url, cache, ALL)
     expected = processed(made.records)
     assert len(store) == len(expected) == 9
-    assert store.n_masks == sum(len(record.instances) for record in expected) > 5
+    assert store.n_masks == sum(len(masks_of(record)) for record in expected) > 5
     assert_holds(store, 0, made, expected)
 
 
 def test_images_without_masks_go_by_default(made: StoredRun, cache: Path) -> None:
-    with_masks = [record for record in made.records if record.instances]
+    with_masks = [record for record in made.records if masks_of(record)]
     store = FlatStore.open(made.url, cache)
     assert len(store) == len(with_masks) < 9
     assert_holds(store, 0, made, with_masks)
@@ -270,12 +271,12 @@ def test_filters_are_the_same_in_blocks_of_any_size(
     expected = [
         (record.id, max(good, key=lambda i: i.score).rle)
         for record in made.records
-        if (good := [i for i in record.instances if i.score >= 0.3])
+        if (good := [i for i in masks_of(record) if i.score >= 0.3])
     ]
     found = [(store.ref(i).id, store.coco_rle(i, int(store.masks_of(i)[0]))["counts"]) for i in range(len(store))]
     assert found == expected
     assert store.n_masks == len(expected)
-    masks = sum(len(record.instances) for record in made.records)
+    masks = sum(len(masks_of(record)) for record in made.records)
     assert sum(store.dropped.values()) == masks - len(expected)
     assert f"{len(expected)} of {masks} masks are left" in store.summary()
 
@@ -322,7 +323,7 @@ def test_nothing_committed_yet(tmp_path: Path, cache: Path) -> None:
 
 
 def test_filters_that_leave_nothing_say_which_dropped_how_many(made: StoredRun, cache: Path) -> None:
-    masks = sum(len(record.instances) for record in made.records)
+    masks = sum(len(masks_of(record)) for record in made.records)
     with pytest.raises(ConfigError, match=rf"of {masks} masks in 9 images none is left \(dropped: min_score {masks}\)"):
         FlatStore.open(made.url, cache, {"min_score": 1.0})
 

@@ -190,6 +190,7 @@ class Evil:
         return exec, ("raise SystemExit('ran')",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("how", ["pickle", "inside"])
 def test_code_in_a_checkpoint_is_not_run(earlier: Path, how: str) -> None:
     if how == "pickle":

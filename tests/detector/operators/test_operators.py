@@ -39,6 +39,7 @@ def test_all_cases_are_recorded() -> None:
     assert {name.rpartition("/")[0] for name in RECORDS.files} == CASES.keys()
 
 
+@pytest.mark.filterwarnings("ignore:.iou_thr. is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", [name for name in CASES if name not in MORE_THAN_COMPILED])
 def test_like_the_compiled_operators(name: str) -> None:
     outcome, compiled = CASES[name].outcome(), recorded(name)

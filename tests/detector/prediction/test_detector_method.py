@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 from support import ROOT
+from support.sample_run import drops_of, masks_of
 from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos, tiny_method
 
@@ -86,9 +87,9 @@ def test_a_run_of_predictions(checkpoint: DetectorCheckpoint, photos: Path, tmp_
         (everything,) = method.outputs(Batch(None, [0], [Photo(id_, rgb)]))
         expected = [i for i in everything.instances if i.score > 0.6 and i.round < 8]
         assert record.size == rgb.shape[:2]
-        assert [i.round for i in record.instances] == [i.round for i in expected]
-        assert [i.score for i in record.instances] == pytest.approx([i.score for i in expected], abs=1e-4)
-        assert all(i.confidence.shape == (60, 60) for i in record.instances)
+        assert [i.round for i in masks_of(record)] == [i.round for i in expected]
+        assert [i.score for i in masks_of(record)] == pytest.approx([i.score for i in expected], abs=1e-4)
+        assert all(i.confidence.shape == (60, 60) for i in masks_of(record))
     config = RunFolder.open(out).config
     assert config["detector"] == {"name": "tiny_random", "sha256": checkpoint.sha256}
     assert config["recipe"]["min_score"] == 0.6
@@ -119,14 +120,14 @@ def test_the_round_before_is_merged(
     runner.run(plain, launch(checkpoint, photos, grid=8, **options))
     runner.run(merged, launch(checkpoint, photos, previous=previous.url, **options))
     old, new, both = records_of(Path(previous.url)), records_of(plain), records_of(merged)
-    assert sum(len(record.instances) for record in old.values()) > 3
+    assert sum(len(masks_of(record)) for record in old.values()) > 3
     stayed = 0
     for id_, record in both.items():
-        n = len(new[id_].instances)
-        assert record.instances[:n] == new[id_].instances
-        rest = [i for i in old[id_].instances if not n or _iou(i, new[id_]) < 0.5]
-        assert list(record.instances[n:]) == rest
-        assert record.drops.get("replaced", 0) == len(old[id_].instances) - len(rest)
+        n = len(masks_of(new[id_]))
+        assert masks_of(record)[:n] == masks_of(new[id_])
+        rest = [i for i in masks_of(old[id_]) if not n or _iou(i, new[id_]) < 0.5]
+        assert list(masks_of(record)[n:]) == rest
+        assert drops_of(record).get("replaced", 0) == len(masks_of(old[id_])) - len(rest)
         stayed += len(rest)
     assert stayed > 0
     assert errors_of(merged) == []
@@ -135,7 +136,7 @@ def test_the_round_before_is_merged(
 
 
 def _iou(instance: Any, record: ImageRecord) -> float:
-    codes = [{"size": list(record.size), "counts": i.rle} for i in record.instances]
+    codes = [{"size": list(record.size), "counts": i.rle} for i in masks_of(record)]
     return float(coco_mask.iou([{"size": list(record.size), "counts": instance.rle}], codes, [0] * len(codes)).max())
 
 
@@ -170,7 +171,7 @@ def test_boxes_of_the_detector(checkpoint: DetectorCheckpoint, photos: Path, tmp
     pairs = [
         (a, b)
         for one, other in zip(records_of(tight).values(), records_of(loose).values(), strict=True)
-        for a, b in zip(one.instances, other.instances, strict=True)
+        for a, b in zip(masks_of(one), masks_of(other), strict=True)
     ]
     assert all(a.rle == b.rle for a, b in pairs)
     assert any(b.box[2] > a.box[2] + 2 for a, b in pairs)
@@ -186,7 +187,7 @@ def test_verify_finds_boxes_that_do_not_hold_their_masks(
     (run / "commits" / "00000.json").unlink()
     wrong = []
     for record in shard.results():
-        moved = [replace(i, box=(i.box[0], i.box[1], i.box[2] / 2, i.box[3])) for i in record.instances]
+        moved = [replace(i, box=(i.box[0], i.box[1], i.box[2] / 2, i.box[3])) for i in masks_of(record)]
         wrong.append(replace(record, instances=tuple(moved)))
     data = write_shard(wrong, shard.grid, shard.attributes)
     folder.ledger.commit("00000", new_attempt(), data, [], counts_of(wrong), {})
@@ -198,7 +199,7 @@ def test_noise_has_no_round_before(checkpoint: DetectorCheckpoint, previous: Run
     method = DetectorMethod(DetectorOptions(str(checkpoint.path), previous=previous.url), checkpoint, CPU)
     noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     (record,) = method.outputs(Batch(None, range(1), [Photo("noise", noise)]))
-    assert record.drops.get("replaced", 0) == 0
+    assert drops_of(record).get("replaced", 0) == 0
 
 
 class Pickling(ThreadPoolExecutor):
@@ -240,7 +241,7 @@ def test_a_gpu_finds_the_same(checkpoint: DetectorCheckpoint, amp: bool) -> None
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda i: best(on_gpu, i), range(8)))
     for ours, theirs in zip(expected, found, strict=True):
-        scores = [[i.score for i in record.instances][:1] for record in (ours, theirs)]
+        scores = [[i.score for i in masks_of(record)][:1] for record in (ours, theirs)]
         assert scores[0] == pytest.approx(scores[1], abs=0.05 if amp else 1e-2)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.sample_run import masks_of
 from support.small_training import small_training
 from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos, tiny_method
@@ -89,9 +90,9 @@ def test_two_rounds(wanted: SelfTraining, run: RunFolder, checkpoint: Path) -> N
     assert one.settings == ("a.b=1",)
     assert one.resume is None, "what was begun is gone on with"
     masks = records_of(rounds / "round-1" / "pseudo-masks")
-    assert any(i.score > 0.8 for record in masks.values() for i in record.instances)
-    old = {i.rle for record in RunReader(run) for i in record.instances}
-    assert any(i.rle in old for record in masks.values() for i in record.instances), "old masks stay"
+    assert any(i.score > 0.8 for record in masks.values() for i in masks_of(record))
+    old = {i.rle for record in RunReader(run) for i in masks_of(record)}
+    assert any(i.rle in old for record in masks.values() for i in masks_of(record)), "old masks stay"
 
 
 def test_done_rounds_are_not_done_again_and_more_can_follow(wanted: SelfTraining) -> None:

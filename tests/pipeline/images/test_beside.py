@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from support.bad_images import encoded, gradient
 
+from pipeline.commands.import_coco import import_coco
 from pipeline.errors import SourceError
 from pipeline.evaluation.truth.formats import read_truth
 from pipeline.images import beside
 from pipeline.images.beside import first_that_holds, folder_of_photos, places_beside
 from pipeline.images.sources import list_images
-from pipeline.methods.coco_import.importing import import_coco
 from pipeline.runs.run_folder import RunFolder
 
 
