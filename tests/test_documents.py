@@ -143,7 +143,7 @@ def wrong_target(code: str) -> Iterator[str]:
     """Of `make TARGET … VARIABLE=value`."""
     makefile = (ROOT / "Makefile").read_text().replace("\\\n", " ")
     targets = [name for names in re.findall(r"^\.PHONY:(.*)", makefile, re.MULTILINE) for name in names.split()]
-    for call in re.findall(r"^make +(.*)", code):
+    for call in re.findall(r"^make +([^&|;]*)", code):
         for word in words(call):
             name, is_variable, _ = word.partition("=")
             if is_variable and not re.search(rf"\$\({name}\)", makefile):

@@ -21,8 +21,6 @@ from pipeline.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow(60)
 
-CALM = pytest.mark.xdist_group("calm")  # one process makes what they compare with
-
 
 def command(assets: Path, photos: Path, out: Path, size: int, *more: str) -> list[str]:
     """`cuts3d run` with the shared weights at a small input size."""
@@ -77,44 +75,24 @@ def same_store(one: Path, other: Path) -> None:
         assert a == b
 
 
-@pytest.fixture(scope="module")
-def calm(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Photos, and the run of them that nobody disturbed, an image a shard."""
-    folder = tmp_path_factory.mktemp("calm")
-    photos = photos_in(folder / "photos", assets / "coco" / "images", 12)
-    assert cuts3d(command(assets, photos, folder / "run", 224, "--shard-size", "1")).returncode == 0
-    return photos, folder / "run"
+def test_killed_again_and_again_until_done(assets: Path, tmp_path: Path) -> None:
+    """SIGKILL while a file is written, then shortly after some commits; what comes of it is the undisturbed store.
 
-
-@CALM
-def test_killed_while_writing_and_resumed(assets: Path, calm: tuple[Path, Path], tmp_path: Path) -> None:
-    """Every other point of the protocol: tests/pipeline/engine/test_crash.py."""
-    photos, undisturbed = calm
-    struck = tmp_path / "struck"
+    The last image is held until all kills are done, so that no job is through before, however fast it is. Every other
+    point of the protocol: tests/pipeline/engine/test_crash.py.
+    """
+    photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 12)
+    undisturbed, struck = tmp_path / "undisturbed", tmp_path / "struck"
+    assert cuts3d(command(assets, photos, undisturbed, 224, "--shard-size", "1")).returncode == 0
     launch = command(assets, photos, struck, 224, "--shard-size", "1")
     assert cuts3d(launch, CUTS3D_CRASH_AT="mid_write:00003").returncode == -signal.SIGKILL
     assert committed(struck) == ["00000", "00001", "00002"]
     assert cli("status", struck).returncode == 1
-    again = cuts3d(launch)
-    assert again.returncode == 0, again.stderr
-    same_store(undisturbed, struck)
-    assert cli("gc", struck, "--min-age", 0).returncode == 0
-    assert cli("verify", struck).stdout.strip() == "12 shards, 12 images: no errors"
 
-
-@CALM
-def test_killed_at_random_moments_until_done(assets: Path, calm: tuple[Path, Path], tmp_path: Path) -> None:
-    """SIGKILL again and again, shortly after some commit; what comes of it is the undisturbed store.
-
-    The last image is held until all kills are done, so that no job is through before, however fast it is.
-    """
-    photos, undisturbed = calm
-    struck = tmp_path / "struck"
-    launch = command(assets, photos, struck, 224, "--shard-size", "1")
     last = sorted(photos.iterdir())[-1].name
     held = {"CUTS3D_IMAGE_FAULT": f"hold:{last}", "CUTS3D_HOLD_UNTIL": str(tmp_path / "never")}
     dice = random.Random(0)
-    for commits in sorted(dice.sample(range(1, 12), 3)):
+    for commits in sorted(dice.sample(range(4, 12), 3)):
         process = subprocess.Popen(
             launch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **held}
         )
@@ -123,9 +101,12 @@ def test_killed_at_random_moments_until_done(assets: Path, calm: tuple[Path, Pat
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert len(committed(struck)) < 12
-    assert cuts3d(launch).returncode == 0
+
+    again = cuts3d(launch)
+    assert again.returncode == 0, again.stderr
     same_store(undisturbed, struck)
-    assert cli("verify", struck).returncode == 0
+    assert cli("gc", struck, "--min-age", 0).returncode == 0
+    assert cli("verify", struck).stdout.strip() == "12 shards, 12 images: no errors"
 
 
 def test_interrupted_by_the_keyboard(assets: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import gpu
 import gpu_bundle
@@ -23,6 +24,7 @@ from gpu_steps import Agreement, StepError
 from gpu_training import Course, compare
 from pycocotools import mask as coco_mask
 from support.tiny_run import tiny_launch
+from support.waiting import PATIENCE, wait_for
 from transformers import DepthAnythingForDepthEstimation
 
 from pipeline.engine import run as engine
@@ -78,30 +80,33 @@ def test_a_line_under_way_is_left_out(tmp_path: Path) -> None:
 # --- steps as processes -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(60)
-def test_a_step_whose_time_is_up_is_ended_with_its_children(tmp_path: Path) -> None:
+def test_a_step_whose_time_is_up_is_ended_with_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
     code = f"""
 import subprocess, sys, time
 from pathlib import Path
 child = subprocess.Popen([sys.executable, "-c", {child!r}])
-Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+Path({str(tmp_path / "new")!r}).write_text(str(child.pid))
+Path({str(tmp_path / "new")!r}).rename({str(tmp_path / "pid")!r})
 time.sleep(600)
 """
+    started = tmp_path / "pid"
+    # its time is up as soon as it has a child
+    clock = SimpleNamespace(monotonic=lambda: 10.0 * started.exists(), sleep=time.sleep)
+    monkeypatch.setattr(gpu, "time", clock)
     gpu.watch("speed", python(code), 3.0, tmp_path, dict(os.environ))
-    pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the child lives on"
-        time.sleep(0.05)
+    pid = int(started.read_text())
+    wait_for(
+        lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "the child's end"
+    )
     assert outcomes(tmp_path) == {"speed": f"{FAILED} not done after 3 s"}
 
 
 def test_a_step_that_dies_says_why_and_the_next_one_begins(tmp_path: Path) -> None:
-    gpu.watch("parity", python("raise ValueError('no such mask')"), 30.0, tmp_path, dict(os.environ))
+    gpu.watch("parity", python("raise ValueError('no such mask')"), PATIENCE, tmp_path, dict(os.environ))
     code = "import sys; sys.path.insert(0, 'benchmarks'); from gpu_record import Records; from pathlib import Path; "
     code += f"Records(Path({str(tmp_path)!r}), 'speed', 'abc').outcome('ok')"
-    gpu.watch("speed", python(code), 30.0, tmp_path, dict(os.environ))
+    gpu.watch("speed", python(code), PATIENCE, tmp_path, dict(os.environ))
     assert outcomes(tmp_path) == {"parity": f"{FAILED} ended with 1: ValueError: no such mask", "speed": OK}
 
 
@@ -128,7 +133,6 @@ def test_without_weights_it_says_what_to_do(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(800)
 def test_every_step_on_the_cpu(tmp_path: Path) -> None:
     assert gpu.main(["--device", "cpu", "--tiny", "--out", str(tmp_path), "--scale", "3"]) == 0
     ended = outcomes(tmp_path)

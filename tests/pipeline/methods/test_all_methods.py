@@ -26,8 +26,6 @@ from pipeline.runs.verify import verify_run
 RECIPES = recipes()
 POINTS = ("before_write:00001", "mid_write:00001", "after_write:00001", "after_commit:00001")
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -113,7 +111,6 @@ def test_the_readme_names_it(done: tuple[str, RunFolder]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_it_resumes_to_the_same_bytes(done: tuple[str, RunFolder], folder: Path, tmp_path: Path) -> None:
     """By SIGKILL, at each point of the commit protocol, in one run after the other."""
     recipe, undisturbed = done

@@ -172,7 +172,6 @@ POINTS = ["after_run_json", "before_write:00001", "mid_write:00001", "after_writ
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_killed_at_each_crash_point_it_resumes_to_the_same_bytes(clips: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline.cli"]
     environment = installed(tmp_path / "site")

@@ -103,7 +103,6 @@ def test_the_settings_of_the_last_launch_are_read(old: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_cuts_resume_with_the_models_they_were_begun_with(old: Path, assets: Path) -> None:
     (old / "cuts" / "commits" / "00001.json").unlink()
     weights = assets / "weights"

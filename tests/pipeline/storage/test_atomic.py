@@ -21,7 +21,7 @@ from pipeline.storage.files import is_temporary
 @pytest.mark.parametrize("writer", killed_writers.WRITERS)
 def test_killed_before_every_call_it_leaves_the_old_or_the_new(writer: str, tmp_path: Path) -> None:
     command = [sys.executable, killed_writers.__file__, writer, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     contents = [content for content, _ in found]
     assert set(contents) == {"old", "new"}
