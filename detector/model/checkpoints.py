@@ -11,6 +11,8 @@ It needs neither our classes nor MMEngine's to be read. A checkpoint that MMEngi
 holds the same tensors; its config and origin are those of detector.json beside it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -23,10 +25,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from detector.model.weight_files import need_checkpoint
 from pipeline.errors import WeightsError
 from pipeline.storage.files_at import files_at
+from stages.late import torch
 
 SCHEMA = "cuts3d-detector/1"
 DETECTOR_FILE, DESCRIPTION_FILE = "detector.pth", "detector.json"
@@ -114,10 +116,7 @@ def write_description(folder: Path, config: Mapping[str, Any], trained_on: Mappi
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        found = ", ".join(sorted(p.name for p in path.glob("*.pth"))) if path.is_dir() else ""
-        hint = f"it is a folder, give a file in it ({found})" if found else "`cuts3d train` ends by writing one"
-        raise WeightsError(f"there is no checkpoint {path}: {hint}")
+    need_checkpoint(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -1,13 +1,15 @@
 """How many images at a time fit a GPU, measured on it: nodes of one cluster differ."""
 
+from __future__ import annotations
+
 import logging
 
 import numpy as np
-import torch
 
 from pipeline.errors import ImageError
 from pipeline.images.photos import Photo
 from pipeline.methods.protocol import Batch, Method
+from stages.late import torch
 
 log = logging.getLogger(__name__)
 

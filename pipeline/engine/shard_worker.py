@@ -1,5 +1,7 @@
 """The unit of work: one shard of images through the stages. A bad image is a record, not an exception."""
 
+from __future__ import annotations
+
 import logging
 import threading
 import time
@@ -10,8 +12,6 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
 from pipeline.images.manifest import ImageRef, Shard
@@ -20,6 +20,7 @@ from pipeline.methods.cuts.stage_files import KeptOutputs, Output, write_outputs
 from pipeline.methods.protocol import Batch, Method
 from pipeline.results.instance_file import write_shard
 from pipeline.results.instances import ImageRecord, counts_of, quarantine_of
+from stages.late import torch
 
 log = logging.getLogger(__name__)
 

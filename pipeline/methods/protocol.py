@@ -10,18 +10,19 @@ A package that is installed with an entry point of the group `cuts3d.methods` ad
 returns a `Method`. Runs made by it have the same store, commits, leases, retries and clusters as all others.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
-
 from pipeline.images.manifest import Shard
 from pipeline.images.photos import Photo
 from pipeline.methods.cuts.stage_files import KeptOutputs, Output
 from pipeline.results.instances import ImageRecord
+from stages.late import torch
 
 
 @dataclass(frozen=True)
