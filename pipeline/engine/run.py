@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.engine.batch_size import fitting_batch_size
+from pipeline.engine.checks import checked_manifest
 from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
@@ -18,7 +19,7 @@ from pipeline.images.manifest import Shard
 from pipeline.methods.cuts.stage_graph import STAGES
 from pipeline.methods.protocol import Method
 from pipeline.methods.registry import load_method
-from pipeline.runs.launch import Launch, keep_launch, last_launch, listed_manifest
+from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -51,7 +52,7 @@ def run(
         raise ConfigError(f"unknown stage {until!r}; known: {', '.join(STAGES)}")
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
-    manifest = RunFolder.open(out).manifest if launch.images is None else listed_manifest(launch)
+    manifest = checked_manifest(out, launch, until, device) or RunFolder.open(out).manifest
     method = load_method(launch, device, until)
     folder = RunFolder.create_or_open(out, method.config(), manifest)
     if launch.images is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from pipeline.cli import main
 from pipeline.engine import run as runner
@@ -18,9 +18,7 @@ from pipeline.runs.launch import Launch
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
-    )
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe, launch.overrides))
 
 
 @pytest.fixture

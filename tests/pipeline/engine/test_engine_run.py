@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from support import ROOT, environment
-from support.tiny_method import BrightnessDepth, draw_photos, tiny_method
+from support.tiny_method import BrightnessDepth, draw_photos, in_place_of_models, tiny_method
 
 from pipeline.engine import run as runner
 from pipeline.engine.run import LANES, local_worker, retry_quarantined, run
@@ -42,9 +42,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every launch gets the tiny method of its recipe, with its overrides."""
-    monkeypatch.setattr(
-        runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
-    )
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe, launch.overrides))
 
 
 def errors_of(out: Path) -> list[str]:
@@ -310,10 +308,11 @@ COMMAND = """
 import sys
 from functools import partial
 from pathlib import Path
-from support.tiny_method import tiny_method
+import pytest
+from support.tiny_method import in_place_of_models, tiny_method
 from pipeline.engine import run as runner
 from pipeline.cli import main
-runner.load_method = lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
+in_place_of_models(pytest.MonkeyPatch(), lambda launch: tiny_method(launch.recipe, launch.overrides))
 runner.Lease = partial(runner.Lease, lifetime=float(sys.argv.pop(1)))
 main(prog_name="cuts3d")
 """
