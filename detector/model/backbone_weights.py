@@ -18,14 +18,14 @@ from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
+from detector.model.weight_files import BACKBONE, need_backbone
 from pipeline.errors import WeightsError
-from pipeline.models.vit_checkpoints import SUFFIXES, read_checkpoint
+from pipeline.models.vit_checkpoints import read_checkpoint
 from pipeline.storage.cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
 URL = "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
-NAME = "dino_resnet50_pretrain.pth"
 _TIMEOUT_S = 30.0
 # A classifier is no part of the backbone; official self-supervised weights have none.
 _CLASSIFIER = ("fc.weight", "fc.bias")
@@ -60,15 +60,7 @@ def find_backbone(checkpoint: str | Path | None = None, url: str = URL) -> Path:
     Raises WeightsError, which says what to do, where there is none.
     """
     if checkpoint is not None:
-        path = Path(checkpoint).expanduser()
-        if path.suffix == ".pkl":
-            raise WeightsError(
-                f"{path} is a pickle as Detectron2 uses them, which runs code when it is read: give the file it was "
-                f"converted from, {NAME}, with the names of torchvision"
-            )
-        if not path.is_file():
-            raise WeightsError(f"there are no backbone weights {path}: give a {', '.join(SUFFIXES)} file")
-        return path
+        return need_backbone(Path(checkpoint))
     cached = cached_backbone()
     if not cached.is_file():
         _download(url, cached)
@@ -77,7 +69,7 @@ def find_backbone(checkpoint: str | Path | None = None, url: str = URL) -> Path:
 
 def cached_backbone() -> Path:
     """Where the weights are looked for, and kept once they were downloaded. Need not exist."""
-    return cache_folder() / "dino_resnet50" / NAME
+    return cache_folder() / "dino_resnet50" / BACKBONE
 
 
 def load_backbone(module: nn.Module, path: Path) -> None:
@@ -95,7 +87,7 @@ def load_backbone(module: nn.Module, path: Path) -> None:
     if problems:
         raise WeightsError(
             f"{path} does not fit the backbone: {'; '.join(problems)}. Wanted are a ResNet's weights of the same depth "
-            f"under torchvision's names, such as {NAME}"
+            f"under torchvision's names, such as {BACKBONE}"
         )
     module.load_state_dict({**wanted, **state})
     logger.info("the backbone starts from %s", path)
