@@ -50,7 +50,7 @@ RUNS = (
     Wrong(f"{NEW} --depth {{nowhere}}.onnx", "nowhere.onnx does not exist"),
     Wrong(f"{NEW} --depth maps:{{nowhere}}", "nowhere is not a folder"),
     Wrong(f"{NEW} --device gpu", "unknown device 'gpu'"),
-    Wrong(f"{NEW} --until ncutt", "'ncutt' is not one of"),
+    Wrong(f"{NEW} --until ncutt", "ncutt"),
     Wrong(f"{NEW} --until depth --recipe maskcut", "there is no depth stage to run"),
     Wrong(f"{NEW} --ray --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
     Wrong("run --images {nowhere} --out {new} --ray", "nowhere: no such file or folder"),
@@ -98,7 +98,7 @@ LOOKS = (
 )
 WRONG = (*RUNS, *TRAININGS, *PREDICTIONS, *LOOKS)
 
-QUICK = ("--help", "run --help", "recipes", "status {run}", "info {run}")
+QUICK = ("--help", "run --help", "recipes", "status {run}")
 
 
 def places(folder: Path) -> dict[str, str]:
