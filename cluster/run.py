@@ -1,31 +1,31 @@
 """A run on Ray, the driver's side: workers do the shards and commit them, this process has the queue and the lease."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import ray
-
-from cluster.connection import connected
 from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Done, Joined
-from cluster.metrics import Metrics
-from cluster.ray_fleet import Kind, RayFleet
-from cluster.worker import OpenRun, WorkerSpec
+from pipeline.engine.checks import checked_manifest
 from pipeline.engine.shard_job import ledger_of
 from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method
-from pipeline.methods.registry import manifest_of
 from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.ledger import Ledger
 from pipeline.runs.run_folder import RUN_FILE, RunFolder
 from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
 from pipeline.storage.files_at import files_at
+
+if TYPE_CHECKING:
+    from cluster.ray_fleet import Kind, RayFleet
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,13 @@ def run_on_ray(
         launch = replace(last_launch(out), images=None)
     elif launch.images is None and not exists:
         raise ConfigError(f"there is no run at {out} yet: give images to start one")
-    if manifest is None and launch.images is not None:
-        manifest = manifest_of(launch)
+    if manifest is None:
+        manifest = checked_manifest(out, launch, until, device, files_here=options.address is None)
+    # Ray is imported from here on, when there is nothing to refuse any more.
+    from cluster.connection import connected
+    from cluster.ray_fleet import RayFleet
+    from cluster.worker import OpenRun
+
     with connected(options.address):
         most = manifest.n_shards if manifest is not None else RunFolder.open(out).n_shards
         patience = 0.0 if options.address is None else PATIENCE
@@ -108,6 +113,8 @@ def _drive(
     reporter: Reporter,
     summary: RunSummary,
 ) -> None:
+    from cluster.metrics import Metrics
+
     start_reporting(reporter, folder, pending)
     observers = (_Report(reporter, summary, lease, folder), Metrics(PurePosixPath(folder.url).name))
     driver = Driver(fleet, pending, Rules(deadline=options.deadline), _Each(observers), elsewhere=ledger.committed_keys)
@@ -187,6 +194,11 @@ def _some_images(shards: Sequence[Shard]) -> tuple[str, ...]:
 
 def _kinds(launch: Launch, until: str | None, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:
     """Which workers there are to be."""
+    import ray
+
+    from cluster.ray_fleet import Kind
+    from cluster.worker import WorkerSpec
+
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpu = any(resources.get("GPU", 0.0) >= 1 for resources in nodes)
     kind = device.partition(":")[0]

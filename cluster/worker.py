@@ -3,6 +3,8 @@
 Whatever goes wrong inside comes back as a value that says so. Only a death of the process is a loss of the worker.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import socket
@@ -13,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 
 from cluster.fleet import Task
 from cluster.sent_errors import SentError
@@ -27,6 +28,7 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.lease import read_lease
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.locations import is_url
+from stages.late import torch
 
 log = logging.getLogger(__name__)
 

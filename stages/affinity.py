@@ -7,13 +7,15 @@ The published graph (CutLER, CutS3D) is A = 1 where the cosine exceeds τ and ε
 `ncut`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
+from stages.late import torch
 from stages.spatial_importance import SharpenConfig, sharpen
 
 BLOCK = 300  # rows of pairs that the CPU looks at together, so that they stay in its caches

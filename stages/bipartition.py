@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.ndimage
+import scipy
 
-FOUR_CONNECTED = scipy.ndimage.generate_binary_structure(2, 1)
+FOUR_CONNECTED = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)
 
 
 @dataclass(frozen=True)

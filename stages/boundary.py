@@ -7,14 +7,15 @@ are ragged there and full of holes. Once the mask is known, the mean features in
 apart far better. None of the papers does this; what it brings is measured in docs/decisions/0007-tree-and-score.md.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
-import torch
-import torch.nn.functional as F
+import scipy
 
 from stages.bipartition import FOUR_CONNECTED
+from stages.late import torch
 
 RING = 0.05  # width of the ring around a mask, of the grid's longer side: 3 patches of 60
 
@@ -45,9 +46,11 @@ def settle_boundaries(features_ND: torch.Tensor, masks_MGG: np.ndarray, config: 
     if not len(masks_MGG):
         return masks_MGG
     grid = masks_MGG.shape[1:]
-    unit_ND = F.normalize(features_ND.float(), dim=1)
+    unit_ND = torch.nn.functional.normalize(features_ND.float(), dim=1)
     masks_MN = torch.from_numpy(masks_MGG.reshape(len(masks_MGG), -1)).to(unit_ND.device)
-    inside_MD, around_MD = (F.normalize(sum_MD, dim=1) for sum_MD in inside_and_around(unit_ND, masks_MN, grid))
+    inside_MD, around_MD = (
+        torch.nn.functional.normalize(sum_MD, dim=1) for sum_MD in inside_and_around(unit_ND, masks_MN, grid)
+    )
     margin_MN = ((inside_MD - around_MD) @ unit_ND.T).cpu().numpy()
     margin_MGG = scipy.ndimage.gaussian_filter(margin_MN.reshape(-1, *grid), (0, config.smoothing, config.smoothing))
     outer_MGG = grown(masks_MN, grid, config.band).cpu().numpy().reshape(-1, *grid)

@@ -3,13 +3,14 @@
 N rows and columns of a square matrix
 """
 
+from __future__ import annotations
+
 import threading
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
-import torch
-import torch.nn.functional as F
+from stages.late import torch
 
 BYTE_STEPS = 127 << 16  # of the largest entry of a vector that is written as three signed bytes an entry
 
@@ -60,7 +61,7 @@ def onednn_keeps_float32() -> bool:
     a, b = (torch.randn(512, 384, generator=generator) for _ in range(2))
     exact = a.double() @ b.double().T
     with torch.inference_mode(), onednn_products():
-        error = (F.linear(a, b) - exact).abs().max()
+        error = (torch.nn.functional.linear(a, b) - exact).abs().max()
     # Sums of 384 products of order one: float32 errs by 1e-5, bfloat16 by 1e-1.
     return bool(error < 1e-3)
 

@@ -6,14 +6,14 @@ Source: Krähenbühl, Koltun, "Efficient Inference in Fully Connected CRFs with 
 pydensecrf implements it; the constants are MaskCut's (CutLER).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
-import torch
-from torch import Tensor
-
+from stages.late import torch
 from stages.permutohedral import PermutohedralLattice
 
 # Pixels filtered together: on CPU one 480² image stays in the caches; a GPU wants some 18 of them (about 2 GB).
@@ -46,7 +46,7 @@ class CrfConfig:
                 raise ValueError(f"crf.{field.name} must be finite and >= 0, got {value}")
 
 
-def dense_crf(images_BHW3: Tensor, masks: Sequence[Tensor], config: CrfConfig) -> list[Tensor]:
+def dense_crf(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor], config: CrfConfig) -> list[torch.Tensor]:
     """Refine the masks of each image; masks of one image do not influence one another.
 
     images_BHW3: uint8 RGB, 0..255. masks: for each image a bool tensor (M, H, W), M >= 0, on the images' device.
@@ -74,7 +74,7 @@ def dense_crf(images_BHW3: Tensor, masks: Sequence[Tensor], config: CrfConfig) -
     return refined
 
 
-def _check(images_BHW3: Tensor, masks: Sequence[Tensor]) -> None:
+def _check(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor]) -> None:
     if images_BHW3.dtype != torch.uint8 or images_BHW3.dim() != 4 or images_BHW3.shape[3] != 3:
         raise ValueError(
             f"images_BHW3 must be a uint8 tensor (B, H, W, 3), got {images_BHW3.dtype} {tuple(images_BHW3.shape)}"
@@ -90,7 +90,7 @@ def _check(images_BHW3: Tensor, masks: Sequence[Tensor]) -> None:
             )
 
 
-def _pixel_positions(height: int, width: int, device: torch.device) -> Tensor:
+def _pixel_positions(height: int, width: int, device: torch.device) -> torch.Tensor:
     """(P, 2) float32: x and y of each pixel, row by row."""
     y, x = torch.meshgrid(
         torch.arange(height, dtype=torch.float32, device=device),
@@ -107,7 +107,7 @@ def _smoothness_kernel(
     return _potts_kernel((_pixel_positions(height, width, device) / sxy)[None], compat)
 
 
-def _potts_kernel(features_BPd: Tensor, compat: float) -> PermutohedralLattice:
+def _potts_kernel(features_BPd: torch.Tensor, compat: float) -> PermutohedralLattice:
     """compat · N^-½ K N^-½ with N = diag(K 1), pydensecrf's NORMALIZE_SYMMETRIC, as a scaled lattice."""
     lattice = PermutohedralLattice.build(features_BPd)
     norm_BP1 = lattice.filter(features_BPd.new_ones(*features_BPd.shape[:2], 1))
@@ -115,8 +115,8 @@ def _potts_kernel(features_BPd: Tensor, compat: float) -> PermutohedralLattice:
 
 
 def _mean_field(
-    masks: list[Tensor], gaussian: PermutohedralLattice, bilateral: PermutohedralLattice, iterations: int
-) -> Tensor:
+    masks: list[torch.Tensor], gaussian: PermutohedralLattice, bilateral: PermutohedralLattice, iterations: int
+) -> torch.Tensor:
     """Foreground (B, P, M) bool of masks (M_b, H, W), with M = max M_b.
 
     Label l of a pixel has the logit -U_l + Σ K q_l. With two labels only the difference matters. U of the softmax of

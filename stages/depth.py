@@ -3,12 +3,14 @@
 Letters: B images, H, W pixels, Gh, Gw patch grid; h, w the resolution a depth model answers in.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, Protocol, get_args
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+
+from stages.late import torch
 
 DepthKind = Literal["depth", "inverse_depth"]
 
@@ -72,7 +74,7 @@ def to_grid(depths: Sequence[np.ndarray], Gh: int, Gw: int) -> torch.Tensor:
             f"to_grid needs at least one depth map and a grid of at least 1x1, not {len(depths)}, {Gh}x{Gw}"
         )
     rows = [
-        F.interpolate(
+        torch.nn.functional.interpolate(
             torch.from_numpy(np.ascontiguousarray(depth, np.float32))[None, None],
             size=(Gh, Gw),
             mode="bilinear",

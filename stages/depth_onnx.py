@@ -3,6 +3,8 @@
 Letters: B images, H, W pixels; h, w the size of the model's input.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,12 +12,11 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import torch
 from PIL import Image
 
 from stages.depth import DepthKind, check_kind, relative_depth
 from stages.fingerprint import text_digest
+from stages.late import torch
 
 # What sidecars say in words about the direction of the numbers.
 _KIND_OF_TEXT: dict[str, DepthKind] = {
@@ -62,7 +63,7 @@ class OnnxDepthSpec:
             raise ValueError(f"mean, std are {self.mean}, {self.std}: use three numbers each, std above 0")
 
     @classmethod
-    def parse(cls, sidecar: Mapping[str, Any]) -> "OnnxDepthSpec":
+    def parse(cls, sidecar: Mapping[str, Any]) -> OnnxDepthSpec:
         """The description out of a sidecar's JSON object; ValueError names a field that is missing, unknown or wrong.
 
         `output_kind` may be "depth" or "inverse_depth", or say it in words ("depth, larger = farther", "relative
@@ -109,6 +110,8 @@ class OnnxDepth:
     """
 
     def __init__(self, model_bytes: bytes, spec: OnnxDepthSpec, device: torch.device | str = "cpu") -> None:
+        import onnxruntime  # for this kind of model only
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3

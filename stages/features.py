@@ -3,20 +3,19 @@
 Letters: B images, N = Gh*Gw patches, D feature width, S side of the square input in pixels.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from timm.models.vision_transformer import Block
-from torch import nn
 
 from stages.cpu_products import onednn_keeps_float32, onednn_products
 from stages.fingerprint import tensors_digest, text_digest
+from stages.late import torch
 
 FeatureKind = Literal["keys", "queries", "values", "tokens"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -64,8 +63,9 @@ class FeatureConfig:
 class FeatureExtractor:
     """Photos in, one feature vector a patch out.
 
-    model: a timm ViT (`num_classes=0`) with weights loaded, at the size it was made for; it is taken over: resized to
-    config.size (position embedding resampled bicubically), moved to the device, set to evaluation.
+    model: a timm ViT (`num_classes=0`) or a `stages.vit.PlainViT`, with weights loaded, at the size it was made for; it
+    is taken over: resized to config.size (position embedding resampled bicubically), moved to the device, set to
+    evaluation.
     fingerprint: digest of the weights as loaded and of the configuration.
     Raises ValueError when the model is no ViT, has another patch size, or its last block has no keys to read.
 
@@ -73,7 +73,7 @@ class FeatureExtractor:
     projection, so its attention and MLP (1/12 of a ViT-S) are never run.
     """
 
-    def __init__(self, model: nn.Module, config: FeatureConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(self, model: torch.nn.Module, config: FeatureConfig, device: torch.device | str = "cpu") -> None:
         vit: Any = model
         _check_vit(vit, config)
         self.config = config
@@ -90,7 +90,6 @@ class FeatureExtractor:
         side = self.config.size // self.config.patch_size
         return side, side
 
-    @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """features_BND of photos: float16 on the extractor's device, patches row by row, not normalised.
 
@@ -100,6 +99,10 @@ class FeatureExtractor:
         """
         if not images:
             raise ValueError("no images to extract features from")
+        with torch.inference_mode():
+            return self._extracted(images)
+
+    def _extracted(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         S = self.config.size
         pixels = np.stack([np.asarray(Image.fromarray(i).resize((S, S), Image.Resampling.LANCZOS)) for i in images])
         x = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div_(255)
@@ -133,7 +136,7 @@ class FeatureExtractor:
         qkv, attention = block.attn.qkv, block.attn
         width = qkv.out_features // 3
         rows = slice(_QKV_ROW[kind] * width, (_QKV_ROW[kind] + 1) * width)
-        x = F.linear(block.norm1(x), qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
+        x = torch.nn.functional.linear(block.norm1(x), qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
         if kind == "values":
             return x
         norm = attention.k_norm if kind == "keys" else attention.q_norm
@@ -155,9 +158,19 @@ def _check_vit(vit: Any, config: FeatureConfig) -> None:
         raise ValueError(f"patch_size is {config.patch_size}: {config.model} has {vit.patch_embed.patch_size}")
     if config.kind == "tokens":
         return
-    if type(vit.blocks[-1]) is not Block:
+    if not _is_plain(vit.blocks[-1]):
         raise ValueError(
             f"{config.model} has no plain attention block at its end to read {config.kind} from: use tokens"
         )
     if len(vit.blocks) < 2:
         raise ValueError(f"{config.model} has a single block, {config.kind} need a block before the last: use tokens")
+
+
+def _is_plain(block: torch.nn.Module) -> bool:
+    from stages.vit import Block
+
+    if type(block) is Block:
+        return True
+    from timm.models import vision_transformer  # which is there already if the block is timm's
+
+    return type(block) is vision_transformer.Block

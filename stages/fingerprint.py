@@ -1,9 +1,11 @@
 """Digests of weights and settings, so that a run can tell that a model changed under it."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping
 
-import torch
+from stages.late import torch
 
 
 def text_digest(*parts: str) -> str:

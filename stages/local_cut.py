@@ -8,13 +8,13 @@ eigenvector says "foreground" most, the sink where it says "background" most. Th
 source, and no max-flow is run.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
-import scipy.spatial
+import scipy
 
 from stages.point_cloud import orthographic_points
 
@@ -83,12 +83,12 @@ class KnnGraph:
     edges_E2: np.ndarray
     lengths_E: np.ndarray
 
-    def truncated(self, tau: float) -> "KnnGraph":
+    def truncated(self, tau: float) -> KnnGraph:
         """The graph without the edges of length `tau` or more."""
         short_E = self.lengths_E < tau
         return KnnGraph(self.n, self.edges_E2[short_E], self.lengths_E[short_E])
 
-    def within(self, groups_N: np.ndarray) -> "KnnGraph":
+    def within(self, groups_N: np.ndarray) -> KnnGraph:
         """The graph without the edges that lead out of a group. groups_N: the group that each node is in, (N,) int or
         bool, 0 for none.
         """

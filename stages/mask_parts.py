@@ -3,11 +3,12 @@
 N = Gh·Gw patches · Gh, Gw patch grid · D feature width · M masks
 """
 
+from __future__ import annotations
+
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from stages.boundary import inside_and_around
+from stages.late import torch
 from stages.score import ScoreParts
 
 ALIKE = 2.0  # a patch is like a mask when its cosine with the mask's mean feature exceeds so many times τ
@@ -27,12 +28,12 @@ def mask_parts(
     if not len(masks_MGG):
         return []
     grid = masks_MGG.shape[1:]
-    unit_ND = F.normalize(features_ND.float(), dim=1)
+    unit_ND = torch.nn.functional.normalize(features_ND.float(), dim=1)
     masks_MN = torch.from_numpy(masks_MGG.reshape(len(masks_MGG), -1)).to(unit_ND.device)
     inside_MD, around_MD = inside_and_around(unit_ND, masks_MN, grid)
-    contrast_M = (0.5 - 0.5 * F.cosine_similarity(inside_MD, around_MD, dim=1)).clamp(max=1.0)
+    contrast_M = (0.5 - 0.5 * torch.nn.functional.cosine_similarity(inside_MD, around_MD, dim=1)).clamp(max=1.0)
     defined_M = masks_MN.any(dim=1) & ~masks_MN.all(dim=1) & (contrast_M > SMALLEST_CONTRAST)
-    alike_MN = F.normalize(inside_MD, dim=1) @ unit_ND.T > min(ALIKE * tau, 0.95)
+    alike_MN = torch.nn.functional.normalize(inside_MD, dim=1) @ unit_ND.T > min(ALIKE * tau, 0.95)
     uniqueness_M = (alike_MN & masks_MN).sum(dim=1) / alike_MN.sum(dim=1).clamp(min=1)
     columns = (
         torch.where(defined_M, contrast_M, 0.0).cpu().numpy(),

@@ -10,13 +10,15 @@ become ε. So one matrix of edges serves all rounds of an image, with an `alive`
 no patches at all: they pad graphs of different sizes to one batch.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
-import torch
+import scipy
 
 from stages.cpu_products import bool_product, bytes_are_fast
+from stages.late import torch
 
 CHECK_EVERY = 4  # Lanczos steps between looks at the Ritz values; a look costs about as much as a product
 EXHAUSTED = 1e-6  # ‖w‖ of a new direction below this is fp32 rounding: the Krylov space is complete

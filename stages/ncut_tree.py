@@ -7,15 +7,17 @@ image anew. The threshold on the similarities rises with the depth of the tree, 
 alike than the parts of a scene: it is the mean similarity within the part, and never below τ.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.ndimage
-import torch
+import scipy
 
 from stages.affinity import AffinityConfig, joined
 from stages.bipartition import FOUR_CONNECTED
+from stages.late import torch
 from stages.ncut import NCutConfig, NCutResult, ncut
 
 PADDED_NUMBERS = 1 << 28  # of the similarities solved together on a GPU: 1 GB

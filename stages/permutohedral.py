@@ -10,14 +10,15 @@ serves a batch.
 Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
+
+from stages.late import torch
 
 # Up to there float32 places a point within 1/32 of a lattice step.
 _MAX_FEATURE = 1 << 16
@@ -32,12 +33,12 @@ class _SparseRows:
     (and free of its beta warning), deterministic on CPU and CUDA, unlike `index_add`.
     """
 
-    columns: Tensor
-    weights: Tensor
-    offsets: Tensor
+    columns: torch.Tensor
+    weights: torch.Tensor
+    offsets: torch.Tensor
 
-    def __matmul__(self, values_XC: Tensor) -> Tensor:
-        return functional.embedding_bag(
+    def __matmul__(self, values_XC: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.embedding_bag(
             self.columns,
             values_XC,
             self.offsets,
@@ -62,7 +63,7 @@ class PermutohedralLattice:
     shape: tuple[int, int]
 
     @classmethod
-    def build(cls, features_BPd: Tensor) -> Self:
+    def build(cls, features_BPd: torch.Tensor) -> Self:
         """Lay the lattice of features (B, P, d), float32, in units of the kernel's standard deviations.
 
         Raises ValueError for another shape or dtype, no points, and features that are not finite or too far apart.
@@ -92,7 +93,7 @@ class PermutohedralLattice:
         """L, the vertices that hold a point, over all images of the batch."""
         return len(self.splat.offsets) - 2
 
-    def filter(self, values_BPC: Tensor) -> Tensor:
+    def filter(self, values_BPC: torch.Tensor) -> torch.Tensor:
         """Sum over the image's points of kernel × value: (B, P, C) float32 to the same shape.
 
         Raises ValueError if the batch or the points are not those of the features.
@@ -107,7 +108,7 @@ class PermutohedralLattice:
             vertices_LC = blur @ vertices_LC
         return (self.slice @ vertices_LC).view(values_BPC.shape)
 
-    def scaled(self, scale_BP: Tensor) -> "PermutohedralLattice":
+    def scaled(self, scale_BP: torch.Tensor) -> PermutohedralLattice:
         """The lattice of diag(s) · kernel · diag(s), at no cost per filtering."""
         scale_P = scale_BP.reshape(-1)
         splat_weights = self.splat.weights * scale_P[self.splat.columns]
@@ -119,7 +120,7 @@ class PermutohedralLattice:
         )
 
 
-def _enclosing_simplices(features_Pd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _enclosing_simplices(features_Pd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The simplex around each point; D = d + 1.
 
     Returns the coordinates of its remainder-0 vertex (D, P) divided by D, float32; the rank (D, P) int64 of each
@@ -161,7 +162,7 @@ def _enclosing_simplices(features_Pd: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return corners_DP, ranks_DP, weights_DP
 
 
-def _pack_keys(corners_DP: Tensor, n_images: int) -> tuple[Tensor, Tensor]:
+def _pack_keys(corners_DP: torch.Tensor, n_images: int) -> tuple[torch.Tensor, torch.Tensor]:
     """One int64 for each remainder-0 vertex and image, linear in the vertex's coordinates.
 
     Returns keys (P,) and the stride of each coordinate (D,); the last one is implied by the others and has stride 0.
@@ -187,7 +188,7 @@ def _pack_keys(corners_DP: Tensor, n_images: int) -> tuple[Tensor, Tensor]:
 
 
 def _connect(
-    keys_P: Tensor, strides_D: Tensor, ranks_DP: Tensor, weights_DP: Tensor
+    keys_P: torch.Tensor, strides_D: torch.Tensor, ranks_DP: torch.Tensor, weights_DP: torch.Tensor
 ) -> tuple[_SparseRows, tuple[_SparseRows, ...], _SparseRows]:
     """Number the distinct vertices and write splat, blurs and slice as sparse matrices.
 
@@ -225,7 +226,7 @@ def _connect(
     return splat, _blurs(distinct, first, strides_D), slice_
 
 
-def _blurs(distinct: list[Tensor], first: list[int], strides_D: Tensor) -> tuple[_SparseRows, ...]:
+def _blurs(distinct: list[torch.Tensor], first: list[int], strides_D: torch.Tensor) -> tuple[_SparseRows, ...]:
     """The d + 1 blurs [½ 1 ½]: one each along (1, …, 1, -d, 1, …, 1) and its permutations.
 
     distinct: sorted keys by remainder; first: where the vertices of each remainder begin, and L.
@@ -255,7 +256,7 @@ def _blurs(distinct: list[Tensor], first: list[int], strides_D: Tensor) -> tuple
     return tuple(blurs)
 
 
-def _search(sorted_keys: Tensor, wanted_DL: Tensor) -> Tensor:
+def _search(sorted_keys: torch.Tensor, wanted_DL: torch.Tensor) -> torch.Tensor:
     """Where to insert the wanted keys, int32. Their rows are sorted, too, which numpy makes use of and torch not."""
     if sorted_keys.is_cuda:
         return torch.searchsorted(sorted_keys, wanted_DL, out_int32=True)

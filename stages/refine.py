@@ -6,16 +6,18 @@ Source: the post-processing of MaskCut (CutLER), which CutS3D takes over: CRF, h
 changed beyond recognition is to be dropped.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
+import scipy
 from PIL import Image
-from scipy import ndimage
 
 from stages.crf import CrfConfig, dense_crf
+from stages.late import torch
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ def _finish(before_MST: np.ndarray, after_MST: np.ndarray, size: tuple[int, int]
 
 
 def _without_holes(mask_ST: np.ndarray) -> np.ndarray:
-    """The mask and all background that it, 4-connected, encloses (`ndimage.binary_fill_holes` takes twice as long)."""
-    labels, _ = ndimage.label(np.pad(~mask_ST, 1, constant_values=True))
+    """The mask and all background that it, 4-connected, encloses (scipy's `binary_fill_holes` takes twice as long)."""
+    labels, _ = scipy.ndimage.label(np.pad(~mask_ST, 1, constant_values=True))
     return mask_ST | (labels[1:-1, 1:-1] > 1)  # 1 is the background that the frame is in
 
 

@@ -6,12 +6,13 @@ Source: CutS3D section 3 (eqs. 1-3), as the digests print them. The paper writes
 size N×N and S of size Gh×Gw, which leaves two readings open; both are options here.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
+from stages.late import torch
 
 SMALLEST_COSINE = 1e-6  # negative cosines have no real power; they are far below any threshold and stay there
 
@@ -58,6 +59,7 @@ def gaussian_blur(maps_BHW: torch.Tensor, sigma: float) -> torch.Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
     x = maps_BHW[:, None]
+    F = torch.nn.functional
     x = F.conv2d(F.pad(x, (radius, radius, 0, 0), mode="replicate"), kernel[None, None, None, :])
     x = F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), kernel[None, None, :, None])
     return x[:, 0]

@@ -8,8 +8,7 @@ spanning tree, which has a fraction of the edges.
 """
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
+import scipy
 
 from stages.local_cut import KnnGraph, component_labels
 

@@ -4,8 +4,9 @@ MMDetection is imported by the commands only.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
 from pipeline.commands.options import device_options
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from detector.training.wanted import Training
 
 _checkpoint_option = click.option("--checkpoint", required=True, metavar="FILE", help="Detector, of `cuts3d train`.")
 _amp_option = click.option("--amp", is_flag=True, help="Half precision where that is safe.")
@@ -105,7 +109,7 @@ def self_train(
     need_mmdet()
     from detector.training.self_training import SelfTraining
     from detector.training.self_training import self_train as do_rounds
-    from detector.training.train import Training
+    from detector.training.wanted import Training, check_settings
 
     training = Training(
         runs=(),
@@ -119,6 +123,7 @@ def self_train(
         seed=seed,
     )
     wanted = SelfTraining(run, checkpoint, work_dir, training, rounds, _numbers(thresholds), max_per_image)
+    check_settings(training)
     detector = do_rounds(
         wanted, _reporting(executor()), _trainer(train_workers, train_ray), device=device, batch_size=batch_size
     )
@@ -162,15 +167,18 @@ def evaluate_detector(
     from detector.evaluation.evaluate import evaluate_detector as score
     from detector.evaluation.evaluate import metrics_json, rows_of
     from detector.model.checkpoints import read_detector
+    from detector.model.weight_files import need_checkpoint
     from pipeline.evaluation.report import print_report
     from pipeline.evaluation.truth.formats import read_truth
     from pipeline.storage.atomic import written_whole
 
     if folders and len(folders) != len(truths):
         raise click.UsageError(f"{len(folders)} --images for {len(truths)} --truth: give one for each, or none")
-    detector, other = read_detector(checkpoint), read_detector(compare) if compare else None
+    for given in filter(None, (checkpoint, compare)):
+        need_checkpoint(Path(given))
     pairs = zip(truths, folders or (None,) * len(truths), strict=True)
     sets = [read_truth(truth, images) for truth, images in pairs]
+    detector, other = read_detector(checkpoint), read_detector(compare) if compare else None
     scored = score(detector, sets, Path(out), _reporting(executor()), other=other, **settings)
     for one in scored:
         print_report(one.report)
@@ -204,13 +212,20 @@ def _trainer(workers: int | None, address: str | None) -> Any:
     if workers is None:
         if address is not None:
             raise click.UsageError("--train-ray is of use with --train-workers only: say how many processes")
-        from detector.training.train import train
+        return _train_here
+    return partial(_train_on_ray, address=address, workers=workers)
 
-        return train
+
+def _train_here(training: "Training") -> Path:
+    from detector.training.train import train
+
+    return train(training)
+
+
+def _train_on_ray(training: "Training", address: str | None, workers: int) -> Path:
     from detector.training.on_ray import RayTraining, train_on_ray
 
-    where = RayTraining(address, workers)
-    return lambda training: train_on_ray(training, where)
+    return train_on_ray(training, RayTraining(address, workers))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -55,12 +55,17 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
         raise click.UsageError(
             "--workers and --cpus-per-worker are of use with --ray only: add --ray, or leave them out"
         )
-    from detector.training.train import Training
-    from detector.training.train import train as train_here
+    from detector.training.wanted import Training, check_settings, check_training
 
     training = Training(**wanted)
+    if ray in (None, "local"):
+        check_training(training)
+    else:  # what is on this machine need not be there
+        check_settings(training)
     try:
         if ray is None:
+            from detector.training.train import train as train_here
+
             path = train_here(training)
         else:
             from detector.training.on_ray import RayTraining, train_on_ray

@@ -15,14 +15,14 @@ from mmengine.model import update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
+from detector.model.weight_files import BACKBONE, need_backbone
 from pipeline.errors import WeightsError
 from pipeline.models.published_file import PublishedFile
-from pipeline.models.vit_checkpoints import SUFFIXES, read_checkpoint
+from pipeline.models.vit_checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
 URL = "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
-NAME = "dino_resnet50_pretrain.pth"
 # DINO publishes no digest of it that we know of; `load_backbone` checks what is in it.
 DINO_R50 = PublishedFile(
     about="DINO's ResNet-50",
@@ -66,15 +66,7 @@ def find_backbone(checkpoint: str | Path | None = None, url: str = URL) -> Path:
     Raises WeightsError, which says what to do, where there is none, or the cached file is not what it was.
     """
     if checkpoint is not None:
-        path = Path(checkpoint).expanduser()
-        if path.suffix == ".pkl":
-            raise WeightsError(
-                f"{path} is a pickle as Detectron2 uses them, which runs code when it is read: give the file it was "
-                f"converted from, {NAME}, with the names of torchvision"
-            )
-        if not path.is_file():
-            raise WeightsError(f"there are no backbone weights {path}: give a {', '.join(SUFFIXES)} file")
-        return path
+        return need_backbone(Path(checkpoint))
     return replace(DINO_R50, url=url).ready()
 
 
@@ -98,7 +90,7 @@ def load_backbone(module: nn.Module, path: Path) -> None:
     if problems:
         raise WeightsError(
             f"{path} does not fit the backbone: {'; '.join(problems)}. Wanted are a ResNet's weights of the same depth "
-            f"under torchvision's names, such as {NAME}"
+            f"under torchvision's names, such as {BACKBONE}"
         )
     module.load_state_dict({**wanted, **state})
     logger.info("the backbone starts from %s", path)

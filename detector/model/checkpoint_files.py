@@ -5,6 +5,8 @@ A detector is written as safetensors, which other programs and languages read, a
 the rest. Texts are the file's metadata. The same tensors and texts make the same bytes.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
-import torch
 
+from detector.model.weight_files import need_checkpoint
 from pipeline.errors import WeightsError
+from stages.late import torch
 
 STATE_DICT = "state_dict"
 _ZIP = b"PK\x03\x04"
@@ -27,6 +29,8 @@ _ALIGNMENT = 8
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -> None:
     """Write a safetensors file, whole or not at all. Tensors may be anywhere, share memory and have any strides."""
+    import safetensors.torch  # and torch with it
+
     plain = {
         name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()
     }
@@ -54,12 +58,7 @@ def read_content(path: Path) -> Mapping[str, Any]:
         WeightsError: there is no such file, it is neither, it is damaged, or it holds more than tensors and plain
         values; the message says what to do.
     """
-    if not path.is_file():
-        found = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pth")) if path.is_dir() else []
-        hint = (
-            f"it is a folder, give a file in it ({', '.join(found)})" if found else "`cuts3d train` ends by writing one"
-        )
-        raise WeightsError(f"there is no checkpoint {path}: {hint}")
+    need_checkpoint(path)
     return _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
 
 

@@ -12,6 +12,8 @@ is read as well. Neither needs our classes or MMEngine's to be read. A checkpoin
 (iter_N.pth) holds the same tensors; its config and origin are those of detector.json beside it.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
@@ -21,11 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from detector.model.checkpoint_files import STATE_DICT, read_content, write_tensors
 from pipeline.errors import WeightsError
 from pipeline.storage.files_at import files_at
+from stages.late import torch
 
 SCHEMA = "cuts3d-detector/1"
 DETECTOR_FILE, DESCRIPTION_FILE = "detector.safetensors", "detector.json"

@@ -6,14 +6,14 @@ With `detector.previous=RUN` it makes the pseudo-masks of a round of self-traini
 Gh, Gw patch grid
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
-
-import torch
 
 from detector.model.checkpoints import DetectorCheckpoint, read_detector
 from detector.needs import need_mmdet
@@ -26,6 +26,7 @@ from pipeline.methods.protocol import Batch, Inputs
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord
 from pipeline.results.kinds import Failed
+from stages.late import torch
 
 NAME = "detector"
 GRID = 60  # patches a side, as the default features of cuts have

@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from detector.model.checkpoints import read_detector
+from detector.model.weight_files import need_checkpoint
 from detector.prediction.method import NAME, DetectorOptions, overrides_of
-from detector.prediction.videos import Frames, extract_frames, is_video, write_video
+from detector.prediction.videos import Frames, extract_frames, is_video, need_video, write_video
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.images.manifest import ImageRef, Manifest, default_shard_size
@@ -65,16 +66,15 @@ def predict(
     """
     if not sources:
         raise ConfigError("there is nothing to predict on: give photos, folders, lists or videos")
+    need_checkpoint(Path(options.checkpoint))
+    photos, films = _found(sources)
     read_detector(options.checkpoint)  # before anything is written
     root = Path(out).absolute()
-    refs: list[ImageRef] = []
+    refs = list(photos)
     videos: dict[str, Frames] = {}
-    for name, source in _named(sources):
-        if is_video(source):
-            videos[name] = extract_frames(Path(source), root / "frames" / name, every)
-            refs += _refs(str(videos[name].folder), name, alone=False)
-        else:
-            refs += _refs(source, name, alone=len(sources) == 1)
+    for name, film in films.items():
+        videos[name] = extract_frames(film, root / "frames" / name, every)
+        refs += _refs(str(videos[name].folder), name, alone=False)
     _write_list(root, Manifest(refs, default_shard_size(len(refs))))
     launch = Launch(str(root / IMAGES_FILE), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(root / "run"), launch, **execution)
@@ -84,6 +84,18 @@ def predict(
     set_aside = len(RunReader(run).quarantined())
     made = list(_videos(run, root, videos, overlays))
     return Predicted(summary, set_aside, root / COCO_FILE, masks, overlays, made)
+
+
+def _found(sources: Sequence[str]) -> tuple[list[ImageRef], dict[str, Path]]:
+    """The photos among the sources, listed, and the files of videos by their names."""
+    photos: list[ImageRef] = []
+    films: dict[str, Path] = {}
+    for name, source in _named(sources):
+        if is_video(source):
+            films[name] = need_video(Path(source))
+        else:
+            photos += _refs(source, name, alone=len(sources) == 1)
+    return photos, films
 
 
 def _named(sources: Sequence[str]) -> Iterator[tuple[str, str]]:

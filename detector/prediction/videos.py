@@ -38,6 +38,13 @@ def is_video(source: str) -> bool:
     return Path(source).suffix.lower() in EXTENSIONS
 
 
+def need_video(file: Path) -> Path:
+    """The file of a video; SourceError when it is not there."""
+    if not file.is_file():
+        raise SourceError(f"there is no file {file}")
+    return file
+
+
 def extract_frames(video: Path, folder: Path, every: int = 1) -> Frames:
     """Write each `every`-th frame of a video as JPEG, from number 0; nothing is done when the folder is there.
 
@@ -48,9 +55,7 @@ def extract_frames(video: Path, folder: Path, every: int = 1) -> Frames:
     """
     if every < 1:
         raise ConfigError(f"every is {every}: it must be at least 1")
-    if not video.is_file():
-        raise SourceError(f"there is no file {video}")
-    capture = cv2.VideoCapture(str(video))
+    capture = cv2.VideoCapture(str(need_video(video)))
     try:
         if not capture.isOpened():
             raise SourceError(f"{video} cannot be opened as a video: give a file that OpenCV reads, such as .mp4")

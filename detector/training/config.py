@@ -2,7 +2,11 @@
 
 A configuration is a plain file of MMDetection: what is done here to it, with runs, options and the number of GPUs, is
 done to a loaded copy, and the result is what the training's own folder keeps.
+
+MMEngine, which loads torch, is imported where a configuration is read.
 """
+
+from __future__ import annotations
 
 import ast
 import difflib
@@ -11,12 +15,13 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
 from pipeline.wording import printable
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,14 @@ def is_file(name: str) -> bool:
     return name.endswith(".py") or os.sep in name
 
 
+def config_path(name: str) -> Path:
+    """The file of a configuration, by its name if it is one of ours; ConfigError when there is none."""
+    path = Path(name) if is_file(name) else CONFIGS / f"{name}.py"
+    if not path.is_file():
+        raise ConfigError(f"there is no configuration {name!r}: give a .py file, or one of {', '.join(config_names())}")
+    return path
+
+
 def read_config(name: str, pretty: bool = False) -> Config:
     """A configuration of ours by its name, or a file of MMDetection's kind, which is run as the Python that it is.
 
@@ -50,9 +63,9 @@ def read_config(name: str, pretty: bool = False) -> Config:
 
     Raises ConfigError when there is none, it does not run, or lacks what a training needs.
     """
-    path = Path(name) if is_file(name) else CONFIGS / f"{name}.py"
-    if not path.is_file():
-        raise ConfigError(f"there is no configuration {name!r}: give a .py file, or one of {', '.join(config_names())}")
+    from mmengine.config import Config
+
+    path = config_path(name)
     try:
         config = Config.fromfile(str(path), lazy_import=False)
     except Exception as error:  # whatever a stranger's file raises
@@ -77,22 +90,31 @@ def training_dataset(name: str, runs: Sequence[str], options: Sequence[str] = ()
 
 
 def set_options(config: Config, options: Sequence[str]) -> None:
-    """Apply "a.b.0.c=value" to a configuration; numbers in a name are places in a list, values are Python or text.
+    """See `set_values`."""
+    from mmengine.config import ConfigDict
+
+    set_values(config._cfg_dict, options, ConfigDict)
+
+
+def set_values(config: Any, options: Sequence[str], mapping: type[dict[str, Any]] = dict) -> None:
+    """Apply "a.b.0.c=value" to a configuration's mapping; numbers in a name are places in a list, values are Python or
+    text.
 
     Raises ConfigError for a name that the configuration does not have. A new last part is let through in components
-    (which have a "type"): they take what they know, and refuse the rest when they are built.
+    (which have a "type"): they take what they know, and refuse the rest when they are built. mapping: what dictionaries
+    among the values become.
     """
     for option in options:
         name, equals, text = option.partition("=")
         if not equals or not name:
             raise ConfigError(f"{option!r} is no setting: write NAME.NAME=VALUE")
         *parents, last = name.split(".")
-        place: Any = config._cfg_dict
+        place: Any = config
         for depth, part in enumerate(parents):
             place = _inside(place, part, ".".join(parents[: depth + 1]))
         new = isinstance(place, Mapping) and last not in place and "type" in place
         key = last if new else _key(place, last, name)
-        place[key] = _as_config(_parsed(text))
+        place[key] = _as(mapping, _parsed(text))
 
 
 def set_runs(config: Config, runs: Sequence[str]) -> None:
@@ -246,6 +268,8 @@ def components(value: Any, kind: str) -> Iterator[Any]:
 
 def plain(value: Any) -> Any:
     """A configuration, or a part of it, as JSON gives it back; ConfigError for what JSON cannot hold."""
+    from mmengine.config import Config
+
     if isinstance(value, Config):
         value = value.to_dict()
     try:
@@ -291,10 +315,10 @@ def _parsed(text: str) -> Any:
         return text
 
 
-def _as_config(value: Any) -> Any:
+def _as(mapping: type[dict[str, Any]], value: Any) -> Any:
     if isinstance(value, dict):
-        return ConfigDict(value)
-    return [_as_config(part) for part in value] if isinstance(value, list) else value
+        return mapping(value)
+    return [_as(mapping, part) for part in value] if isinstance(value, list) else value
 
 
 def _stretch(scheduler: Any, factor: float) -> None:

@@ -11,16 +11,16 @@ import json
 import logging
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from detector.model.checkpoints import write_description
 from pipeline.errors import RunMismatchError, TrainingError
 from pipeline.runs.changed_settings import differences, in_lines
 from pipeline.storage.files_at import files_at
+from stages.late import torch
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +54,11 @@ def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Pat
 
 
 def check_resume(folder: Path, resume: bool | None) -> None:
-    """What `claim` raises whatever the training is."""
+    """What `claim` raises whatever the training is; without torch: a checkpoint that is no torn one is a ZIP."""
     recorded = _recorded(folder)
     if resume and recorded is None:
         raise TrainingError(f"{folder} holds no training to resume: leave out --resume to start one")
-    if resume is False and recorded is not None and latest_checkpoint(folder) is not None:
+    if resume is False and recorded is not None and any(map(zipfile.is_zipfile, folder.glob("iter_*.pth"))):
         raise RunMismatchError(
             f"{folder} holds a training already: add --resume to go on with it, or give another --work-dir"
         )

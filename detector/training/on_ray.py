@@ -20,7 +20,8 @@ from cluster.connection import connected
 from detector.model.checkpoints import DETECTOR_FILE
 from detector.training import folder as training_folder
 from detector.training.progress import followed
-from detector.training.train import PATIENCE, Training, train
+from detector.training.train import PATIENCE, train
+from detector.training.wanted import Training
 from pipeline.errors import ClusterError, ConfigError, CutsError
 
 logger = logging.getLogger(__name__)

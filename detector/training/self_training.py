@@ -20,7 +20,7 @@ from typing import Any
 
 from detector.model.checkpoints import detector_in, read_detector
 from detector.prediction.method import NAME, DetectorOptions, overrides_of
-from detector.training.train import Training
+from detector.training.wanted import Training
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
 from pipeline.runs.changed_settings import differences, in_lines

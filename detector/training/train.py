@@ -13,10 +13,10 @@ import os
 import secrets
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import mmcv
 import mmengine.device.utils
@@ -34,13 +34,13 @@ from detector.training import config as train_config
 from detector.training import folder as training_folder
 from detector.training.hooks import bare
 from detector.training.validation import set_validation
+from detector.training.wanted import Training
 from pipeline.errors import ConfigError, CutsError
 from pipeline.models.device import pick_device
 from pipeline.runs.lease import Lease
 from pipeline.runs.provenance import library_versions
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files_at import files_at
-from pipeline.storage.locations import absolute
 
 logger = logging.getLogger(__name__)
 
@@ -49,44 +49,6 @@ PATIENCE = datetime.timedelta(hours=2)
 # Beside long reports (environment, configuration): a line for each parameter, and what MMEngine tells its developers.
 _OF_NO_USE = ("paramwise_options", "Exp name", '"FileClient"', '"HardDiskBackend"', "Distributed training is not used")
 _LIBRARIES = ("mmdet", "mmengine", "torchvision")
-
-
-@dataclass(frozen=True)
-class Training:
-    """What is to be trained. Everything but the first three has a default, which the configuration knows better.
-
-    runs: folders or URLs. config: name of a configuration or path of a file. work_dir: folder, see
-    `detector.training.folder`. settings: "a.b=c", the last word on the configuration. resume: True goes on with the
-    training in work_dir, None does if there is one. amp: mixed precision, on a GPU. device: auto, cpu, cuda or cuda:N.
-    backbone: a file of weights, or "random". init_from: checkpoint of a detector to start from, in place of the
-    backbone. iterations, batch_size (over all processes), seed: see `detector.training.config`. val_truth, val_images:
-    a COCO file to validate with, and the folder of its photos.
-    """
-
-    runs: tuple[str, ...]
-    config: str
-    work_dir: str
-    settings: tuple[str, ...] = ()
-    resume: bool | None = False
-    amp: bool = False
-    device: str = "auto"
-    backbone: str | None = None
-    init_from: str | None = None
-    iterations: int | None = None
-    batch_size: int | None = None
-    seed: int | None = None
-    val_truth: str | None = None
-    val_images: str | None = None
-
-    def anywhere(self) -> Self:
-        """The same for a process whose current folder is another."""
-        places = {name: getattr(self, name) for name in ("init_from", "val_truth", "val_images")}
-        if self.backbone != train_config.RANDOM:
-            places["backbone"] = self.backbone
-        if train_config.is_file(self.config):
-            places["config"] = self.config
-        changed: dict[str, Any] = {name: absolute(place) for name, place in places.items() if place is not None}
-        return replace(self, runs=tuple(map(absolute, self.runs)), work_dir=absolute(self.work_dir), **changed)
 
 
 @dataclass(frozen=True)
@@ -175,8 +137,7 @@ def _prepared(wanted: Training, process: _Process) -> Config:
         train_config.set_mixed_precision(config)
     if process.device.type != "cuda":
         train_config.without_sync_bn(config)
-    if (wanted.val_truth is None) != (wanted.val_images is None):
-        raise ConfigError("--val-truth and --val-images go together: the true objects, and the folder of their photos")
+    wanted.check_validation()
     if wanted.val_truth is not None and wanted.val_images is not None:
         set_validation(config, wanted.val_truth, wanted.val_images)
     return _launchable(config, wanted, process)

@@ -1,12 +1,13 @@
 """How many images at a time fit a GPU, measured on it: nodes of one cluster differ."""
 
-import logging
+from __future__ import annotations
 
-import torch
+import logging
 
 from pipeline.errors import ImageError
 from pipeline.images.stereo_clips import noise_inputs
 from pipeline.methods.protocol import Batch, Method
+from stages.late import torch
 
 log = logging.getLogger(__name__)
 

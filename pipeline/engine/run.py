@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.engine.batch_size import fitting_batch_size
+from pipeline.engine.checks import checked_manifest
 from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
@@ -54,7 +55,7 @@ def run(
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
     if manifest is None:
-        manifest = RunFolder.open(out).manifest if launch.images is None else manifest_of(launch)
+        manifest = _images_of(out, launch, until, method, device)
     method = method or load_method(launch, device, until)
     folder = _folder_of(out, method, manifest)
     if launch.images is not None:
@@ -95,6 +96,15 @@ def retry_quarantined(
             _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease)
     summary.wall = time.perf_counter() - started
     return summary
+
+
+def _images_of(out: str | Path, launch: Launch, until: str | None, method: Method | None, device: str) -> Manifest:
+    """Listed, or the run's own; what is wrong with the launch is told first, unless its method is loaded already."""
+    if method is None:
+        listed = checked_manifest(out, launch, until, device)
+    else:
+        listed = None if launch.images is None else manifest_of(launch)
+    return listed or RunFolder.open(out).manifest
 
 
 def _folder_of(out: str | Path, method: Method, manifest: Manifest) -> RunFolder:

@@ -1,5 +1,7 @@
 """The unit of work: one shard of images through the stages. A bad image is a record, not an exception."""
 
+from __future__ import annotations
+
 import logging
 import threading
 import time
@@ -10,14 +12,13 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
 from pipeline.images.manifest import ImageRef, Shard
 from pipeline.images.stereo_clips import load_inputs
 from pipeline.methods.protocol import Batch, Method
 from pipeline.results.kinds import Counts, Failed, quarantine_of
+from stages.late import torch
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,13 @@ What follows, ranking and averaging, is done here for all resamples together.
 I images · B resamples · T IoU thresholds · D detections · P true positives
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy
 from pycocotools.cocoeval import COCOeval, Params
 
 from pipeline.evaluation.bootstrap import Ratio

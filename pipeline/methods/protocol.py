@@ -131,6 +131,8 @@ class MethodEntry:
     recipes: what can be typed for it, and stands in run.json's recipe.
     stages: that can be kept, in order.
     whole: what may be typed in place of a stage and means the whole result, "" for nothing.
+    known: the part of `Method.config` that needs no model, for a launch, a stage, and whether models are loaded on this
+        machine; raises ConfigError, WeightsError for what is wrong by then.
     load: gives the method for a launch, on a device of this name, up to a stage; raises ConfigError, WeightsError.
     manifest: the images of a launch; raises ConfigError, SourceError.
     describe: a configuration in words and values, for people.
@@ -141,5 +143,6 @@ class MethodEntry:
     load: Callable[[Launch, str, str | None], Method]
     stages: tuple[str, ...] = ()
     whole: str = ""
+    known: Callable[[Launch, str | None, bool], Mapping[str, Any]] = lambda *_: {}
     manifest: Callable[[Launch], Manifest] = listed_manifest
     describe: Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]] = plain_description

@@ -57,6 +57,14 @@ def load_method(launch: Launch, device: str, until: str | None = None) -> Method
     return entry_of(launch.recipe).load(launch, device, stage_of(launch.recipe, until))
 
 
+def known_config(launch: Launch, until: str | None, files_here: bool = True) -> Mapping[str, Any]:
+    """The part of `Method.config` that is known before anything is loaded; raises what `load_method` would by then.
+
+    files_here: whether models are loaded on this machine, so that their files are looked for.
+    """
+    return entry_of(launch.recipe).known(launch, stage_of(launch.recipe, until), files_here)
+
+
 def manifest_of(launch: Launch) -> Manifest:
     """The images of a launch, as its method lists them; ConfigError, SourceError."""
     return entry_of(launch.recipe).manifest(launch)

@@ -5,9 +5,6 @@ import urllib.request
 from functools import cache
 from pathlib import Path
 
-import huggingface_hub
-from huggingface_hub import constants
-
 from pipeline.errors import WeightsError
 
 _PROBE_S = 5.0
@@ -16,6 +13,8 @@ _PROBE_S = 5.0
 @cache
 def reachable() -> bool:
     """Whether the hub answers within five seconds; asked once a process. False under HF_HUB_OFFLINE."""
+    from huggingface_hub import constants
+
     if constants.HF_HUB_OFFLINE:
         return False
     answered = threading.Event()
@@ -40,6 +39,9 @@ def file(repository: str, name: str) -> Path | None:
 
     Raises WeightsError when the hub answers but does not give the file.
     """
+    import huggingface_hub
+    from huggingface_hub import constants
+
     cached = huggingface_hub.try_to_load_from_cache(repository, name)
     if isinstance(cached, str):
         return Path(cached)

@@ -4,37 +4,27 @@ an explicit local path; the cache of `cuts3d weights`; the model hub, where it c
 package that an embedded default comes out of.
 """
 
-import json
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
-from timm.models import get_pretrained_cfg
-
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
 from pipeline.models.depth_maps import DepthMaps
-from pipeline.models.vit_checkpoints import SUFFIXES, build_vit, preset_name, read_checkpoint
+from pipeline.models.specs import depth_source, feature_spec, onnx_spec, unknown_features
+from pipeline.models.vit_checkpoints import build_vit, preset_name, read_checkpoint
 from stages.depth import DepthKind, DepthModel
-from stages.depth_onnx import OnnxDepth, OnnxDepthSpec
-from stages.depth_transformers import TransformersDepth
+from stages.depth_onnx import OnnxDepth
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig, FeatureExtractor
+from stages.late import torch
 
 logger = logging.getLogger(__name__)
 
-HUB_DEPTH: dict[str, str] = {
-    "zoedepth": "Intel/zoedepth-nyu-kitti",
-    "depth-anything-v2-small": "depth-anything/Depth-Anything-V2-Small-hf",
-    "depth-anything-v2-base": "depth-anything/Depth-Anything-V2-Base-hf",
-    "depth-anything-v2-large": "depth-anything/Depth-Anything-V2-Large-hf",
-    "dpt-hybrid-midas": "Intel/dpt-hybrid-midas",
-    "dpt-large": "Intel/dpt-large",
-}
 # DPT never runs this unit of its first fusion layer, and checkpoints come without it.
 _UNUSED_IN_DPT = "fusion_stage.layers.0.residual_layer1."
 
@@ -42,47 +32,32 @@ _UNUSED_IN_DPT = "fusion_stage.layers.0.residual_layer1."
 def load_depth(spec: str, device: torch.device | str = "cpu", kind: DepthKind | None = None) -> DepthModel:
     """The depth model that `spec` means.
 
-    spec: "fastdepth"; a name of HUB_DEPTH; the path of an .onnx file with its .json sidecar beside it; a folder with a
-    transformers model (config.json); "maps:FOLDER", or a folder without config.json, with depth maps.
+    spec: "fastdepth"; a name of `specs.HUB_DEPTH`; the path of an .onnx file with its .json sidecar beside it; a folder
+    with a transformers model (config.json); "maps:FOLDER", or a folder without config.json, with depth maps.
     kind: overrides what is known of the direction of the model's output.
     Raises ConfigError for a spec that means nothing or a sidecar that is wrong, WeightsError for weights that cannot be
     had or do not fit.
     """
-    if spec == "fastdepth":
-        return _onnx(_embedded(spec), device, kind)
-    if spec in HUB_DEPTH:
-        return _transformers(spec, HUB_DEPTH[spec], device, kind)
-    if spec.startswith("maps:"):
-        return DepthMaps(Path(spec.removeprefix("maps:")), kind or "depth")
-    path = Path(spec)
-    if path.suffix == ".onnx":
-        return _onnx(path, device, kind)
-    if (path / "config.json").is_file():
-        return _transformers(spec, spec, device, kind)
-    if path.is_dir():
-        return DepthMaps(path, kind or "depth")
-    raise ConfigError(
-        f"no depth model {spec!r}: use fastdepth, {', '.join(HUB_DEPTH)}, the path of an .onnx file, "
-        "the folder of a transformers model, or maps:FOLDER"
-    )
+    how, where = depth_source(spec)
+    if how == "maps":
+        return DepthMaps(Path(where), kind or "depth")
+    if how in ("hub", "transformers"):
+        return _transformers(spec, where, device, kind)
+    return _onnx(_embedded(spec) if how == "embedded" else Path(where), device, kind)
 
 
 def feature_preset(spec: str) -> tuple[FeaturePreset, Path | None]:
     """Preset and file of weights (None: wherever they are found) that `spec` means; see `load_features`."""
-    name, _, file = spec.partition("=")
-    path = Path(file) if file else None
-    if path is None and (name.endswith(SUFFIXES) or Path(name).is_file()):
-        path = Path(name)
+    found = feature_spec(spec)
+    name, path = found.name, found.path
+    if name is None:
+        assert path is not None  # else there is a name
         name = preset_name(read_checkpoint(path)) or ""
         if name not in PRESETS:
             raise ConfigError(f"{path} is none of {', '.join(PRESETS)}: say what it is, as in NAME={path}")
     if name in PRESETS:
         return PRESETS[name], path
-    if timm.is_model(name):
-        return _timm_preset(name), path
-    raise ConfigError(
-        f"no features {name!r}: use {', '.join(PRESETS)}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
-    )
+    return _timm_preset(name), path
 
 
 def load_features(
@@ -115,6 +90,8 @@ def _preset_weights(name: str, config: FeatureConfig) -> Path:
     cached = weights.find(name) if embedded else None
     if cached:
         return cached
+    from timm.models import get_pretrained_cfg  # heavy (two seconds, for all that comes with it)
+
     known = get_pretrained_cfg(config.model)
     if known is None or not known.hf_hub_id:
         raise WeightsError(f"nobody publishes weights of {name}: give your own as {name}=FILE")
@@ -140,8 +117,13 @@ def _embedded(name: str) -> Path:
 
 
 def _timm_preset(name: str) -> FeaturePreset:
+    """Of any ViT of timm; ConfigError when it is none."""
     # Mean-centred tokens at 0.1 are the safe reading of a backbone that nobody has tuned: any ViT has them, and a bias
     # common to all patches, which would make every pair similar, is gone.
+    import timm
+
+    if not timm.is_model(name):
+        raise unknown_features(name)
     with torch.device("meta"):
         model: Any = timm.create_model(name, num_classes=0)
     if not hasattr(model, "patch_embed") or not hasattr(model, "blocks"):
@@ -161,22 +143,20 @@ def _timm_preset(name: str) -> FeaturePreset:
 
 
 def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> OnnxDepth:
-    sidecar = path.with_suffix(".json")
-    for file in (path, sidecar):
-        if not file.is_file():
-            raise WeightsError(f"{file} does not exist: an ONNX depth model is an .onnx file with a .json of that name")
+    spec = onnx_spec(path, kind)
     try:
-        spec = OnnxDepthSpec.parse(json.loads(sidecar.read_text()))
-        model = OnnxDepth(path.read_bytes(), spec if kind is None else replace(spec, kind=kind), device)
+        model = OnnxDepth(path.read_bytes(), spec, device)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{sidecar}: {error}") from error
+        raise ConfigError(f"{path.with_suffix('.json')}: {error}") from error
     if torch.device(device).type == "cuda" and model.provider != "CUDAExecutionProvider":
         logger.warning("%s runs on the CPU: install onnxruntime-gpu to have it on the GPU", path.name)
     return model
 
 
-def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> TransformersDepth:
+def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> DepthModel:
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation  # heavy (two seconds)
+
+    from stages.depth_transformers import TransformersDepth
 
     in_folder = Path(source).is_dir()
     local_only = in_folder or not hub.reachable()

@@ -1,18 +1,16 @@
 """Weights of a ViT out of a file: official checkpoints of DINO and DINOv2, timm's, training checkpoints of either."""
 
+from __future__ import annotations
+
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from timm.models import get_pretrained_cfg
-from torch import nn
 
 from pipeline.errors import WeightsError
+from stages.late import torch
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 # A training checkpoint keeps the network under one of these, and its names under one of the prefixes.
@@ -20,15 +18,23 @@ _WRAPPERS = ("teacher", "model", "state_dict")
 _PREFIXES = ("module.", "backbone.")
 
 
+def need_file(path: Path) -> Path:
+    """The path, if there is a file; else WeightsError."""
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist: give the path of a {', '.join(SUFFIXES)} file")
+    return path
+
+
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a .safetensors file or of a torch checkpoint (read without running code from it), by name.
 
     Raises WeightsError when there is no such file, or it holds anything but a network's tensors.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist: give the path of a {', '.join(SUFFIXES)} file")
+    need_file(path)
     try:
         if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # and torch with it
+
             return load_file(path)
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
@@ -46,12 +52,21 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> nn.Module:
-    """A timm model with these weights, at the input size they were made for where timm's definition has the same.
+def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> torch.nn.Module:
+    """The ViT that timm calls `model`, with these weights, at the input size they were made for where timm's definition
+    has the same. timm itself is imported where `stages.vit` does not have the model.
 
     Official names are translated and position embeddings of another grid resampled by timm; a classifier is left out.
     Raises WeightsError, naming `source` and the tensors, when anything is missing, left over or of another shape.
     """
+    from stages.vit import plain_vit  # a subclass of torch's, so that torch is imported with it
+
+    plain = plain_vit(model, state)
+    if plain is not None:
+        return plain
+    import timm
+    from timm.models import get_pretrained_cfg
+
     known = get_pretrained_cfg(model)
     classifier = known.classifier if known is not None and known.classifier else ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from pipeline.errors import WeightsError
 
@@ -111,6 +109,9 @@ def dinov2_from_onnx(model: bytes) -> dict[str, np.ndarray]:
     anonymous and transposed. The position embedding was split: the class row and the patches' rows are the two things
     that the graph concatenates and then adds to the tokens. `mask_token` is not in the graph, nor needed.
     """
+    import onnx  # for a conversion that is done once a machine
+    from onnx import numpy_helper
+
     graph = onnx.load_model_from_string(model).graph
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights = {name.removeprefix("model."): value for name, value in stored.items() if name.startswith("model.")}

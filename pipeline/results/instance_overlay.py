@@ -6,7 +6,7 @@ H, W pixels · M masks · Gh, Gw patch grid
 import colorsys
 
 import numpy as np
-import scipy.ndimage
+import scipy
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco_mask
 

@@ -230,6 +230,23 @@ class RunFolder:
         """RunMismatchError, naming each difference, unless `config` is the run's own."""
         self._refuse_differences(json.loads(_canonical(config)))
 
+    @classmethod
+    def refuse_another(cls, url: str | Path, known: Mapping[str, Any], manifest: Manifest | None) -> None:
+        """What `create_or_open` raises for a run that is there already, as far as a part of the configuration tells.
+
+        known: sections of it, which may lack settings. manifest: None is the run's own. Nothing is done where there is
+        no run.
+        """
+        files = files_at(url)
+        if not files.exists(RUN_FILE):
+            return
+        run = cls(files, _read_record(files))
+        now = json.loads(_canonical(known))
+        for name, section in now.items():
+            before = run.config.get(name)
+            now[name] = {**before, **section} if isinstance(before, dict) else section
+        run._refuse_differences({**run.config, **now}, manifest)
+
     def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest | None = None, **names: str) -> None:
         found = differences(self.config, config)
         found = {name: pair for name, pair in found.items() if pair != (RETIRED.get(name), ABSENT)}

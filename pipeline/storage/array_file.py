@@ -1,8 +1,11 @@
 """Named arrays in one file: a zarr v3 group in a ZIP, written once as a whole and read lazily.
 
 Why one ZIP: docs/decisions/0002-one-zip-per-shard.md. Any zarr reader opens it with `zarr.open_group(ZipStore(path))`,
-and xarray group by group, since every array names its dimensions.
+and xarray group by group, since every array names its dimensions. Importing zarr takes half a second: it is left to
+those who read or write an array, which is not before a run's first images are done.
 """
+
+from __future__ import annotations
 
 import io
 import struct
@@ -11,23 +14,20 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.storage import MemoryStore, ZipStore
 
 from pipeline.errors import StoreError
 from pipeline.storage.files import VERIFY_HINT
 
+if TYPE_CHECKING:
+    import zarr
+    from zarr.core.buffer import Buffer
+    from zarr.storage import MemoryStore, ZipStore
+
 # Features take a chunk per image, small arrays one chunk in all; a reader of a few images loads little more than those.
 CHUNK_BYTES = 1 << 20
-
-# Measured in the decision record: for float16 maps and features smaller and faster to read than plain zstd; one byte
-# items are not shuffled, and the same level of zstd is left.
-_COMPRESSOR = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")
 
 # What zipfile, zarr and the codecs raise on bytes that make no sense; any of it means damage here.
 _DAMAGE = (
@@ -67,7 +67,14 @@ def write_arrays(
     Raises:
         ValueError: names of dimensions are missing, too many, or stand for two lengths.
     """
+    import zarr
+    from zarr.codecs import BloscCodec
+    from zarr.storage import MemoryStore
+
     _check_dims(arrays, dims)
+    # Measured in the decision record: for float16 maps and features smaller and faster to read than plain zstd; one
+    # byte items are not shuffled, and the same level of zstd is left.
+    compressor = BloscCodec(cname="zstd", clevel=5, shuffle="shuffle")
     entries: dict[str, Buffer] = {}
     root = zarr.create_group(MemoryStore(entries), attributes=_sorted(attributes))
     for group in sorted({str(PurePosixPath(name).parent) for name in arrays} - {"."}):
@@ -78,7 +85,7 @@ def write_arrays(
             shape=array.shape,
             dtype=array.dtype,
             chunks=_chunks(array),
-            compressors=_COMPRESSOR,
+            compressors=compressor,
             dimension_names=dims[name],
             attributes=_sorted((array_attributes or {}).get(name, {})),
         )
@@ -105,6 +112,9 @@ class ArrayFile:
         Raises:
             StoreError: the file is missing, torn, not a ZIP, or holds no zarr group.
         """
+        import zarr
+        from zarr.storage import MemoryStore, ZipStore
+
         name = name or (str(source) if isinstance(source, Path) else "array file")
         store: MemoryStore | ZipStore
         try:
@@ -117,6 +127,8 @@ class ArrayFile:
             raise damaged(name, error) from error
 
     def __getitem__(self, name: str) -> zarr.Array:
+        import zarr
+
         try:
             array = self._group[name]
         except _DAMAGE as error:
@@ -142,6 +154,8 @@ class ArrayFile:
 
     def names(self) -> list[str]:
         """Names of all arrays, those of subgroups included."""
+        import zarr
+
         try:
             return sorted(name for name, node in self._group.members(max_depth=None) if isinstance(node, zarr.Array))
         except _DAMAGE as error:
@@ -194,6 +208,8 @@ def _pack(entries: dict[str, Buffer]) -> bytes:
 
 
 def _unpack(packed: bytes) -> dict[str, Buffer]:
+    from zarr.core.buffer import default_buffer_prototype
+
     buffer = default_buffer_prototype().buffer
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         return {key: buffer.from_bytes(archive.read(key)) for key in archive.namelist()}

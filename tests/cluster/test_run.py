@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import ray
 from support.fake_fleet import some_shards
 
 from cluster import run
@@ -15,7 +16,7 @@ from pipeline.runs.summary import RunSummary, Silent
 def kinds(
     monkeypatch: pytest.MonkeyPatch, *nodes: dict[str, float], device: str = "auto", **options: int
 ) -> list[tuple[str, float, int, int | None]]:
-    monkeypatch.setattr(run.ray, "nodes", lambda: [{"Alive": True, "Resources": own} for own in nodes])
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": own} for own in nodes])
     found = run._kinds(Launch(), None, device, None, RayOptions(**options))  # type: ignore[arg-type]
     assert all(kind.spec.cores == kind.cpus for kind in found)
     return [(kind.spec.device, kind.gpus, kind.cpus, kind.count) for kind in found]

@@ -8,21 +8,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from pipeline.cli import main
 from pipeline.commands.options import METHOD_SETTINGS
 from pipeline.engine import run as runner
-from pipeline.methods.cuts.load import CutsSettings
+from pipeline.methods.cuts.settings import ModelNames
 from pipeline.models import weights
 from pipeline.runs.launch import Launch
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
-    )
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe, launch.overrides))
 
 
 @pytest.fixture
@@ -180,4 +178,4 @@ def test_settings_are_one_dataclass() -> None:
     names = {parameter.name for parameter in main.commands["run"].params}
     fields = {field.name for field in dataclasses.fields(Launch)} - {"settings"}
     assert fields | {*METHOD_SETTINGS} <= names
-    assert {field.name for field in dataclasses.fields(CutsSettings)} == {*METHOD_SETTINGS}
+    assert {field.name for field in dataclasses.fields(ModelNames)} == {*METHOD_SETTINGS}

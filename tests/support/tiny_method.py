@@ -1,15 +1,19 @@
 """A method that needs no weights and takes milliseconds: a tiny random ViT on 64×64 pixels, depth from brightness."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image, ImageDraw
 from timm.models.vision_transformer import VisionTransformer
 
+from pipeline.engine import checks
+from pipeline.engine import run as runner
 from pipeline.methods.cuts.method import CutsMethod
 from pipeline.methods.cuts.recipes import get_recipe
+from pipeline.runs.launch import Launch
 from stages.depth import relative_depth
 from stages.features import FeatureConfig, FeatureExtractor
 
@@ -32,6 +36,14 @@ def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: s
     chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *overrides])
     depth = BrightnessDepth() if chosen.needs_depth else None
     return CutsMethod(chosen, FeatureExtractor(vit, config, device), depth, torch.device(device))
+
+
+def in_place_of_models(patch: pytest.MonkeyPatch, load: Callable[[Launch], CutsMethod]) -> None:
+    """Every run of this process works with what `load` makes of its launch; what the launch itself tells of the models
+    that it names is not held against the run.
+    """
+    patch.setattr(runner, "load_method", lambda launch, device, until: load(launch))
+    patch.setattr(checks, "known_config", lambda *_: {})
 
 
 def draw_photos(folder: Path, n: int, seed: int = 0) -> list[Path]:

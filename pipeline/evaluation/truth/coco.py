@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any, Self
 
 import numpy as np
-import scipy.ndimage
+import scipy
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError

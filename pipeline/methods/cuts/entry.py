@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.methods.cuts.recipes import RECIPES
+from pipeline.methods.cuts.settings import cuts_settings
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
 from pipeline.methods.protocol import Method, MethodEntry
 from pipeline.runs.launch import Launch
@@ -26,4 +27,8 @@ def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-ENTRY = MethodEntry(NAME, tuple(RECIPES), _load, STAGES, whole=LAST, describe=describe)
+def _known(launch: Launch, until: str | None, files_here: bool) -> Mapping[str, Any]:
+    return cuts_settings(launch, until, files_here).known()
+
+
+ENTRY = MethodEntry(NAME, tuple(RECIPES), _load, STAGES, whole=LAST, known=_known, describe=describe)

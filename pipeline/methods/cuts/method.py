@@ -3,6 +3,8 @@
 B images of the batch · N = Gh·Gw patches · D feature width · Gh, Gw patch grid
 """
 
+from __future__ import annotations
+
 import dataclasses
 import time
 from collections import Counter, defaultdict
@@ -14,7 +16,6 @@ from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-import torch
 from pycocotools import mask as coco_mask
 
 from pipeline.images.photos import Photo
@@ -29,6 +30,7 @@ from pipeline.results.instances import ImageRecord, Instance
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
+from stages.late import torch
 from stages.refine import RefinedMasks, refine_masks
 from stages.score import score_of
 from stages.spatial_importance import spatial_importance

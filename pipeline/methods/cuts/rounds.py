@@ -6,18 +6,20 @@ Everything here lives on the patch grid. Several images go through a round toget
 whose stopping rule has spoken leaves the batch.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import torch
 
 from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason
 from pipeline.methods.cuts.recipes import Recipe, RoundsConfig
 from stages.bipartition import Bipartition, bipartition, component_of
 from stages.filters import DropReason, judge, mask_iou
+from stages.late import torch
 from stages.local_cut import local_cut, local_cut_pieces
 from stages.mask_parts import mask_parts
 from stages.ncut import ncut

@@ -3,14 +3,16 @@
 B images · N = Gh·Gw patches · D feature width · Gh, Gw patch grid
 """
 
+from __future__ import annotations
+
 import numpy as np
-import torch
 
 from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.rounds import search_rounds, solve_alive
 from pipeline.methods.cuts.tree_search import search_tree
 from stages.affinity import affinity_edges, similarities
+from stages.late import torch
 from stages.ncut_tree import first_cuts
 
 

@@ -3,6 +3,8 @@
 B images · N = Gh·Gw patches · M candidates · T thresholds · Gh, Gw patch grid
 """
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import math
@@ -11,11 +13,11 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 
 from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
 from pipeline.methods.cuts.recipes import Recipe
 from stages.boundary import settle_boundaries
+from stages.late import torch
 from stages.local_cut import LocalCutConfig, group_graph, image_graph
 from stages.mask_parts import mask_parts
 from stages.ncut_tree import Part, TreeConfig, ncut_tree

@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import asdict
 
 import numpy as np
-import scipy.ndimage
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from PIL import Image

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from support.sample_run import masks_of
 from support.tiny_detector import write_tiny
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from detector.training import train as training
 from detector.training.train import Training
@@ -53,7 +53,7 @@ def test_predict(checkpoint: str, photos: Path, tmp_path: Path) -> None:
 
 def test_self_train(checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "load_method", lambda launch, device, until: tiny_method("maskcut"))
+        in_place_of_models(patch, lambda launch: tiny_method("maskcut"))
         runner.run(tmp_path / "run", Launch(str(photos), recipe="maskcut", shard_size=2))
     requests: list[Training] = []
 

@@ -11,7 +11,8 @@ import torch
 from mmdet.registry import MODELS
 from torchvision.models import resnet50
 
-from detector.model.backbone_weights import NAME, cached_backbone, find_backbone, load_backbone
+from detector.model.backbone_weights import cached_backbone, find_backbone, load_backbone
+from detector.model.weight_files import BACKBONE as NAME
 from pipeline.errors import WeightsError
 from pipeline.models import published_file
 

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from support import ROOT
 from support.sample_run import drops_of, masks_of
 from support.tiny_detector import write_tiny
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from detector.model.checkpoints import DetectorCheckpoint
 from detector.prediction.method import DetectorMethod, DetectorOptions, detector_options, load, overrides_of
@@ -58,7 +58,7 @@ def previous(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolde
     """A complete run of cuts over the photos, on another grid and in other shards."""
     out = tmp_path_factory.mktemp("previous") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load_method", lambda launch, device, until: tiny_method("maskcut"))
+        in_place_of_models(patch, lambda launch: tiny_method("maskcut"))
         runner.run(out, Launch(str(photos), recipe="maskcut", shard_size=4))
     return RunFolder.open(out)
 

@@ -11,7 +11,7 @@ import torch
 from support.sample_run import masks_of
 from support.small_training import small_training
 from support.tiny_detector import write_tiny
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from detector.model.checkpoints import DETECTOR_FILE, read_detector
 from detector.training.self_training import SelfTraining, rounds_of, self_train
@@ -49,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("cuts")
     draw_photos(folder / "photos", 5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load_method", lambda launch, device, until: tiny_method("maskcut"))
+        in_place_of_models(patch, lambda launch: tiny_method("maskcut"))
         runner.run(folder / "run", Launch(str(folder / "photos"), recipe="maskcut", shard_size=2))
     return RunFolder.open(folder / "run")
 

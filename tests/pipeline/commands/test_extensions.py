@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from pipeline import plugins
 from pipeline.cli import command_line
@@ -21,9 +21,7 @@ GROUP = extensions.GROUP
 
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch) -> click.Group:
-    monkeypatch.setattr(
-        runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
-    )
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe, launch.overrides))
     return command_line()
 
 

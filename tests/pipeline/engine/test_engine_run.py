@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from support import ROOT, environment
-from support.tiny_method import BrightnessDepth, draw_photos, tiny_method
+from support.tiny_method import BrightnessDepth, draw_photos, in_place_of_models, tiny_method
 from support.waiting import wait_for
 
 from pipeline.engine import run as runner
@@ -43,9 +43,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every launch gets the tiny method of its recipe, with its overrides."""
-    monkeypatch.setattr(
-        runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
-    )
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe, launch.overrides))
 
 
 def errors_of(out: Path) -> list[str]:
@@ -234,7 +232,7 @@ class Between(BrightnessDepth):
 
 def with_depth(monkeypatch: pytest.MonkeyPatch, what: Any) -> None:
     method = dataclasses.replace(tiny_method(), depth=Between(what))
-    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: method)
+    in_place_of_models(monkeypatch, lambda launch: method)
 
 
 def test_a_run_holds_its_lease_while_it_works(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,10 +311,11 @@ COMMAND = """
 import sys
 from functools import partial
 from pathlib import Path
-from support.tiny_method import tiny_method
+import pytest
+from support.tiny_method import in_place_of_models, tiny_method
 from pipeline.engine import run as runner
 from pipeline.cli import main
-runner.load_method = lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
+in_place_of_models(pytest.MonkeyPatch(), lambda launch: tiny_method(launch.recipe, launch.overrides))
 runner.Lease = partial(runner.Lease, lifetime=float(sys.argv.pop(1)))
 main(prog_name="cuts3d")
 """

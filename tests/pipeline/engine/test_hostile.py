@@ -20,10 +20,9 @@ from click.testing import CliRunner
 from PIL import Image
 from support import ROOT
 from support.sample_run import CONFIG, GRID, do_shard, launch, sample_manifest, sample_record
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from pipeline.cli import main
-from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.images.photos import load_photo
@@ -389,7 +388,7 @@ def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
 def test_urls_with_secrets_are_refused_wherever_they_are_given(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method())
+    in_place_of_models(monkeypatch, lambda launch: tiny_method())
     draw_photos(tmp_path / "photos", 8)
     names = [str(path) for path in sorted((tmp_path / "photos").iterdir())]
     (tmp_path / "list.txt").write_text("\n".join([*names, url]))
@@ -434,7 +433,7 @@ def test_redacted() -> None:
 def test_secrets_of_the_environment_are_in_nothing_that_a_run_writes_or_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method())
+    in_place_of_models(monkeypatch, lambda launch: tiny_method())
     for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "RAY_AUTH_TOKEN", "FSSPEC_S3_SECRET"):
         monkeypatch.setenv(name, SECRET)
     draw_photos(tmp_path / "photos", 3)

@@ -14,12 +14,13 @@ from support.tiny_method import draw_photos
 LAUNCH = """
 import json, os, sys
 from pathlib import Path
-from support.tiny_method import tiny_method
+import pytest
+from support.tiny_method import in_place_of_models, tiny_method
 from pipeline.engine import run as runner
 from pipeline.runs.launch import Launch
 run, photos = map(os.path.abspath, sys.argv[1:3])
 images = photos if len(sys.argv) > 3 else None
-runner.load_method = lambda launch, device, until: tiny_method()
+in_place_of_models(pytest.MonkeyPatch(), lambda launch: tiny_method())
 read = []
 
 def hook(event, arguments):

@@ -22,11 +22,10 @@ from s3fs import S3FileSystem
 from support import ROOT, environment, sample_run
 from support.s3_server import S3Server
 from support.sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 from support.waiting import PATIENCE, wait_for
 
 from pipeline.cli import main
-from pipeline.engine import run as runner
 from pipeline.errors import StoreError
 from pipeline.faults import VARIABLE
 from pipeline.runs.ledger import Ledger
@@ -104,7 +103,7 @@ def test_whole_run_and_its_commands(run_url: str, undisturbed: RunFolder, tmp_pa
 
 def test_photos_and_run_in_a_bucket(run_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real thing: images listed and read there, masks kept there, then looked at and exported from there."""
-    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method())
+    in_place_of_models(monkeypatch, lambda launch: tiny_method())
     photos = run_url.replace("/runs/one", "/photos")
     for file in draw_photos(tmp_path / "photos", 9):
         files_at(photos).write_atomic(file.name, file.read_bytes())

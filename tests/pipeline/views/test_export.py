@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from pipeline.engine import run as runner
 from pipeline.errors import StoreError
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     draw_photos(root / "photos" / "b", 3, seed=1)
     (root / "photos" / "broken.jpg").write_bytes(b"no image")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe))
+        in_place_of_models(patch, lambda launch: tiny_method(launch.recipe))
         runner.run(root / "run", Launch(images=str(root / "photos"), shard_size=4))
     return RunFolder.open(root / "run")
 
@@ -96,7 +96,7 @@ def test_ids_of_a_coco_list_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     draw_photos(tmp_path / "images", 3)
     images = [{"id": 700 + i, "file_name": f"{i:03d}.png", "height": 64 + i, "width": 80} for i in range(3)]
     (tmp_path / "list.json").write_text(json.dumps({"images": images, "annotations": []}))
-    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe))
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe))
     runner.run(tmp_path / "run", Launch(images=str(tmp_path / "list.json")))
     export_coco(RunFolder.open(tmp_path / "run"), tmp_path / "pseudo.json")
     assert set(COCO(str(tmp_path / "pseudo.json")).imgs) == {700, 701, 702}
@@ -128,7 +128,7 @@ def test_overlays_colour_the_masks_and_leave_the_rest(run: RunFolder, tmp_path: 
 
 def test_a_photo_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw_photos(tmp_path / "photos", 2)
-    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe))
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe))
     runner.run(tmp_path / "run", Launch(images=str(tmp_path / "photos")))
     (tmp_path / "photos" / "001.png").unlink()
     with pytest.raises(StoreError, match=r"photo 001\.png of the run cannot be read any more"):
@@ -139,7 +139,7 @@ def test_endings_are_kept_only_where_they_tell_images_apart(tmp_path: Path, monk
     for file in draw_photos(tmp_path / "photos", 2):
         Image.open(file).convert("RGB").save(file.with_suffix(".jpg"))
     (tmp_path / "photos" / "001.jpg").unlink()
-    monkeypatch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe))
+    in_place_of_models(monkeypatch, lambda launch: tiny_method(launch.recipe))
     runner.run(tmp_path / "run", Launch(images=str(tmp_path / "photos")))
     assert picture_names(RunFolder.open(tmp_path / "run")) == {
         "000.jpg": "000.jpg.png",

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 from PIL import Image
 from support.browser import Browser, chromium
 from support.sample_run import masks_of
-from support.tiny_method import draw_photos, tiny_method
+from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from pipeline.cli import main
 from pipeline.engine import run as runner
@@ -108,7 +108,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         photo.rename(root / "photos" / name)
     (root / "photos" / "broken.jpg").write_bytes(b"no image")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "load_method", lambda launch, device, until: tiny_method(launch.recipe, overrides))
+        in_place_of_models(patch, lambda launch: tiny_method(launch.recipe, overrides))
         launch = Launch(images=str(root / "photos"), recipe=recipe, shard_size=4)
         runner.run(root / "run", launch, until="confidence")
         runner.run(root / "run")

@@ -1,0 +1,123 @@
+"""What the names and paths of models mean, as far as they tell by themselves: enough to refuse a wrong one before torch
+and the libraries of models are loaded, which takes seconds.
+"""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.vit_checkpoints import SUFFIXES, need_file
+from stages.depth import DepthKind
+from stages.depth_onnx import OnnxDepthSpec
+from stages.feature_presets import PRESETS, FeaturePreset
+
+HUB_DEPTH: dict[str, str] = {
+    "zoedepth": "Intel/zoedepth-nyu-kitti",
+    "depth-anything-v2-small": "depth-anything/Depth-Anything-V2-Small-hf",
+    "depth-anything-v2-base": "depth-anything/Depth-Anything-V2-Base-hf",
+    "depth-anything-v2-large": "depth-anything/Depth-Anything-V2-Large-hf",
+    "dpt-hybrid-midas": "Intel/dpt-hybrid-midas",
+    "dpt-large": "Intel/dpt-large",
+}
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """name: of a preset, or else perhaps of a ViT of timm; None: only the checkpoint can tell. path: of the weights, a
+    file; None: wherever they are found.
+    """
+
+    name: str | None
+    path: Path | None
+
+    @property
+    def preset(self) -> FeaturePreset | None:
+        """None where timm or the checkpoint has to be asked."""
+        return PRESETS.get(self.name or "")
+
+
+def feature_spec(spec: str, files_here: bool = True) -> FeatureSpec:
+    """What `spec` says, see `pipeline.models.load.load_features`. files_here: whether its file is on this machine.
+
+    Raises ConfigError for a name that is surely none, WeightsError for a file that is not there.
+    """
+    name, _, file = spec.partition("=")
+    path = Path(file) if file else None
+    if path is None and (name.endswith(SUFFIXES) or Path(name).is_file()):
+        path, name = Path(name), ""
+    elif name not in PRESETS and not _in_timm(name):
+        raise unknown_features(name)
+    if path is not None and files_here:
+        need_file(path)
+    return FeatureSpec(name or None, path)
+
+
+def unknown_features(name: str) -> ConfigError:
+    return ConfigError(
+        f"no features {name!r}: use {', '.join(PRESETS)}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
+    )
+
+
+def _in_timm(name: str) -> bool:
+    """Whether timm may have a model of this name: False is certain, as the word is nowhere in its source. To import it
+    takes four seconds, to read it a twentieth of one.
+    """
+    found = find_spec("timm")
+    word = re.compile(rb"\b%s\b" % re.escape(name.partition(".")[0]).encode())
+    folders = found.submodule_search_locations or () if found is not None else ()
+    files = (file for folder in folders for file in Path(folder, "models").glob("*.py"))
+    return any(word.search(file.read_bytes()) for file in files)
+
+
+DepthSource = tuple[Literal["embedded", "hub", "onnx", "transformers", "maps"], str]
+
+
+def depth_source(spec: str) -> DepthSource:
+    """Which kind of depth model `spec` means, see `pipeline.models.load.load_depth`; and its name, path or folder.
+
+    Raises ConfigError for a spec that means nothing.
+    """
+    if spec == "fastdepth":
+        return "embedded", spec
+    if spec in HUB_DEPTH:
+        return "hub", HUB_DEPTH[spec]
+    if spec.startswith("maps:"):
+        return "maps", spec.removeprefix("maps:")
+    path = Path(spec)
+    if path.suffix == ".onnx":
+        return "onnx", spec
+    if (path / "config.json").is_file():
+        return "transformers", spec
+    if path.is_dir():
+        return "maps", spec
+    raise ConfigError(
+        f"no depth model {spec!r}: use fastdepth, {', '.join(HUB_DEPTH)}, the path of an .onnx file, "
+        "the folder of a transformers model, or maps:FOLDER"
+    )
+
+
+def check_depth(spec: str, kind: DepthKind | None) -> None:
+    """What is wrong with a depth model before it is loaded: ConfigError, WeightsError."""
+    how, where = depth_source(spec)
+    if how == "maps":
+        DepthMaps(Path(where), kind or "depth")
+    elif how == "onnx":
+        onnx_spec(Path(where), kind)
+
+
+def onnx_spec(path: Path, kind: DepthKind | None) -> OnnxDepthSpec:
+    """What the sidecar of an .onnx file says; WeightsError without the two files, ConfigError for a wrong sidecar."""
+    sidecar = path.with_suffix(".json")
+    for file in (path, sidecar):
+        if not file.is_file():
+            raise WeightsError(f"{file} does not exist: an ONNX depth model is an .onnx file with a .json of that name")
+    try:
+        spec = OnnxDepthSpec.parse(json.loads(sidecar.read_text()))
+        return spec if kind is None else replace(spec, kind=kind)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{sidecar}: {error}") from error

@@ -1,0 +1,45 @@
+"""Names of models are told from mistakes without the libraries that have the models."""
+
+from pathlib import Path
+
+import pytest
+import timm
+
+from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.specs import check_depth, depth_source, feature_spec
+
+
+def test_no_model_of_timm_is_taken_for_a_mistake() -> None:
+    names = timm.list_models()
+    assert len(names) > 1000
+    assert [name for name in names[::50] if feature_spec(name).name != name] == []
+    assert feature_spec("vit_tiny_patch16_224.augreg_in21k=x", files_here=False).path == Path("x")
+
+
+def test_files_are_looked_for_where_the_models_are_loaded(tmp_path: Path) -> None:
+    gone = tmp_path / "gone.pth"
+    for spec in (str(gone), f"dino_vits8={gone}"):
+        with pytest.raises(WeightsError, match=r"gone\.pth does not exist"):
+            feature_spec(spec)
+        assert feature_spec(spec, files_here=False).path == gone
+    with pytest.raises(ConfigError, match="no features 'dinov9'"):
+        feature_spec(f"dinov9={gone}", files_here=False)
+
+
+def test_what_a_checkpoint_alone_can_tell_is_left_open(tmp_path: Path) -> None:
+    file = tmp_path / "mine.pth"
+    file.write_bytes(b"whatever")
+    found = feature_spec(str(file))
+    assert (found.name, found.path, found.preset) == (None, file, None)
+
+
+def test_kinds_of_depth(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "maps").mkdir()
+    assert depth_source("fastdepth") == ("embedded", "fastdepth")
+    assert depth_source("zoedepth") == ("hub", "Intel/zoedepth-nyu-kitti")
+    assert depth_source(str(tmp_path)) == ("transformers", str(tmp_path))
+    assert depth_source(str(tmp_path / "maps")) == ("maps", str(tmp_path / "maps"))
+    assert depth_source("a.onnx") == ("onnx", "a.onnx")
+    with pytest.raises(ConfigError, match="no depth model 'midas'"):
+        check_depth("midas", None)

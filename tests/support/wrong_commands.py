@@ -1,0 +1,126 @@
+"""Command lines that are wrong, each in one of the ways to get a path, a name or an option wrong; and quick ones that
+only look. None of them needs torch, or anything else that takes seconds to import.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.methods.cuts.settings import cuts_settings
+from pipeline.runs.launch import Launch, keep_launch, listed_manifest
+from pipeline.runs.run_folder import RunFolder
+from support.stored_run import commit, random_record
+from support.tiny_method import draw_photos
+
+HEAVY = (
+    *("torch", "timm", "onnxruntime", "onnx", "transformers", "ray", "mmdet", "mmengine", "mmcv"),
+    *("zarr", "matplotlib", "open3d", "scipy.sparse", "scipy.ndimage", "huggingface_hub"),
+)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """words: of the command line, with names of `places` in braces. message: part of what is answered."""
+
+    words: str
+    message: str
+
+
+NEW = "run --images {photos} --out {new}"
+AGAIN = "run --out {run}"
+DETECTOR = "--checkpoint {checkpoint}"
+TRAIN = "train --run {run} --work-dir {new} --config tiny"
+
+RUNS = (
+    Wrong("run --images {nowhere} --out {new}", "nowhere: no such file or folder"),
+    Wrong("run --images {empty} --out {new}", "no images found"),
+    Wrong("run --images {list} --root {nowhere} --out {new}", "none of 1 images looked for exists"),
+    Wrong("run --out {new}", "there is no run at"),
+    Wrong("run --out {photos}", "there is no run at"),
+    Wrong("run --images {photos} --out {file}", "Not a directory"),
+    Wrong(f"{NEW} --recipe cuts3dd", "unknown recipe 'cuts3dd'; known: maskcut"),
+    Wrong(f"{NEW} --set ncut.taau=1", "there is no 'taau' here; options:"),
+    Wrong(f"{NEW} --set rounds.n=many --recipe maskcut", "rounds.n is a number (int), got 'many'"),
+    Wrong(f"{NEW} --set local_cut.tau_knn=-1", "local_cut.tau_knn"),
+    Wrong(f"{NEW} --set features.size=33", "size is 33: use a multiple of patch_size"),
+    Wrong(f"{NEW} --features dinov9", "no features 'dinov9': use dino_vits8"),
+    Wrong(f"{NEW} --features dinov2_vits14={{nowhere}}", "nowhere does not exist"),
+    Wrong(f"{NEW} --features {{nowhere}}.pth", "nowhere.pth does not exist"),
+    Wrong(f"{NEW} --depth midas", "no depth model 'midas': use fastdepth"),
+    Wrong(f"{NEW} --depth {{nowhere}}.onnx", "nowhere.onnx does not exist"),
+    Wrong(f"{NEW} --depth maps:{{nowhere}}", "nowhere is not a folder"),
+    Wrong(f"{NEW} --device gpu", "unknown device 'gpu'"),
+    Wrong(f"{NEW} --until ncutt", "ncutt"),
+    Wrong(f"{NEW} --until depth --recipe maskcut", "there is no depth stage to run"),
+    Wrong(f"{NEW} --ray --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
+    Wrong("run --images {nowhere} --out {new} --ray", "nowhere: no such file or folder"),
+    Wrong(f"{AGAIN} --recipe maskcut", "recipe.name: run has"),
+    Wrong(f"{AGAIN} --set ncut.max_steps=77", "recipe.ncut.max_steps: run has"),
+    Wrong(f"{AGAIN} --set features.size=420", "features.size: run has 840, now 420"),
+    Wrong(f"{AGAIN} --images {{photos}} --shard-size 1", "images: run has 3 in 1 shards, now 3 in 3"),
+)
+TRAININGS = (
+    Wrong("train --run {nowhere} --work-dir {new}", "nowhere is not a run"),
+    Wrong("train --run {run} --work-dir {new} --config cuts3d_r51", "there is no configuration 'cuts3d_r51'"),
+    Wrong(f"{TRAIN} --set model.backbon.depth=18", "the configuration has no model.backbon: did you mean backbone"),
+    Wrong(f"{TRAIN} --backbone {{nowhere}}", "there are no backbone weights"),
+    Wrong(f"{TRAIN} --init-from {{nowhere}}", "there is no checkpoint"),
+    Wrong("train --run {run} --work-dir {new} --config self_train_r50_fpn", "give --init-from CHECKPOINT"),
+    Wrong(f"{TRAIN} --val-truth {{nowhere}} --val-images {{photos}}", "nowhere cannot be read"),
+    Wrong(f"{TRAIN} --val-truth {{file}}", "--val-truth and --val-images go together"),
+    Wrong(f"{TRAIN} --device gpu", "unknown device 'gpu'"),
+    Wrong(f"{TRAIN} --resume", "holds no training to resume"),
+    Wrong("train --run {run} --work-dir {training} --config tiny", "is not of schema"),
+    Wrong("self-train --run {nowhere} --checkpoint {file} --work-dir {new}", "nowhere is not a run"),
+    Wrong("self-train --run {run} --checkpoint {nowhere} --work-dir {new}", "there is no checkpoint"),
+    Wrong("self-train --run {run} --checkpoint {file} --work-dir {new} --config x", "there is no configuration 'x'"),
+    Wrong("self-train --run {run} --checkpoint {file} --work-dir {new} --set x=1", "the configuration has no x"),
+)
+PREDICTIONS = (
+    Wrong("predict {photos} --checkpoint {nowhere} --out {new}", "there is no checkpoint"),
+    Wrong("predict {nowhere} --checkpoint {file} --out {new}", "nowhere: no such file or folder"),
+    Wrong("predict {nowhere}.mp4 --checkpoint {file} --out {new}", "there is no file"),
+    Wrong("predict {photos} --checkpoint {file} --out {file}", "is a file"),
+    Wrong("evaluate-detector --checkpoint {nowhere} --truth {file} --out {new}", "there is no checkpoint"),
+    Wrong("evaluate-detector --checkpoint {file} --truth {nowhere} --out {new}", "nowhere cannot be read"),
+    Wrong("evaluate-detector --checkpoint {file} --truth coko:{file} --out {new}", "there is no format 'coko'"),
+    Wrong("evaluate-detector --checkpoint {file} --truth {file} --out {photos}", "is a directory"),
+)
+LOOKS = (
+    Wrong("status {nowhere}", "nowhere is not a run"),
+    Wrong("info {nowhere}", "nowhere is not a run"),
+    Wrong("verify {nowhere}", "nowhere is not a run"),
+    Wrong("export {nowhere} --coco {new}", "nowhere is not a run"),
+    Wrong("gallery {nowhere}", "nowhere is not a run"),
+    Wrong("evaluate {nowhere} --truth {file}", "nowhere is not a run"),
+    Wrong("evaluate {run} --truth {nowhere}", "nowhere cannot be read"),
+    Wrong("retry-quarantined {nowhere}", "nowhere is not a run"),
+)
+WRONG = (*RUNS, *TRAININGS, *PREDICTIONS, *LOOKS)
+
+QUICK = ("--help", "run --help", "recipes", "status {run}")
+
+
+def places(folder: Path) -> dict[str, str]:
+    """What the names in braces stand for, made below a folder."""
+    photos = folder / "photos"
+    draw_photos(photos, 3)
+    names = ("nowhere", "new", "empty", "file", "list", "run", "training")
+    paths = {name: folder / name for name in names} | {"photos": photos, "list": folder / "list.txt"}
+    paths["empty"].mkdir()
+    paths["file"].write_text("nothing of use")
+    paths["list"].write_text("000.png\n")
+    paths["training"].mkdir()
+    (paths["training"] / "training.json").write_text(json.dumps({"schema": "somebody's"}))
+    launch = Launch(str(photos))
+    config = cuts_settings(launch, "refine").known()
+    run = RunFolder.create_or_open(paths["run"], {**config, "depth": None}, listed_manifest(launch))
+    keep_launch(run, launch)
+    for shard in run.pending():
+        commit(run, shard.key, [random_record(ref.id, (64, 80), seed, 1) for seed, ref in enumerate(shard.refs)])
+    return {name: str(path) for name, path in paths.items()}
+
+
+def words_of(line: str, found: dict[str, str]) -> list[str]:
+    """The command line as words."""
+    return [word.format(**found) for word in line.split()]
