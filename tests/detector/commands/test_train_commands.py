@@ -15,7 +15,7 @@ from support.painted_run import painted_run
 from support.small_training import small_training
 
 from detector import needs
-from detector.commands.training import extend
+from detector.commands import extend
 from detector.model.checkpoints import read_detector
 from pipeline.cli import main
 
