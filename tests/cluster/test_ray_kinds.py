@@ -1,0 +1,52 @@
+"""On a real Ray: a method of another package with results of its own kind, and an import, as of a local run."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT, environment
+from support.method_samples import draw
+from support.ray_processes import WITHOUT_TOKEN
+from support.toy_method import draw_clips, installed
+
+from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow(90)]
+
+
+def cuts3d(env: dict[str, str], *words: object) -> str:
+    """Standard output and error of a command that ends well."""
+    command = [sys.executable, "-m", "pipeline.cli", *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, env=env | WITHOUT_TOKEN, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def shards_of(folder: Path) -> dict[str, str]:
+    run = RunFolder.open(folder)
+    return {key: commit.shard.sha256 for key, commit in run.ledger.committed().items()}
+
+
+def test_a_toy_whose_result_is_an_integer_a_clip(tmp_path: Path) -> None:
+    clips = draw_clips(tmp_path / "clips", 7)
+    env = installed(tmp_path / "site")
+    words = ["run", "--images", f"clips:{clips}", "--recipe", "toy", "--shard-size", "3"]
+    here = cuts3d(env, *words, "--out", tmp_path / "here")
+    there = cuts3d(env, *words, "--out", tmp_path / "there", "--ray", "--workers", "1")
+    (changes,) = [line for line in here.splitlines() if line.startswith("changes ")]
+    assert changes in there.splitlines()
+    assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
+    assert RunFolder.open(tmp_path / "there").result == "change"
+    assert "no errors" in cuts3d(env, "verify", tmp_path / "there")
+
+
+def test_an_import(tmp_path: Path) -> None:
+    draw(tmp_path)
+    words = ["import-coco", tmp_path / "masks.json", "--images", tmp_path / "photos", "--shard-size", "3"]
+    cuts3d(environment(), *words, "--out", tmp_path / "here")
+    said = cuts3d(environment(), *words, "--out", tmp_path / "there", "--ray", "--workers", "1")
+    assert "masks      7 (1.00 an image)" in said
+    assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
+    assert verify_run(RunFolder.open(tmp_path / "there")) == []
