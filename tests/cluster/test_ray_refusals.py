@@ -81,7 +81,7 @@ def test_a_run_with_other_settings_is_refused(
 
 
 def test_what_cannot_be_is_said_from_python(tmp_path: Path, launch: Launch) -> None:
-    with pytest.raises(ConfigError, match="unknown stage"):
+    with pytest.raises(ConfigError, match="no stage sleep"):
         run_on_ray(tmp_path, launch, until="sleep")
     with pytest.raises(ConfigError, match="there is no run at"):
         run_on_ray(tmp_path, replace(launch, images=None))

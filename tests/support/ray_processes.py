@@ -55,13 +55,15 @@ def end(driver: subprocess.Popen[str]) -> None:
     try:
         family = [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]
     except psutil.NoSuchProcess:
-        return
+        family = []
     for process in family:
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
     driver.wait()
+    if driver.stdout is not None:
+        driver.stdout.close()
 
 
 def worker_pids(ancestor: int) -> list[int]:

@@ -177,7 +177,7 @@ def test_the_project_itself_as_a_job(head: str) -> None:
         start(head, "submit", "--wait", "--", "recipes"),
         start(head, "submit", "--wait", "--", "status", "/nowhere/at/all"),
     ]
-    (done, recipes, sent), (failed, said, remarks) = (ended(wait, 90) for wait in waits)
+    (done, recipes, sent), (failed, said, remarks) = (ended(wait) for wait in waits)
     assert done == 0, sent
     assert "local_cut.tau_knn = " in recipes
     assert "files, " in sent
