@@ -60,7 +60,7 @@ def training_options(config: str, prefix: str = "") -> Callable[[Command], Comma
     config: the default. prefix: such as "train-", before the words of --batch-size and --amp, for a command that uses a
     detector, too.
     """
-    options = [
+    options: list[Callable[[Command], Command]] = [
         configuration_options(config, _PREFIX),
         click.option(
             "--iterations",
