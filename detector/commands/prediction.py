@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from detector.commands.options import TrainingOptions, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
 from pipeline.commands.options import device_options
@@ -63,7 +64,6 @@ def predict(
 @click.option("--run", required=True, help="Run whose images are used, and whose masks the detector was trained on.")
 @_checkpoint_option
 @click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for all rounds.")
-@click.option("--config", default="self_train_r50_fpn", show_default=True, help="Name, see `cuts3d configs`, or file.")
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="How many.")
 @click.option(
     "--thresholds",
@@ -75,31 +75,18 @@ def predict(
 @click.option(
     "--max-per-image", type=click.IntRange(min=1), default=30, show_default=True, help="Predictions, by score."
 )
-@click.option("--set", "settings", multiple=True, metavar="NAME.NAME=VALUE", help="Override part of the configuration.")
-@click.option("--iterations", type=click.IntRange(min=1), help="Steps of each training.")
-@click.option("--train-batch-size", type=click.IntRange(min=1), help="Images a step, see `cuts3d train`.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the trainings.")
-@click.option("--train-amp", is_flag=True, help="Train in mixed precision, on a GPU.")
+@training_options(config="self_train_r50_fpn", prefix="train-")
 @click.option("--train-workers", type=click.IntRange(min=1), help="Train on Ray, in that many processes.")
 @click.option("--train-ray", metavar="ADDRESS", help="Of the cluster to train on. [a Ray started here]")
 @device_options
 def self_train(
-    run: str,
-    checkpoint: str,
-    work_dir: str,
-    config: str,
-    rounds: int,
+    how: TrainingOptions,
     thresholds: str,
-    max_per_image: int,
-    settings: tuple[str, ...],
-    iterations: int | None,
-    train_batch_size: int | None,
-    seed: int | None,
-    train_amp: bool,
     train_workers: int | None,
     train_ray: str | None,
     device: str,
     batch_size: int | None,
+    **wanted: Any,
 ) -> None:
     """Rounds of self-training: predict on the images of a run, keep what is sure, train on it, and again.
 
@@ -109,23 +96,13 @@ def self_train(
     need_mmdet()
     from detector.training.self_training import SelfTraining
     from detector.training.self_training import self_train as do_rounds
-    from detector.training.wanted import Training, check_settings
+    from detector.training.wanted import check_settings
 
-    training = Training(
-        runs=(),
-        config=config,
-        work_dir="",
-        settings=settings,
-        amp=train_amp,
-        device=device,
-        iterations=iterations,
-        batch_size=train_batch_size,
-        seed=seed,
-    )
-    wanted = SelfTraining(run, checkpoint, work_dir, training, rounds, _numbers(thresholds), max_per_image)
+    training = how.training(runs=(), work_dir="", device=device)
+    rounds = SelfTraining(training=training, thresholds=_numbers(thresholds), **wanted)
     check_settings(training)
     detector = do_rounds(
-        wanted, _reporting(executor()), _trainer(train_workers, train_ray), device=device, batch_size=batch_size
+        rounds, _reporting(executor()), _trainer(train_workers, train_ray), device=device, batch_size=batch_size
     )
     click.echo(f"detector   {detector}")
 

@@ -7,30 +7,19 @@ from typing import Any
 
 import click
 
+from detector.commands.options import TrainingOptions, configuration_options, training_options
 from detector.needs import need_mmdet
+from pipeline.commands.options import device_option
 
 
 @click.command()
 @click.option("--run", "runs", multiple=True, help="Run folder or URL whose masks are learnt; several add up.")
-@click.option(
-    "--config", default="cuts3d_r50_fpn", show_default=True, help="Name, see `cuts3d configs`, or a .py file."
-)
 @click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for checkpoints and logs.")
-@click.option("--set", "settings", multiple=True, metavar="NAME.NAME=VALUE", help="Override part of the configuration.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the work folder.")
-@click.option("--amp", is_flag=True, help="Mixed precision, on a GPU. CutLER trains so.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@training_options(config="cuts3d_r50_fpn")
+@device_option
 @click.option("--backbone", metavar="FILE", help="DINO's ResNet-50, or `random`. [the cache, or fetched into it]")
 @click.option("--init-from", metavar="CHECKPOINT", help="A detector to start from, in place of the backbone alone.")
-@click.option("--iterations", type=click.IntRange(min=1), help="Steps; milestones move in proportion.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    help="Images a step over all processes; learning rate and iterations follow by the linear scaling rule.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), help="Of weights, order and augmentations. [the configuration's, 0]"
-)
 @click.option("--val-truth", metavar="JSON", help="COCO file to validate with, see train_cfg.val_interval.")
 @click.option("--val-images", metavar="FOLDER", help="What its file names are relative to.")
 @click.option(
@@ -42,7 +31,9 @@ from detector.needs import need_mmdet
 )
 @click.option("--workers", type=click.IntRange(min=1), help="With --ray: processes, one for each GPU. [1]")
 @click.option("--cpus-per-worker", type=click.IntRange(min=1), help="With --ray: cores of each. [1, with a GPU 8]")
-def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **wanted: Any) -> None:
+def train(
+    how: TrainingOptions, ray: str | None, workers: int | None, cpus_per_worker: int | None, **wanted: Any
+) -> None:
     """Train the class-agnostic detector on the masks of runs.
 
     On several GPUs of one machine: torchrun --nproc-per-node N -m detector.training -- and the same options.
@@ -55,9 +46,9 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
         raise click.UsageError(
             "--workers and --cpus-per-worker are of use with --ray only: add --ray, or leave them out"
         )
-    from detector.training.wanted import Training, check_settings, check_training
+    from detector.training.wanted import check_settings, check_training
 
-    training = Training(**wanted)
+    training = how.training(**wanted)
     if ray in (None, "local"):
         check_training(training)
     else:  # what is on this machine need not be there
@@ -109,10 +100,7 @@ def import_detector_command(checkpoint: str, config: str, out: str) -> None:
 
 @click.command("training-samples")
 @click.option("--run", "runs", multiple=True, required=True, help="Run folder or URL; several add up.")
-@click.option(
-    "--config", default="cuts3d_r50_fpn", show_default=True, help="Name, see `cuts3d configs`, or a .py file."
-)
-@click.option("--set", "settings", multiple=True, metavar="NAME.NAME=VALUE", help="Override part of the configuration.")
+@configuration_options("cuts3d_r50_fpn")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="Picture to write.")
 @click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="Samples.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of their choice.")

@@ -19,8 +19,9 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 from cluster.connection import connected
 from detector.model.checkpoints import DETECTOR_FILE
 from detector.training import folder as training_folder
+from detector.training.processes import PATIENCE
 from detector.training.progress import followed
-from detector.training.train import PATIENCE, train
+from detector.training.train import train
 from detector.training.wanted import Training
 from pipeline.errors import ClusterError, ConfigError, CutsError
 

@@ -6,60 +6,36 @@ takes what `cuts3d train` takes. (Without the lone -- torchrun takes --run for a
 """
 
 import contextlib
-import datetime
-import hashlib
 import logging
-import os
 import secrets
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import mmcv
-import mmengine.device.utils
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from torch import distributed
 
-from detector import operators
 from detector.data.flat_store import FlatStore
 from detector.model.checkpoints import DETECTOR_FILE, write_detector
 from detector.training import config as train_config
 from detector.training import folder as training_folder
 from detector.training.hooks import bare
+from detector.training.identity import identity, trained_on
+from detector.training.processes import Process, mmengine_on, this_process, wait_for_all
 from detector.training.validation import set_validation
 from detector.training.wanted import Training
 from pipeline.errors import ConfigError, CutsError
-from pipeline.models.device import pick_device
 from pipeline.runs.lease import Lease
-from pipeline.runs.provenance import library_versions
-from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files_at import files_at
 
 logger = logging.getLogger(__name__)
 
-# Ranks wait for each other while one of them consolidates the runs, or scores a validation.
-PATIENCE = datetime.timedelta(hours=2)
 # Beside long reports (environment, configuration): a line for each parameter, and what MMEngine tells its developers.
 _OF_NO_USE = ("paramwise_options", "Exp name", '"FileClient"', '"HardDiskBackend"', "Distributed training is not used")
-_LIBRARIES = ("mmdet", "mmengine", "torchvision")
-
-
-@dataclass(frozen=True)
-class _Process:
-    """This one among those of the training. here: how many of them are on this machine."""
-
-    rank: int
-    world_size: int
-    here: int
-    device: torch.device
-    grouped: bool
 
 
 def train(wanted: Training) -> Path:
@@ -73,23 +49,24 @@ def train(wanted: Training) -> Path:
         StoreError, WeightsError: runs, photos or weights are missing or damaged.
     """
     folder = Path(wanted.work_dir)
-    with _process(wanted.device) as process, _mmengine_on(process.device), _without_old_warnings(), _in_own_words():
+    with this_process(wanted.device) as process, mmengine_on(process.device), _without_old_warnings(), _in_own_words():
         config = _prepared(wanted, process)
         store = FlatStore.open(**train_config.store_arguments(config))
-        identity = _identity(config, process)
+        frozen = identity(config, process.world_size)
         with Lease(files_at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
-            checkpoint = training_folder.claim(folder, identity, wanted.resume)
+            checkpoint = training_folder.claim(folder, frozen, wanted.resume)
             name = Path(config.filename).stem
-            description, trained_on = train_config.describe(config, name), _trained_on(config, store, process)
-            _all_have(process)  # nobody writes before all have looked
+            description = train_config.describe(config, name)
+            origin = trained_on(config, store, process.world_size)
+            wait_for_all(process)  # nobody writes before all have looked
             if process.rank == 0:
-                training_folder.record(folder, identity, description, trained_on)
+                training_folder.record(folder, frozen, description, origin)
             state = _trained(config, checkpoint, lease)
             detector = folder / DETECTOR_FILE
             if process.rank == 0:
-                write_detector(detector, state, description, trained_on)
+                write_detector(detector, state, description, origin)
                 logger.info("the detector is in %s", detector)
-            _all_have(process)
+            wait_for_all(process)
     return detector
 
 
@@ -119,7 +96,7 @@ def _is_of_use(record: logging.LogRecord) -> bool:
     return "\n" not in message and not message.startswith(_OF_NO_USE)
 
 
-def _prepared(wanted: Training, process: _Process) -> Config:
+def _prepared(wanted: Training, process: Process) -> Config:
     """The configuration of this training, complete."""
     config = train_config.read_config(wanted.config)
     train_config.set_runs(config, wanted.runs)
@@ -143,7 +120,7 @@ def _prepared(wanted: Training, process: _Process) -> Config:
     return _launchable(config, wanted, process)
 
 
-def _launchable(config: Config, wanted: Training, process: _Process) -> Config:
+def _launchable(config: Config, wanted: Training, process: Process) -> Config:
     config.work_dir = str(Path(wanted.work_dir).absolute())
     # Loggers and visualisers of MMEngine are found by name, process-wide: those of an earlier training are not meant.
     config.experiment_name = f"{Path(config.filename).stem}_{secrets.token_hex(4)}"
@@ -186,100 +163,6 @@ def _built(config: Config) -> Runner:
     return runner
 
 
-def _identity(config: Config, process: _Process) -> dict[str, Any]:
-    """What decides the result of the training, as plain JSON; where things are, and how fast they go, is left out."""
-    dataset = train_config.plain(config.train_dataloader.dataset)
-    for part in train_config.components(dataset, "StoreDataset"):
-        for name in ("runs", "cache", "pipeline"):
-            part.pop(name, None)
-    model = train_config.plain(config.model)
-    model["backbone"].pop("init_cfg", None)
-    return {
-        "model": model,
-        "pipeline": train_config.plain(next(train_config.components(config.train_dataloader, "StoreDataset")).pipeline),
-        "dataset": dataset,
-        "masks": _masks_digest(config),
-        "batch": config.train_dataloader.batch_size * process.world_size,
-        "optim_wrapper": train_config.plain(config.optim_wrapper),
-        "param_scheduler": train_config.plain(config.get("param_scheduler")),
-        "iterations": config.train_cfg.max_iters,
-        "seed": config.randomness.seed,
-    }
-
-
-def _masks_digest(config: Config) -> str:
-    """Of all committed shards of the runs, wherever they are mounted now."""
-    digest = hashlib.sha256()
-    for url in train_config.store_arguments(config)["runs"]:
-        run = RunFolder.open(url)
-        digest.update(f"{run.fingerprint} {run.digest}\n".encode())
-        for key, commit in sorted(run.ledger.committed().items()):
-            digest.update(f"{key} {commit.shard.sha256}\n".encode())
-    return digest.hexdigest()
-
-
-def _trained_on(config: Config, store: FlatStore, process: _Process) -> dict[str, Any]:
-    """For people, in detector.json and detector.safetensors."""
-    arguments = train_config.store_arguments(config)
-    runs = [RunFolder.open(url) for url in arguments["runs"]]
-    start = config.model.backbone.get("init_cfg")
-    return {
-        "runs": [{"url": run.url, "recipe": run.config.get("recipe"), "fingerprint": run.fingerprint} for run in runs],
-        "filters": train_config.plain(arguments["filters"] or {}),
-        "images": len(store),
-        "masks": store.n_masks,
-        "iterations": config.train_cfg.max_iters,
-        "batch": config.train_dataloader.batch_size * process.world_size,
-        "seed": config.randomness.seed,
-        "backbone": train_config.plain(start),
-        "versions": {**library_versions(), **_versions()},
-    }
-
-
-def _versions() -> dict[str, str]:
-    """By distribution: mmcv and mmcv-lite have different operators."""
-    versions = {name: metadata.version(name) for name in _LIBRARIES}
-    return {**versions, "mmcv" if operators.compiled() else "mmcv-lite": mmcv.__version__}
-
-
-@contextlib.contextmanager
-def _process(device: str) -> Iterator[_Process]:
-    """This process's place, in a group made here if torchrun started it, or as whoever calls has made it (Ray)."""
-    chosen = pick_device(device)
-    if distributed.is_initialized():
-        yield _placed(chosen)
-    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        if chosen.type == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            os.environ.setdefault(name, "1")  # as MMEngine does, with a warning from each process
-        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
-        try:
-            yield _placed(chosen)
-        finally:
-            distributed.destroy_process_group()
-    else:
-        if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)
-        yield _Process(0, 1, 1, chosen, grouped=False)
-
-
-def _placed(device: torch.device) -> _Process:
-    world_size = distributed.get_world_size()
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-    return _Process(distributed.get_rank(), world_size, here, device, grouped=True)
-
-
-@contextlib.contextmanager
-def _mmengine_on(device: torch.device) -> Iterator[None]:
-    """MMEngine takes a GPU whenever there is one; this is the only place where it can be told not to."""
-    before, mmengine.device.utils.DEVICE = mmengine.device.utils.DEVICE, device.type
-    try:
-        yield
-    finally:
-        mmengine.device.utils.DEVICE = before
-
-
 @contextlib.contextmanager
 def _without_old_warnings() -> Iterator[None]:
     """Of what torch tells developers, no more than this version of MMDetection and MMEngine could mend."""
@@ -291,7 +174,11 @@ def _without_old_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_own_words() -> Iterator[None]:
-    """torch hands on what a loading process raised with the whole traceback as its message."""
+    """An error of ours from a loading process says what it said there.
+
+    torch sends nothing of it but its class and its traceback as text, and makes a new one of the class with that text
+    as its message: what was said can be had from there alone, after the last line that names the class.
+    """
     try:
         yield
     except CutsError as error:
@@ -300,9 +187,3 @@ def _in_own_words() -> Iterator[None]:
         if not known:
             raise
         raise kind(words.strip()) from error
-
-
-def _all_have(process: _Process) -> None:
-    """Go on when all processes are here."""
-    if process.grouped:
-        distributed.barrier()

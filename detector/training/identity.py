@@ -1,0 +1,84 @@
+"""What makes a training this one and no other: the content of training.json; and, for people, what it was trained on.
+
+`detector.training.folder` compares the first with what a folder holds, before a training goes on there.
+"""
+
+import hashlib
+from importlib import metadata
+from typing import Any
+
+import mmcv
+from mmengine.config import Config
+
+from detector import operators
+from detector.data.flat_store import FlatStore
+from detector.training import config as train_config
+from pipeline.runs.provenance import library_versions
+from pipeline.runs.run_folder import RunFolder
+
+_LIBRARIES = ("mmdet", "mmengine", "torchvision")
+
+
+def identity(config: Config, world_size: int) -> dict[str, Any]:
+    """What decides the result of the training, as plain JSON; where things are, and how fast they go, is left out.
+
+    world_size: processes of the training. How an equal batch is shared out over them is no other training.
+
+    Raises:
+        StoreError: a run is not there, or damaged.
+    """
+    dataset = train_config.plain(config.train_dataloader.dataset)
+    for part in train_config.components(dataset, "StoreDataset"):
+        for name in ("runs", "cache", "pipeline"):
+            part.pop(name, None)
+    model = train_config.plain(config.model)
+    model["backbone"].pop("init_cfg", None)
+    return {
+        "model": model,
+        "pipeline": train_config.plain(next(train_config.components(config.train_dataloader, "StoreDataset")).pipeline),
+        "dataset": dataset,
+        "masks": _masks_digest(config),
+        "batch": config.train_dataloader.batch_size * world_size,
+        "optim_wrapper": train_config.plain(config.optim_wrapper),
+        "param_scheduler": train_config.plain(config.get("param_scheduler")),
+        "iterations": config.train_cfg.max_iters,
+        "seed": config.randomness.seed,
+    }
+
+
+def _masks_digest(config: Config) -> str:
+    """Of all committed shards of the runs, wherever they are mounted now."""
+    digest = hashlib.sha256()
+    for url in train_config.store_arguments(config)["runs"]:
+        run = RunFolder.open(url)
+        digest.update(f"{run.fingerprint} {run.digest}\n".encode())
+        for key, commit in sorted(run.ledger.committed().items()):
+            digest.update(f"{key} {commit.shard.sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def trained_on(config: Config, store: FlatStore, world_size: int) -> dict[str, Any]:
+    """Where the detector comes from, for people; plain JSON in detector.json and detector.safetensors.
+
+    store: the masks of the configuration's runs, after its filters. world_size: processes of the training.
+    """
+    arguments = train_config.store_arguments(config)
+    runs = [RunFolder.open(url) for url in arguments["runs"]]
+    start = config.model.backbone.get("init_cfg")
+    return {
+        "runs": [{"url": run.url, "recipe": run.config.get("recipe"), "fingerprint": run.fingerprint} for run in runs],
+        "filters": train_config.plain(arguments["filters"] or {}),
+        "images": len(store),
+        "masks": store.n_masks,
+        "iterations": config.train_cfg.max_iters,
+        "batch": config.train_dataloader.batch_size * world_size,
+        "seed": config.randomness.seed,
+        "backbone": train_config.plain(start),
+        "versions": {**library_versions(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    """By distribution: mmcv and mmcv-lite have different operators."""
+    versions = {name: metadata.version(name) for name in _LIBRARIES}
+    return {**versions, "mmcv" if operators.compiled() else "mmcv-lite": mmcv.__version__}
