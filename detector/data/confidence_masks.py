@@ -97,7 +97,7 @@ class ConfidenceMasks(BitmapMasks):
 
     @property
     def confidence_map(self) -> np.ndarray:
-        """float32 (M, H, W), 0..1: the confidence inside the instances, 1 outside (methods.md 1.6: nobody doubts that
+        """float32 (M, H, W), 0..1: the confidence inside the instances, 1 outside (docs/method.md: nobody doubts that
         what is outside a mask is not in it).
         """
         values_MHW = self.values

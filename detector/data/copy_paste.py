@@ -40,7 +40,7 @@ class _Partner(NamedTuple):
 
 @TRANSFORMS.register_module()
 class PlainCopyPaste(BaseTransform):
-    """CutLER's copy-paste (methods.md 5.3): a random choice of a random partner's instances, as they are.
+    """CutLER's copy-paste (docs/method.md): a random choice of a random partner's instances, as they are.
 
     The partner is stretched to the target's size times a random ratio, turned over half of the time, and put anywhere
     inside the target. Of its n instances a random number, 1..n-1, is pasted (the one there is, when n is 1). One that
@@ -145,7 +145,7 @@ class PlainCopyPaste(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ConfidentCopyPaste(PlainCopyPaste):
-    """CutS3D's copy-paste (methods.md 1.6): only the instances of the partner with the best mean confidence, blended
+    """CutS3D's copy-paste (docs/method.md): only the instances of the partner with the best mean confidence, blended
     into the target by the confidence of each pixel.
 
     share: of the partner's masks that are pasted, best first, at least one; where that is no whole number, rounded up

@@ -149,7 +149,7 @@ class LoadConfidenceMasks(BaseTransform):
     (M,). Only our own transforms keep the last two in step when masks are dropped. Adds confidence_floor, for masks
     that are pasted in later.
 
-    floor: least confidence inside a mask, 0..1; methods.md 1.5 takes a floor of 0.5 as the paper's.
+    floor: least confidence inside a mask, 0..1; 0.5 is probably the paper's (docs/method.md).
 
     Raises:
         ConfigError: floor out of range. StoreError: a mask is damaged.

@@ -124,7 +124,7 @@ def paste_pixels(image_HW3: np.ndarray, source_hw3: np.ndarray, patch: Patch, bl
     """Paste the instances of a source into the image, uint8 (H, W, 3), in place; outside of them it stays as it is.
 
     source_hw3: the other photo, uint8, at the target's scale in the patch's window.
-    blend: SC · source + (1 − SC) · target inside, by the confidence SC of each pixel (methods.md 1.6), where instances
+    blend: SC · source + (1 − SC) · target inside, by the confidence SC of each pixel (docs/method.md), where instances
     overlap that of the surest; else the source.
     """
     target_hw3 = image_HW3[patch.window]
