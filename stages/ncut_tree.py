@@ -3,7 +3,7 @@
 B images · N = Gh·Gw patches · n patches of a part · Gh, Gw patch grid
 
 Shi & Malik's recursive two-way NCut, where MaskCut and CutS3D take only the foreground of a cut and cut the rest of the
-image anew. The threshold on the similarities rises with the depth of the tree, since the parts of one thing are more
+image again. The threshold on the similarities rises with the depth of the tree, since the parts of one thing are more
 alike than the parts of a scene: it is the mean similarity within the part, and never below τ.
 """
 

@@ -79,7 +79,7 @@ class JobServer:
             return self._token_error(refused=status == 403 or "Authentication failed" in text)
         if status == 404 or "status code 404: Job" in text:
             return ClusterError(
-                f"{self.address} knows no job {job}: `cuts3d jobs` lists those it has; a cluster that was started anew "
+                f"{self.address} knows no job {job}: `cuts3d jobs` lists those it has; a cluster that was started again "
                 "has forgotten its jobs, not what they committed"
             )
         if "already exists" in text:

@@ -28,7 +28,7 @@ class ConfidenceMasks(BitmapMasks):
     certain.
 
     MMDetection's transforms, and those of others that keep to the methods of BitmapMasks, keep the confidence, with two
-    exceptions that build their masks anew from `masks`: CopyPaste returns stock masks, Albu certain ones.
+    exceptions that build their masks again from `masks`: CopyPaste returns stock masks, Albu certain ones.
 
     masks: uint8 (M, H, W) or M arrays (H, W), as `values`. Booleans, and numbers of which none is above 1, are
         stock masks and become certain ones; `from_values` and `from_confidence` never guess.

@@ -105,5 +105,5 @@ class StoreDataset(BaseDetDataset):
         if len(self._gone) > max(_MAY_BE_GONE, _SHARE_GONE * self._read) or len(self._gone) == len(self):
             raise StoreError(
                 f"{len(self._gone)} of the {self._read} photos read are gone or broken since the run, e.g. "
-                f"{error.detail}: mount the photos where the run found them, or run anew on those that there are"
+                f"{error.detail}: mount the photos where the run found them, or run again on those that there are"
             ) from error

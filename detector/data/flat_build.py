@@ -95,7 +95,7 @@ class ArrayWriter:
             self._ends[name] = int(ends[-1])
 
     def _write_header(self, name: str) -> None:
-        """The header, anew: numpy leaves room in it for the first length to grow."""
+        """The header, again: numpy leaves room in it for the first length to grow."""
         dtype, row = self._arrays[name]
         file = self._files[name]
         file.seek(0)

@@ -3,7 +3,7 @@
 Shards are made for writing: each is a compressed file. Training reads single images at random, from many processes. So
 the shards are consolidated once into a cache folder, named by a digest of everything that decides its content, and
 mapped from there: memory is the page cache's, whatever the number of processes. Its layout: `detector.data.flat_build`.
-The cache may be deleted at any time; it is made anew when it is asked for next.
+The cache may be deleted at any time; it is made again when it is asked for next.
 
 M masks of one image · Gh, Gw patch grid
 """

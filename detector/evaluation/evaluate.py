@@ -2,7 +2,7 @@
 an image (300 for LVIS), average precision and recall of masks and of the detector's own boxes.
 
 What it finds goes through a run beside the metrics, OUT-runs/BENCHMARK-IMAGES-DETECTOR (the last two are digests), so
-that what was killed goes on, a cluster can share the work, and two detectors are compared without predicting anew.
+that what was killed goes on, a cluster can share the work, and two detectors are compared without predicting again.
 """
 
 import json

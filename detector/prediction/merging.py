@@ -1,4 +1,4 @@
-"""Pseudo-masks of the next round of self-training: what the detector is sure of, and what it has not found anew.
+"""Pseudo-masks of the next round of self-training: what the detector is sure of, and what it has not found again.
 
 CutLER (Wang et al. 2023, section 3.4; the rule as in its code): predictions of at least a score are kept; of the round
 before those masks stay whose largest mask IoU with any kept prediction is below a threshold. So an image without kept

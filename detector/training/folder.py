@@ -116,5 +116,5 @@ def _refuse_differences(folder: Path, recorded: Mapping[str, Any], identity: Map
     raise RunMismatchError(
         f"{folder} holds a training that was started differently:\n"
         + "\n".join(in_lines(found, "before"))
-        + "\nStart it with the settings it has to go on with it, or give another --work-dir."
+        + "\nStart it with the settings it has to resume it, or give another --work-dir."
     )

@@ -194,7 +194,7 @@ def _claim(wanted: SelfTraining) -> None:
         raise RunMismatchError(
             f"{folder.url} holds rounds of self-training that were started differently:\n"
             + "\n".join(in_lines(found, "before"))
-            + "\nStart it with the settings it has to go on with it, or give another --work-dir."
+            + "\nStart it with the settings it has to resume it, or give another --work-dir."
         )
 
 

@@ -129,7 +129,7 @@ class CocoIndex:
         self._sort()
 
     def annotations(self, image: int) -> list[dict[str, Any]]:
-        """Annotations of an image, given by its place in `file_names`, in the order of the file; read from it anew."""
+        """Annotations of an image, given by its place in `file_names`, in the order of the file; read from it again."""
         first, last = self._edges[image], self._edges[image + 1]
         return [
             self._lists.read(self._starts[place], self._starts[place] + self._lengths[place])

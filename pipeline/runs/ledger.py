@@ -253,7 +253,7 @@ class Ledger:
             if schema != SCHEMA:
                 raise RunMismatchError(
                     f"commit record {name} has schema {schema}, this cuts3d reads {SCHEMA}: "
-                    "use the cuts3d that wrote it, or run anew into another --out"
+                    "use the cuts3d that wrote it, or run again into another --out"
                 )
             shard, quarantine = record.pop("shard"), record.pop("quarantine")
             commit = Commit(

@@ -261,7 +261,7 @@ class RunFolder:
             listed = "\n".join(lines)
             raise RunMismatchError(
                 f"{self.url} holds a run that was started differently:\n{listed}\n"
-                "Start it with the settings it has to go on with it, or give another --out for a new run."
+                "Start it with the settings it has to resume it, or give another --out for a new run."
             )
 
     def _manifest_difference(self, manifest: Manifest) -> str:

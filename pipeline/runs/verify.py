@@ -110,5 +110,5 @@ def _what(error: Exception) -> str:
 
 def _mend(ledger: Ledger, commit: Commit, fault: str) -> Problem:
     again = "run `cuts3d retry-quarantined`" if is_retry(commit.key) else "start the run again"
-    remedy = f"To do the shard anew, delete {ledger.record_name(commit.key)} and {again}"
+    remedy = f"To do the shard again, delete {ledger.record_name(commit.key)} and {again}"
     return Problem("error", commit.shard.name, f"{fault.removesuffix('.')}. {remedy}")

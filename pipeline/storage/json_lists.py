@@ -115,7 +115,7 @@ def open_lists(location: str) -> Iterator[JsonLists]:
 
 class _Window:
     """The part of a file that is being decoded, as text with one character a byte, so that places in the one are places
-    in the other. What has other characters than ASCII is decoded anew, from its bytes.
+    in the other. What has other characters than ASCII is decoded again, from its bytes.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -193,8 +193,8 @@ class _Window:
         left = self._text[self._at :]
         if len(left) > _LONGEST:
             raise self.error(f"an entry of over {_LONGEST >> 20} MB")
-        # Sought anew: others read from the file in between. At least as much as is left over, so that a long entry is
-        # not decoded anew for every chunk of it.
+        # Sought again: others read from the file in between. At least as much as is left over, so that a long entry is
+        # not decoded again for every chunk of it.
         self._file.seek(self._start + len(self._text))
         chunk = self._file.read(max(_CHUNK, len(left)))
         if not chunk:

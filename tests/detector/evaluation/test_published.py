@@ -22,7 +22,6 @@ from detector.evaluation.published import (
 from pipeline.evaluation.scores import Estimate, Evaluation
 from pipeline.evaluation.truth.formats import FORMATS
 
-
 # Copied from the sources themselves, apart from the program's own table: table, method, dataset, metric, percent, tag
 # (explained in docs/method.md), where it stands.
 FIGURES = ROOT / "tests" / "data" / "published_figures.csv"
