@@ -61,7 +61,7 @@ class Rules:
 
 
 class Observer:
-    """Whoever wants to know how the run goes; this one does not."""
+    """Is told how the run goes; this one ignores it."""
 
     def joined(self, event: Joined) -> None:
         """A worker is ready."""
@@ -105,7 +105,7 @@ class _Assignment:
 
 @dataclass
 class _Worker:
-    """kind: workers of one kind are equally fast, as a rule. computing: the task it works on; committing: those that it
+    """kind: workers of one kind are usually equally fast. computing: the task it works on; committing: those that it
     has computed.
     """
 
@@ -118,7 +118,7 @@ class _Worker:
 class Driver:
     """Takes all shards to their commits. `run` returns the shards that were given up, by key, with the reason.
 
-    elsewhere: keys that are committed by now, whoever did it; asked now and then.
+    elsewhere: keys that are committed by now, by anyone; asked now and then.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Driver:
         for name in sorted(self._idle, key=self._need) if len(self._idle) > 1 else list(self._idle):
             task = self._next_probe() or self._next_shard() or self._twin(name, now)
             if task is None and not self._workers[name].committing:
-                return  # whoever comes next is no faster
+                return  # none of the next is faster
             if task is None:
                 continue  # what it commits itself is not for it, and may be for the next one
             del self._idle[name]
@@ -224,7 +224,7 @@ class Driver:
         return math.inf if usual is None else max(usual, worker.recent.least)
 
     def _twin(self, idle: str, now: float) -> Task | None:
-        """The slowest shard under way once more, when nothing else is left: whoever is first commits it.
+        """The slowest shard under way once more, when nothing else is left: the first to finish commits it.
 
         Again after that only when the worker who got it last is known to be slow.
         """
@@ -408,7 +408,7 @@ class Driver:
         if self._failed_in_a_row >= self._rules.hopeless:
             raise CutsError(
                 f"{self._failed_in_a_row} shards in a row were given up, the last one ({key}): {why}. "
-                "What is committed stays; the same command goes on from there"
+                "What is committed stays; the same command resumes from there"
             )
 
     def _enforce_deadlines(self, now: float) -> None:

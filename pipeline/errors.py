@@ -33,7 +33,7 @@ class WorkerBrokenError(CutsError, RuntimeError):
 
 
 class ImageError(CutsError, ValueError):
-    """One image cannot be used. A record, not a crash: the shard goes on without it.
+    """One image cannot be used. A record, not a crash: the shard continues without it.
 
     reason: short machine-readable word, e.g. "truncated"; detail: the sentence for people.
     """
@@ -66,7 +66,7 @@ class StoreError(CutsError, OSError):
     """A stored shard or commit record is missing, torn, corrupt or of another schema.
 
     what: the sentence that says what is wrong, without its full stop. remedy: sentences that say what to do about it
-    for whoever knows nothing better; "" where `what` says it, too.
+    when the caller knows nothing better; "" where `what` says it, too.
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
@@ -80,7 +80,7 @@ class StoreAccessError(StoreError):
 
 
 class TrainingError(CutsError, RuntimeError):
-    """A training cannot go on: its loss is no number any more, or what it was to go on from is not there."""
+    """A training cannot continue: its loss is no number any more, or what it should resume from is missing."""
 
 
 class ClusterError(CutsError, RuntimeError):

@@ -139,7 +139,7 @@ def group_graph(
 ) -> KnnGraph:
     """k-NN graph of the point cloud with the points outside the semantic group treated as `config.outside` says.
 
-    depth_GhGw: float, relative depth 0..1. group_GhGw: bool. whole: what `image_graph` gives, for who has it already.
+    depth_GhGw: float, relative depth 0..1. group_GhGw: bool. whole: what `image_graph` gives, if it is there already.
     Node i is the patch of flat index i in every case; removed points have no edges.
     """
     group_N = group_GhGw.ravel()

@@ -146,7 +146,7 @@ def _restricted(part: _Open, patches_n: np.ndarray) -> torch.Tensor:
 def _solve(todo: Sequence[_Open], affinity: AffinityConfig, solver: NCutConfig) -> list[Solution]:
     """NCut of each part.
 
-    One by one on the CPU; on a GPU, where a single small graph would leave it idle, in batches of like sizes, padded.
+    One by one on the CPU; on a GPU, which a single small graph would leave idle, in batches of similar sizes, padded.
     """
     solutions: list[Solution] = [(np.zeros(0, np.float32), 0.0, 0.0)] * len(todo)
     order = sorted(range(len(todo)), key=lambda k: -len(todo[k].patches_n))

@@ -57,7 +57,7 @@ class Job:
 def submit_job(server: JobServer, job: Job) -> tuple[str, Package | None]:
     """Submit a job; gives its id, and what went along. Raises ClusterError, and ConfigError for the working directory.
 
-    The run goes on where an earlier job, or another machine, has left it.
+    The run resumes where an earlier job, or another machine, has left it.
     """
     with tempfile.TemporaryDirectory(prefix="cuts3d-") as folder:
         package = pack(job.working_dir, Path(folder) / "working_dir.zip") if job.working_dir else None

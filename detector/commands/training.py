@@ -17,7 +17,7 @@ from detector.needs import need_mmdet
 )
 @click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for checkpoints and logs.")
 @click.option("--set", "settings", multiple=True, metavar="NAME.NAME=VALUE", help="Override part of the configuration.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the work folder.")
+@click.option("--resume", is_flag=True, help="Resume from the last checkpoint in the work folder.")
 @click.option("--amp", is_flag=True, help="Mixed precision, on a GPU. CutLER trains so.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--backbone", metavar="FILE", help="DINO's ResNet-50, or `random`. [the cache, or fetched into it]")
@@ -72,7 +72,7 @@ def train(ray: str | None, workers: int | None, cpus_per_worker: int | None, **w
 
             path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
     except KeyboardInterrupt:
-        click.echo("cuts3d: interrupted; the same command with --resume goes on from the last checkpoint", err=True)
+        click.echo("cuts3d: interrupted; the same command with --resume resumes from the last checkpoint", err=True)
         sys.exit(130)
     if first:
         click.echo(f"detector   {path}")

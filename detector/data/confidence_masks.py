@@ -148,7 +148,7 @@ class ConfidenceMasks(BitmapMasks):
         return len(self._values)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Between loader and trainer goes what is inside of the instances' boxes: as a rule a tenth of the pixels."""
+        """Between loader and trainer goes what is inside of the instances' boxes: usually a tenth of the pixels."""
         return _unpacked, (type(self), self.values.shape, *_packed(self.values))
 
     def rescale(self, scale: float | tuple[int, int], interpolation: str = "nearest") -> Self:

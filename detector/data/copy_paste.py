@@ -45,7 +45,7 @@ class PlainCopyPaste(BaseTransform):
     The partner is stretched to the target's size times a random ratio, turned over half of the time, and put anywhere
     inside the target. Of its n instances a random number, 1..n-1, is pasted (the one there is, when n is 1). One that
     would cover too much of a single mask of the target is left out; masks of the target lose what is hidden, and get
-    boxes again.
+    new boxes.
 
     Changes img, gt_masks and whatever is there of gt_bboxes, gt_bboxes_labels, gt_ignore_flags, gt_scores and
     gt_confidences; adds gt_pasted, bool (M,). The pasted come last, with label 0.

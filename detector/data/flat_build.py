@@ -88,14 +88,14 @@ class ArrayWriter:
         self.rows[name] += len(data)
 
     def append_lengths(self, name: str, lengths: np.ndarray) -> None:
-        """Go on with an array of offsets by the lengths of what comes next."""
+        """Continue an array of offsets by the lengths of what comes next."""
         ends = self._ends[name] + np.cumsum(lengths, dtype=np.int64)
         self.append(name, ends)
         if len(ends):
             self._ends[name] = int(ends[-1])
 
     def _write_header(self, name: str) -> None:
-        """The header, again: numpy leaves room in it for the first length to grow."""
+        """The header, rewritten: numpy leaves room in it for the first length to grow."""
         dtype, row = self._arrays[name]
         file = self._files[name]
         file.seek(0)

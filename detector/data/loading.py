@@ -39,7 +39,7 @@ def load_bgr(ref: ImageRef, size: tuple[int, int] | None = None) -> np.ndarray:
     if size is not None and rgb.shape[:2] != size:
         raise StoreError(
             f"{ref.uri} has {rgb.shape[0]}×{rgb.shape[1]} pixels (height×width), its masks {size[0]}×{size[1]}: the "
-            "photo was replaced after the run; bring the old one back, or run anew"
+            "photo was replaced after the run; bring the old one back, or run again"
         )
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 
@@ -60,7 +60,7 @@ def instance_values(store: FlatStore, image: int, mask: int, floor: float = 0.0)
     except ValueError as error:
         raise StoreError(
             f"a mask of {store.ref(image).id} of {store.run_url(image)} is damaged ({error}): `cuts3d verify` tells "
-            "which shard to make anew"
+            "which shard to make again"
         ) from error
     x, y, width, height = store.box[mask].tolist()
     top, bottom = max(0, int(y)), min(size[0], int(np.ceil(y + height)))

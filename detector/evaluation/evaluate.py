@@ -2,7 +2,7 @@
 an image (300 for LVIS), average precision and recall of masks and of the detector's own boxes.
 
 What it finds goes through a run beside the metrics, OUT-runs/BENCHMARK-IMAGES-DETECTOR (the last two are digests), so
-that what was killed goes on, a cluster can share the work, and two detectors are compared without predicting again.
+that what was killed resumes, a cluster can share the work, and two detectors are compared without predicting again.
 """
 
 import json
@@ -121,7 +121,7 @@ def _predictions(
     launch = Launch(str(runs / f"{name}.parquet"), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(folder), launch, **execution)
     if not summary.complete:
-        raise CutsError(f"{summary.missing} shards of {folder} are missing: the same command goes on with them")
+        raise CutsError(f"{summary.missing} shards of {folder} are missing: the same command does them")
     return RunFolder.open(folder)
 
 

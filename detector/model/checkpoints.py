@@ -128,7 +128,7 @@ def _description_beside(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise WeightsError(f"{beside} cannot be read, `cuts3d train --resume` writes it again: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise WeightsError(f"{beside} is not of schema {SCHEMA!r}: `cuts3d train --resume` writes it anew")
+        raise WeightsError(f"{beside} is not of schema {SCHEMA!r}: `cuts3d train --resume` writes it again")
     return _object(content.get("config"), beside), _object(content.get("trained_on"), beside)
 
 

@@ -71,7 +71,7 @@ class DetectorMethod:
     """A `pipeline.methods.protocol.Method`: a trained detector on a device, and the round before if there is one."""
 
     def __init__(self, options: DetectorOptions, checkpoint: DetectorCheckpoint, device: torch.device) -> None:
-        # and MMDetection with it, which not everybody has who has cuts3d
+        # and MMDetection with it, which not every user of cuts3d has
         from detector.prediction.predictor import Predictor
 
         self.device = device

@@ -1,6 +1,6 @@
 """Predictions for people: photos, folders, lists and videos in; overlays, COCO JSON and videos out.
 
-All of it goes through a run, so a broken photo is a record with a reason, and what was killed goes on:
+All of it goes through a run, so a broken photo is a record with a reason, and what was killed resumes:
 
     OUT/images.parquet    what is to be predicted on
     OUT/frames/NAME/      frames of the video NAME

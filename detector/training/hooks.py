@@ -133,7 +133,7 @@ def estimate_batch_norms(model: nn.Module, batches: Iterator[Mapping[str, Any]])
 
 @contextmanager
 def _plain_means(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Batch norms that start again and average over all batches alike."""
+    """Batch norms that start afresh and average over all batches alike."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -8,7 +8,7 @@ folder of its own, of a run and a training:
     round-1/training         as of `cuts3d train`; its detector is there when the round is done
     round-2/...
 
-What is on disk is all that is known: whatever was killed, the same call goes on with it.
+What is on disk is all that is known: whatever was killed, the same call resumes it.
 """
 
 import json
@@ -38,7 +38,7 @@ THRESHOLDS = (0.7, 0.65)
 MAX_PER_IMAGE = 30
 
 Train = Callable[[Training], Path]
-"""Does a training, or goes on with it, and returns its detector: `detector.training.train.train`, or the same on
+"""Does a training, or resumes it, and returns its detector: `detector.training.train.train`, or the same on
 Ray."""
 
 
@@ -150,7 +150,7 @@ def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, executio
     summary = execute(out, launch, **execution)
     if not summary.complete:
         raise CutsError(
-            f"round {round_.number}: {summary.missing} shards of {out} are missing; the same command goes on with them"
+            f"round {round_.number}: {summary.missing} shards of {out} are missing; the same command does them"
         )
     _say(round_)
 
@@ -194,7 +194,7 @@ def _claim(wanted: SelfTraining) -> None:
         raise RunMismatchError(
             f"{folder.url} holds rounds of self-training that were started differently:\n"
             + "\n".join(in_lines(found, "before"))
-            + "\nStart it with the settings it has to resume it, or give another --work-dir."
+            + "\nTo resume it, start it with the settings it has; or give another --work-dir."
         )
 
 

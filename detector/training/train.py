@@ -244,7 +244,7 @@ def _versions() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _process(device: str) -> Iterator[_Process]:
-    """This process's place, in a group made here if torchrun started it, or as whoever calls has made it (Ray)."""
+    """This process's place, in a group made here if torchrun started it, or as the caller has made it (Ray)."""
     chosen = pick_device(device)
     if distributed.is_initialized():
         yield _placed(chosen)
@@ -303,6 +303,6 @@ def _in_own_words() -> Iterator[None]:
 
 
 def _all_have(process: _Process) -> None:
-    """Go on when all processes are here."""
+    """Return when all processes are here."""
     if process.grouped:
         distributed.barrier()

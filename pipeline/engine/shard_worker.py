@@ -22,7 +22,7 @@ from stages.late import torch
 
 log = logging.getLogger(__name__)
 
-AGAIN = "The same command goes on with this shard; with --ray it finds an image that does this, and sets it aside"
+AGAIN = "The same command resumes at this shard; with --ray it finds an image that does this, and sets it aside"
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class ShardWorker:
             if size <= self.batch_size:
                 self.batch_size = max(1, self.batch_size // 2)
         torch.cuda.empty_cache()
-        log.warning("GPU memory is full: going on with %d images a batch", self.batch_size)
+        log.warning("GPU memory is full: continuing with %d images a batch", self.batch_size)
 
     def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Any]]]:
         """Positions and inputs of batch after batch, decoded ahead; unreadable images are set aside on the way."""

@@ -112,7 +112,7 @@ def score_detections(
     iou_types: Sequence[str] = ("segm",),
     max_detections: int = MAX_DETECTIONS,
 ) -> dict[str, float]:
-    """The values alone, for who scores hundreds of variants; arguments and names as for `evaluate`."""
+    """The values alone, for scoring hundreds of variants; arguments and names as for `evaluate`."""
     measures = _measures(truth, detections, image_ids, scores, iou_types, max_detections)
     values = measures(np.ones((len(set(image_ids)), 1)))
     return {name: float(value[0]) for name, value in values.items()}

@@ -95,7 +95,7 @@ class ResultKind(ResultFile, Protocol):
         """See `ResultFile.open`."""
 
     def check(self, shard: Any) -> Iterator[str]:
-        """What is wrong with the shard's results, a sentence each; their number is checked by whoever asks."""
+        """What is wrong with the shard's results, a sentence each; their number is checked by the caller."""
 
     def summary(self, counts: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """What counts say to people: a word of at most 11 letters, and its value."""

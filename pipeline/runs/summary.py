@@ -1,4 +1,4 @@
-"""What a launch did, and whoever wants to see how far it is."""
+"""What a launch did, and who is told how far it is."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ class RunSummary:
 
 
 class Reporter(Protocol):
-    """Whoever wants to see the progress, image by image or shard by shard: a bar on a terminal, or nobody."""
+    """Is told the progress, image by image or shard by shard: a bar on a terminal, or nobody."""
 
     def start(self, images_total: int, images_done: int, result: str) -> None:
         """Called once, before the first image. result: the kind of what is counted."""

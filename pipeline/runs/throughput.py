@@ -1,7 +1,7 @@
 """How fast a run goes and how long it has left, from its commit records.
 
 Clocks of nodes differ, so a commit's time is told by whatever holds its record (`commit_times`), and a pace is made of
-differences of such times alone. Only "how long ago" needs the clock of whoever asks; it is never below 0.
+differences of such times alone. Only "how long ago" needs the clock of the one who asks; it is never below 0.
 """
 
 from collections.abc import Sequence

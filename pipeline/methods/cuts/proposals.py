@@ -112,7 +112,7 @@ def confidence_of(
     proposal: Proposal, depth_GhGw: np.ndarray | None, recipe: Recipe, whole: KnnGraph | None = None
 ) -> np.ndarray:
     """Spatial Confidence of a proposal before its floor, (Gh, Gw) float32 in 0..1, 0 outside its mask; 1 inside for
-    recipes without it. whole: what `shared_graph` gives, for who has it already.
+    recipes without it. whole: what `shared_graph` gives, if it is there already.
     """
     if recipe.spatial_confidence is None or recipe.local_cut is None or depth_GhGw is None:
         return proposal.mask.astype(np.float32)

@@ -36,7 +36,7 @@ from stages.filters import DropReason
 
 LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart
 WEBP_QUALITY = 60
-SAME = 1e-3  # a launch that computes a contrast again may come to a slightly other one
+SAME = 1e-3  # a launch that recomputes a contrast may get a slightly different one
 
 
 def image_block(

@@ -65,7 +65,7 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
                 blocks.write(data_block(f"image-{len(lines)}", block))
                 lines.append(_index_line(record))
         if not lines:
-            raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` goes on with it")
+            raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` resumes it")
         unmeasured = unmeasured_parts(run.config["recipe"]) if run.method == CUTS else frozenset(PARTS)
         index = {
             "run": _facts(run, reader),

@@ -1,4 +1,4 @@
-"""All stages of one image, run afresh and laid open: for whoever wants to know how a mask came about.
+"""All stages of one image, run afresh and laid open, to see how a mask came about.
 
 N = Gh·Gw patches · Gh, Gw patch grid · H, W pixels · D feature width
 """
