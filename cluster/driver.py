@@ -37,13 +37,13 @@ class Rules:
     """How faults are answered.
 
     deadline: seconds a shard may take; None: 20 times what is usual by then for workers of that kind, 5 minutes at
-    least, and an hour before three shards are done by that kind.
-    errors: of a shard before it is given up. back_off: seconds before a shard that raised an error is tried again,
-    doubled each time, a minute at most.
-    crashes: of workers on a shard before its images are tried apart. acquittals: of all its images, before a shard
-    whose workers die is given up.
+        least, and an hour before three shards are done by that kind.
+    errors: of a shard before it is given up.
+    back_off: seconds before a shard that raised an error is tried again, doubled each time, a minute at most.
+    crashes: of workers on a shard before its images are tried apart.
+    acquittals: of all its images, before a shard whose workers die is given up.
     slow: when no shard waits, one that takes, or at its worker is about to take, this many times what an idle worker
-    would need is given to that one too.
+        would need is given to that one too.
     hopeless: shards given up one after the other, with none committed in between, before the run is stopped.
     """
 
@@ -92,7 +92,11 @@ class _State:
 
 @dataclass
 class _Assignment:
-    """A task at a worker. since: by the clock. killed: past its deadline."""
+    """A task at a worker.
+
+    since: by the clock.
+    killed: past its deadline.
+    """
 
     task: Task
     since: float
@@ -105,8 +109,9 @@ class _Assignment:
 
 @dataclass
 class _Worker:
-    """kind: workers of one kind are usually equally fast. computing: the task it works on; committing: those that it
-    has computed.
+    """kind: workers of one kind are usually equally fast.
+    computing: the task it works on.
+    committing: those that it has computed.
     """
 
     kind: str

@@ -35,7 +35,8 @@ class WorkerBrokenError(CutsError, RuntimeError):
 class ImageError(CutsError, ValueError):
     """One image cannot be used. A record, not a crash: the shard continues without it.
 
-    reason: short machine-readable word, e.g. "truncated"; detail: the sentence for people.
+    reason: short machine-readable word, e.g. "truncated".
+    detail: the sentence for people.
     """
 
     fatal = True
@@ -65,8 +66,8 @@ class RunMismatchError(CutsError, ValueError):
 class StoreError(CutsError, OSError):
     """A stored shard or commit record is missing, torn, corrupt or of another schema.
 
-    what: the sentence that says what is wrong, without its full stop. remedy: sentences that say what to do about it
-    when the caller knows nothing better; "" where `what` says it, too.
+    what: the sentence that says what is wrong, without its full stop.
+    remedy: sentences that say what to do about it when the caller knows nothing better; "" where `what` says it, too.
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:

@@ -49,8 +49,11 @@ class TreeConfig:
 class Part:
     """A connected part of one side of an NCut.
 
-    mask: (Gh, Gw) bool. eigenvector: (Gh, Gw) float32 of the cut that gave it, its sign turned so that the part lies
-    above the mean; 0 outside of what was cut. eigenvalue, gap: λ₂ and λ₃ - λ₂ of that cut. depth: cuts above it, >= 1.
+    mask: (Gh, Gw) bool.
+    eigenvector: (Gh, Gw) float32 of the cut that gave it, its sign turned so that the part lies above the mean; 0
+        outside of what was cut.
+    eigenvalue, gap: λ₂ and λ₃ - λ₂ of that cut.
+    depth: cuts above it, >= 1.
     """
 
     mask: np.ndarray
@@ -96,7 +99,11 @@ def ncut_tree(
     """All parts that the images fall into, those of an image in the order of their depth.
 
     similarity_BNN: (B, N, N) float32, symmetric, cosines or sharpened ones (`affinity.similarities`), on any device.
-    roots: what `first_cuts` gives for them. affinity: with τ settled. The image itself is none of the parts.
+    roots: what `first_cuts` gives for them.
+    affinity: with τ settled.
+
+    The image itself is none of the parts.
+
     Deterministic; on the CPU the parts of an image do not depend on the other images at all, on a GPU but for rounding.
     """
     n = grid[0] * grid[1]

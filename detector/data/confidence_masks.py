@@ -52,7 +52,8 @@ class ConfidenceMasks(BitmapMasks):
     def from_confidence(cls, inside_MHW: np.ndarray, confidence_MHW: np.ndarray) -> Self:
         """Masks, and the confidence of their pixels, both (M, H, W); a confidence of 0 inside a mask becomes 1/255.
 
-        inside_MHW: bool, or numbers that are not 0 inside the instance. confidence_MHW: uint8, 255 = 1.0.
+        inside_MHW: bool, or numbers that are not 0 inside the instance.
+        confidence_MHW: uint8, 255 = 1.0.
         """
         return cls.from_values(np.where(inside_MHW, np.maximum(confidence_MHW, np.uint8(1)), np.uint8(0)))
 

@@ -54,9 +54,11 @@ class PlainCopyPaste(BaseTransform):
     sample was drawn without, or the partner has nothing to paste or cannot be read (a warning), a random other image of
     the data set by numpy's global generator.
 
-    prob: share of samples that are pasted into. ratio: range of the partner's size, in sizes of the target. flip:
-    probability that the partner is turned over. max_cover: a pasted instance that covers this share of a mask, or more,
-    is left out; above 1 none is. min_pixels: masks with fewer pixels left are dropped.
+    prob: share of samples that are pasted into.
+    ratio: range of the partner's size, in sizes of the target.
+    flip: probability that the partner is turned over.
+    max_cover: a pasted instance that covers this share of a mask, or more, is left out; above 1 none is.
+    min_pixels: masks with fewer pixels left are dropped.
 
     Raises:
         ConfigError: an option out of range.
@@ -149,9 +151,12 @@ class ConfidentCopyPaste(PlainCopyPaste):
     into the target by the confidence of each pixel.
 
     share: of the partner's masks that are pasted, best first, at least one; where that is no whole number, rounded up
-    or down at random, so that it holds on average. The paper's share is not known; half of them are on average as many
-    as CutLER pastes. min_confidence: least mean confidence of a pasted mask, 0..1.
-    blend: False pastes them as they are. Everything else is as in PlainCopyPaste.
+        or down at random, so that it holds on average. The paper's share is not known; half of them are on average as
+        many as CutLER pastes.
+    min_confidence: least mean confidence of a pasted mask, 0..1.
+    blend: False pastes them as they are.
+
+    Everything else is as in PlainCopyPaste.
     """
 
     def __init__(self, share: float = 0.5, min_confidence: float = 0.0, blend: bool = True, **kwargs: Any) -> None:

@@ -115,8 +115,9 @@ class ArrayWriter:
 def grid_window(box: Sequence[float], size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int, int, int]:
     """Patches that a box touches: first row, row after the last, first column, column after the last.
 
-    box: x, y, width, height in pixels. size: height, width of the image. grid: Gh, Gw, laid over the whole image, so
-    that patch row i covers the pixels i·H/Gh to (i+1)·H/Gh.
+    box: x, y, width, height in pixels.
+    size: height, width of the image.
+    grid: Gh, Gw, laid over the whole image, so that patch row i covers the pixels i·H/Gh to (i+1)·H/Gh.
     """
     x, y, width, height = box
     top, bottom = _patch_range(y, y + height, size[0], grid[0])

@@ -75,8 +75,9 @@ class FlatStore:
     ) -> Self:
         """The masks that filters leave of runs, consolidated first if no process has done that yet.
 
-        runs: folder or URL of each. Of a run that is not complete, what is committed now. cache: folder for the arrays
-        of all stores; default: `flat` in the cache of cuts3d (see `pipeline.models.weights.cache_folder`).
+        runs: folder or URL of each. Of a run that is not complete, what is committed now.
+        cache: folder for the arrays of all stores; default: `flat` in the cache of cuts3d (see
+            `pipeline.models.weights.cache_folder`).
 
         Raises:
             ConfigError: no runs, one twice, wrong filters, or filters that leave no image.

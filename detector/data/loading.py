@@ -49,7 +49,10 @@ def instance_values(store: FlatStore, image: int, mask: int, floor: float = 0.0)
 
     0 outside the instance, inside its confidence 1..255 (255 = 1.0): bilinear between the centres of the patches, as
     patches that are not of the instance had the mean of their neighbours that are; where there are none, the least.
-    image: number in the store. mask: row. floor: least confidence, 0..1.
+
+    image: number in the store.
+    mask: row.
+    floor: least confidence, 0..1.
 
     Raises:
         StoreError: the run-length code is damaged.

@@ -42,12 +42,15 @@ class DetectorCheckpoint:
     """A trained detector, read and checked.
 
     config: plain JSON:
-        name: of the configuration it was trained with. classes: names, here one.
+        name: of the configuration it was trained with.
+        classes: names, here one.
         model: of MMDetection's registry, without initial weights.
         resize: {"short": pixels, "long": pixels}: photos are scaled, their aspect kept, until the shorter side has
         `short` pixels or the longer `long`, whichever comes first.
         mean, std: of three channels in RGB order, 0..255; the model's own preprocessor applies them, to BGR input.
-    trained_on: see the module. state_dict: by name, on the CPU. path: of the file.
+    trained_on: see the module.
+    state_dict: by name, on the CPU.
+    path: of the file.
     """
 
     path: Path

@@ -27,7 +27,9 @@ CODEC = "mp4v"  # MPEG-4 part 2. OpenCV's wheels have VP9, too, which takes fift
 
 @dataclass(frozen=True)
 class Frames:
-    """folder: of the frames, named by their number, 000123.jpg. rate: of these frames, a second."""
+    """folder: of the frames, named by their number, 000123.jpg.
+    rate: of these frames, a second.
+    """
 
     folder: Path
     rate: float

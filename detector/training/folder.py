@@ -33,9 +33,9 @@ _CHECKPOINT = re.compile(r"iter_(\d+)\.pth")
 def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Path | None:
     """The checkpoint to resume from in this folder; None to start from the beginning.
 
-    identity: plain JSON, what decides the training's result. resume: False starts a training, True resumes one,
-    None does what there is to do. A training that left no checkpoint has nothing to lose: whichever is started in its
-    folder takes its place.
+    identity: plain JSON, what decides the training's result.
+    resume: False starts a training, True resumes one, None does what there is to do. A training that left no checkpoint
+        has nothing to lose: whichever is started in its folder takes its place.
 
     Raises:
         TrainingError: resume is True, and there is no training.

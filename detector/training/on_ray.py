@@ -31,10 +31,12 @@ _CORES, _CORES_WITH_GPU = 1, 8
 
 @dataclass(frozen=True)
 class RayTraining:
-    """Where to train. address: of the cluster; None or "local" starts a Ray here. workers: processes, one for each GPU.
+    """Where to train.
 
-    cpus_per_worker: cores of each; default: 8 with a GPU, for what loads the photos, else 1. restarts: so often the
-    training resumes after a process was lost.
+    address: of the cluster; None or "local" starts a Ray here.
+    workers: processes, one for each GPU.
+    cpus_per_worker: cores of each; default: 8 with a GPU, for what loads the photos, else 1.
+    restarts: so often the training resumes after a process was lost.
     """
 
     address: str | None = None

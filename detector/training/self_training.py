@@ -46,10 +46,12 @@ Ray."""
 class SelfTraining:
     """What is wanted.
 
-    run: folder or URL of the run whose images are used, and whose masks are those of round 0. checkpoint: of the
-    detector that was trained on them. training: how every round trains; its runs, start and work folder are not looked
-    at. rounds: how many; more may be asked for later. thresholds: score from which predictions are kept, of each round;
-    the last one holds for all further ones. max_per_image: predictions, by score.
+    run: folder or URL of the run whose images are used, and whose masks are those of round 0.
+    checkpoint: of the detector that was trained on them.
+    training: how every round trains; its runs, start and work folder are not looked at.
+    rounds: how many; more may be asked for later.
+    thresholds: score from which predictions are kept, of each round; the last one holds for all further ones.
+    max_per_image: predictions, by score.
     """
 
     run: str
@@ -71,9 +73,12 @@ class SelfTraining:
 
 @dataclass(frozen=True)
 class Round:
-    """One round. number: from 1. start: checkpoint that predicts, and from whose weights the training begins.
+    """One round.
 
-    previous: run whose masks stay where nothing is predicted. folder: of the round.
+    number: from 1.
+    start: checkpoint that predicts, and from whose weights the training begins.
+    previous: run whose masks stay where nothing is predicted.
+    folder: of the round.
     """
 
     number: int

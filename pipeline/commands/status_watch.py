@@ -25,8 +25,10 @@ def watch(
 ) -> None:
     """Show the status of a run on stdout, refreshed every few seconds; returns when the run is complete.
 
-    as_json: one line of JSON instead, whenever something has changed. interactive: redraw in place; None does so on a
-    terminal. A store that cannot be read for a while is said and waited for; StoreError when there is no run at first.
+    as_json: one line of JSON instead, whenever something has changed.
+    interactive: redraw in place; None does so on a terminal.
+
+    A store that cannot be read for a while is said and waited for; StoreError when there is no run at first.
     """
     reader = StatusReader(url)
     redraw = (sys.stdout.isatty() if interactive is None else interactive) and not as_json

@@ -90,10 +90,11 @@ class ShardWorker:
     A batch that fails is halved and tried again, down to the single image that is at fault, which is set aside with the
     reason; so is a batch that does not fit the GPU's memory, and later batches are smaller then.
 
-    decode_threads: that decode images ahead. lanes: batches that are under way together, so that the GPU works on one
-    while the CPU cuts another; not for models on the CPU, whose networks turn a switch of the whole process
-    (`stages.cpu_products`), so that results would depend on what ran beside them. pool: processes for what is the CPU's
-    alone; None does it in the lane.
+    decode_threads: that decode images ahead.
+    lanes: batches that are under way together, so that the GPU works on one while the CPU cuts another; not for models
+        on the CPU, whose networks turn a switch of the whole process (`stages.cpu_products`), so that results would
+        depend on what ran beside them.
+    pool: processes for what is the CPU's alone; None does it in the lane.
     """
 
     def __init__(

@@ -28,7 +28,8 @@ class CocoImage(NamedTuple):
 def checked_image(image: Any, name: str, *, sized: bool = False) -> CocoImage:
     """An entry of a file's "images".
 
-    name: of the file, for messages. sized: whether height and width must be there.
+    name: of the file, for messages.
+    sized: whether height and width must be there.
 
     Raises SourceError, naming the field, when one is missing or not of its type.
     """

@@ -69,8 +69,8 @@ class ResultFile(Protocol):
     def write(self, results: Sequence[Any], attributes: Mapping[str, Any]) -> bytes:
         """The file of a shard: the same bytes for the same results.
 
-        results: one an image in the manifest's order, `Failed` for those that could not be used. attributes: JSON-able,
-        for people who find the file alone.
+        results: one an image in the manifest's order, `Failed` for those that could not be used.
+        attributes: JSON-able, for people who find the file alone.
         """
 
     def open(self, source: bytes | Path, name: str = "") -> Any:

@@ -40,7 +40,10 @@ class LeaseError(CutsError, RuntimeError):
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """What lease.json holds. machine: where `pid` means this process, see `_machine`. lifetime: seconds, up to a day.
+    """What lease.json holds.
+
+    machine: where `pid` means this process, see `_machine`.
+    lifetime: seconds, up to a day.
     renewals: counted, so that every renewal changes the file.
 
     Raises ValueError, naming the field, for what cannot be: others can write to the folder that it is read from.

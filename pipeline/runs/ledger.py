@@ -89,8 +89,10 @@ class Ledger:
     ) -> bool:
         """Write the files of an attempt, then commit them. True if this attempt is the one that counts from now on.
 
-        key: of the shard, e.g. "00042" or "retry-00000". attempt: see `new_attempt`.
-        quarantine: dicts of id, reason and detail, for the images that were set aside. wall: see `Commit`.
+        key: of the shard, e.g. "00042" or "retry-00000".
+        attempt: see `new_attempt`.
+        quarantine: dicts of id, reason and detail, for the images that were set aside.
+        wall: see `Commit`.
 
         Raises:
             ValueError: key or attempt cannot be part of a file name.
@@ -177,8 +179,9 @@ class Ledger:
     ) -> tuple[dict[str, Commit], dict[str, CutsError]]:
         """The commits that can be read, and by key the error of each that cannot.
 
-        facts: of the records to read, from `commit_facts`; None reads all. copies: whether the index will do for
-        records that have not changed since they were copied; a check wants the records themselves.
+        facts: of the records to read, from `commit_facts`; None reads all.
+        copies: whether the index will do for records that have not changed since they were copied; a check wants the
+            records themselves.
         """
         facts = self.commit_facts() if facts is None else facts
         found = self._index.read(facts) if copies else {}

@@ -234,8 +234,10 @@ class RunFolder:
     def refuse_another(cls, url: str | Path, known: Mapping[str, Any], manifest: Manifest | None) -> None:
         """What `create_or_open` raises for a run that is there already, as far as a part of the configuration tells.
 
-        known: sections of it, which may lack settings. manifest: None is the run's own. Nothing is done where there is
-        no run.
+        known: sections of it, which may lack settings.
+        manifest: None is the run's own.
+
+        Nothing is done where there is no run.
         """
         files = files_at(url)
         if not files.exists(RUN_FILE):

@@ -16,7 +16,8 @@ from pipeline.runs.run_folder import RunFolder
 class RunSummary:
     """What a launch did and what the run is now.
 
-    out: the run. result: its kind.
+    out: the run.
+    result: its kind.
     until: the stage whose output is kept; None: the whole result.
     done, missing: shards of the run committed and not.
     counts: of the shards of this launch, as the kind of result counts them.

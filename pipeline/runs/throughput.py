@@ -16,8 +16,11 @@ PAUSE = 60.0  # seconds without any shard in work, beyond which what was before 
 
 @dataclass(frozen=True)
 class TimedCommit:
-    """What the pace needs of a commit. finished: ISO 8601 by the clock of `host`. written: of its record, seconds since
-    1970 by the clock of whatever holds it. wall: seconds that the shard took, an estimate where none is recorded.
+    """What the pace needs of a commit.
+
+    finished: ISO 8601 by the clock of `host`.
+    written: of its record, seconds since 1970 by the clock of whatever holds it.
+    wall: seconds that the shard took, an estimate where none is recorded.
     """
 
     images: int
@@ -59,7 +62,8 @@ def commit_times(commits: Sequence[TimedCommit]) -> list[float]:
 def pace_of(commits: Sequence[TimedCommit], times: Sequence[float], images_left: int, now: float) -> Pace | None:
     """The pace at the end of `commits`, None when there are none.
 
-    times: see `commit_times`. now: seconds since 1970 by the same clock.
+    times: see `commit_times`.
+    now: seconds since 1970 by the same clock.
     """
     if not commits:
         return None

@@ -15,7 +15,11 @@ from pipeline.wording import few_of
 
 @dataclass(frozen=True)
 class Problem:
-    """Something to mend ("error") or to know of ("note"). where: file or folder; message: what, and the remedy."""
+    """Something to mend ("error") or to know of ("note").
+
+    where: file or folder.
+    message: what, and the remedy.
+    """
 
     severity: Literal["error", "note"]
     where: str

@@ -42,8 +42,11 @@ SAME = 1e-3  # a launch that recomputes a contrast may get a slightly different 
 def image_block(
     record: ImageRecord | Failed, cut: CutImage | None, photo: Photo | ImageError, thumbnail: int
 ) -> dict[str, Any]:
-    """All that the page shows of one image. cut: its proposals, None where they are not kept. photo: or why there is
-    none. thumbnail: longest side of photo and masks, pixels.
+    """All that the page shows of one image.
+
+    cut: its proposals, None where they are not kept.
+    photo: or why there is none.
+    thumbnail: longest side of photo and masks, pixels.
     """
     problem = None
     if isinstance(photo, ImageError):
