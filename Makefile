@@ -101,7 +101,7 @@ verify: install  ## every checksum, offset and mask of RUN
 
 # --- the detector -----------------------------------------------------------------------------------------------------
 
-train: install-detector  ## the detector on the masks of RUN, by CONFIG (tiny: minutes on two cores), in WORK; RESUME=1 goes on
+train: install-detector  ## the detector on the masks of RUN, by CONFIG (tiny: minutes on two cores), in WORK; RESUME=1 resumes
 	$(BIN)/cuts3d train $(ON_RAY) $(foreach run,$(RUN),--run $(run)) --work-dir $(WORK) $(if $(CONFIG),--config $(CONFIG)) \
 		$(if $(DEVICE),--device $(DEVICE)) $(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS)) \
 		$(if $(RESUME),--resume) $(if $(AMP),--amp) $(if $(BACKBONE),--backbone $(BACKBONE)) \

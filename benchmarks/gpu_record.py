@@ -26,7 +26,7 @@ OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 @dataclass(frozen=True)
 class Records:
     """Lines of one step. folder: holds gpu.csv and gpu.jsonl, to which lines are added. device: its name; torch: its
-    version; both are empty for who has not loaded torch. started: by `time.monotonic`, what `seconds` counts from."""
+    version; both are empty when torch is not loaded. started: by `time.monotonic`, what `seconds` counts from."""
 
     folder: Path
     step: str

@@ -1,5 +1,5 @@
 """The step of `benchmarks/gpu.py` that trains the detector: how fast, with what memory, in mixed precision, and whether
-a training that was killed goes on where it was.
+a training that was killed resumes where it was.
 """
 
 import json
@@ -35,7 +35,7 @@ PATIENCE = 60.0  # seconds more that a training has to get past its first checkp
 @dataclass(frozen=True)
 class Plan:
     """config, options: what is trained, as `cuts3d train` takes it. killed, resumed, amp: seconds, from the first
-    iteration logged on, of the training that is killed, the one that goes on, and the one in mixed precision."""
+    iteration logged on, of the training that is killed, the one that resumes, and the one in mixed precision."""
 
     config: str
     options: tuple[str, ...]
@@ -66,7 +66,7 @@ def _set(*options: str) -> tuple[str, ...]:
 
 
 def train(settings: Settings, records: Records) -> str | None:
-    """Train, kill, go on; and in mixed precision. StepError when a training fails, or does not go on where it was."""
+    """Train, kill, resume; and in mixed precision. StepError when a training fails, or does not resume where it was."""
     if missing := detector_missing():
         return missing
     wanted = plan(settings)
@@ -80,7 +80,7 @@ def train(settings: Settings, records: Records) -> str | None:
     describe(records, "float32", killed, work)
     checkpoint = latest_checkpoint(work)
     if killed.finished or checkpoint is None:
-        raise StepError("the training ended before it could be killed, or left no checkpoint to go on from")
+        raise StepError("the training ended before it could be killed, or left no checkpoint to resume from")
     resumed = watched([*command, "--resume"], work, wanted.resumed)
     compare(records, killed, resumed, iterations(checkpoint))
     if settings.device != "cuda":
@@ -163,7 +163,7 @@ def compare(records: Records, killed: Course, resumed: Course, kept: int) -> Non
     records.add(case, "goes on after", kept, "iterations", f"killed after {max(killed.logged)}, first report {begins}")
     records.add(case, "iterations", max(resumed.logged), "", "to the end" if resumed.finished else "when it was killed")
     if begins <= kept:
-        raise StepError(f"resumed after {kept} iterations, the training reports iteration {begins}: it began anew")
+        raise StepError(f"resumed after {kept} iterations, the training reports iteration {begins}: it started over")
     both = sorted(killed.logged.keys() & resumed.logged.keys())
     if not both:
         records.add(case, "iterations done twice", 0, "", "killed before any was reported after the checkpoint")

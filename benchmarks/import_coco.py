@@ -108,7 +108,7 @@ def measured(folder: Path) -> dict[str, Any]:
 
 
 def import_and_tell(folder: Path, sender: Any) -> None:
-    Path("/proc/self/clear_refs").write_text("5")  # the highest that memory was begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak of memory
     base = highest_mb()
     started, cpu = time.perf_counter(), time.process_time()
     with json_lists.open_lists(str(folder / "pseudo.json")) as lists:

@@ -69,7 +69,7 @@ def measure(temporary: Path) -> list[dict[str, Any]]:
 
 
 def watched(folder: Path, record: Path) -> Path:
-    """A folder for the front of PATH: compilers that note that they were called, and go on as those behind them."""
+    """A folder for the front of PATH: compilers that note that they were called, and then act as those behind them."""
     folder.mkdir()
     for name in COMPILERS:
         real = shutil.which(name)

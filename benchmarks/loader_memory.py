@@ -171,7 +171,7 @@ def rank(build: "partial[BaseDetDataset]", number: int, ranks: int, workers: int
         num_workers=workers,
         collate_fn=sum,
         worker_init_fn=read_all,
-        multiprocessing_context="fork",  # as MMEngine has it; spawned workers would import everything anew
+        multiprocessing_context="fork",  # as MMEngine has it; spawned workers would import everything again
     )
     batches = iter(loader)
     seen = next(batches)  # the workers have read everything

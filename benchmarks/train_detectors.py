@@ -4,7 +4,7 @@
     [--configs cutler_r50_fpn_1gpu cuts3d_r50_fpn_1gpu] [--iterations N] [--batch-size N] [--seeds 0 1 2] [--amp]
     [--backbone FILE|random] [--set NAME=VALUE ...] [--out results/train_detectors.csv]
 
-Each training is a `cuts3d train` of its own in FOLDER; what was stopped goes on when the same is called again. Meant
+Each training is a `cuts3d train` of its own in FOLDER; what was stopped resumes when the same is called again. Meant
 for a GPU and an hour; on two cores `--configs cutler_tiny tiny` is done in a quarter of one, and shows little.
 
     what            a configuration, or "difference", of the second from the first on the same resamples of the photos

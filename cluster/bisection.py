@@ -10,8 +10,9 @@ CONVICTED_AFTER = 2  # deaths with an image alone: one may be anybody's doing
 class Inquest:
     """An inquiry into one shard, whose workers died again and again.
 
-    images: positions of those that may have done it. open: sets of them that are yet to be tried. culprits: by
-    position, how the worker ended.
+    images: positions of those that may have done it.
+    open: sets of them that are yet to be tried.
+    culprits: by position, how the worker ended.
     """
 
     images: tuple[int, ...]

@@ -19,7 +19,7 @@ def connected(address: str | None) -> Iterator[None]:
     if address == "local":
         address = None
     if ray.is_initialized():
-        yield  # by whoever calls this from Python
+        yield  # by a caller from Python
         return
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
     if address is None:

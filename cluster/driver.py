@@ -37,13 +37,13 @@ class Rules:
     """How faults are answered.
 
     deadline: seconds a shard may take; None: 20 times what is usual by then for workers of that kind, 5 minutes at
-    least, and an hour before three shards are done by that kind.
-    errors: of a shard before it is given up. back_off: seconds before a shard that raised an error is tried again,
-    doubled each time, a minute at most.
-    crashes: of workers on a shard before its images are tried apart. acquittals: of all its images, before a shard
-    whose workers die is given up.
+        least, and an hour before three shards are done by that kind.
+    errors: of a shard before it is given up.
+    back_off: seconds before a shard that raised an error is tried again, doubled each time, a minute at most.
+    crashes: of workers on a shard before its images are tried apart.
+    acquittals: of all its images, before a shard whose workers die is given up.
     slow: when no shard waits, one that takes, or at its worker is about to take, this many times what an idle worker
-    would need is given to that one too.
+        would need is given to that one too.
     hopeless: shards given up one after the other, with none committed in between, before the run is stopped.
     """
 
@@ -61,7 +61,7 @@ class Rules:
 
 
 class Observer:
-    """Whoever wants to know how the run goes; this one does not."""
+    """Is told how the run goes; this one ignores it."""
 
     def joined(self, event: Joined) -> None:
         """A worker is ready."""
@@ -92,7 +92,11 @@ class _State:
 
 @dataclass
 class _Assignment:
-    """A task at a worker. since: by the clock. killed: past its deadline."""
+    """A task at a worker.
+
+    since: by the clock.
+    killed: past its deadline.
+    """
 
     task: Task
     since: float
@@ -105,8 +109,9 @@ class _Assignment:
 
 @dataclass
 class _Worker:
-    """kind: workers of one kind are equally fast, as a rule. computing: the task it works on; committing: those that it
-    has computed.
+    """kind: workers of one kind are usually equally fast.
+    computing: the task it works on.
+    committing: those that it has computed.
     """
 
     kind: str
@@ -118,7 +123,7 @@ class _Worker:
 class Driver:
     """Takes all shards to their commits. `run` returns the shards that were given up, by key, with the reason.
 
-    elsewhere: keys that are committed by now, whoever did it; asked now and then.
+    elsewhere: keys that are committed by now, by anyone; asked now and then.
     """
 
     def __init__(
@@ -190,7 +195,7 @@ class Driver:
         for name in sorted(self._idle, key=self._need) if len(self._idle) > 1 else list(self._idle):
             task = self._next_probe() or self._next_shard() or self._twin(name, now)
             if task is None and not self._workers[name].committing:
-                return  # whoever comes next is no faster
+                return  # none of the next is faster
             if task is None:
                 continue  # what it commits itself is not for it, and may be for the next one
             del self._idle[name]
@@ -224,7 +229,7 @@ class Driver:
         return math.inf if usual is None else max(usual, worker.recent.least)
 
     def _twin(self, idle: str, now: float) -> Task | None:
-        """The slowest shard under way once more, when nothing else is left: whoever is first commits it.
+        """The slowest shard under way once more, when nothing else is left: the first to finish commits it.
 
         Again after that only when the worker who got it last is known to be slow.
         """
@@ -408,7 +413,7 @@ class Driver:
         if self._failed_in_a_row >= self._rules.hopeless:
             raise CutsError(
                 f"{self._failed_in_a_row} shards in a row were given up, the last one ({key}): {why}. "
-                "What is committed stays; the same command goes on from there"
+                "What is committed stays; the same command resumes from there"
             )
 
     def _enforce_deadlines(self, now: float) -> None:

@@ -13,8 +13,9 @@ class Task:
     """One shard for one worker.
 
     probe: positions of images to try without committing anything, to find out which one kills its worker; None for the
-    whole shard. given_up: by id, images that are set aside without being looked at. attempt: tells tasks of one shard
-    apart.
+        whole shard.
+    given_up: by id, images that are set aside without being looked at.
+    attempt: tells tasks of one shard apart.
     """
 
     shard: Shard
@@ -48,7 +49,8 @@ class Computed:
 class Done:
     """The task is over: committed (by this worker or, where `won` is False, by another one before), or probed.
 
-    counts, seconds, wall: as the commit has them; empty for probes. reasons: of the images set aside, counted.
+    counts, seconds, wall: as the commit has them; empty for probes.
+    reasons: of the images set aside, counted.
     """
 
     worker: str

@@ -29,7 +29,11 @@ START_DEATHS = 10  # the same for workers that died while they started, which ma
 
 @dataclass(frozen=True)
 class Kind:
-    """Workers of one kind. gpus, cpus: of each. count: how many; None: as many as the cluster has room for."""
+    """Workers of one kind.
+
+    gpus, cpus: of each.
+    count: how many; None: as many as the cluster has room for.
+    """
 
     spec: WorkerSpec
     gpus: float
@@ -47,7 +51,11 @@ class Kind:
 
 @dataclass
 class _Actor:
-    """A worker and where it stands. facts: empty until it was placed on a node. joined: it works on the run."""
+    """A worker and where it stands.
+
+    facts: empty until it was placed on a node.
+    joined: it works on the run.
+    """
 
     name: str
     kind: Kind

@@ -51,7 +51,8 @@ class MadeOf:
 @dataclass(frozen=True)
 class SentError:
     """text: what it says; of errors that cuts3d does not raise on purpose with their class and the end of their
-    traceback. made_of: None where it would not come out the same.
+        traceback.
+    made_of: None where it would not come out the same.
     """
 
     text: str

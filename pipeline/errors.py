@@ -33,9 +33,10 @@ class WorkerBrokenError(CutsError, RuntimeError):
 
 
 class ImageError(CutsError, ValueError):
-    """One image cannot be used. A record, not a crash: the shard goes on without it.
+    """One image cannot be used. A record, not a crash: the shard continues without it.
 
-    reason: short machine-readable word, e.g. "truncated"; detail: the sentence for people.
+    reason: short machine-readable word, e.g. "truncated".
+    detail: the sentence for people.
     """
 
     fatal = True
@@ -65,8 +66,8 @@ class RunMismatchError(CutsError, ValueError):
 class StoreError(CutsError, OSError):
     """A stored shard or commit record is missing, torn, corrupt or of another schema.
 
-    what: the sentence that says what is wrong, without its full stop. remedy: sentences that say what to do about it
-    for whoever knows nothing better; "" where `what` says it, too.
+    what: the sentence that says what is wrong, without its full stop.
+    remedy: sentences that say what to do about it when the caller knows nothing better; "" where `what` says it, too.
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
@@ -80,7 +81,7 @@ class StoreAccessError(StoreError):
 
 
 class TrainingError(CutsError, RuntimeError):
-    """A training cannot go on: its loss is no number any more, or what it was to go on from is not there."""
+    """A training cannot continue: its loss is no number any more, or what it should resume from is missing."""
 
 
 class ClusterError(CutsError, RuntimeError):

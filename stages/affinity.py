@@ -59,8 +59,10 @@ def similarities(
     """Similarities of all pairs of patches: cosines, sharpened where `importance_BN` is given: (B, N, N) float32. A
     zero vector has cosine 0 with everything.
 
-    features_BND: (B, N, D), any float dtype. importance_BN: Spatial Importance of the patches, (B, N) float32 in [β,
-    1] (CutS3D eq. 3). Raises ValueError when the features are not finite.
+    features_BND: (B, N, D), any float dtype.
+    importance_BN: Spatial Importance of the patches, (B, N) float32 in [β, 1] (CutS3D eq. 3).
+
+    Raises ValueError when the features are not finite.
     """
     return _of_pairs(features_BND, importance_BN, sharpening, lambda similarity: similarity)
 
@@ -103,7 +105,8 @@ def joined(similarity: torch.Tensor, tau: float, weights: str) -> torch.Tensor:
     """Weights of the edges of the semantic graph: those of similarities above `tau`, 0 elsewhere. Binary weights are
     bool, soft ones float32 in [0, 1].
 
-    similarity: float32 of any shape. weights: see `AffinityConfig`.
+    similarity: float32 of any shape.
+    weights: see `AffinityConfig`.
     """
     above = similarity > tau
     return above if weights == "binary" else similarity.clamp(0.0, 1.0).mul_(above)

@@ -30,8 +30,9 @@ class BipartitionConfig:
 
 @dataclass(frozen=True)
 class Bipartition:
-    """group: (Gh, Gw) bool, the semantic group. eigenvector: (Gh, Gw) float32, its sign turned so that the group lies
-    above the mean. seed: flat index of the eigenvector's maximum, a patch of the group.
+    """group: (Gh, Gw) bool, the semantic group.
+    eigenvector: (Gh, Gw) float32, its sign turned so that the group lies above the mean.
+    seed: flat index of the eigenvector's maximum, a patch of the group.
     """
 
     group: np.ndarray

@@ -39,9 +39,12 @@ class BoundaryConfig:
 def settle_boundaries(features_ND: torch.Tensor, masks_MGG: np.ndarray, config: BoundaryConfig) -> np.ndarray:
     """Masks whose outlines follow the features: new (M, Gh, Gw) bool, each in one 4-connected piece.
 
-    features_ND: (N, D), any float dtype and device. masks_MGG: bool. A patch of the band goes inside when its cosine
-    with the mean feature of the mask exceeds that with the mean of the ring around it. A mask without a ring, one that
-    covers the image, stays as it is, and so does one of which nothing would be left.
+    features_ND: (N, D), any float dtype and device.
+    masks_MGG: bool.
+
+    A patch of the band goes inside when its cosine with the mean feature of the mask exceeds that with the mean of the
+    ring around it. A mask without a ring, one that covers the image, stays as it is, and so does one of which nothing
+    would be left.
     """
     if not len(masks_MGG):
         return masks_MGG

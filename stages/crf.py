@@ -49,9 +49,11 @@ class CrfConfig:
 def dense_crf(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor], config: CrfConfig) -> list[torch.Tensor]:
     """Refine the masks of each image; masks of one image do not influence one another.
 
-    images_BHW3: uint8 RGB, 0..255. masks: for each image a bool tensor (M, H, W), M >= 0, on the images' device.
-    Returns new masks of the same shapes, dtype and device. The result for an image does not depend on its batch.
-    Raises ValueError for other shapes, dtypes or devices.
+    images_BHW3: uint8 RGB, 0..255.
+    masks: for each image a bool tensor (M, H, W), M >= 0, on the images' device.
+
+    Returns new masks of the same shapes, dtype and device. The result for an image does not depend on its batch. Raises
+    ValueError for other shapes, dtypes or devices.
     """
     _check(images_BHW3, masks)
     refined = [torch.zeros_like(own) for own in masks]

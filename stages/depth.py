@@ -18,7 +18,8 @@ DepthKind = Literal["depth", "inverse_depth"]
 class DepthModel(Protocol):
     """What every depth back end offers.
 
-    name: for messages and logs; fingerprint: digest of weights and preprocessing, equal only where depths are.
+    name: for messages and logs.
+    fingerprint: digest of weights and preprocessing, equal only where depths are.
     """
 
     name: str
@@ -27,7 +28,9 @@ class DepthModel(Protocol):
     def predict(self, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
         """Relative depth of photos.
 
-        images: uint8 (H, W, 3) RGB, sizes may differ; ids: their image ids, for messages and for depth maps on disk.
+        images: uint8 (H, W, 3) RGB, sizes may differ.
+        ids: their image ids, for messages and for depth maps on disk.
+
         Returns float32 (h, w) per image, min-max 0..1, larger = farther, at the resolution that the model answers in.
         Raises ValueError when one image has no usable depth; a caller with a batch then asks for its images singly.
         """

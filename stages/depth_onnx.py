@@ -32,7 +32,8 @@ class OnnxDepthSpec:
     """What an ONNX depth model takes (1 x 3 x h x w, planar) and gives (one map); the parsed JSON sidecar.
 
     size: (h, w) of the input; or its long side, the aspect kept and both sides rounded to a multiple of `multiple_of`.
-    value_range: what pixels 0..255 are scaled to; mean, std: per channel, applied after the scaling.
+    value_range: what pixels 0..255 are scaled to.
+    mean, std: per channel, applied after the scaling.
     """
 
     model: str

@@ -26,13 +26,15 @@ _QKV_ROW = {"queries": 0, "keys": 1, "values": 2}
 class FeatureConfig:
     """Which feature of which ViT.
 
-    model: timm's name; patch_size: pixels; size: side of the square input in pixels, a multiple of patch_size.
+    model: timm's name.
+    patch_size: pixels.
+    size: side of the square input in pixels, a multiple of patch_size.
     kind: keys, queries or values of the last block (heads concatenated), or tokens after the final norm.
     centred: subtract the mean over the image's patches, which takes out a bias that all patches share.
     mean, std: what RGB in 0..1 is normalised with.
     precision: of the matrix products; float32 is the accurate default, the others are for GPUs. Measured on DINOv2
-    ViT-S/14, smallest cosine of a patch's feature with the float32 one: float16 0.9998, bfloat16 0.90 (0.6 % of the
-    thresholded affinities flip, and about 0.1 % of the patches of a bipartition).
+        ViT-S/14, smallest cosine of a patch's feature with the float32 one: float16 0.9998, bfloat16 0.90 (0.6 % of the
+        thresholded affinities flip, and about 0.1 % of the patches of a bipartition).
     """
 
     model: str
@@ -64,9 +66,10 @@ class FeatureExtractor:
     """Photos in, one feature vector a patch out.
 
     model: a timm ViT (`num_classes=0`) or a `stages.vit.PlainViT`, with weights loaded, at the size it was made for; it
-    is taken over: resized to config.size (position embedding resampled bicubically), moved to the device, set to
-    evaluation.
+        is taken over: resized to config.size (position embedding resampled bicubically), moved to the device, set to
+        evaluation.
     fingerprint: digest of the weights as loaded and of the configuration.
+
     Raises ValueError when the model is no ViT, has another patch size, or its last block has no keys to read.
 
     The forward pass stops as soon as the feature exists: of the last block, keys need the first norm and a third of one

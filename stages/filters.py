@@ -20,8 +20,9 @@ class DropReason(StrEnum):
 
 @dataclass(frozen=True)
 class FilterConfig:
-    """min_area: least share of the image's patches, exclusive, in [0, 1). max_iou: largest IoU with the previous mask,
-    in [0, 1]. first_exempt: the first round of an image is not filtered (CutLER's rule).
+    """min_area: least share of the image's patches, exclusive, in [0, 1).
+    max_iou: largest IoU with the previous mask, in [0, 1].
+    first_exempt: the first round of an image is not filtered (CutLER's rule).
     """
 
     min_area: float = 0.01

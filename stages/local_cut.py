@@ -76,7 +76,9 @@ class LocalCutConfig:
 class KnnGraph:
     """Undirected k-NN graph: two points are joined when either is among the other's k nearest.
 
-    n: number of points. edges_E2: (E, 2) int32, i < j. lengths_E: (E,) float64, Euclidean.
+    n: number of points.
+    edges_E2: (E, 2) int32, i < j.
+    lengths_E: (E,) float64, Euclidean.
     """
 
     n: int
@@ -105,8 +107,9 @@ class KnnGraph:
 
 @dataclass(frozen=True)
 class LocalCut:
-    """mask: (Gh, Gw) bool, the instance. source, sink: flat patch indices. flow: value of the cut in the capacity's
-    unit; 0 where source and sink lay in different components.
+    """mask: (Gh, Gw) bool, the instance.
+    source, sink: flat patch indices.
+    flow: value of the cut in the capacity's unit; 0 where source and sink lay in different components.
     """
 
     mask: np.ndarray
@@ -139,7 +142,10 @@ def group_graph(
 ) -> KnnGraph:
     """k-NN graph of the point cloud with the points outside the semantic group treated as `config.outside` says.
 
-    depth_GhGw: float, relative depth 0..1. group_GhGw: bool. whole: what `image_graph` gives, for who has it already.
+    depth_GhGw: float, relative depth 0..1.
+    group_GhGw: bool.
+    whole: what `image_graph` gives, if it is there already.
+
     Node i is the patch of flat index i in every case; removed points have no edges.
     """
     group_N = group_GhGw.ravel()
@@ -176,8 +182,11 @@ def local_cut(
 ) -> LocalCut:
     """Cut the instance that holds the source out of the semantic group.
 
-    depth_GhGw: (Gh, Gw) float, relative depth 0..1, larger = farther. group_GhGw: (Gh, Gw) bool. eigenvector_GhGw:
-    (Gh, Gw) float, foreground positive. Raises ValueError on an empty group.
+    depth_GhGw: (Gh, Gw) float, relative depth 0..1, larger = farther.
+    group_GhGw: (Gh, Gw) bool.
+    eigenvector_GhGw: (Gh, Gw) float, foreground positive.
+
+    Raises ValueError on an empty group.
     """
     graph = group_graph(depth_GhGw, group_GhGw, config)
     source, sink = terminals(eigenvector_GhGw, group_GhGw, config.sink)

@@ -21,9 +21,12 @@ def mask_parts(
 ) -> list[ScoreParts]:
     """The parts that can be told from masks, features and depth; stability and novelty are left at 1.
 
-    features_ND: (N, D), any float dtype and device. depth_GhGw: (Gh, Gw) float, relative depth, larger = farther; None
-    leaves nearness at 1. masks_MGG: (M, Gh, Gw) bool. tau: the affinity's threshold, see ALIKE. A mask that is empty or
-    covers the image has contrast 0.
+    features_ND: (N, D), any float dtype and device.
+    depth_GhGw: (Gh, Gw) float, relative depth, larger = farther; None leaves nearness at 1.
+    masks_MGG: (M, Gh, Gw) bool.
+    tau: the affinity's threshold, see ALIKE.
+
+    A mask that is empty or covers the image has contrast 0.
     """
     if not len(masks_MGG):
         return []

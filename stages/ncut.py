@@ -43,9 +43,12 @@ class NCutConfig:
 
 @dataclass(frozen=True)
 class NCutResult:
-    """eigenvector_BN: float32, x = D^-½ y scaled to unit length, sign arbitrary. eigenvalue_B: λ₂ of (D - A) x = λ D
-    x, in [0, 2], as the Rayleigh quotient of the vector returned. gap_B: λ₃ - λ₂ >= 0. residual_B: ‖M y - μ y‖ of the
-    unit vector y. steps_B: Lanczos steps, int64. dense_B: bool, True where the dense solver took over.
+    """eigenvector_BN: float32, x = D^-½ y scaled to unit length, sign arbitrary.
+    eigenvalue_B: λ₂ of (D - A) x = λ D x, in [0, 2], as the Rayleigh quotient of the vector returned.
+    gap_B: λ₃ - λ₂ >= 0.
+    residual_B: ‖M y - μ y‖ of the unit vector y.
+    steps_B: Lanczos steps, int64.
+    dense_B: bool, True where the dense solver took over.
     """
 
     eigenvector_BN: torch.Tensor
@@ -59,7 +62,9 @@ class NCutResult:
 class NormalisedAffinity:
     """M = D^-½ (ε + (1-ε)·alive·edges·alive) D^-½ as an operator on (B, N) vectors; the matrix itself is never formed.
 
-    edges_BNN: (B, N, N) bool or float32 in [0, 1], symmetric. alive_BN: (B, N) bool or float 0/1. epsilon: in (0, 1).
+    edges_BNN: (B, N, N) bool or float32 in [0, 1], symmetric.
+    alive_BN: (B, N) bool or float 0/1.
+    epsilon: in (0, 1).
     present_BN: (B, N) bool, False for padding, which has no edges at all, not even ε; None where all are present.
     """
 
@@ -114,13 +119,16 @@ def ncut(
 ) -> NCutResult:
     """Second generalised eigenvector of each image of a batch, on the device of `edges_BNN`, in fp32.
 
-    edges_BNN: (B, N, N) bool or float32 in [0, 1], symmetric (see `affinity.affinity_edges`). alive_BN: (B, N) bool,
-    False for patches that earlier rounds took. epsilon: weight of absent edges. present_BN: (B, N) bool, False for
-    padding, whose entries of the eigenvector are 0; None where there is none. The dense solver (float64) takes over for
-    an image whose iteration has not reached `config.tolerance` after `config.max_steps`: that is, where the eigen-gap
-    is too small.
-    Deterministic: the start vector is fixed. Raises ValueError on fewer than 3 patches.
-    Source: Shi & Malik's NCut as used by TokenCut, CutLER and CutS3D.
+    edges_BNN: (B, N, N) bool or float32 in [0, 1], symmetric (see `affinity.affinity_edges`).
+    alive_BN: (B, N) bool, False for patches that earlier rounds took.
+    epsilon: weight of absent edges.
+    present_BN: (B, N) bool, False for padding, whose entries of the eigenvector are 0; None where there is none.
+
+    The dense solver (float64) takes over for an image whose iteration has not reached `config.tolerance` after
+    `config.max_steps`: that is, where the eigen-gap is too small.
+
+    Deterministic: the start vector is fixed. Raises ValueError on fewer than 3 patches. Source: Shi & Malik's NCut as
+    used by TokenCut, CutLER and CutS3D.
     """
     operator = NormalisedAffinity(edges_BNN, alive_BN, epsilon, present_BN)
     smallest, largest = (int(n) for n in operator.present_BN.sum(dim=1).aminmax())

@@ -3,7 +3,7 @@
 B images · N = Gh·Gw patches · n patches of a part · Gh, Gw patch grid
 
 Shi & Malik's recursive two-way NCut, where MaskCut and CutS3D take only the foreground of a cut and cut the rest of the
-image anew. The threshold on the similarities rises with the depth of the tree, since the parts of one thing are more
+image again. The threshold on the similarities rises with the depth of the tree, since the parts of one thing are more
 alike than the parts of a scene: it is the mean similarity within the part, and never below τ.
 """
 
@@ -49,8 +49,11 @@ class TreeConfig:
 class Part:
     """A connected part of one side of an NCut.
 
-    mask: (Gh, Gw) bool. eigenvector: (Gh, Gw) float32 of the cut that gave it, its sign turned so that the part lies
-    above the mean; 0 outside of what was cut. eigenvalue, gap: λ₂ and λ₃ - λ₂ of that cut. depth: cuts above it, >= 1.
+    mask: (Gh, Gw) bool.
+    eigenvector: (Gh, Gw) float32 of the cut that gave it, its sign turned so that the part lies above the mean; 0
+        outside of what was cut.
+    eigenvalue, gap: λ₂ and λ₃ - λ₂ of that cut.
+    depth: cuts above it, >= 1.
     """
 
     mask: np.ndarray
@@ -96,7 +99,11 @@ def ncut_tree(
     """All parts that the images fall into, those of an image in the order of their depth.
 
     similarity_BNN: (B, N, N) float32, symmetric, cosines or sharpened ones (`affinity.similarities`), on any device.
-    roots: what `first_cuts` gives for them. affinity: with τ settled. The image itself is none of the parts.
+    roots: what `first_cuts` gives for them.
+    affinity: with τ settled.
+
+    The image itself is none of the parts.
+
     Deterministic; on the CPU the parts of an image do not depend on the other images at all, on a GPU but for rounding.
     """
     n = grid[0] * grid[1]
@@ -146,7 +153,7 @@ def _restricted(part: _Open, patches_n: np.ndarray) -> torch.Tensor:
 def _solve(todo: Sequence[_Open], affinity: AffinityConfig, solver: NCutConfig) -> list[Solution]:
     """NCut of each part.
 
-    One by one on the CPU; on a GPU, where a single small graph would leave it idle, in batches of like sizes, padded.
+    One by one on the CPU; on a GPU, which a single small graph would leave idle, in batches of similar sizes, padded.
     """
     solutions: list[Solution] = [(np.zeros(0, np.float32), 0.0, 0.0)] * len(todo)
     order = sorted(range(len(todo)), key=lambda k: -len(todo[k].patches_n))

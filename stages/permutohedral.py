@@ -229,7 +229,8 @@ def _connect(
 def _blurs(distinct: list[torch.Tensor], first: list[int], strides_D: torch.Tensor) -> tuple[_SparseRows, ...]:
     """The d + 1 blurs [½ 1 ½]: one each along (1, …, 1, -d, 1, …, 1) and its permutations.
 
-    distinct: sorted keys by remainder; first: where the vertices of each remainder begin, and L.
+    distinct: sorted keys by remainder.
+    first: where the vertices of each remainder begin, and L.
     """
     n_axes, n_vertices, device = len(distinct), first[-1], strides_D.device
     # Against axis j all coordinates fall by one but j, which rises by d: one remainder less, and the quotients stay

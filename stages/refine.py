@@ -63,7 +63,9 @@ def refine_masks(
     """Refine the masks of a batch of images of any sizes; the CRF runs on `device`, what is left to do of every image
     where `each` takes it: the builtin map, or that of a pool of processes.
 
-    images: uint8 RGB (H, W, 3). masks: for each image bool (M, Gh, Gw) on its patch grid, M >= 0.
+    images: uint8 RGB (H, W, 3).
+    masks: for each image bool (M, Gh, Gw) on its patch grid, M >= 0.
+
     The result for an image does not depend on the other images. Raises ValueError for other shapes or dtypes.
     """
     _check(images, masks)

@@ -56,7 +56,8 @@ def distinct(masks_MN: np.ndarray, same_iou: float) -> np.ndarray:
 def soft_nms(scores_M: np.ndarray, masks_MN: np.ndarray, config: SelectConfig) -> tuple[np.ndarray, np.ndarray]:
     """The best masks in the order of their scores times novelty: their indices, int64, and novelties, float64 in 0..1.
 
-    scores_M: (M,) float >= 0; masks of score 0 are not chosen. masks_MN: (M, N) bool.
+    scores_M: (M,) float >= 0; masks of score 0 are not chosen.
+    masks_MN: (M, N) bool.
     """
     novelty_M = np.ones(len(scores_M))
     open_M = scores_M > 0

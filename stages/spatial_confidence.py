@@ -16,8 +16,9 @@ from stages.threshold_pieces import threshold_labels
 
 @dataclass(frozen=True)
 class SpatialConfidenceConfig:
-    """thresholds: T >= 1. lowest: τ_min as a fraction of τ_knn, in (0, 1]. floor: least confidence that is stored for a
-    patch of a mask, in [0, 1]; scores are made of confidences without it.
+    """thresholds: T >= 1.
+    lowest: τ_min as a fraction of τ_knn, in (0, 1].
+    floor: least confidence that is stored for a patch of a mask, in [0, 1]; scores do not use it.
     """
 
     thresholds: int = 6
@@ -50,8 +51,10 @@ def spatial_confidence(
 ) -> np.ndarray:
     """Spatial Confidence of each patch of an instance, before its floor: (Gh, Gw) float32, 0 outside of the mask.
 
-    depth_GhGw, group_GhGw: as given to `local_cut`; mask_GhGw: bool, its result or what later steps left of it;
-    source, sink: flat patch indices it returned. whole: see `group_graph`.
+    depth_GhGw, group_GhGw: as given to `local_cut`.
+    mask_GhGw: bool, its result or what later steps left of it.
+    source, sink: flat patch indices it returned.
+    whole: see `group_graph`.
     """
     graph = group_graph(depth_GhGw, group_GhGw, cut, whole)
     taus_T = threshold_ladder(cut.tau_on(mask_GhGw.shape), config)

@@ -19,7 +19,9 @@ SMALLEST_COSINE = 1e-6  # negative cosines have no real power; they are far belo
 
 @dataclass(frozen=True)
 class SpatialImportanceConfig:
-    """sigma: of the Gaussian, in patches, > 0. beta: smallest importance, in [0, 1); the paper's 0.45."""
+    """sigma: of the Gaussian, in patches, > 0.
+    beta: smallest importance, in [0, 1); the paper's 0.45.
+    """
 
     sigma: float = 3.0
     beta: float = 0.45

@@ -21,9 +21,14 @@ _REGISTERS = 4
 class PlainViT(nn.Module):
     """A ViT with pre-norm blocks of attention and MLP.
 
-    width: D, a multiple of 64. depth: blocks. patch: side of a patch in pixels. side: S that its position embedding is
-    for. scaled: what a block adds is scaled by channel (DINOv2). registers: how many; with any, the class token has no
-    position either. Parameters have timm's names, so that a digest of them is the same.
+    width: D, a multiple of 64.
+    depth: blocks.
+    patch: side of a patch in pixels.
+    side: S that its position embedding is for.
+    scaled: what a block adds is scaled by channel (DINOv2).
+    registers: how many; with any, the class token has no position either.
+
+    Parameters have timm's names, so that a digest of them is the same.
     """
 
     def __init__(self, width: int, depth: int, patch: int, side: int, scaled: bool, registers: int) -> None:
@@ -51,8 +56,10 @@ class PlainViT(nn.Module):
     def forward_intermediates(self, x: Tensor, *, indices: Sequence[int], norm: bool, **_: Any) -> list[Tensor]:
         """Patch tokens, (B, N, D), after the one block that `indices` names; the others are not run.
 
-        x: (B, 3, S, S) float, normalised. norm: apply the final norm. This is timm's method of that name with
-        stop_early, intermediates_only and output_fmt="NLC".
+        x: (B, 3, S, S) float, normalised.
+        norm: apply the final norm.
+
+        This is timm's method of that name with stop_early, intermediates_only and output_fmt="NLC".
         """
         (last,) = indices
         x = self._embedded(x)

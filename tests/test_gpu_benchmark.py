@@ -251,7 +251,7 @@ def test_a_training_that_goes_on_is_held_against_the_one_that_was_killed(tmp_pat
     assert found["iterations done twice"] == 2
     assert found["loss apart at first"] == pytest.approx(0.0099, abs=1e-4)
     assert found["loss apart at most"] == pytest.approx(0.0476, abs=1e-4)
-    with pytest.raises(StepError, match="it began anew"):
+    with pytest.raises(StepError, match="it started over"):
         compare(records, killed, course({10: 5.0}), kept=20)
     with pytest.raises(StepError, match="the loss of the resumed training is"):
         compare(records, killed, course({30: 6.0}), kept=20)

@@ -87,7 +87,7 @@ def submit(
     """Run a cuts3d command as a job of a Ray cluster: cuts3d submit --address http://HEAD:8265 -- run --out s3://…
 
     Prints the job's id on stdout. The cluster needs cuts3d with all it depends on, or takes its code from
-    --working-dir. A job that died may be submitted again: it goes on with the run.
+    --working-dir. A job that died may be submitted again: it resumes the run.
     """
     main = context.find_root().command
     assert isinstance(main, click.Group)
@@ -117,7 +117,7 @@ def submit(
         _say("  careful    Ray shows --env to its users and logs it: prefer secrets or roles of the cluster itself")
     _say(f"  follow     cuts3d logs {job_id} --follow --address {server.address}")
     _say(f"  stop       cuts3d stop {job_id} --address {server.address}")
-    _say("  again      should job or cluster die, submit the same command: it goes on with the run")
+    _say("  again      should job or cluster die, submit the same command: it resumes the run")
     click.echo(job_id)
     if wait:
         _follow_and_exit(server, job_id)
@@ -155,7 +155,7 @@ def logs(job: str, address: str | None, follow: bool) -> None:
 @_address_option
 @click.option("--wait", is_flag=True, help="Until it has ended.")
 def stop(job: str, address: str | None, wait: bool) -> None:
-    """End a job. What it has committed stays; submitted again, it goes on from there."""
+    """End a job. What it has committed stays; submitted again, it resumes from there."""
     server = _server(address)
     if not server.stop(job):
         click.echo(f"{job} had ended already: {server.info(job).status}")
@@ -188,7 +188,7 @@ def _follow_and_exit(server: "JobServer", job: str) -> None:
         info = Follower(server, job, lambda text: click.echo(text, nl=False), _say).follow()
     except KeyboardInterrupt:
         _say(
-            f"no longer following; the job goes on. cuts3d logs {job} --follow --address {server.address} follows it "
+            f"no longer following; the job continues. cuts3d logs {job} --follow --address {server.address} follows it "
             "again, cuts3d stop ends it"
         )
         sys.exit(INTERRUPTED)
@@ -197,7 +197,7 @@ def _follow_and_exit(server: "JobServer", job: str) -> None:
     if str(info.status) == "FAILED":
         if info.driver_exit_code is None and info.message:  # it never came to printing anything
             _say(info.message.strip())
-        _say("submit the same command again when the cause is gone: it goes on with the run")
+        _say("submit the same command again when the cause is gone: it resumes the run")
     sys.exit(status)
 
 

@@ -22,8 +22,9 @@ INTERRUPTED = 130
 class Follower:
     """Follows one job.
 
-    write: takes the log's text; say: takes remarks on connection and resources, a line each. patience: seconds without
-    a connection after which LostConnectionError is raised; the job does not mind.
+    write: takes the log's text.
+    say: takes remarks on connection and resources, a line each.
+    patience: seconds without a connection after which LostConnectionError is raised; the job does not mind.
     """
 
     def __init__(

@@ -26,11 +26,14 @@ _SECRET = re.compile(r"secret|tokens?(_|$)|passw|passphrase|credential|apikey|(^
 class Job:
     """A cuts3d command and how a cluster is to run it.
 
-    command: the words after `cuts3d`. working_dir: folder that goes along, with its code; None: the cluster has cuts3d
-    installed. image: container image with cuts3d, for the whole job; not together with a working_dir.
-    env: environment variables of the job and its workers. cpus, gpus, memory (bytes), resources: what the command
-    itself takes of the cluster, beside its workers; with nothing asked for it runs on the head node.
-    metadata: shown with the job. job_id: the cluster's choice when None; an id is good for one job only.
+    command: the words after `cuts3d`.
+    working_dir: folder that goes along, with its code; None: the cluster has cuts3d installed.
+    image: container image with cuts3d, for the whole job; not together with a working_dir.
+    env: environment variables of the job and its workers.
+    cpus, gpus, memory, resources: what the command itself takes of the cluster, beside its workers; memory in bytes;
+        with nothing asked for it runs on the head node.
+    metadata: shown with the job.
+    job_id: the cluster's choice when None; an id is good for one job only.
     """
 
     command: tuple[str, ...]
@@ -57,7 +60,7 @@ class Job:
 def submit_job(server: JobServer, job: Job) -> tuple[str, Package | None]:
     """Submit a job; gives its id, and what went along. Raises ClusterError, and ConfigError for the working directory.
 
-    The run goes on where an earlier job, or another machine, has left it.
+    The run resumes where an earlier job, or another machine, has left it.
     """
     with tempfile.TemporaryDirectory(prefix="cuts3d-") as folder:
         package = pack(job.working_dir, Path(folder) / "working_dir.zip") if job.working_dir else None

@@ -90,7 +90,7 @@ def self_train(
 ) -> None:
     """Rounds of self-training: predict on the images of a run, keep what is sure, train on it, and again.
 
-    The same command goes on wherever it was stopped. With --ray the predictions are shared over the cluster; training
+    The same command resumes wherever it was stopped. With --ray the predictions are shared over the cluster; training
     is done here, or with --train-workers on Ray.
     """
     need_mmdet()

@@ -15,7 +15,7 @@ from pipeline.commands.options import device_option
 @click.command()
 @click.option("--run", "runs", multiple=True, help="Run folder or URL whose masks are learnt; several add up.")
 @click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for checkpoints and logs.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the work folder.")
+@click.option("--resume", is_flag=True, help="Resume from the last checkpoint in the work folder.")
 @training_options(config="cuts3d_r50_fpn")
 @device_option
 @click.option("--backbone", metavar="FILE", help="DINO's ResNet-50, or `random`. [the cache, or fetched into it]")
@@ -63,7 +63,7 @@ def train(
 
             path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
     except KeyboardInterrupt:
-        click.echo("cuts3d: interrupted; the same command with --resume goes on from the last checkpoint", err=True)
+        click.echo("cuts3d: interrupted; the same command with --resume resumes from the last checkpoint", err=True)
         sys.exit(130)
     if first:
         click.echo(f"detector   {path}")

@@ -28,7 +28,7 @@ class ConfidenceMasks(BitmapMasks):
     certain.
 
     MMDetection's transforms, and those of others that keep to the methods of BitmapMasks, keep the confidence, with two
-    exceptions that build their masks anew from `masks`: CopyPaste returns stock masks, Albu certain ones.
+    exceptions that build their masks again from `masks`: CopyPaste returns stock masks, Albu certain ones.
 
     masks: uint8 (M, H, W) or M arrays (H, W), as `values`. Booleans, and numbers of which none is above 1, are
         stock masks and become certain ones; `from_values` and `from_confidence` never guess.
@@ -52,7 +52,8 @@ class ConfidenceMasks(BitmapMasks):
     def from_confidence(cls, inside_MHW: np.ndarray, confidence_MHW: np.ndarray) -> Self:
         """Masks, and the confidence of their pixels, both (M, H, W); a confidence of 0 inside a mask becomes 1/255.
 
-        inside_MHW: bool, or numbers that are not 0 inside the instance. confidence_MHW: uint8, 255 = 1.0.
+        inside_MHW: bool, or numbers that are not 0 inside the instance.
+        confidence_MHW: uint8, 255 = 1.0.
         """
         return cls.from_values(np.where(inside_MHW, np.maximum(confidence_MHW, np.uint8(1)), np.uint8(0)))
 
@@ -97,7 +98,7 @@ class ConfidenceMasks(BitmapMasks):
 
     @property
     def confidence_map(self) -> np.ndarray:
-        """float32 (M, H, W), 0..1: the confidence inside the instances, 1 outside (methods.md 1.6: nobody doubts that
+        """float32 (M, H, W), 0..1: the confidence inside the instances, 1 outside (docs/method.md: nobody doubts that
         what is outside a mask is not in it).
         """
         values_MHW = self.values
@@ -148,7 +149,7 @@ class ConfidenceMasks(BitmapMasks):
         return len(self._values)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Between loader and trainer goes what is inside of the instances' boxes: as a rule a tenth of the pixels."""
+        """Between loader and trainer goes what is inside of the instances' boxes: usually a tenth of the pixels."""
         return _unpacked, (type(self), self.values.shape, *_packed(self.values))
 
     def rescale(self, scale: float | tuple[int, int], interpolation: str = "nearest") -> Self:

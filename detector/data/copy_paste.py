@@ -40,12 +40,12 @@ class _Partner(NamedTuple):
 
 @TRANSFORMS.register_module()
 class PlainCopyPaste(BaseTransform):
-    """CutLER's copy-paste (methods.md 5.3): a random choice of a random partner's instances, as they are.
+    """CutLER's copy-paste (docs/method.md): a random choice of a random partner's instances, as they are.
 
     The partner is stretched to the target's size times a random ratio, turned over half of the time, and put anywhere
     inside the target. Of its n instances a random number, 1..n-1, is pasted (the one there is, when n is 1). One that
     would cover too much of a single mask of the target is left out; masks of the target lose what is hidden, and get
-    boxes anew.
+    new boxes.
 
     Changes img, gt_masks and whatever is there of gt_bboxes, gt_bboxes_labels, gt_ignore_flags, gt_scores and
     gt_confidences; adds gt_pasted, bool (M,). The pasted come last, with label 0.
@@ -54,9 +54,11 @@ class PlainCopyPaste(BaseTransform):
     sample was drawn without, or the partner has nothing to paste or cannot be read (a warning), a random other image of
     the data set by numpy's global generator.
 
-    prob: share of samples that are pasted into. ratio: range of the partner's size, in sizes of the target. flip:
-    probability that the partner is turned over. max_cover: a pasted instance that covers this share of a mask, or more,
-    is left out; above 1 none is. min_pixels: masks with fewer pixels left are dropped.
+    prob: share of samples that are pasted into.
+    ratio: range of the partner's size, in sizes of the target.
+    flip: probability that the partner is turned over.
+    max_cover: a pasted instance that covers this share of a mask, or more, is left out; above 1 none is.
+    min_pixels: masks with fewer pixels left are dropped.
 
     Raises:
         ConfigError: an option out of range.
@@ -145,13 +147,16 @@ class PlainCopyPaste(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ConfidentCopyPaste(PlainCopyPaste):
-    """CutS3D's copy-paste (methods.md 1.6): only the instances of the partner with the best mean confidence, blended
+    """CutS3D's copy-paste (docs/method.md): only the instances of the partner with the best mean confidence, blended
     into the target by the confidence of each pixel.
 
     share: of the partner's masks that are pasted, best first, at least one; where that is no whole number, rounded up
-    or down at random, so that it holds on average. The paper's share is not known; half of them are on average as many
-    as CutLER pastes. min_confidence: least mean confidence of a pasted mask, 0..1.
-    blend: False pastes them as they are. Everything else is as in PlainCopyPaste.
+        or down at random, so that it holds on average. The paper's share is not known; half of them are on average as
+        many as CutLER pastes.
+    min_confidence: least mean confidence of a pasted mask, 0..1.
+    blend: False pastes them as they are.
+
+    Everything else is as in PlainCopyPaste.
     """
 
     def __init__(self, share: float = 0.5, min_confidence: float = 0.0, blend: bool = True, **kwargs: Any) -> None:

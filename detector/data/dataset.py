@@ -32,9 +32,12 @@ class StoreDataset(BaseDetDataset):
     In training, an image that can no longer be read is replaced by another one, drawn at random, with a warning; if
     that happens to more than 1 % of the images read (and more than 10), StoreError. In test mode ImageError at once.
 
-    runs: folder or URL of a run, or several. filters: of `detector.data.instance_filter.InstanceFilter`. cache: see
-    `FlatStore.open`, which also says what is raised. indices: a subset; the first n, or the last if negative, or a list
-    of numbers after the filters. Everything else is as in BaseDetDataset.
+    runs: folder or URL of a run, or several.
+    filters: of `detector.data.instance_filter.InstanceFilter`.
+    cache: see `FlatStore.open`, which also says what is raised.
+    indices: a subset; the first n, or the last if negative, or a list of numbers after the filters.
+
+    Everything else is as in BaseDetDataset.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
@@ -105,5 +108,5 @@ class StoreDataset(BaseDetDataset):
         if len(self._gone) > max(_MAY_BE_GONE, _SHARE_GONE * self._read) or len(self._gone) == len(self):
             raise StoreError(
                 f"{len(self._gone)} of the {self._read} photos read are gone or broken since the run, e.g. "
-                f"{error.detail}: mount the photos where the run found them, or run anew on those that there are"
+                f"{error.detail}: mount the photos where the run found them, or run again on those that there are"
             ) from error

@@ -88,14 +88,14 @@ class ArrayWriter:
         self.rows[name] += len(data)
 
     def append_lengths(self, name: str, lengths: np.ndarray) -> None:
-        """Go on with an array of offsets by the lengths of what comes next."""
+        """Continue an array of offsets by the lengths of what comes next."""
         ends = self._ends[name] + np.cumsum(lengths, dtype=np.int64)
         self.append(name, ends)
         if len(ends):
             self._ends[name] = int(ends[-1])
 
     def _write_header(self, name: str) -> None:
-        """The header, anew: numpy leaves room in it for the first length to grow."""
+        """The header, rewritten: numpy leaves room in it for the first length to grow."""
         dtype, row = self._arrays[name]
         file = self._files[name]
         file.seek(0)
@@ -115,8 +115,9 @@ class ArrayWriter:
 def grid_window(box: Sequence[float], size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int, int, int]:
     """Patches that a box touches: first row, row after the last, first column, column after the last.
 
-    box: x, y, width, height in pixels. size: height, width of the image. grid: Gh, Gw, laid over the whole image, so
-    that patch row i covers the pixels i·H/Gh to (i+1)·H/Gh.
+    box: x, y, width, height in pixels.
+    size: height, width of the image.
+    grid: Gh, Gw, laid over the whole image, so that patch row i covers the pixels i·H/Gh to (i+1)·H/Gh.
     """
     x, y, width, height = box
     top, bottom = _patch_range(y, y + height, size[0], grid[0])

@@ -3,7 +3,7 @@
 Shards are made for writing: each is a compressed file. Training reads single images at random, from many processes. So
 the shards are consolidated once into a cache folder, named by a digest of everything that decides its content, and
 mapped from there: memory is the page cache's, whatever the number of processes. Its layout: `detector.data.flat_build`.
-The cache may be deleted at any time; it is made anew when it is asked for next.
+The cache may be deleted at any time; it is made again when it is asked for next.
 
 M masks of one image · Gh, Gw patch grid
 """
@@ -75,8 +75,9 @@ class FlatStore:
     ) -> Self:
         """The masks that filters leave of runs, consolidated first if no process has done that yet.
 
-        runs: folder or URL of each. Of a run that is not complete, what is committed now. cache: folder for the arrays
-        of all stores; default: `flat` in the cache of cuts3d (see `pipeline.models.weights.cache_folder`).
+        runs: folder or URL of each. Of a run that is not complete, what is committed now.
+        cache: folder for the arrays of all stores; default: `flat` in the cache of cuts3d (see
+            `pipeline.models.weights.cache_folder`).
 
         Raises:
             ConfigError: no runs, one twice, wrong filters, or filters that leave no image.
@@ -202,7 +203,7 @@ def _digest(readers: Sequence[InstanceReader]) -> str:
             manifest = hashlib.sha256(reader.run.files.read_bytes(MANIFEST_FILE)).hexdigest()
         except FileNotFoundError as error:
             raise StoreError(
-                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images, it writes it anew"
+                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images, it writes it again"
             ) from error
         # The URL is kept beside the arrays for messages; a run that was moved is another store.
         digest.update(f"{reader.run.url}\n{reader.run.fingerprint} {reader.run.digest} {manifest}\n".encode())

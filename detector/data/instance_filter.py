@@ -26,7 +26,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 class InstanceFilter:
     """What stays; all bounds are inclusive, and a mask is counted as dropped by the first one that it does not meet.
 
-    min_score: of the masks; None for all. min_confidence: mean spatial confidence of a mask, 0..1.
+    min_score: of the masks; None for all.
+    min_confidence: mean spatial confidence of a mask, 0..1.
     min_area, max_area: share of the image that a mask covers, 0..1.
     max_per_image: at most so many masks an image, those that score best; None for all.
     min_per_image: images with fewer masks left are dropped; 0 keeps also those with none.
@@ -83,8 +84,11 @@ class InstanceFilter:
 class MaskFacts:
     """What filters judge, of all masks of B images one after the other.
 
-    score, confidence: float32 (M,). area: int64 (M,), pixels. box: float32 (M, 4), x, y, width, height.
-    counts: int64 (B,), masks of each image. pixels: int64 (B,), of each image.
+    score, confidence: float32 (M,).
+    area: int64 (M,), pixels.
+    box: float32 (M, 4), x, y, width, height.
+    counts: int64 (B,), masks of each image.
+    pixels: int64 (B,), of each image.
     """
 
     score: np.ndarray

@@ -39,7 +39,7 @@ def load_bgr(ref: ImageRef, size: tuple[int, int] | None = None) -> np.ndarray:
     if size is not None and rgb.shape[:2] != size:
         raise StoreError(
             f"{ref.uri} has {rgb.shape[0]}×{rgb.shape[1]} pixels (height×width), its masks {size[0]}×{size[1]}: the "
-            "photo was replaced after the run; bring the old one back, or run anew"
+            "photo was replaced after the run; bring the old one back, or run again"
         )
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 
@@ -49,7 +49,10 @@ def instance_values(store: FlatStore, image: int, mask: int, floor: float = 0.0)
 
     0 outside the instance, inside its confidence 1..255 (255 = 1.0): bilinear between the centres of the patches, as
     patches that are not of the instance had the mean of their neighbours that are; where there are none, the least.
-    image: number in the store. mask: row. floor: least confidence, 0..1.
+
+    image: number in the store.
+    mask: row.
+    floor: least confidence, 0..1.
 
     Raises:
         StoreError: the run-length code is damaged.
@@ -60,7 +63,7 @@ def instance_values(store: FlatStore, image: int, mask: int, floor: float = 0.0)
     except ValueError as error:
         raise StoreError(
             f"a mask of {store.ref(image).id} of {store.run_url(image)} is damaged ({error}): `cuts3d verify` tells "
-            "which shard to make anew"
+            "which shard to make again"
         ) from error
     x, y, width, height = store.box[mask].tolist()
     top, bottom = max(0, int(y)), min(size[0], int(np.ceil(y + height)))
@@ -149,7 +152,7 @@ class LoadConfidenceMasks(BaseTransform):
     (M,). Only our own transforms keep the last two in step when masks are dropped. Adds confidence_floor, for masks
     that are pasted in later.
 
-    floor: least confidence inside a mask, 0..1; methods.md 1.5 takes a floor of 0.5 as the paper's.
+    floor: least confidence inside a mask, 0..1; 0.5 is probably the paper's (docs/method.md).
 
     Raises:
         ConfigError: floor out of range. StoreError: a mask is damaged.

@@ -19,7 +19,8 @@ from detector.data.confidence_masks import CERTAIN
 class Place(NamedTuple):
     """Where a part of another photo, the source, comes to lie in the target.
 
-    source: rows and columns of the part. top, left, height, width: of the window, in pixels of the target.
+    source: rows and columns of the part.
+    top, left, height, width: of the window, in pixels of the target.
     flipped: left and right are swapped.
     """
 
@@ -42,7 +43,8 @@ class Place(NamedTuple):
         """A random one, by numpy's global generator: the whole source is stretched to the target's size times a number
         from `ratio`, turned over with probability `flip`, and put anywhere inside the target.
 
-        box: x1, y1, x2, y2 of the part. size, target: height and width of source and target.
+        box: x1, y1, x2, y2 of the part.
+        size, target: height and width of source and target.
         """
         scale, flipped = np.random.uniform(*ratio), np.random.rand() < flip  # noqa: NPY002 - seeded for each sample
         left, top, right, bottom = box
@@ -59,7 +61,11 @@ class Place(NamedTuple):
 
 
 class _Span(NamedTuple):
-    """One side of a place. start, length: in pixels of the target; mirrored: where it starts when turned over."""
+    """One side of a place.
+
+    start, length: in pixels of the target.
+    mirrored: where it starts when turned over.
+    """
 
     start: int
     length: int
@@ -67,7 +73,9 @@ class _Span(NamedTuple):
 
     @classmethod
     def draw(cls, low: int, high: int, size: int, target: int, scale: float) -> "_Span":
-        """low, high: of the part, in the source's `size` pixels; target: pixels of the target."""
+        """low, high: of the part, in the source's `size` pixels.
+        target: pixels of the target.
+        """
         whole = max(1, round(scale * target))
         shift = int(np.random.randint(target - whole + 1))  # noqa: NPY002
         start = min(low * whole // size, whole - 1)
@@ -79,8 +87,8 @@ class _Span(NamedTuple):
 class Patch:
     """Instances to be pasted, at the target's scale, in a window of it.
 
-    top, left: of the window, in pixels of the target, in which all of it must lie. values_Khw: uint8, 0 outside the
-    instance, its confidence inside, 1..255 for 1/255..1.0.
+    top, left: of the window, in pixels of the target, in which all of it must lie.
+    values_Khw: uint8, 0 outside the instance, its confidence inside, 1..255 for 1/255..1.0.
     """
 
     top: int
@@ -124,7 +132,7 @@ def paste_pixels(image_HW3: np.ndarray, source_hw3: np.ndarray, patch: Patch, bl
     """Paste the instances of a source into the image, uint8 (H, W, 3), in place; outside of them it stays as it is.
 
     source_hw3: the other photo, uint8, at the target's scale in the patch's window.
-    blend: SC · source + (1 − SC) · target inside, by the confidence SC of each pixel (methods.md 1.6), where instances
+    blend: SC · source + (1 − SC) · target inside, by the confidence SC of each pixel (docs/method.md), where instances
     overlap that of the surest; else the source.
     """
     target_hw3 = image_HW3[patch.window]

@@ -34,7 +34,10 @@ _LEGEND = (
 
 @dataclass(frozen=True, eq=False)
 class TrainingSample:
-    """name: id of the photo. rgb: uint8 (H, W, 3), at the network's size, not yet normalised. pasted: bool (M,)."""
+    """name: id of the photo.
+    rgb: uint8 (H, W, 3), at the network's size, not yet normalised.
+    pasted: bool (M,).
+    """
 
     name: str
     rgb: np.ndarray

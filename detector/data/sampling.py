@@ -21,8 +21,9 @@ _BLOCK = 1024
 class Draw(NamedTuple):
     """One sample that is to be made.
 
-    index: of the image in the data set. seed: of its augmentations, 0 .. 2³²-1. partner: of another image, for
-    augmentations that need one; None: they draw it by the seed.
+    index: of the image in the data set.
+    seed: of its augmentations, 0 .. 2³²-1.
+    partner: of another image, for augmentations that need one; None: they draw it by the seed.
     """
 
     index: int  # type: ignore[assignment] # hides tuple.index, which nobody needs of a Draw
@@ -55,7 +56,9 @@ class SeededSampler(Sampler[Draw]):
     The two of a pair are each other's partners, and with an even batch size one worker makes both: it reads each photo
     once. Where a pair would be of two epochs there is no partner.
 
-    dataset: only its length counts. shuffle: False takes the images in order. seed: None agrees on one among the ranks.
+    dataset: only its length counts.
+    shuffle: False takes the images in order.
+    seed: None agrees on one among the ranks.
 
     Raises:
         ConfigError: the data set is empty, or the seed or a position is negative.

@@ -2,7 +2,7 @@
 an image (300 for LVIS), average precision and recall of masks and of the detector's own boxes.
 
 What it finds goes through a run beside the metrics, OUT-runs/BENCHMARK-IMAGES-DETECTOR (the last two are digests), so
-that what was killed goes on, a cluster can share the work, and two detectors are compared without predicting anew.
+that what was killed resumes, a cluster can share the work, and two detectors are compared without predicting again.
 """
 
 import json
@@ -37,7 +37,10 @@ _DIGITS = 8  # of a digest in the name of a folder
 class Speed:
     """How long the predictions took, over all launches that made them.
 
-    images. seconds: by stage, summed over workers. wall: of shards, from first image to commit, summed over workers.
+    images.
+
+    seconds: by stage, summed over workers.
+    wall: of shards, from first image to commit, summed over workers.
     """
 
     images: int
@@ -52,7 +55,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Scored:
-    """One benchmark. drops: detections that could not be scored, by reason. speed: of the first detector."""
+    """One benchmark.
+
+    drops: detections that could not be scored, by reason.
+    speed: of the first detector.
+    """
 
     benchmark: str
     report: Report
@@ -74,10 +81,11 @@ def evaluate_detector(
 ) -> list[Scored]:
     """Predict on the photos of each truth what is not predicted yet, and score it.
 
-    out: the file that the metrics will be in; the runs lie beside it. other: a detector to compare with, on the same
-    images and resamples. amp: predict in half precision. bootstrap, seed: see `pipeline.evaluation.scores.evaluate`.
-    execute,
-    execution: see `self_training.self_train`.
+    out: the file that the metrics will be in; the runs lie beside it.
+    other: a detector to compare with, on the same images and resamples.
+    amp: predict in half precision.
+    bootstrap, seed: see `pipeline.evaluation.scores.evaluate`.
+    execute, execution: see `self_training.self_train`.
 
     Raises SourceError when photos or truth do not fit together, and whatever the runs raise.
     """
@@ -121,7 +129,7 @@ def _predictions(
     launch = Launch(str(runs / f"{name}.parquet"), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(folder), launch, **execution)
     if not summary.complete:
-        raise CutsError(f"{summary.missing} shards of {folder} are missing: the same command goes on with them")
+        raise CutsError(f"{summary.missing} shards of {folder} are missing: the same command does them")
     return RunFolder.open(folder)
 
 

@@ -1,11 +1,11 @@
 """What has been published of class-agnostic detectors trained without labels, and tables of it with ours beside.
 
-All figures are percent, at 100 detections an image (LVIS 300), all categories as one. How far each is to be trusted
-says its source:
+All figures are percent, at 100 detections an image (LVIS 300), all categories as one. The source says how far each is
+to be trusted (docs/method.md):
 
     CODE  the README of the method's own repository
-    NOTE  notes of others on the paper; two that agree
-    INF   as CODE or NOTE, and that it is this metric is inferred: the table does not say so
+    NOTE  summaries of the paper by others; two that agree
+    INF   as CODE or NOTE, but the table does not name the metric or the data set: that is inferred
 """
 
 import math

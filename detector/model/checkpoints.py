@@ -42,12 +42,15 @@ class DetectorCheckpoint:
     """A trained detector, read and checked.
 
     config: plain JSON:
-        name: of the configuration it was trained with. classes: names, here one.
+        name: of the configuration it was trained with.
+        classes: names, here one.
         model: of MMDetection's registry, without initial weights.
         resize: {"short": pixels, "long": pixels}: photos are scaled, their aspect kept, until the shorter side has
         `short` pixels or the longer `long`, whichever comes first.
         mean, std: of three channels in RGB order, 0..255; the model's own preprocessor applies them, to BGR input.
-    trained_on: see the module. state_dict: by name, on the CPU. path: of the file.
+    trained_on: see the module.
+    state_dict: by name, on the CPU.
+    path: of the file.
     """
 
     path: Path
@@ -126,9 +129,9 @@ def _description_beside(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"beside its {DESCRIPTION_FILE}; `cuts3d import-detector` makes one of a checkpoint of plain MMDetection"
         ) from error
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{beside} cannot be read, `cuts3d train --resume` writes it anew: {error}") from error
+        raise WeightsError(f"{beside} cannot be read, `cuts3d train --resume` writes it again: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise WeightsError(f"{beside} is not of schema {SCHEMA!r}: `cuts3d train --resume` writes it anew")
+        raise WeightsError(f"{beside} is not of schema {SCHEMA!r}: `cuts3d train --resume` writes it again")
     return _object(content.get("config"), beside), _object(content.get("trained_on"), beside)
 
 

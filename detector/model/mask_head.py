@@ -98,9 +98,11 @@ def aligned_targets(
 ) -> tuple[Tensor, Tensor]:
     """What the proposals of one image see of their masks: coverage and confidence, both float32 (P, h, w) in [0, 1].
 
-    boxes_P4: xyxy in pixels of the image, clipped to it here; indices_P: which mask each belongs to. Both maps are
-    sampled by the RoIAlign, and to its rounding with the values, that BitmapMasks.crop_and_resize samples a mask
-    target with. The confidence outside the instance is 1, that of ordinary masks is 1 everywhere.
+    boxes_P4: xyxy in pixels of the image, clipped to it here.
+    indices_P: which mask each belongs to.
+
+    Both maps are sampled by the RoIAlign, and to its rounding with the values, that BitmapMasks.crop_and_resize samples
+    a mask target with. The confidence outside the instance is 1, that of ordinary masks is 1 everywhere.
 
     Unlike crop_and_resize, which makes a float copy of a mask for every proposal, this converts each mask once, on
     the device of the proposals, where the bytes come to once for both maps.

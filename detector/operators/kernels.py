@@ -24,7 +24,9 @@ _AVERAGE = 1  # of mmcv's numbers for pool_mode; 0 is the maximum
 def nms(boxes_N4: Tensor, scores_N: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """int64 indices of the boxes that no better one overlaps by more than the threshold, best first.
 
-    boxes_N4: edges x1, y1, x2, y2. offset: what is added to widths and heights, 1 where the edges are pixels' numbers.
+    boxes_N4: edges x1, y1, x2, y2.
+    offset: what is added to widths and heights, 1 where the edges are pixels' numbers.
+
     Of equal scores the earlier comes first; with the compiled operator that holds for a few boxes only, as it sorts by
     torch's unstable sort.
     """

@@ -23,7 +23,9 @@ LAST_ROUND = 255  # what the store's uint8 holds
 class Limits:
     """Which detections are kept; None leaves it to the checkpoint.
 
-    min_score: 0..1. max_per_image: the best by score. nms_iou: of two boxes that overlap more, the worse goes.
+    min_score: 0..1.
+    max_per_image: the best by score.
+    nms_iou: of two boxes that overlap more, the worse goes.
     """
 
     min_score: float = 0.0
@@ -43,8 +45,9 @@ class Limits:
 class Detections:
     """Detections of one photo, the best first.
 
-    boxes: float32 (M, 4), x1, y1, x2, y2 in pixels of the photo. scores: float32 (M,), 0..1. masks: float32 (M, h, w),
-    probability of the object over the box.
+    boxes: float32 (M, 4), x1, y1, x2, y2 in pixels of the photo.
+    scores: float32 (M,), 0..1.
+    masks: float32 (M, h, w), probability of the object over the box.
     """
 
     boxes: np.ndarray
@@ -54,7 +57,11 @@ class Detections:
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Part of a photo. top, left: of its first pixel in the photo. values: (Y, X), of the pixels."""
+    """Part of a photo.
+
+    top, left: of its first pixel in the photo.
+    values: (Y, X), of the pixels.
+    """
 
     top: int
     left: int
@@ -65,9 +72,10 @@ class Window:
 class PasteRule:
     """How detections become instances.
 
-    threshold: pixels of at least this probability are the mask, > 0 and < 1. grid: (Gh, Gw) of the confidences.
+    threshold: pixels of at least this probability are the mask, > 0 and < 1.
+    grid: (Gh, Gw) of the confidences.
     tight_boxes: an instance's box is its mask's, as in every store; else the detector's own, clipped to the photo, by
-    which boxes are scored.
+        which boxes are scored.
     """
 
     threshold: float
@@ -80,7 +88,9 @@ def instance_of(
 ) -> Instance | None:
     """The instance of one detection; None when no pixel reaches the threshold.
 
-    probability_hw: float32, 0..1, over the box. box: x1, y1, x2, y2 in pixels of the photo. size: its height, width.
+    probability_hw: float32, 0..1, over the box.
+    box: x1, y1, x2, y2 in pixels of the photo.
+    size: its height, width.
     place: of the detection by score, 0-based; kept as the instance's round.
 
     Its confidence is, per patch of the grid, the mean probability of the mask's pixels in it, 255 = 1.0, and 0 where it

@@ -1,4 +1,4 @@
-"""Pseudo-masks of the next round of self-training: what the detector is sure of, and what it has not found anew.
+"""Pseudo-masks of the next round of self-training: what the detector is sure of, and what it has not found again.
 
 CutLER (Wang et al. 2023, section 3.4; the rule as in its code): predictions of at least a score are kept; of the round
 before those masks stay whose largest mask IoU with any kept prediction is below a threshold. So an image without kept
@@ -33,7 +33,10 @@ def merged_record(
     rule: PasteRule,
     keep_iou: float = KEEP_BELOW_IOU,
 ) -> ImageRecord:
-    """The finished image. photo: its id, and its height and width. before: what the previous round has of it.
+    """The finished image.
+
+    photo: its id, and its height and width.
+    before: what the previous round has of it.
 
     Raises ImageError when the photo has another size than it had then.
     """
@@ -72,9 +75,10 @@ def merge(
 ) -> tuple[tuple[Instance, ...], int]:
     """The predictions, then those masks of the round before that stay, and how many did not.
 
-    size: height and width of the image. grid: (Gh, Gw) that confidences are to have; those of the round before are
-    resampled when they have another. Scores, parts and places of the old masks stay as they are: they rank among
-    themselves, not against a detector's.
+    size: height and width of the image.
+    grid: (Gh, Gw) that confidences are to have; those of the round before are resampled when they have another.
+
+    Scores, parts and places of the old masks stay as they are: they rank among themselves, not against a detector's.
     """
     is_new_O = best_iou(before, predictions, size) < keep_below
     stay = [on_grid(old, size, grid) for old, is_new in zip(before, is_new_O, strict=True) if is_new]

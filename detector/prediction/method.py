@@ -37,10 +37,13 @@ BOXES = ("mask", "detector")
 class DetectorOptions:
     """What `--set detector.OPTION=VALUE` can say.
 
-    checkpoint: file of a trained detector. min_score, max_per_image, nms_iou: see `detections.Limits`.
-    previous: run whose masks stay where no prediction overlaps them by keep_iou or more. grid: patches a side of the
-    confidences; None takes those of the previous run, or 60. boxes: "mask", the boxes of the masks, which is what the
-    store of pseudo-masks means by a box, or "detector", its own, by which detectors are scored. amp: half precision.
+    checkpoint: file of a trained detector.
+    min_score, max_per_image, nms_iou: see `detections.Limits`.
+    previous: run whose masks stay where no prediction overlaps them by keep_iou or more.
+    grid: patches a side of the confidences; None takes those of the previous run, or 60.
+    boxes: "mask", the boxes of the masks, which is what the store of pseudo-masks means by a box, or "detector", its
+        own, by which detectors are scored.
+    amp: half precision.
     """
 
     checkpoint: str
@@ -71,7 +74,7 @@ class DetectorMethod:
     """A `pipeline.methods.protocol.Method`: a trained detector on a device, and the round before if there is one."""
 
     def __init__(self, options: DetectorOptions, checkpoint: DetectorCheckpoint, device: torch.device) -> None:
-        # and MMDetection with it, which not everybody has who has cuts3d
+        # and MMDetection with it, which not every user of cuts3d has
         from detector.prediction.predictor import Predictor
 
         self.device = device

@@ -1,6 +1,6 @@
 """Predictions for people: photos, folders, lists and videos in; overlays, COCO JSON and videos out.
 
-All of it goes through a run, so a broken photo is a record with a reason, and what was killed goes on:
+All of it goes through a run, so a broken photo is a record with a reason, and what was killed resumes:
 
     OUT/images.parquet    what is to be predicted on
     OUT/frames/NAME/      frames of the video NAME
@@ -38,8 +38,13 @@ IMAGES_FILE, COCO_FILE = "images.parquet", "predictions.json"
 
 @dataclass(frozen=True)
 class Predicted:
-    """What came out. summary: of the run. set_aside: photos that could not be used, whenever that was found. masks: in
-    the COCO file. overlays, videos: files."""
+    """What came out.
+
+    summary: of the run.
+    set_aside: photos that could not be used, whenever that was found.
+    masks: in the COCO file.
+    overlays, videos: files.
+    """
 
     summary: RunSummary
     set_aside: int
@@ -59,7 +64,8 @@ def predict(
 ) -> Predicted:
     """Predict on photos, folders, lists, tars and videos, and draw what was found.
 
-    every: of a video's frames each `every`-th one. execute, execution: see `self_training.self_train`.
+    every: of a video's frames each `every`-th one.
+    execute, execution: see `self_training.self_train`.
 
     Raises SourceError for sources without images, WeightsError for a detector that cannot be read, RunMismatchError
     when `out` holds predictions on other images or of another detector or other options, and whatever the run raises.

@@ -29,8 +29,8 @@ from pipeline.errors import ConfigError
 class Predictor:
     """A detector on its device; one object serves several threads.
 
-    checkpoint: of a two-stage detector with a mask head of one class. amp: half precision where that is safe (float16
-    on a GPU, bfloat16 on a CPU).
+    checkpoint: of a two-stage detector with a mask head of one class.
+    amp: half precision where that is safe (float16 on a GPU, bfloat16 on a CPU).
 
     What is found in a photo does not depend on what else is in its batch: photos are put together by their size, so
     that none is padded for another's sake.

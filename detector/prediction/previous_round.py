@@ -29,7 +29,7 @@ class PreviousRound:
         if missing:
             raise ConfigError(
                 f"{self.run.url} lacks {missing} of its {self.run.n_shards} shards: finish it first, `cuts3d run --out "
-                f"{self.run.url}` goes on with it"
+                f"{self.run.url}` resumes it"
             )
         # Batches of a shard come one after the other, and of several lanes at a time.
         self._shard = lru_cache(maxsize=4)(self._read)

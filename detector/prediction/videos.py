@@ -27,7 +27,9 @@ CODEC = "mp4v"  # MPEG-4 part 2. OpenCV's wheels have VP9, too, which takes fift
 
 @dataclass(frozen=True)
 class Frames:
-    """folder: of the frames, named by their number, 000123.jpg. rate: of these frames, a second."""
+    """folder: of the frames, named by their number, 000123.jpg.
+    rate: of these frames, a second.
+    """
 
     folder: Path
     rate: float
@@ -94,7 +96,7 @@ def _write_frames(capture: cv2.VideoCapture, video: Path, folder: Path, every: i
                 raise StoreError(f"cannot write {name}: make room, or give another --out")
         number += 1
     if not any(folder.iterdir()):
-        raise SourceError(f"{video} has no frame that can be decoded: encode it anew")
+        raise SourceError(f"{video} has no frame that can be decoded: encode it again")
     said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     if number < said:
         logger.warning("%s ends after %d frames, it says that it has %d", video, number, said)

@@ -148,7 +148,7 @@ def set_start(config: Config, checkpoint: str | None) -> None:
     starts = list(components(config.get("custom_hooks") or [], "StartFrom"))
     if checkpoint is None:
         if any(start.get("checkpoint") is None for start in starts):
-            raise ConfigError("this configuration goes on from a trained detector: give --init-from CHECKPOINT")
+            raise ConfigError("this configuration starts from a trained detector: give --init-from CHECKPOINT")
         return
     config.model.backbone.init_cfg = None
     for start in starts:

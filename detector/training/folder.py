@@ -1,8 +1,8 @@
 """The folder of a training: whose it is, where it stands, what it leaves.
 
-training.json          what decides the result; written once, and compared whenever the training goes on
+training.json          what decides the result; written once, and compared whenever the training resumes
 detector.json          makes each checkpoint here readable by `detector.model.checkpoints.read_detector`
-iter_N.pth             checkpoints of MMEngine, to go on from
+iter_N.pth             checkpoints of MMEngine, to resume from
 TIME/                  logs of one launch: text, vis_data/scalars.json (a line of JSON each time), TensorBoard's events
 detector.safetensors   the trained detector, once it is
 """
@@ -31,11 +31,11 @@ _CHECKPOINT = re.compile(r"iter_(\d+)\.pth")
 
 
 def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Path | None:
-    """The checkpoint to go on from in this folder; None to start from the beginning.
+    """The checkpoint to resume from in this folder; None to start from the beginning.
 
-    identity: plain JSON, what decides the training's result. resume: False starts a training, True goes on with one,
-    None does what there is to do. A training that left no checkpoint has nothing to lose: whichever is started in its
-    folder takes its place.
+    identity: plain JSON, what decides the training's result.
+    resume: False starts a training, True resumes one, None does what there is to do. A training that left no checkpoint
+        has nothing to lose: whichever is started in its folder takes its place.
 
     Raises:
         TrainingError: resume is True, and there is no training.
@@ -60,7 +60,7 @@ def check_resume(folder: Path, resume: bool | None) -> None:
         raise TrainingError(f"{folder} holds no training to resume: leave out --resume to start one")
     if resume is False and recorded is not None and any(map(zipfile.is_zipfile, folder.glob("iter_*.pth"))):
         raise RunMismatchError(
-            f"{folder} holds a training already: add --resume to go on with it, or give another --work-dir"
+            f"{folder} holds a training already: add --resume to resume it, or give another --work-dir"
         )
 
 
@@ -116,5 +116,5 @@ def _refuse_differences(folder: Path, recorded: Mapping[str, Any], identity: Map
     raise RunMismatchError(
         f"{folder} holds a training that was started differently:\n"
         + "\n".join(in_lines(found, "before"))
-        + "\nStart it with the settings it has to go on with it, or give another --work-dir."
+        + "\nTo resume it, start it with the settings it has; or give another --work-dir."
     )

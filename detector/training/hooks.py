@@ -94,8 +94,8 @@ class CheckLoss(Hook):
 class PreciseBN(Hook):
     """At the end of the training, statistics of batch norms over many batches of the finished network.
 
-    During training they are moving averages, over networks that were still changing. As in Detectron2, where CutLER
-    has it on with 200 batches [CODE]: batches are drawn on from where training ended, weights stay.
+    During training they are moving averages, over networks that were still changing. As in Detectron2, where CutLER's
+    published configuration asks for 200 batches: they are drawn from where training ended, weights stay.
 
     batches: how many, of every rank.
     """
@@ -133,7 +133,7 @@ def estimate_batch_norms(model: nn.Module, batches: Iterator[Mapping[str, Any]])
 
 @contextmanager
 def _plain_means(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Batch norms that start anew and average over all batches alike."""
+    """Batch norms that start afresh and average over all batches alike."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -1,6 +1,6 @@
 """The same training in processes of a Ray cluster, by Ray Train's TorchTrainer: a GPU each, or some cores.
 
-The work folder has to be one that all nodes see. When a process or its node dies, the training goes on from its last
+The work folder has to be one that all nodes see. When a process or its node dies, the training resumes from its last
 checkpoint with as many others.
 """
 
@@ -32,10 +32,12 @@ _CORES, _CORES_WITH_GPU = 1, 8
 
 @dataclass(frozen=True)
 class RayTraining:
-    """Where to train. address: of the cluster; None or "local" starts a Ray here. workers: processes, one for each GPU.
+    """Where to train.
 
-    cpus_per_worker: cores of each; default: 8 with a GPU, for what loads the photos, else 1. restarts: so often the
-    training goes on after a process was lost.
+    address: of the cluster; None or "local" starts a Ray here.
+    workers: processes, one for each GPU.
+    cpus_per_worker: cores of each; default: 8 with a GPU, for what loads the photos, else 1.
+    restarts: so often the training resumes after a process was lost.
     """
 
     address: str | None = None
@@ -55,13 +57,13 @@ def train_on_ray(training: Training, where: RayTraining) -> Path:
     training = training.anywhere()
     folder = Path(training.work_dir)
     training_folder.check_resume(folder, training.resume)
-    # What is there from now on is of this very training, which a process that starts again is to go on with.
+    # What is there from now on is of this very training, which a process that starts again is to resume.
     training = dataclasses.replace(training, resume=None)
     with connected(where.address):
         scaling = _scaling(where, training.device)
         for restart in range(where.restarts + 1):
             if restart:
-                logger.warning("the training lost a process: it goes on from its last checkpoint (%d)", restart)
+                logger.warning("the training lost a process: it resumes from its last checkpoint (%d)", restart)
             try:
                 with followed(folder):
                     _fit(training, scaling, folder)
@@ -81,7 +83,7 @@ def _fit(training: Training, scaling: ScalingConfig, folder: Path) -> None:
         train_loop_config=dataclasses.asdict(training),
         scaling_config=scaling,
         torch_config=TorchConfig(timeout_s=int(PATIENCE.total_seconds())),
-        # A name used before would be taken for a run of Ray Train to go on with.
+        # A name used before would be taken for a run of Ray Train to resume.
         run_config=RunConfig(name=f"training-{secrets.token_hex(4)}", storage_path=str(folder / "ray")),
     ).fit()
 

@@ -1,7 +1,7 @@
 """Gradient clipping as in Detectron2, where a norm is clipped parameter by parameter.
 
-MMEngine clips the norm over all parameters, which at the same bound is far stricter: CutLER's bound of 1 [CODE] holds
-for each parameter's gradient on its own.
+MMEngine clips the norm over all parameters, which at the same bound is far stricter: CutLER's published bound of 1
+holds for each parameter's gradient on its own.
 """
 
 import math

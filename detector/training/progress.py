@@ -1,4 +1,4 @@
-"""What a training that goes on in other processes reports in its folder, said in the log of this one."""
+"""What a training in other processes reports in its folder, said in the log of this one."""
 
 import json
 import logging

@@ -8,7 +8,7 @@ folder of its own, of a run and a training:
     round-1/training         as of `cuts3d train`; its detector is there when the round is done
     round-2/...
 
-What is on disk is all that is known: whatever was killed, the same call goes on with it.
+What is on disk is all that is known: whatever was killed, the same call resumes it.
 """
 
 import json
@@ -38,7 +38,7 @@ THRESHOLDS = (0.7, 0.65)
 MAX_PER_IMAGE = 30
 
 Train = Callable[[Training], Path]
-"""Does a training, or goes on with it, and returns its detector: `detector.training.train.train`, or the same on
+"""Does a training, or resumes it, and returns its detector: `detector.training.train.train`, or the same on
 Ray."""
 
 
@@ -46,10 +46,12 @@ Ray."""
 class SelfTraining:
     """What is wanted.
 
-    run: folder or URL of the run whose images are used, and whose masks are those of round 0. checkpoint: of the
-    detector that was trained on them. training: how every round trains; its runs, start and work folder are not looked
-    at. rounds: how many; more may be asked for later. thresholds: score from which predictions are kept, of each round;
-    the last one holds for all further ones. max_per_image: predictions, by score.
+    run: folder or URL of the run whose images are used, and whose masks are those of round 0.
+    checkpoint: of the detector that was trained on them.
+    training: how every round trains; its runs, start and work folder are not looked at.
+    rounds: how many; more may be asked for later.
+    thresholds: score from which predictions are kept, of each round; the last one holds for all further ones.
+    max_per_image: predictions, by score.
     """
 
     run: str
@@ -71,9 +73,12 @@ class SelfTraining:
 
 @dataclass(frozen=True)
 class Round:
-    """One round. number: from 1. start: checkpoint that predicts, and from whose weights the training begins.
+    """One round.
 
-    previous: run whose masks stay where nothing is predicted. folder: of the round.
+    number: from 1.
+    start: checkpoint that predicts, and from whose weights the training begins.
+    previous: run whose masks stay where nothing is predicted.
+    folder: of the round.
     """
 
     number: int
@@ -150,7 +155,7 @@ def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, executio
     summary = execute(out, launch, **execution)
     if not summary.complete:
         raise CutsError(
-            f"round {round_.number}: {summary.missing} shards of {out} are missing; the same command goes on with them"
+            f"round {round_.number}: {summary.missing} shards of {out} are missing; the same command does them"
         )
     _say(round_)
 
@@ -194,7 +199,7 @@ def _claim(wanted: SelfTraining) -> None:
         raise RunMismatchError(
             f"{folder.url} holds rounds of self-training that were started differently:\n"
             + "\n".join(in_lines(found, "before"))
-            + "\nStart it with the settings it has to go on with it, or give another --work-dir."
+            + "\nTo resume it, start it with the settings it has; or give another --work-dir."
         )
 
 

@@ -24,7 +24,8 @@ _REPORTED = ("mask_AP", "mask_AP50", "mask_AR100", "box_AP", "box_AP50", "box_AR
 class TruthPhotos(BaseDetDataset):
     """The photos of a COCO file, without its objects: those are the metric's.
 
-    truth: COCO JSON, path or URL. images: the folder that its file names are relative to.
+    truth: COCO JSON, path or URL.
+    images: the folder that its file names are relative to.
 
     Raises SourceError when the file cannot be read, or not one of its photos is in the folder.
     """

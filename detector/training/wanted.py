@@ -18,12 +18,17 @@ from pipeline.storage.locations import absolute, need_readable
 class Training:
     """What is to be trained. Everything but the first three has a default, which the configuration knows better.
 
-    runs: folders or URLs. config: name of a configuration or path of a file. work_dir: folder, see
-    `detector.training.folder`. settings: "a.b=c", the last word on the configuration. resume: True goes on with the
-    training in work_dir, None does if there is one. amp: mixed precision, on a GPU. device: auto, cpu, cuda or cuda:N.
-    backbone: a file of weights, or "random". init_from: checkpoint of a detector to start from, in place of the
-    backbone. iterations, batch_size (over all processes), seed: see `detector.training.config`. val_truth, val_images:
-    a COCO file to validate with, and the folder of its photos.
+    runs: folders or URLs.
+    config: name of a configuration or path of a file.
+    work_dir: folder, see `detector.training.folder`.
+    settings: "a.b=c", the last word on the configuration.
+    resume: True resumes the training in work_dir, None does if there is one.
+    amp: mixed precision, on a GPU.
+    device: auto, cpu, cuda or cuda:N.
+    backbone: a file of weights, or "random".
+    init_from: checkpoint of a detector to start from, in place of the backbone.
+    iterations, batch_size, seed: see `detector.training.config`; the batch is over all processes.
+    val_truth, val_images: a COCO file to validate with, and the folder of its photos.
     """
 
     runs: tuple[str, ...]

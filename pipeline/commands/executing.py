@@ -1,4 +1,4 @@
-"""Who does the work of a command that makes results: this process, or whoever an extension has set."""
+"""Who does the work of a command that makes results: this process, or what an extension has set."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Other packages on the command line: whoever is installed with an entry point of the group `cuts3d.commands` can add
+"""Other packages on the command line: one that is installed with an entry point of the group `cuts3d.commands` can add
 commands to `cuts3d`, and options to those it has. That is how `cuts3d run --ray` comes about, of which this package
 knows nothing.
 

@@ -45,8 +45,9 @@ def import_coco(
     """Make a run of a COCO instances file, or resume one; of images that were set aside those that can be used by now
     are taken up.
 
-    coco, images, and settings (images_of, min_score, shard_size): see `settings.launch_of`. out: run folder. execute:
-    does the work, see `executor`; None: this process.
+    coco, images, and settings (images_of, min_score, shard_size): see `settings.launch_of`.
+    out: run folder.
+    execute: does the work, see `executor`; None: this process.
 
     Raises SourceError when the file is no COCO file, has no masks, its ids do not fit, or none of its images is there;
     ConfigError when a setting is out of range, or the run's photos are elsewhere; and what `engine.run.run` raises.

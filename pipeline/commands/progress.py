@@ -17,7 +17,7 @@ LOG_EVERY = 60.0  # seconds between lines when nobody watches
 
 
 class ProgressReporter:
-    """Images done, images/s, time left, and what the kind of result counts, while a run goes on.
+    """Images done, images/s, time left, and what the kind of result counts, while a run is at work.
 
     A bar when stderr is a terminal; otherwise one log line a minute.
     """

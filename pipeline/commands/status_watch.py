@@ -1,4 +1,4 @@
-"""`cuts3d status --watch`: the status anew until the run is complete, redrawn on a terminal, else in lines."""
+"""`cuts3d status --watch`: the status, refreshed until the run is complete: redrawn on a terminal, else in lines."""
 
 import json
 import sys
@@ -23,10 +23,12 @@ def watch(
     interactive: bool | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Show the status of a run on stdout, anew every few seconds; returns when the run is complete.
+    """Show the status of a run on stdout, refreshed every few seconds; returns when the run is complete.
 
-    as_json: one line of JSON instead, whenever something has changed. interactive: redraw in place; None does so on a
-    terminal. A store that cannot be read for a while is said and waited for; StoreError when there is no run at first.
+    as_json: one line of JSON instead, whenever something has changed.
+    interactive: redraw in place; None does so on a terminal.
+
+    A store that cannot be read for a while is said and waited for; StoreError when there is no run at first.
     """
     reader = StatusReader(url)
     redraw = (sys.stdout.isatty() if interactive is None else interactive) and not as_json

@@ -10,7 +10,7 @@ from pipeline.wording import printable
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--watch", is_flag=True, help="Show it anew every few seconds until the run is complete.")
+@click.option("--watch", is_flag=True, help="Refresh it every few seconds until the run is complete.")
 @click.option("--json", "as_json", is_flag=True, help="For programs; with --watch a line of JSON at every change.")
 def status(run_folder: str, watch: bool, as_json: bool) -> None:
     """What is done and what is missing, how fast it goes and who does it, from the commits alone: nothing needs to be

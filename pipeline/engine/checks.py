@@ -12,7 +12,7 @@ from pipeline.runs.run_folder import RunFolder
 def checked_manifest(
     out: str | Path, launch: Launch, until: str | None, device: str, files_here: bool = True
 ) -> Manifest | None:
-    """The images of a launch, listed; None where it goes on with those of the run. First its settings are looked at,
+    """The images of a launch, listed; None where it resumes those of the run. First its settings are looked at,
     then the images, then the run that is there already, if there is one. files_here: False where models are loaded on
     other machines, so that their files may be there alone.
 

@@ -22,7 +22,7 @@ from stages.late import torch
 
 log = logging.getLogger(__name__)
 
-AGAIN = "The same command goes on with this shard; with --ray it finds an image that does this, and sets it aside"
+AGAIN = "The same command resumes at this shard; with --ray it finds an image that does this, and sets it aside"
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,11 @@ class ShardWorker:
     A batch that fails is halved and tried again, down to the single image that is at fault, which is set aside with the
     reason; so is a batch that does not fit the GPU's memory, and later batches are smaller then.
 
-    decode_threads: that decode images ahead. lanes: batches that are under way together, so that the GPU works on one
-    while the CPU cuts another; not for models on the CPU, whose networks turn a switch of the whole process
-    (`stages.cpu_products`), so that results would depend on what ran beside them. pool: processes for what is the CPU's
-    alone; None does it in the lane.
+    decode_threads: that decode images ahead.
+    lanes: batches that are under way together, so that the GPU works on one while the CPU cuts another; not for models
+        on the CPU, whose networks turn a switch of the whole process (`stages.cpu_products`), so that results would
+        depend on what ran beside them.
+    pool: processes for what is the CPU's alone; None does it in the lane.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class ShardWorker:
             if size <= self.batch_size:
                 self.batch_size = max(1, self.batch_size // 2)
         torch.cuda.empty_cache()
-        log.warning("GPU memory is full: going on with %d images a batch", self.batch_size)
+        log.warning("GPU memory is full: continuing with %d images a batch", self.batch_size)
 
     def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Any]]]:
         """Positions and inputs of batch after batch, decoded ahead; unreadable images are set aside on the way."""

@@ -34,8 +34,9 @@ def match(
 ) -> dict[str, Matches]:
     """For each range of areas, pycocotools' matches of each image; None for an image with neither.
 
-    objects, detections: of each image, with the fields that pycocotools gives them (`Truth.objects`). iou_type: "segm"
-    or "bbox". max_detections: the best of an image that count.
+    objects, detections: of each image, with the fields that pycocotools gives them (`Truth.objects`).
+    iou_type: "segm" or "bbox".
+    max_detections: the best of an image that count.
     """
     coco = COCOeval(iouType=iou_type)
     coco.params.maxDets = [max_detections]

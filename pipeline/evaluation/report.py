@@ -36,8 +36,11 @@ _WIDTH = 140
 
 @dataclass(frozen=True)
 class Report:
-    """The result, and of what. runs: one, or the two that were compared; missing: images of the truth that were not
-    scored, because a run has not (yet) processed them; min_score: masks with lower scores were left out.
+    """The result, and of what.
+
+    runs: one, or the two that were compared.
+    missing: images of the truth that were not scored, because a run has not (yet) processed them.
+    min_score: masks with lower scores were left out.
     """
 
     truth: str

@@ -17,7 +17,8 @@ class RunDetections:
     """What a run found in the images of a truth.
 
     by_image: COCO results of each image that can be scored, by its id in the truth, in the order of discovery.
-    unlabelled: images of the run that the truth has not. set_aside: images that the run could not use.
+    unlabelled: images of the run that the truth has not.
+    set_aside: images that the run could not use.
     other_size: images that have another size in the truth, so that masks cannot be compared.
     """
 

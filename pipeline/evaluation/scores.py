@@ -29,8 +29,11 @@ _SIZES = {"small": "objects under 32² pixels", "medium": "32² to 96²", "large
 
 @dataclass(frozen=True)
 class Metric:
-    """name: in files and from Python. about: one line. share: a fraction of 1, shown in %. better: "higher" or "lower";
-    "" where neither is."""
+    """name: in files and from Python.
+    about: one line.
+    share: a fraction of 1, shown in %.
+    better: "higher" or "lower"; "" where neither is.
+    """
 
     name: str
     about: str
@@ -112,7 +115,7 @@ def score_detections(
     iou_types: Sequence[str] = ("segm",),
     max_detections: int = MAX_DETECTIONS,
 ) -> dict[str, float]:
-    """The values alone, for who scores hundreds of variants; arguments and names as for `evaluate`."""
+    """The values alone, for scoring hundreds of variants; arguments and names as for `evaluate`."""
     measures = _measures(truth, detections, image_ids, scores, iou_types, max_detections)
     values = measures(np.ones((len(set(image_ids)), 1)))
     return {name: float(value[0]) for name, value in values.items()}
@@ -132,10 +135,11 @@ def evaluate(
     """Score detections against the true objects of these images, all categories counted as one.
 
     detections: as COCO results: image_id, score, segmentation (run-length codes of the image's size) and, unless it is
-    that of the mask, bbox; those of other images are left out. For boxes alone a bbox will do.
+        that of the mask, bbox; those of other images are left out. For boxes alone a bbox will do.
     scores: "own", or "constant" to leave the detections of an image in the order given, all with one score.
     iou_types: "segm" for the metrics of masks, "bbox" for average precision and recall of boxes; a truth that has no
-    masks takes "bbox" alone. max_detections: of an image, by score, that count: 100, or LVIS' 300.
+        masks takes "bbox" alone.
+    max_detections: of an image, by score, that count: 100, or LVIS' 300.
 
     Raises:
         ConfigError: a setting is out of range.

@@ -47,8 +47,10 @@ def folder_of_photos(location: str, names: Sequence[str], given: str | None, rem
 
 
 def none_is_there(location: str, names: Sequence[str], folders: Sequence[str], remedy: str) -> SourceError:
-    """The error for it. location: of what names the photos. folders: where they were looked for, [""] for nowhere in
-    particular.
+    """The error for it.
+
+    location: of what names the photos.
+    folders: where they were looked for, [""] for nowhere in particular.
     """
     looked = f" in {' or '.join(folders)}" if any(folders) else ""
     count = len(list(_sample(names, folders[0], None)))

@@ -28,7 +28,8 @@ class CocoImage(NamedTuple):
 def checked_image(image: Any, name: str, *, sized: bool = False) -> CocoImage:
     """An entry of a file's "images".
 
-    name: of the file, for messages. sized: whether height and width must be there.
+    name: of the file, for messages.
+    sized: whether height and width must be there.
 
     Raises SourceError, naming the field, when one is missing or not of its type.
     """
@@ -129,7 +130,7 @@ class CocoIndex:
         self._sort()
 
     def annotations(self, image: int) -> list[dict[str, Any]]:
-        """Annotations of an image, given by its place in `file_names`, in the order of the file; read from it anew."""
+        """Annotations of an image, given by its place in `file_names`, in the order of the file; read from it again."""
         first, last = self._edges[image], self._edges[image + 1]
         return [
             self._lists.read(self._starts[place], self._starts[place] + self._lengths[place])

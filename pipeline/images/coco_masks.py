@@ -17,8 +17,9 @@ _CORNERS = "a polygon must have x, y of at least three corners"
 
 
 class StoredMask(NamedTuple):
-    """rle: compressed COCO counts in canonical form (no empty runs, no idle symbols). area: pixels. box: x, y, width,
-    height.
+    """rle: compressed COCO counts in canonical form (no empty runs, no idle symbols).
+    area: pixels.
+    box: x, y, width, height.
     """
 
     rle: bytes

@@ -61,7 +61,9 @@ class Photo:
 
 
 class PhotoSize(NamedTuple):
-    """height, width: pixels of the image the right way up. turned: whether its EXIF orientation swaps the two."""
+    """height, width: pixels of the image the right way up.
+    turned: whether its EXIF orientation swaps the two.
+    """
 
     height: int
     width: int

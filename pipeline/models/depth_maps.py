@@ -22,7 +22,10 @@ class DepthMaps:
 
     PNG: one channel of 8 or 16 bit; NPY: a (h, w) array of any real type; NPZ: one array, or the one named `depth`.
     A map has any resolution but the photo's aspect (after EXIF rotation), or is square: the photo squeezed.
-    kind: "depth" or "inverse_depth". fingerprint: of the folder's path and kind; the maps are not read for it.
+
+    kind: "depth" or "inverse_depth".
+    fingerprint: of the folder's path and kind; the maps are not read for it.
+
     Raises ConfigError when the folder does not exist.
     """
 

@@ -66,10 +66,11 @@ def load_features(
     """The feature extractor that `spec` means.
 
     spec: a name of PRESETS or of any ViT of timm (mean-centred tokens then); "NAME=FILE" for weights of one's own; the
-    path of a DINO or DINOv2 checkpoint alone. overrides: fields of FeatureConfig to change.
-    The affinity threshold that goes with the features is `feature_preset(spec)[0].tau`.
-    Raises ConfigError for an unknown name or an override out of range, WeightsError for weights that cannot be had or
-    do not fit.
+        path of a DINO or DINOv2 checkpoint alone.
+    overrides: fields of FeatureConfig to change.
+
+    The affinity threshold that goes with the features is `feature_preset(spec)[0].tau`. Raises ConfigError for an
+    unknown name or an override out of range, WeightsError for weights that cannot be had or do not fit.
     """
     preset, path = feature_preset(spec)
     try:

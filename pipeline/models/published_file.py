@@ -24,7 +24,9 @@ _TIMEOUT_S = 30.0  # without a byte
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """about: what it is, for messages. folder: of the cache. sha256: as published; None where it is not.
+    """about: what it is, for messages.
+    folder: of the cache.
+    sha256: as published; None where it is not.
 
     check: raises WeightsError or OSError for a file that is not what it should be, such as a server's error page.
     instead: what else there is to do where it cannot be had, for the message: "or ...".

@@ -28,8 +28,8 @@ HUB_DEPTH: dict[str, str] = {
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """name: of a preset, or else perhaps of a ViT of timm; None: only the checkpoint can tell. path: of the weights, a
-    file; None: wherever they are found.
+    """name: of a preset, or else perhaps of a ViT of timm; None: only the checkpoint can tell.
+    path: of the weights, a file; None: wherever they are found.
     """
 
     name: str | None

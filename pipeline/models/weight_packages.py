@@ -22,7 +22,11 @@ _TIMEOUT_S = 1800
 
 @dataclass(frozen=True)
 class Package:
-    """An archive in a public package index. index: "PyPI" or "npm"; sha256: of the archive file."""
+    """An archive in a public package index.
+
+    index: "PyPI" or "npm".
+    sha256: of the archive file.
+    """
 
     index: Literal["PyPI", "npm"]
     name: str

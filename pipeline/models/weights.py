@@ -25,7 +25,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """An embedded default. files: name in the cache -> SHA-256, the model first; unpack: archive -> name -> content."""
+    """An embedded default.
+
+    files: name in the cache -> SHA-256, the model first.
+    unpack: archive -> name -> content.
+    """
 
     name: str
     about: str
@@ -37,7 +41,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class WeightsStatus:
-    """What is in the cache. path: of the model file; detail: what is wrong and the command that mends it, or ""."""
+    """What is in the cache.
+
+    path: of the model file.
+    detail: what is wrong and the command that mends it, or "".
+    """
 
     weights: Weights
     state: Literal["ok", "missing", "corrupt"]

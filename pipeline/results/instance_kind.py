@@ -108,7 +108,7 @@ class InstanceKind:
 
     def draw(self, rgb_HW3: np.ndarray, result: ImageRecord) -> Any:
         """See `instance_overlay.draw_overlay`."""
-        from pipeline.results.instance_overlay import draw_overlay  # scipy, for whoever draws
+        from pipeline.results.instance_overlay import draw_overlay  # scipy, for drawing alone
 
         return draw_overlay(rgb_HW3, result)
 

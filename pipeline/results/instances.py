@@ -30,7 +30,8 @@ class Instance:
 
     rle: COCO compressed run-length counts at the image's original size.
     box: x, y, width, height in pixels of the original image.
-    area: pixels of the mask. score: finite, larger is better.
+    area: pixels of the mask.
+    score: finite, larger is better.
     confidence: uint8 (Gh, Gw), spatial confidence on the patch grid, 255 = 1.0.
     round: 0-based NCut round that found it; its place by score where a tree of cuts was searched.
     parts: what the score is made of, all of them, whichever the recipe multiplies; see `stages.score`.

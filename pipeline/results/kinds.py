@@ -69,8 +69,8 @@ class ResultFile(Protocol):
     def write(self, results: Sequence[Any], attributes: Mapping[str, Any]) -> bytes:
         """The file of a shard: the same bytes for the same results.
 
-        results: one an image in the manifest's order, `Failed` for those that could not be used. attributes: JSON-able,
-        for people who find the file alone.
+        results: one an image in the manifest's order, `Failed` for those that could not be used.
+        attributes: JSON-able, for people who find the file alone.
         """
 
     def open(self, source: bytes | Path, name: str = "") -> Any:
@@ -95,7 +95,7 @@ class ResultKind(ResultFile, Protocol):
         """See `ResultFile.open`."""
 
     def check(self, shard: Any) -> Iterator[str]:
-        """What is wrong with the shard's results, a sentence each; their number is checked by whoever asks."""
+        """What is wrong with the shard's results, a sentence each; their number is checked by the caller."""
 
     def summary(self, counts: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         """What counts say to people: a word of at most 11 letters, and its value."""

@@ -1,4 +1,4 @@
-"""What differs between the settings that something was started with and those it is to go on with."""
+"""What differs between the settings that something was started with and those it is to resume with."""
 
 import json
 from collections.abc import Mapping

@@ -29,8 +29,11 @@ class Commit:
     """One commit record, as read.
 
     counts: images, masks, drops (by reason), quarantined; of a kept stage at least images.
-    seconds: by stage. finished: ISO 8601, UTC. quarantine: None when no image was set aside. worker: process that did
-    it, "host:pid". wall: seconds from its first image to its commit. Records of earlier versions lack these two.
+    seconds: by stage.
+    finished: ISO 8601, UTC.
+    quarantine: None when no image was set aside.
+    worker: process that did it, "host:pid".
+    wall: seconds from its first image to its commit. Records of earlier versions lack these two.
 
     Raises ValueError, naming the field, for what cannot be: text that is not printable, counts and times below 0, ...
     """

@@ -1,4 +1,4 @@
-"""Reading a run of instance masks, for whoever can use no other kind."""
+"""Reading a run of instance masks, for callers that can use no other kind."""
 
 from collections.abc import Iterator
 

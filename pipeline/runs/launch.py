@@ -23,7 +23,7 @@ class Launch:
     """The settings of a run, as a user gives them. They are kept beside the run (launch.json), so that a later launch
     need not repeat them; what decides results is frozen in run.json.
 
-    images: folder, list, tar or COCO file, see `list_images`; None goes on with the run's own manifest.
+    images: folder, list, tar or COCO file, see `list_images`; None takes the run's own manifest.
     root: what relative names in it are relative to.
     recipe: name of a recipe.
     settings: further words that the recipe's method takes, by name: features, depth, depth_kind for cuts. The method

@@ -2,7 +2,7 @@
 
 lease.json names its owner and is renewed while the owner lives. Nothing rests on it but courtesy: commits are
 exclusive, and two drivers on one run do no harm but work done twice. Clocks of different machines are never compared:
-whoever waits for a lease to end watches whether it changes.
+a process that waits for a lease to end watches whether it changes.
 """
 
 import json
@@ -40,7 +40,10 @@ class LeaseError(CutsError, RuntimeError):
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """What lease.json holds. machine: where `pid` means this process, see `_machine`. lifetime: seconds, up to a day.
+    """What lease.json holds.
+
+    machine: where `pid` means this process, see `_machine`.
+    lifetime: seconds, up to a day.
     renewals: counted, so that every renewal changes the file.
 
     Raises ValueError, naming the field, for what cannot be: others can write to the folder that it is read from.
@@ -74,7 +77,7 @@ class Lease(AbstractContextManager["Lease"]):
     Entering while another driver holds the run says so in the log at once, then waits for a renewal (the other lives:
     LeaseError) or for its lifetime to pass without one (it is dead: its lease is taken over). An owner on this machine
     whose process is gone is not waited for. Of several that wait for one owner's end, one takes its lease over; should
-    two believe that they did (one was suspended in between), one of them learns better when it renews.
+    two believe that they did (one was suspended in between), one of them finds out when it renews.
     """
 
     def __init__(
@@ -163,7 +166,7 @@ class Lease(AbstractContextManager["Lease"]):
                 )
             if _is_dead_here(now):
                 return True
-        log.warning("%s has not been heard of for %.0f s: going on with its run", found.owner(), found.lifetime)
+        log.warning("%s has not been heard of for %.0f s: taking over its run", found.owner(), found.lifetime)
         return True
 
     def _keep(self) -> None:

@@ -89,8 +89,10 @@ class Ledger:
     ) -> bool:
         """Write the files of an attempt, then commit them. True if this attempt is the one that counts from now on.
 
-        key: of the shard, e.g. "00042" or "retry-00000". attempt: see `new_attempt`.
-        quarantine: dicts of id, reason and detail, for the images that were set aside. wall: see `Commit`.
+        key: of the shard, e.g. "00042" or "retry-00000".
+        attempt: see `new_attempt`.
+        quarantine: dicts of id, reason and detail, for the images that were set aside.
+        wall: see `Commit`.
 
         Raises:
             ValueError: key or attempt cannot be part of a file name.
@@ -177,8 +179,9 @@ class Ledger:
     ) -> tuple[dict[str, Commit], dict[str, CutsError]]:
         """The commits that can be read, and by key the error of each that cannot.
 
-        facts: of the records to read, from `commit_facts`; None reads all. copies: whether the index will do for
-        records that have not changed since they were copied; a check wants the records themselves.
+        facts: of the records to read, from `commit_facts`; None reads all.
+        copies: whether the index will do for records that have not changed since they were copied; a check wants the
+            records themselves.
         """
         facts = self.commit_facts() if facts is None else facts
         found = self._index.read(facts) if copies else {}
@@ -253,7 +256,7 @@ class Ledger:
             if schema != SCHEMA:
                 raise RunMismatchError(
                     f"commit record {name} has schema {schema}, this cuts3d reads {SCHEMA}: "
-                    "use the cuts3d that wrote it, or run anew into another --out"
+                    "use the cuts3d that wrote it, or run again into another --out"
                 )
             shard, quarantine = record.pop("shard"), record.pop("quarantine")
             commit = Commit(
@@ -271,7 +274,7 @@ class Ledger:
                 raise
             raise StoreError(
                 f"commit record {name} in {self.files.url} is damaged ({error}): delete that file and start the run "
-                "again, which does this shard anew"
+                "again, which does this shard again"
             ) from error
         for what, theirs, ours in (
             ("configuration fingerprint", commit.fingerprint, self.fingerprint),

@@ -79,7 +79,7 @@ class RunFolder:
         method: str = OWN,
         result: str = "instances",
     ) -> Self:
-        """Make the run, or resume it: whoever comes first makes it, and everybody else must mean the same run.
+        """Make the run, or resume it: the first to come makes it, and all others must mean the same run.
 
         config: JSON-able.
         manifest: becomes `manifest` of what is returned, with its URIs, which may differ from those of the first launch
@@ -107,7 +107,7 @@ class RunFolder:
             "versions": dict(library_versions()),
         }
         # run.json decides, and comes first: of two creators with different manifests one is refused here, before it
-        # writes any. Whoever finds the manifest missing then (its maker crashed) writes the one that run.json names.
+        # writes any. If the manifest is missing then (its maker crashed), any process writes the one run.json names.
         files.create_exclusive(RUN_FILE, json.dumps(record, ensure_ascii=False, indent=1).encode())
         crash_point("after_run_json")
         run = cls(files, _read_record(files), manifest)
@@ -130,7 +130,7 @@ class RunFolder:
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest, read when first asked for; StoreError when it is missing, damaged or not the run's own."""
-        remedy = "start the run again with the same images: it writes the manifest anew"
+        remedy = "start the run again with the same images: it writes the manifest again"
         try:
             manifest = Manifest.from_parquet_bytes(self.files.read_bytes(MANIFEST_FILE))
         except FileNotFoundError as error:
@@ -208,7 +208,7 @@ class RunFolder:
         """Delete orphans that are older than `min_age_s` seconds; returns their bytes by name.
 
         The age protects attempts that are being written at this moment: choose it above the time from the first byte of
-        a shard to its commit, seconds as a rule.
+        a shard to its commit, usually seconds.
         """
         if min_age_s < 0:
             raise ValueError(f"min_age_s is {min_age_s}: it must be at least 0 seconds")
@@ -234,8 +234,10 @@ class RunFolder:
     def refuse_another(cls, url: str | Path, known: Mapping[str, Any], manifest: Manifest | None) -> None:
         """What `create_or_open` raises for a run that is there already, as far as a part of the configuration tells.
 
-        known: sections of it, which may lack settings. manifest: None is the run's own. Nothing is done where there is
-        no run.
+        known: sections of it, which may lack settings.
+        manifest: None is the run's own.
+
+        Nothing is done where there is no run.
         """
         files = files_at(url)
         if not files.exists(RUN_FILE):
@@ -261,7 +263,7 @@ class RunFolder:
             listed = "\n".join(lines)
             raise RunMismatchError(
                 f"{self.url} holds a run that was started differently:\n{listed}\n"
-                "Start it with the settings it has to go on with it, or give another --out for a new run."
+                "To resume it, start it with the settings it has; or give another --out for a new run."
             )
 
     def _manifest_difference(self, manifest: Manifest) -> str:

@@ -116,7 +116,7 @@ class RunStatus:
             lines.append(f"last commit  {self.last}")
         if self.slowest:
             slowest = ", ".join(f"{s.key} {duration(s.seconds)} ({s.worker})" for s in self.slowest)
-            lines.append(f"a shard      {duration(self.usual_seconds)} as a rule; slowest: {slowest}")
+            lines.append(f"a shard      {duration(self.usual_seconds)} usually; slowest: {slowest}")
         lines += self._worker_lines()
         if self.quarantined:
             lines.append(f"set aside    {self.quarantined} images; `cuts3d retry-quarantined` tries them again")

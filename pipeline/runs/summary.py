@@ -1,4 +1,4 @@
-"""What a launch did, and whoever wants to see how far it is."""
+"""What a launch did, and who is told how far it is."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,8 @@ from pipeline.runs.run_folder import RunFolder
 class RunSummary:
     """What a launch did and what the run is now.
 
-    out: the run. result: its kind.
+    out: the run.
+    result: its kind.
     until: the stage whose output is kept; None: the whole result.
     done, missing: shards of the run committed and not.
     counts: of the shards of this launch, as the kind of result counts them.
@@ -75,7 +76,7 @@ class RunSummary:
 
 
 class Reporter(Protocol):
-    """Whoever wants to see the progress, image by image or shard by shard: a bar on a terminal, or nobody."""
+    """Is told the progress, image by image or shard by shard: a bar on a terminal, or nobody."""
 
     def start(self, images_total: int, images_done: int, result: str) -> None:
         """Called once, before the first image. result: the kind of what is counted."""

@@ -1,7 +1,7 @@
 """How fast a run goes and how long it has left, from its commit records.
 
 Clocks of nodes differ, so a commit's time is told by whatever holds its record (`commit_times`), and a pace is made of
-differences of such times alone. Only "how long ago" needs the clock of whoever asks; it is never below 0.
+differences of such times alone. Only "how long ago" needs the clock of the one who asks; it is never below 0.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,11 @@ PAUSE = 60.0  # seconds without any shard in work, beyond which what was before 
 
 @dataclass(frozen=True)
 class TimedCommit:
-    """What the pace needs of a commit. finished: ISO 8601 by the clock of `host`. written: of its record, seconds since
-    1970 by the clock of whatever holds it. wall: seconds that the shard took, an estimate where none is recorded.
+    """What the pace needs of a commit.
+
+    finished: ISO 8601 by the clock of `host`.
+    written: of its record, seconds since 1970 by the clock of whatever holds it.
+    wall: seconds that the shard took, an estimate where none is recorded.
     """
 
     images: int
@@ -59,7 +62,8 @@ def commit_times(commits: Sequence[TimedCommit]) -> list[float]:
 def pace_of(commits: Sequence[TimedCommit], times: Sequence[float], images_left: int, now: float) -> Pace | None:
     """The pace at the end of `commits`, None when there are none.
 
-    times: see `commit_times`. now: seconds since 1970 by the same clock.
+    times: see `commit_times`.
+    now: seconds since 1970 by the same clock.
     """
     if not commits:
         return None

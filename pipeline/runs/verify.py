@@ -15,7 +15,11 @@ from pipeline.wording import few_of
 
 @dataclass(frozen=True)
 class Problem:
-    """Something to mend ("error") or to know of ("note"). where: file or folder; message: what, and the remedy."""
+    """Something to mend ("error") or to know of ("note").
+
+    where: file or folder.
+    message: what, and the remedy.
+    """
 
     severity: Literal["error", "note"]
     where: str
@@ -110,5 +114,5 @@ def _what(error: Exception) -> str:
 
 def _mend(ledger: Ledger, commit: Commit, fault: str) -> Problem:
     again = "run `cuts3d retry-quarantined`" if is_retry(commit.key) else "start the run again"
-    remedy = f"To do the shard anew, delete {ledger.record_name(commit.key)} and {again}"
+    remedy = f"To do the shard again, delete {ledger.record_name(commit.key)} and {again}"
     return Problem("error", commit.shard.name, f"{fault.removesuffix('.')}. {remedy}")

@@ -62,7 +62,8 @@ def write_arrays(
 
     arrays: by name; "group/name" puts an array in a subgroup. Cut along the first axis into chunks of about 1 MiB.
     dims: a name for each axis of each array; within one (sub)group a name means one length.
-    attributes: JSON-able, of the root group. array_attributes: the same for single arrays.
+    attributes: JSON-able, of the root group.
+    array_attributes: the same for single arrays.
 
     Raises:
         ValueError: names of dimensions are missing, too many, or stand for two lengths.

@@ -31,8 +31,9 @@ VERIFY_HINT = "`cuts3d verify` lists all damage of a run and says how to mend it
 
 @dataclass(frozen=True)
 class FileFacts:
-    """bytes: length of a file. modified: its last write, in seconds since 1970 by the clock of whatever holds it. tag:
-    what changes with the content, where a store says so, else "".
+    """bytes: length of a file.
+    modified: its last write, in seconds since 1970 by the clock of whatever holds it.
+    tag: what changes with the content, where a store says so, else "".
     """
 
     bytes: int

@@ -20,7 +20,7 @@ from pipeline.storage.locations import filesystem, is_local
 ROOT = ""  # what stands for the key where the document itself is a list
 
 _CHUNK = 8 << 20
-# Nothing that is an image or an annotation is longer: what goes on beyond this is no JSON.
+# Nothing that is an image or an annotation is longer: what is longer than this is no JSON.
 _LONGEST = 64 << 20
 _BLANK = " \t\n\r"
 # A decoder that meets the end of what was read so far stops or complains at most this far before it.
@@ -115,7 +115,7 @@ def open_lists(location: str) -> Iterator[JsonLists]:
 
 class _Window:
     """The part of a file that is being decoded, as text with one character a byte, so that places in the one are places
-    in the other. What has other characters than ASCII is decoded anew, from its bytes.
+    in the other. What has other characters than ASCII is decoded from its bytes.
     """
 
     def __init__(self, file: IO[bytes], name: str) -> None:
@@ -149,7 +149,7 @@ class _Window:
         while True:
             try:
                 value, end = _scan(self._text, self._at)
-                # A number at the end may go on: "1." and "2e-" are decoded as 1 and 2.
+                # A number at the end may continue: "1." and "2e-" are decoded as 1 and 2.
                 if end <= len(self._text) - _TAIL or not self._more():
                     break
             except json.JSONDecodeError as error:
@@ -193,8 +193,8 @@ class _Window:
         left = self._text[self._at :]
         if len(left) > _LONGEST:
             raise self.error(f"an entry of over {_LONGEST >> 20} MB")
-        # Sought anew: others read from the file in between. At least as much as is left over, so that a long entry is
-        # not decoded anew for every chunk of it.
+        # Sought each time: others read from the file in between. At least as much as is left over, so that a long entry
+        # is not decoded again for every chunk of it.
         self._file.seek(self._start + len(self._text))
         chunk = self._file.read(max(_CHUNK, len(left)))
         if not chunk:

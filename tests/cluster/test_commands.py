@@ -276,7 +276,7 @@ def test_submit_says_what_it_sent(main: click.Group, server: FakeServer, monkeyp
     result = call(main, "submit", "--address", "http://head:8265", *options, "--", *words)
     assert result.exit_code == 0, result.output
     assert result.stdout == "night-7\n", "for scripts"
-    for part in ("MB of", "HF_TOKEN=*** A=1", "cuts3d logs night-7 --follow", "cuts3d stop night-7", "goes on with"):
+    for part in ("MB of", "HF_TOKEN=*** A=1", "cuts3d logs night-7 --follow", "cuts3d stop night-7", "resumes the run"):
         assert part in result.stderr
     assert "prefer secrets or roles" in result.stderr
     assert "hunter2" not in result.output
@@ -352,7 +352,7 @@ def test_wait_exits_as_the_job_did(info: FakeInfo, status: int, main: click.Grou
     assert result.exit_code == status
     assert result.stdout == "job-1\none\ntwo\n"
     assert f"job job-1 {info.status}" in result.stderr
-    assert ("goes on with the run" in result.stderr.split("job job-1 ")[-1]) == (str(info.status) == "FAILED")
+    assert ("resumes the run" in result.stderr.split("job job-1 ")[-1]) == (str(info.status) == "FAILED")
     assert info.message in result.stderr
     assert call(main, "logs", "job-1", "--follow").exit_code == status
 
@@ -364,7 +364,7 @@ def test_an_interruption_leaves_the_job(main: click.Group, server: FakeServer, m
     monkeypatch.setattr(Follower, "follow", interrupted)
     result = call(main, "submit", "--wait", "--", "recipes")
     assert result.exit_code == 130
-    assert "the job goes on. cuts3d logs job-1 --follow" in result.stderr
+    assert "the job continues. cuts3d logs job-1 --follow" in result.stderr
 
 
 def test_stopping_takes_no_longer_than_a_minute(

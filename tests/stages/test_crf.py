@@ -50,7 +50,7 @@ def test_agrees_with_pydensecrf_at_odd_sizes(height: int, width: int, recording:
 
 def test_a_changed_input_is_not_compared_with_what_was_recorded(recording: Recording) -> None:
     key, image, masks = drawn(*DRAWN[0], 0)
-    with pytest.raises(ValueError, match="record anew"):
+    with pytest.raises(ValueError, match="record again"):
         recording.masks((key, image, ~masks))
 
 

@@ -1,6 +1,6 @@
 """Masks that pydensecrf made of photos and of drawn images, recorded once: recorded_crf.npz holds them and no photos.
 
-Where pydensecrf2 is installed and the shared photos are, this records them anew:
+Where pydensecrf2 is installed and the shared photos are, this records them again:
 
     PYTHONPATH=.:tests python tests/support/recorded_crf.py
 
@@ -87,7 +87,7 @@ class Recording:
         key, image, masks = case
         bits, digest = self._arrays[key], self._arrays[f"{key} made of"]
         if digest.tobytes() != _digest(image, masks):
-            raise ValueError(f"{key} is not the image and masks of {RECORDING.name}: record anew, see {__file__}")
+            raise ValueError(f"{key} is not the image and masks of {RECORDING.name}: record again, see {__file__}")
         pixels = np.unpackbits(bits, count=masks.numel()).reshape(masks.shape)
         return torch.from_numpy(pixels.astype(bool))
 

@@ -1,6 +1,6 @@
 """Masks that the plain transcription of MaskCut finds in photos, recorded once: recorded_maskcut.npz.
 
-Its dense solves take a second a photo and do not change. Where the shared photos and weights are, this records anew:
+Its dense solves take a second a photo and do not change. Where the shared photos and weights are, this records again:
 
     PYTHONPATH=.:tests python tests/support/recorded_maskcut.py
 """

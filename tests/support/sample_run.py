@@ -77,7 +77,7 @@ def do_shard(run: RunFolder, shard: Shard, *, mended: bool = False) -> bool:
 
 
 def launch(url: str, hold_at: str | None = None) -> RunFolder:
-    """What `cuts3d run` does: make the run or go on with it, and do what is missing."""
+    """What `cuts3d run` does: make the run or resume it, and do what is missing."""
     run = RunFolder.create_or_open(url, CONFIG, sample_manifest())
     for shard in run.pending():
         while shard.key == hold_at:

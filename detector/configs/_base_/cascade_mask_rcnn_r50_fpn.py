@@ -117,8 +117,8 @@ model = dict(
             nms=dict(type="nms", iou_threshold=0.65),  # [CutLER]
             min_bbox_size=0,
         ),
-        # [MMDet] Every stage samples 512 anew, a quarter positive at most. detectron2 samples for the first and goes on
-        # with those.
+        # [MMDet] Every stage samples its own 512, a quarter positive at most. detectron2 samples for the first and
+        # keeps those.
         rcnn=[
             dict(
                 assigner=dict(

@@ -22,7 +22,9 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class _Object:
-    """category: its name. ignored: crowds, groups, difficult objects, regions not to care about."""
+    """category: its name.
+    ignored: crowds, groups, difficult objects, regions not to care about.
+    """
 
     category: str
     box: Box

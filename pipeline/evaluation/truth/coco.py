@@ -28,9 +28,10 @@ _REQUIRED = ("image_id", "category_id", "bbox")
 class Truth:
     """A COCO instances data set, checked; masks are made when an image is first asked for, and kept.
 
-    dataset: a COCO instances document (`COCO.dataset` of pycocotools will do); not changed. name: for messages.
+    dataset: a COCO instances document (`COCO.dataset` of pycocotools will do); not changed.
+    name: for messages.
     masks: whether every object has one; a truth without masks can score boxes, see `has_masks`, and where its objects
-    have no area, it is that of their boxes.
+        have no area, it is that of their boxes.
 
     Raises:
         SourceError: a list is missing, an image or annotation lacks a field, or ids do not fit together.

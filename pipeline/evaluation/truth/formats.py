@@ -40,8 +40,9 @@ _LIST = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)
 class TruthSet:
     """A benchmark's true objects, and where its photos are.
 
-    benchmark: as the papers' tables call it; "" for a data set of one's own. images_root: folder that the truth's file
-    names are relative to. max_detections: of an image that count.
+    benchmark: as the papers' tables call it; "" for a data set of one's own.
+    images_root: folder that the truth's file names are relative to.
+    max_detections: of an image that count.
     """
 
     truth: Truth

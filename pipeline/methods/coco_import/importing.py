@@ -152,7 +152,8 @@ def record_of(
 ) -> ImageRecord | Failed:
     """What the annotations of one image come to.
 
-    size: of the photo. listed: height and width as the file has them, 0 where it has not.
+    size: of the photo.
+    listed: height and width as the file has them, 0 where it has not.
     """
     shape = (size.height, size.width)
     instances: list[Instance] = []

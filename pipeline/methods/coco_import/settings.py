@@ -53,8 +53,9 @@ def launch_of(
 ) -> Launch:
     """The launch of an import.
 
-    coco, images_of, min_score: see `ImportSettings`. images: folder that the file's names are relative to; None: the
-    file's own folder, or `images` in it. shard_size: see `Launch`.
+    coco, images_of, min_score: see `ImportSettings`.
+    images: folder that the file's names are relative to; None: the file's own folder, or `images` in it.
+    shard_size: see `Launch`.
     """
     settings = {"coco": absolute(coco), "min_score": str(min_score)}
     if images_of:

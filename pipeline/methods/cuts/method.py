@@ -112,8 +112,10 @@ class CutsMethod:
 class BatchWork:
     """The stages of one batch, each a lazily computed attribute; asking for one runs just what it needs.
 
-    photos: of these images; empty when all that is asked for can be had from `kept`. positions: of the images in their
-    shard. kept: outputs of earlier launches by stage. seconds: gathers the time of each stage, without that of others.
+    photos: of these images; empty when all that is asked for can be had from `kept`.
+    positions: of the images in their shard.
+    kept: outputs of earlier launches by stage.
+    seconds: gathers the time of each stage, without that of others.
     pool: processes for the work on single images that is the CPU's alone.
     """
 

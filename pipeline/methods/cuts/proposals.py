@@ -33,15 +33,17 @@ class StopReason(StrEnum):
 class Proposal:
     """What one round found, or one of the best of a tree of cuts.
 
-    round: 0-based; of a tree search the place among the proposals, best first. level: NCuts that lead to it, one after
-    the other, >= 1; always 1 for rounds, which all cut the whole image. eigenvector: (Gh, Gw) float32, foreground
-    positive; of a tree search 0 outside of what was cut. eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
+    round: 0-based; of a tree search the place among the proposals, best first.
+    level: NCuts that lead to it, one after the other, >= 1; always 1 for rounds, which all cut the whole image.
+    eigenvector: (Gh, Gw) float32, foreground positive; of a tree search 0 outside of what was cut.
+    eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
     parts: of the score; stability is filled in when the confidence is known, and stays 1 for rounds before.
-    group: (Gh, Gw) bool, the semantic group; of a tree search the part. mask: (Gh, Gw) bool, the candidate for an
-    instance as it is cut, without the patches of earlier masks. settled: (Gh, Gw) bool, the same with its boundary
-    settled, which is what is scored and refined; the mask itself for recipes without that stage.
+    group: (Gh, Gw) bool, the semantic group; of a tree search the part.
+    mask: (Gh, Gw) bool, the candidate for an instance as it is cut, without the patches of earlier masks.
+    settled: (Gh, Gw) bool, the same with its boundary settled, which is what is scored and refined; the mask itself for
+        recipes without that stage.
     tau: LocalCut's threshold that cut it out of the group, the highest where several cut the same; infinity where no
-    edge had to be cut in 3D: without LocalCut, and for a part as it is.
+        edge had to be cut in 3D: without LocalCut, and for a part as it is.
     source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed and the sink -1.
     dropped: why it is not kept, or None.
     """
@@ -112,7 +114,7 @@ def confidence_of(
     proposal: Proposal, depth_GhGw: np.ndarray | None, recipe: Recipe, whole: KnnGraph | None = None
 ) -> np.ndarray:
     """Spatial Confidence of a proposal before its floor, (Gh, Gw) float32 in 0..1, 0 outside its mask; 1 inside for
-    recipes without it. whole: what `shared_graph` gives, for who has it already.
+    recipes without it. whole: what `shared_graph` gives, if it is there already.
     """
     if recipe.spatial_confidence is None or recipe.local_cut is None or depth_GhGw is None:
         return proposal.mask.astype(np.float32)

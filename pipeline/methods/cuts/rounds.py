@@ -28,7 +28,7 @@ from stages.score import ScoreParts
 
 @dataclass
 class _Rounds:
-    """State of one image between rounds, all (Gh, Gw) bool: what is taken out of the graph, what was put out, and the
+    """State of one image between rounds, all (Gh, Gw) bool: what is taken out of the graph, what was output, and the
     mask of the round before (empty when that was dropped)."""
 
     taken: np.ndarray
@@ -152,7 +152,7 @@ def _take(
             )
         )
     if recipe.local_cut is not None and recipe.local_cut.pieces == "all":
-        state.taken |= group  # every piece of it that is large enough has been put out
+        state.taken |= group  # every piece of it that is large enough has been output
 
 
 def _candidates(parts: Bipartition, depth_GhGw: np.ndarray | None, recipe: Recipe) -> list[tuple[np.ndarray, int, int]]:

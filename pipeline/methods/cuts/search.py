@@ -20,7 +20,8 @@ def semantic_graph(features_BND: torch.Tensor, importance_BN: torch.Tensor | Non
     """What the recipe's NCuts are made of, (B, N, N) on the features' device: for rounds, which all cut the same graph,
     its edges, bool or float32; for a tree, whose parts have thresholds of their own, similarities, float32.
 
-    features_BND: (B, N, D) float. importance_BN: (B, N) float32, None for recipes without Spatial Importance.
+    features_BND: (B, N, D) float.
+    importance_BN: (B, N) float32, None for recipes without Spatial Importance.
     """
     if recipe.tree is not None:
         return similarities(features_BND, importance_BN, recipe.sharpen)
@@ -48,9 +49,11 @@ def propose(
 ) -> list[ImageProposals]:
     """Proposals for a batch.
 
-    graph_BNN: what `semantic_graph` gives. features_BND: (B, N, D) float, on the same device, for the parts of the
-    score. depth_BGhGw: (B, Gh, Gw) float32 relative depth 0..1; None for recipes without LocalCut (ValueError
-    otherwise). grid: (Gh, Gw). first: what `first_ncut` gave for these images.
+    graph_BNN: what `semantic_graph` gives.
+    features_BND: (B, N, D) float, on the same device, for the parts of the score.
+    depth_BGhGw: (B, Gh, Gw) float32 relative depth 0..1; None for recipes without LocalCut (ValueError otherwise).
+    grid: (Gh, Gw).
+    first: what `first_ncut` gave for these images.
     each: where the work on single images that is the CPU's alone is done.
     """
     if recipe.local_cut is not None and depth_BGhGw is None:

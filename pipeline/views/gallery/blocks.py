@@ -36,14 +36,17 @@ from stages.filters import DropReason
 
 LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart
 WEBP_QUALITY = 60
-SAME = 1e-3  # a launch that computes a contrast anew may come to a slightly other one
+SAME = 1e-3  # a launch that recomputes a contrast may get a slightly different one
 
 
 def image_block(
     record: ImageRecord | Failed, cut: CutImage | None, photo: Photo | ImageError, thumbnail: int
 ) -> dict[str, Any]:
-    """All that the page shows of one image. cut: its proposals, None where they are not kept. photo: or why there is
-    none. thumbnail: longest side of photo and masks, pixels.
+    """All that the page shows of one image.
+
+    cut: its proposals, None where they are not kept.
+    photo: or why there is none.
+    thumbnail: longest side of photo and masks, pixels.
     """
     problem = None
     if isinstance(photo, ImageError):

@@ -36,7 +36,9 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
     """Write the page of a run's finished images.
 
     out: the file, or a folder (existing, or without an ending of a file), which gets gallery.html.
-    limit: at most this many images, evenly spread over the run. thumbnail: longest side of photos and masks, pixels.
+    limit: at most this many images, evenly spread over the run.
+    thumbnail: longest side of photos and masks, pixels.
+
     A photo that cannot be read, or is not the one of the run any more, leaves a placeholder that says why.
     Eigenvectors, groups and dropped proposals are shown where the run kept the output of a stage of PROPOSAL_STAGES.
 
@@ -65,7 +67,7 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
                 blocks.write(data_block(f"image-{len(lines)}", block))
                 lines.append(_index_line(record))
         if not lines:
-            raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` goes on with it")
+            raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` resumes it")
         unmeasured = unmeasured_parts(run.config["recipe"]) if run.method == CUTS else frozenset(PARTS)
         index = {
             "run": _facts(run, reader),

@@ -68,7 +68,9 @@ def _with_photos(shard: Shard, places: list[int], results: list[Any]) -> Iterato
 def write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks: IO[str]) -> None:
     """The template with everything put in its place, to a file beside `path` that takes its name when it is whole.
 
-    name: of the run. index: what images are sorted and filtered by. blocks: a `data_block` an image.
+    name: of the run.
+    index: what images are sorted and filtered by.
+    blocks: a `data_block` an image.
     """
     style, program = _part(page.style), "\n".join(map(_part, page.program))
     # Names of files are other people's text. They are only ever written as JSON below and set as text by the program;

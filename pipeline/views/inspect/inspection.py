@@ -1,4 +1,4 @@
-"""All stages of one image, run afresh and laid open: for whoever wants to know how a mask came about.
+"""All stages of one image, run afresh and laid open, to see how a mask came about.
 
 N = Gh·Gw patches · Gh, Gw patch grid · H, W pixels · D feature width
 """
@@ -34,13 +34,16 @@ NO_INSTANCE = np.array([110, 114, 122], np.uint8)  # colour of points that belon
 class InspectedProposal:
     """One proposal with what went into it and what became of it.
 
-    piece, pieces: its place, from 1, among the proposals of its round. outside: (Gh, Gw) bool, patches that are not in
-    the graph that was cut: those that earlier rounds took, or what lies outside of the part of the tree. cosines:
-    (Gh, Gw) float32, of each patch's features with those of the source. edges: (Gh, Gw) float32, weights of the
-    source's edges in the graph that was cut. graph: LocalCut's k-NN graph, not truncated; None without LocalCut.
-    confidence: (Gh, Gw) float32 in 0..1, without its floor; None for proposals dropped before. refined: (H, W) bool and
-    crf_iou: its IoU with the mask that went into the CRF, both None for proposals dropped before. instance: as the
-    record has it, None for dropped proposals.
+    piece, pieces: its place, from 1, among the proposals of its round.
+    outside: (Gh, Gw) bool, patches that are not in the graph that was cut: those that earlier rounds took, or what lies
+        outside of the part of the tree.
+    cosines: (Gh, Gw) float32, of each patch's features with those of the source.
+    edges: (Gh, Gw) float32, weights of the source's edges in the graph that was cut.
+    graph: LocalCut's k-NN graph, not truncated; None without LocalCut.
+    confidence: (Gh, Gw) float32 in 0..1, without its floor; None for proposals dropped before.
+    refined: (H, W) bool; None for proposals dropped before.
+    crf_iou: IoU of `refined` with the mask that went into the CRF; None like that.
+    instance: as the record has it, None for dropped proposals.
     """
 
     proposal: Proposal
@@ -82,9 +85,13 @@ class InspectedProposal:
 class Inspection:
     """All intermediate results of one image.
 
-    method: as `Method.config` has it. depth, importance: (Gh, Gw) float32; None for recipes that do without. features:
-    (N, D) float16. tree: all parts that a tree of cuts gives, whether they became masks or not; empty for rounds. stop:
-    why the search ended. record: exactly what a run stores of this image. seconds: by stage.
+    method: as `Method.config` has it.
+    depth, importance: (Gh, Gw) float32; None for recipes that do without.
+    features: (N, D) float16.
+    tree: all parts that a tree of cuts gives, whether they became masks or not; empty for rounds.
+    stop: why the search ended.
+    record: exactly what a run stores of this image.
+    seconds: by stage.
     """
 
     photo: Photo

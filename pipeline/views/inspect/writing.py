@@ -17,9 +17,11 @@ def inspect(image: str, out: str | Path, launch: Launch | None = None, device: s
     """Lay one image open in a folder: panel.png always; cloud.ply and instances.ply for recipes that look at depth;
     cloud.html, the interactive page, for those with LocalCut. Returns the files.
 
-    image: path or URL of one image. launch: recipe, models and overrides; its images and shard size do not matter.
-    Raises ConfigError when it is not one image, ImageError when it cannot be used, StoreError when
-    `out` cannot be written, and what `load_cuts` raises.
+    image: path or URL of one image.
+    launch: recipe, models and overrides; its images and shard size do not matter.
+
+    Raises ConfigError when it is not one image, ImageError when it cannot be used, StoreError when `out` cannot be
+    written, and what `load_cuts` raises.
     """
     refs = list_images(image).refs
     if len(refs) != 1:

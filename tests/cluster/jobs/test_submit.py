@@ -184,7 +184,7 @@ def test_the_project_itself_as_a_job(head: str) -> None:
     assert failed == 2
     assert "is not a run" in said
     assert "FAILED, exit status 2" in remarks
-    assert "goes on with the run" in remarks
+    assert "resumes the run" in remarks
 
 
 def test_exit_status_and_stop(head: str, program: Path) -> None:
@@ -213,7 +213,7 @@ def test_an_interruption_leaves_the_job_alone(head: str, program: Path) -> None:
     submit.send_signal(signal.SIGINT)
     status, _, err = ended(submit)
     assert status == 130
-    assert "the job goes on" in err
+    assert "the job continues" in err
     _, out, _ = cuts3d(head, "jobs")
     assert any(line.split()[:2] == ["left-alone", "RUNNING"] for line in out.splitlines())
     assert cuts3d(head, "stop", "left-alone")[0] == 0

@@ -69,7 +69,7 @@ def test_train_and_resume(run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("detector.training.train.train", _interrupted)
     stopped = typed(*words, "--resume")
     assert stopped.exit_code == 130
-    assert "with --resume goes on" in stopped.output
+    assert "with --resume resumes" in stopped.output
 
 
 def _interrupted(training: Any) -> Path:

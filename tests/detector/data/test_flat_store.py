@@ -359,7 +359,7 @@ def test_a_damaged_shard_leaves_no_half_cache(made: StoredRun, cache: Path) -> N
 
 def test_a_missing_manifest_is_said(made: StoredRun, cache: Path) -> None:
     Path(made.url, "manifest.parquet").unlink()
-    with pytest.raises(StoreError, match="writes it anew"):
+    with pytest.raises(StoreError, match="writes it again"):
         FlatStore.open(made.url, cache)
 
 
@@ -386,7 +386,7 @@ def test_a_cache_that_was_cut_short_is_made_anew(
         (folder / name).write_bytes((folder / name).read_bytes()[:-20])
         caplog.clear()
         store = FlatStore.open(made.url, cache, ALL)
-        assert "damaged and is made anew" in caplog.text
+        assert "damaged and is made again" in caplog.text
         assert_holds(store, 0, made, processed(made.records))
 
 

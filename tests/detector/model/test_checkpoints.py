@@ -278,7 +278,7 @@ def test_a_description_that_cannot_be_read(tmp_path: Path, model: torch.nn.Modul
     torch.save({"state_dict": model.state_dict()}, tmp_path / "iter_1.pth")
     for text in ("{", "[]", '{"schema": "other"}'):
         (tmp_path / "detector.json").write_text(text)
-        with pytest.raises(WeightsError, match="writes it anew"):
+        with pytest.raises(WeightsError, match="writes it again"):
             read_detector(tmp_path / "iter_1.pth")
 
 

@@ -1,4 +1,4 @@
-"""Runs whose method is a detector: made, gone on with and frozen like all runs."""
+"""Runs whose method is a detector: made, resumed and frozen like all runs."""
 
 import pickle
 import subprocess

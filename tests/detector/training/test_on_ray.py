@@ -99,7 +99,7 @@ def test_two_workers_and_a_killed_one(run: str, tmp_path: Path) -> None:
     threading.Thread(target=kill_one, daemon=True).start()
     train_on_ray(wanted, RayTraining(workers=2))
     assert killed
-    assert len(list((tmp_path / "disturbed").glob("*/vis_data/scalars.json"))) == 2  # it was gone on with
+    assert len(list((tmp_path / "disturbed").glob("*/vis_data/scalars.json"))) == 2  # it was resumed
     undisturbed = dataclasses.replace(wanted, work_dir=str(tmp_path / "undisturbed"))
     train_on_ray(undisturbed, RayTraining(workers=2))
     ours, theirs = weights(tmp_path / "disturbed"), weights(tmp_path / "undisturbed")

@@ -88,7 +88,7 @@ def test_two_rounds(wanted: SelfTraining, run: RunFolder, checkpoint: Path) -> N
     assert (one.runs, two.runs) == ((first.url,), (second.url,))
     assert (one.init_from, two.init_from) == (str(checkpoint), str(rounds / "round-1/training/detector.safetensors"))
     assert one.settings == ("a.b=1",)
-    assert one.resume is None, "what was begun is gone on with"
+    assert one.resume is None, "what was begun is resumed"
     masks = records_of(rounds / "round-1" / "pseudo-masks")
     assert any(i.score > 0.8 for record in masks.values() for i in masks_of(record))
     old = {i.rle for record in RunReader(run) for i in masks_of(record)}

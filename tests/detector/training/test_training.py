@@ -551,7 +551,7 @@ def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) ->
     detector = read_detector(tmp_path / "work" / "detector.safetensors")
     assert (detector.trained_on["batch"], detector.trained_on["iterations"]) == (2, 6)
     assert losses(tmp_path / "work")[0] == pytest.approx(losses(straight)[0], rel=0.1)
-    # In this process, as one, the very same training can be gone on with.
+    # In this process, as one, the very same training can be resumed.
     assert train(dataclasses.replace(wanted, resume=True)) == tmp_path / "work" / "detector.safetensors"
     uneven = launch("--iterations", "6", "--batch-size", "3")
     assert uneven.returncode != 0

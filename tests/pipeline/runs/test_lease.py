@@ -248,7 +248,7 @@ def test_a_driver_elsewhere_is_waited_for_as_long_as_it_may_be_silent(
         assert read_lease(files).token == lease.token  # type: ignore[union-attr]
     assert sum(sleeps.all) == pytest.approx(7.5 + SETTLE)
     assert f"process {first.pid} on elsewhere" in caplog.text
-    assert "has not been heard of for 8 s: going on with its run" in caplog.text
+    assert "has not been heard of for 8 s: taking over its run" in caplog.text
 
 
 def test_a_host_of_the_same_name_is_not_taken_for_this_machine(

@@ -1,4 +1,4 @@
-"""Making a run, going on with it, refusing another one, and clearing up."""
+"""Making a run, resuming it, refusing another one, and clearing up."""
 
 import json
 import os

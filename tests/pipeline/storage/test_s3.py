@@ -351,7 +351,7 @@ def test_copies_of_records_spare_a_restart_most_requests(server: S3Server, run_u
     assert list(ledger.committed()) == keys
     requests = server.requests()
     assert len(requests) < 5, requests
-    # A record that is made anew counts as it is now, whatever was copied; a lost or damaged index costs time only.
+    # A record that is made again counts as it is now, whatever was copied; a lost or damaged index costs time only.
     ledger.files.delete("commits/00137.json")
     assert list(ledger.committed()) == [*keys[:7], *keys[8:]]
     ledger.commit("00137", "anew", b"y", [], {"images": 1}, {})

@@ -1,5 +1,5 @@
 """Disks that are full, read-only or forbidden, for real: nothing committed is lost, nothing half-written counts, the
-message says what to do, and the same command goes on afterwards.
+message says what to do, and the same command resumes afterwards.
 """
 
 import errno

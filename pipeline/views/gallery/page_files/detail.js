@@ -180,7 +180,7 @@ function proposalList(image, number) {
     return [title, make("p", { class: "hint" },
       "Eigenvectors, groups and dropped proposals are not kept for this image. ",
       make("code", { text: `cuts3d run --out ${index.run.name} --until confidence` }),
-      " keeps them; then make the gallery anew.")];
+      " keeps them; then make the gallery again.")];
   }
   const rounds = counted(new Set(proposals.map((one) => one.round)).size, "round");
   const end = inTree ? "Of all parts of the tree and their pieces these scored best."
