@@ -4,10 +4,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cluster.jobs.package import Package
 from cluster.jobs.submit import Job, checked_command, is_secret, own_checkout, shown, submit_job
 from pipeline.errors import ClusterError
 from pipeline.wording import clock
@@ -55,15 +56,34 @@ def _amounts(context: click.Context, option: click.Parameter, values: tuple[str,
         raise click.BadParameter("give NAME=NUMBER") from error
 
 
+def _bytes(_: click.Context, __: click.Parameter, gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else int(gigabytes * 1e9)
+
+
 @click.command("submit")
 @_address_option
 @click.option("--working-dir", metavar="DIR|none", help="Folder that goes along. [this source, where run from source]")
 @click.option("--image", metavar="CONTAINER", help="Container image that has cuts3d, for the job and its workers.")
 @click.option("--env", multiple=True, callback=_pairs, metavar="NAME[=VALUE]", help="Environment of the job.")
-@click.option("--num-cpus", type=click.FloatRange(min=0), help="CPU cores for the command itself, beside its workers.")
-@click.option("--num-gpus", type=click.FloatRange(min=0), help="GPUs for the command itself.")
-@click.option("--memory", type=click.FloatRange(min=0), metavar="GB", help="Memory for the command itself.")
-@click.option("--resource", multiple=True, callback=_amounts, metavar="NAME=AMOUNT", help="A custom resource for it.")
+@click.option(
+    "--num-cpus", "cpus", type=click.FloatRange(min=0), help="CPU cores for the command itself, beside its workers."
+)
+@click.option("--num-gpus", "gpus", type=click.FloatRange(min=0), help="GPUs for the command itself.")
+@click.option(
+    "--memory",
+    type=click.FloatRange(min=0),
+    callback=_bytes,
+    metavar="GB",
+    help="Memory for the command itself.",
+)
+@click.option(
+    "--resource",
+    "resources",
+    multiple=True,
+    callback=_amounts,
+    metavar="NAME=AMOUNT",
+    help="A custom resource for it.",
+)
 @click.option("--metadata", multiple=True, callback=_pairs, metavar="NAME=VALUE", help="Shown with the job.")
 @click.option("--job-id", help="A name for the job, new to the cluster.")
 @click.option("--wait", is_flag=True, help="Follow the log; exit with the job's exit status.")
@@ -73,16 +93,10 @@ def submit(
     context: click.Context,
     address: str | None,
     working_dir: str | None,
-    image: str | None,
-    env: dict[str, str],
-    num_cpus: float | None,
-    num_gpus: float | None,
-    memory: float | None,
-    resource: dict[str, float],
     metadata: dict[str, str],
-    job_id: str | None,
     wait: bool,
     command: tuple[str, ...],
+    **asked: Any,
 ) -> None:
     """Run a cuts3d command as a job of a Ray cluster: cuts3d submit --address http://HEAD:8265 -- run --out s3://…
 
@@ -94,33 +108,28 @@ def submit(
     if not command:
         raise click.UsageError("say what the job is to run: cuts3d submit … -- run --out …")
     words, facts = checked_command(main, command)
-    job = Job(
-        words,
-        working_dir=_working_dir(working_dir, image),
-        image=image,
-        env=env,
-        cpus=num_cpus,
-        gpus=num_gpus,
-        memory=None if memory is None else int(memory * 1e9),
-        resources=resource,
-        metadata=facts | metadata,
-        job_id=job_id,
-    )
+    folder = _working_dir(working_dir, asked["image"])
+    job = Job(words, working_dir=folder, metadata=facts | metadata, **asked)  # options have the names of its fields
     server = _server(address)
     job_id, package = submit_job(server, job)
-    code = package or (f"container image {image}" if image else "the cuts3d that the cluster has installed")
-    _say(f"submitted to {server.address}: cuts3d {' '.join(words)}")
+    _say_submitted(server, job, job_id, package)
+    click.echo(job_id)
+    if wait:
+        _follow_and_exit(server, job_id)
+
+
+def _say_submitted(server: "JobServer", job: Job, job_id: str, package: Package | None) -> None:
+    """What went where, and what can be done with it from now on."""
+    code = package or (f"container image {job.image}" if job.image else "the cuts3d that the cluster has installed")
+    _say(f"submitted to {server.address}: cuts3d {' '.join(job.command)}")
     _say(f"  with       {code}")
-    if env:
-        _say(f"  env        {shown(env)}")
-    if any(is_secret(name) for name in env):
+    if job.env:
+        _say(f"  env        {shown(job.env)}")
+    if any(is_secret(name) for name in job.env):
         _say("  careful    Ray shows --env to its users and logs it: prefer secrets or roles of the cluster itself")
     _say(f"  follow     cuts3d logs {job_id} --follow --address {server.address}")
     _say(f"  stop       cuts3d stop {job_id} --address {server.address}")
     _say("  again      should job or cluster die, submit the same command: it resumes the run")
-    click.echo(job_id)
-    if wait:
-        _follow_and_exit(server, job_id)
 
 
 @click.command("jobs")

@@ -72,37 +72,9 @@ def write_shard(records: Sequence[ImageRecord | Failed], grid: tuple[int, int], 
         ValueError: a confidence or depth map is not of the grid's shape.
     """
     rows = [_Row((), {}, None) if isinstance(record, Failed) else _row(record, grid) for record in records]
-    instances = [instance for row in rows for instance in row.instances]
     reasons = sorted({reason for row in rows for reason in row.drops})
-    ids = [record.id.encode() for record in records]
-    no_depth = np.full(grid, np.nan, np.float16)
-    arrays = {
-        "masks/rle": np.frombuffer(b"".join(instance.rle for instance in instances), np.uint8),
-        "masks/offsets": _offsets([len(instance.rle) for instance in instances]),
-        "masks/image_offsets": _offsets([len(row.instances) for row in rows]),
-        "masks/score": np.array([instance.score for instance in instances], np.float32),
-        "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
-        "masks/area": np.array([instance.area for instance in instances], np.int64),
-        "masks/round": np.array([instance.round for instance in instances], np.uint8),
-        **{
-            f"masks/{part}": np.array([getattr(instance.parts, part) for instance in instances], np.float32)
-            for part in PARTS
-        },
-        "masks/crf_iou": np.array([instance.crf_iou for instance in instances], np.float32),
-        "masks/confidence": np.array([instance.confidence for instance in instances], np.uint8).reshape(-1, *grid),
-        "images/id": np.frombuffer(b"".join(ids), np.uint8),
-        "images/id_offsets": _offsets([len(id_) for id_ in ids]),
-        "images/size": np.array([record.size for record in records], np.int32).reshape(-1, 2),
-        "images/status": np.array([STATUSES.index(record.status) for record in records], np.uint8),
-        "images/drops": np.array([[row.drops.get(reason, 0) for reason in reasons] for row in rows], np.int32).reshape(
-            len(records), len(reasons)
-        ),
-        "images/depth": np.array([no_depth if row.depth is None else row.depth for row in rows], np.float16).reshape(
-            -1, *grid
-        ),
-    }
     return write_arrays(
-        arrays,
+        _mask_arrays(rows, grid) | _image_arrays(records, rows, reasons, grid),
         _DIMS,
         {
             **attributes,
@@ -128,6 +100,44 @@ def _row(record: ImageRecord, grid: tuple[int, int]) -> _Row:
     if any(map_.shape != grid for map_ in (*maps, *([] if record.depth is None else [record.depth]))):
         raise ValueError(f"{record.id}: confidence and depth must have the shape of the patch grid, {grid}")
     return _Row(record.instances, record.drops, record.depth)
+
+
+def _mask_arrays(rows: Sequence[_Row], grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The arrays masks/*, of all masks of the shard one after the other."""
+    instances = [instance for row in rows for instance in row.instances]
+    return {
+        "masks/rle": np.frombuffer(b"".join(instance.rle for instance in instances), np.uint8),
+        "masks/offsets": _offsets([len(instance.rle) for instance in instances]),
+        "masks/image_offsets": _offsets([len(row.instances) for row in rows]),
+        "masks/score": np.array([instance.score for instance in instances], np.float32),
+        "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
+        "masks/area": np.array([instance.area for instance in instances], np.int64),
+        "masks/round": np.array([instance.round for instance in instances], np.uint8),
+        **{
+            f"masks/{part}": np.array([getattr(instance.parts, part) for instance in instances], np.float32)
+            for part in PARTS
+        },
+        "masks/crf_iou": np.array([instance.crf_iou for instance in instances], np.float32),
+        "masks/confidence": np.array([instance.confidence for instance in instances], np.uint8).reshape(-1, *grid),
+    }
+
+
+def _image_arrays(
+    records: Sequence[ImageRecord | Failed], rows: Sequence[_Row], reasons: Sequence[str], grid: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """The arrays images/*. reasons: why proposals were rejected, in the order of the columns of images/drops."""
+    ids = [record.id.encode() for record in records]
+    drops = [[row.drops.get(reason, 0) for reason in reasons] for row in rows]
+    no_depth = np.full(grid, np.nan, np.float16)
+    depth = [no_depth if row.depth is None else row.depth for row in rows]
+    return {
+        "images/id": np.frombuffer(b"".join(ids), np.uint8),
+        "images/id_offsets": _offsets([len(id_) for id_ in ids]),
+        "images/size": np.array([record.size for record in records], np.int32).reshape(-1, 2),
+        "images/status": np.array([STATUSES.index(record.status) for record in records], np.uint8),
+        "images/drops": np.array(drops, np.int32).reshape(len(records), len(reasons)),
+        "images/depth": np.array(depth, np.float16).reshape(-1, *grid),
+    }
 
 
 class ShardFile:

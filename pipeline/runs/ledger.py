@@ -128,10 +128,7 @@ class Ledger:
         won = created or self.read(key).attempt == attempt
         if won:
             crash_point("after_commit", key)
-            if self._index.is_due(key):
-                with _only_logged():
-                    facts = self.commit_facts()
-                    self._keep_copies(facts, self._read_records(facts.keys() - self._index.read(facts).keys()))
+            self._copy_if_due(key)
         return won
 
     def is_committed(self, key: str) -> bool:
@@ -186,6 +183,13 @@ class Ledger:
         facts = self.commit_facts() if facts is None else facts
         found = self._index.read(facts) if copies else {}
         return self._parse_all(found | self._read_records(facts.keys() - found.keys()))
+
+    def _copy_if_due(self, key: str) -> None:
+        """After this commit, maybe: leave copies of the records that have none. The commit stands if that fails."""
+        if self._index.is_due(key):
+            with _only_logged():
+                facts = self.commit_facts()
+                self._keep_copies(facts, self._read_records(facts.keys() - self._index.read(facts).keys()))
 
     def _keep_copies(self, facts: Mapping[str, FileFacts], records: Mapping[str, bytes]) -> None:
         if self._index.is_of_use and len(records) >= _WORTH_COPYING:

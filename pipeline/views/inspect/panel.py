@@ -10,8 +10,6 @@ from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from pipeline.methods.cuts.proposals import cut_thresholds
@@ -38,6 +36,7 @@ from pipeline.views.inspect.cells import (
     draw_score,
 )
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
+from pipeline.views.inspect.sheet import Sheet
 from pipeline.views.inspect.words import (
     counted,
     drop_sentence,
@@ -50,7 +49,6 @@ from pipeline.views.inspect.words import (
 )
 from stages.score import CONSTANT
 
-DPI = 100
 CELL = 2.45  # inches, width of a picture
 GAP = 0.17  # inches between pictures
 LEFT = 0.55  # inches, for the names of the rows
@@ -80,62 +78,62 @@ def draw_panel(inspection: Inspection) -> Image.Image:
     tallest = 1.6 if len(inspection.proposals) <= FEW else 1.0  # ten rows of upright photos would not fit any screen
     cell_height = CELL * float(np.clip(height / width, 0.5, tallest))
     row = cell_height + TITLE + 0.12
-    whole = (
+    sheet = Sheet(
         LEFT + max(len(columns), len(overview)) * (CELL + GAP) + 0.05,
         STORY + row + HEADING + row * len(inspection.proposals) + 0.45,
     )
-    figure = Figure(figsize=whole, dpi=DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-
-    def place(left: float, top: float, w: float, h: float) -> Axes:
-        axes = figure.add_axes((left / whole[0], 1 - (top + h) / whole[1], w / whole[0], h / whole[1]))
-        axes.set_axis_off()
-        return axes
-
-    def write(left: float, top: float, text: str, size: float, colour: str = INK, **style: object) -> None:
-        """Text with its upper left corner there. Never parsed: "$" of a file name is no formula."""
-        style = {"va": "top", "parse_math": False, **style}
-        figure.text(left / whole[0], 1 - top / whole[1], text, fontsize=size, color=colour, **style)  # type: ignore[arg-type]
-
-    write(LEFT, 0.16, textwrap.shorten(image_name(inspection), 110, placeholder=" …"), 17, weight="bold")
-    write(LEFT, 0.48, _settings(inspection), 10, QUIET)
-    found, tried = len(inspection.record.instances), len(inspection.proposals)
-    write(LEFT, 0.80, f"{counted(found, 'instance')} from {counted(tried, 'proposal')}", 13, weight="bold")
-    write(LEFT, 1.06, story(inspection), 11)
+    _write_story(sheet, inspection)
     for i, (title, draw) in enumerate(overview):
-        left = LEFT + i * (CELL + GAP)
-        write(left, STORY + 0.22, title, 10, va="baseline")
-        draw(place(left, STORY + TITLE, CELL, cell_height), pictures)
-    _verdicts(inspection, LEFT + len(overview) * (CELL + GAP) + 0.1, cell_height, write)
-
+        left = _left(i)
+        sheet.write(left, STORY + 0.22, title, 10, va="baseline")
+        draw(sheet.place(left, STORY + TITLE, CELL, cell_height), pictures)
+    _write_verdicts(sheet, inspection, _left(len(overview)) + 0.1, cell_height)
     top = STORY + row
     for i, column in enumerate(columns):
-        left = LEFT + i * (CELL + GAP)
-        write(left, top + 0.16, column.name, 12, weight="bold")
-        write(left, top + 0.40, textwrap.fill(column.caption, 39), 8.6, QUIET, linespacing=1.25)
-        legend = top + HEADING - 0.23
-        if column.scale:
-            _colour_bar(place, write, left, legend, column.scale)
-        for shift, mark, colour, word in zip((0.0, 0.75), "▲▼", (SOURCE, SINK), column.terminals, strict=False):
-            write(left + shift, legend - 0.03, mark, 9.5, colour)
-            write(left + shift + 0.15, legend - 0.02, word, 8, QUIET)
+        _write_heading(sheet, column, _left(i), top)
     top += HEADING
     for inspected in inspection.proposals:
-        dropped = inspected.dropped is not None
-        where = 0.27, top + TITLE + cell_height / 2
-        text = f"{label(inspected, inspection)}\n{'dropped' if dropped else 'kept'}"
-        write(
-            *where, text, 11.5, ALARM if dropped else INK,
-            rotation=90, va="center", ha="center", ma="center", weight="bold",
-        )  # fmt: skip
+        _write_row_name(sheet, inspected, inspection, top + TITLE + cell_height / 2)
         for i, column in enumerate(columns):
-            left = LEFT + i * (CELL + GAP)
-            title = column.draw(place(left, top + TITLE, CELL, cell_height), inspected, pictures)
-            write(left, top + 0.22, title, 9, va="baseline")
+            left = _left(i)
+            title = column.draw(sheet.place(left, top + TITLE, CELL, cell_height), inspected, pictures)
+            sheet.write(left, top + 0.22, title, 9, va="baseline")
         top += row
-    write(LEFT, top + 0.12, stop_sentence(inspection), 12, weight="bold")
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    sheet.write(LEFT, top + 0.12, stop_sentence(inspection), 12, weight="bold")
+    return sheet.picture()
+
+
+def _left(i: int) -> float:
+    """Where the i-th picture of a row begins, in inches."""
+    return LEFT + i * (CELL + GAP)
+
+
+def _write_story(sheet: Sheet, inspection: Inspection) -> None:
+    """Over all: name, settings, what was found, and what the method does."""
+    sheet.write(LEFT, 0.16, textwrap.shorten(image_name(inspection), 110, placeholder=" …"), 17, weight="bold")
+    sheet.write(LEFT, 0.48, _settings(inspection), 10, QUIET)
+    found, tried = len(inspection.record.instances), len(inspection.proposals)
+    sheet.write(LEFT, 0.80, f"{counted(found, 'instance')} from {counted(tried, 'proposal')}", 13, weight="bold")
+    sheet.write(LEFT, 1.06, story(inspection), 11)
+
+
+def _write_heading(sheet: Sheet, column: Column, left: float, top: float) -> None:
+    """Name, caption and legend of a column."""
+    sheet.write(left, top + 0.16, column.name, 12, weight="bold")
+    sheet.write(left, top + 0.40, textwrap.fill(column.caption, 39), 8.6, QUIET, linespacing=1.25)
+    legend = top + HEADING - 0.23
+    if column.scale:
+        _draw_colour_bar(sheet, left, legend, column.scale)
+    for shift, mark, colour, word in zip((0.0, 0.75), "▲▼", (SOURCE, SINK), column.terminals, strict=False):
+        sheet.write(left + shift, legend - 0.03, mark, 9.5, colour)
+        sheet.write(left + shift + 0.15, legend - 0.02, word, 8, QUIET)
+
+
+def _write_row_name(sheet: Sheet, inspected: InspectedProposal, inspection: Inspection, middle: float) -> None:
+    """Upright, left of a row: which proposal it is, and what became of it."""
+    verdict, colour = ("kept", INK) if inspected.dropped is None else ("dropped", ALARM)
+    centred = {"rotation": 90, "va": "center", "ha": "center", "ma": "center"}
+    sheet.write(0.27, middle, f"{label(inspected, inspection)}\n{verdict}", 11.5, colour, weight="bold", **centred)
 
 
 def _settings(inspection: Inspection) -> str:
@@ -150,7 +148,7 @@ def _settings(inspection: Inspection) -> str:
     )
 
 
-def _verdicts(inspection: Inspection, left: float, height: float, write: Callable[..., None]) -> None:
+def _write_verdicts(sheet: Sheet, inspection: Inspection, left: float, height: float) -> None:
     """What became of each round, beside the overview, in columns; a tree has pictures there."""
     if inspection.recipe.tree is not None:
         return
@@ -162,7 +160,7 @@ def _verdicts(inspection: Inspection, left: float, height: float, write: Callabl
         else:
             area = int(inspected.proposal.mask.sum())
             text += f"kept, {counted(area, 'patch', 'es')}, score {inspected.instance.score:.2f}"
-        write(left + 5.4 * (i // lines), STORY + TITLE + 0.21 * (i % lines), text, 10, colour)
+        sheet.write(left + 5.4 * (i // lines), STORY + TITLE + 0.21 * (i % lines), text, 10, colour)
 
 
 def _overview(inspection: Inspection) -> list[tuple[str, Callable[[Axes, Pictures], None]]]:
@@ -283,12 +281,10 @@ def _tree_columns(inspection: Inspection) -> list[Column]:
     return columns
 
 
-def _colour_bar(
-    place: Callable[..., Axes], write: Callable[..., None], left: float, top: float, scale: tuple[str, str, str]
-) -> None:
+def _draw_colour_bar(sheet: Sheet, left: float, top: float, scale: tuple[str, str, str]) -> None:
     colours, low, high = scale
-    write(left, top - 0.02, low, 8, QUIET)
+    sheet.write(left, top - 0.02, low, 8, QUIET)
     start = left + 0.08 * len(low) + 0.05
-    axes = place(start, top + 0.01, 0.75, 0.09)
+    axes = sheet.place(start, top + 0.01, 0.75, 0.09)
     axes.imshow(np.linspace(0, 1, 128)[None], cmap=colours, aspect="auto")
-    write(start + 0.81, top - 0.02, high, 8, QUIET)
+    sheet.write(start + 0.81, top - 0.02, high, 8, QUIET)

@@ -27,7 +27,8 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.views.inspect import writing as inspection_writing
 from pipeline.views.inspect.inspection import NO_INSTANCE, Inspection, inspect_image
 from pipeline.views.inspect.page import page_html
-from pipeline.views.inspect.panel import CELL, DPI, draw_panel
+from pipeline.views.inspect.panel import CELL, draw_panel
+from pipeline.views.inspect.sheet import DPI
 from pipeline.views.inspect.words import cut_sentence, label, stop_sentence, story
 from pipeline.views.inspect.writing import write_clouds
 from stages.affinity import affinity_edges
