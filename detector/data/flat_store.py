@@ -203,7 +203,7 @@ def _digest(readers: Sequence[InstanceReader]) -> str:
             manifest = hashlib.sha256(reader.run.files.read_bytes(MANIFEST_FILE)).hexdigest()
         except FileNotFoundError as error:
             raise StoreError(
-                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images, it writes it again"
+                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images to restore it"
             ) from error
         # The URL is kept beside the arrays for messages; a run that was moved is another store.
         digest.update(f"{reader.run.url}\n{reader.run.fingerprint} {reader.run.digest} {manifest}\n".encode())

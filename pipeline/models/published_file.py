@@ -59,7 +59,7 @@ class PublishedFile:
         elif digest != expected:
             raise WeightsError(
                 f"{self.path} is corrupt (sha256 {digest}, {'published' if self.sha256 else 'at first it was'} "
-                f"{expected}): delete it, and it is fetched again"
+                f"{expected}): delete it to have it fetched again"
             )
         return self.path
 
