@@ -44,7 +44,7 @@ class FlatStore:
     """Images that filters left, by number from 0, in the order of the runs and their manifests, with their masks.
 
     Several runs over one data set stay apart: an image that is in two runs is here twice, each time with the masks of
-    one run. Made by `open`; pickled and copied, it stays the same mapped files. Nothing here is to be written to.
+    one run. Made by `open`; pickled and copied, it stays the same mapped files. Do not write to any of it.
 
     Attributes: by row of mask, as `masks_of` gives them: `score` float32, `mean_confidence` float32 in 0..1,
     `box` float32 (…, 4) x, y, width, height in pixels, `area` int64 in pixels. `filters`, `folder`.
