@@ -41,9 +41,9 @@ RAY_OPTIONS: list[click.Parameter] = [
         help="Work on Ray: started here when no address is given, else the cluster at HOST:6379 or ray://HOST:10001; "
         "auto is the cluster that this process belongs to.",
     ),
-    click.Option(["--workers"], type=click.IntRange(min=1), help="With --ray: how many. [as there is room for]"),
-    click.Option(["--cpus-per-worker"], type=click.IntRange(min=1), help="With --ray: cores of each."),
-    click.Option(["--cpu-workers"], type=click.IntRange(min=0), help="With --ray: further ones without a GPU. [0]"),
+    click.Option(["--workers"], type=click.IntRange(min=1), help="With --ray: workers. [as there is room for]"),
+    click.Option(["--cpus-per-worker"], type=click.IntRange(min=1), help="With --ray: cores of each worker."),
+    click.Option(["--cpu-workers"], type=click.IntRange(min=0), help="With --ray: more workers, without a GPU. [0]"),
     click.Option(
         ["--deadline"],
         type=click.FloatRange(min=0, min_open=True),

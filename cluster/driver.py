@@ -223,7 +223,7 @@ class Driver:
         return None
 
     def _need(self, name: str) -> float:
-        """Seconds that a worker may need for a shard; infinite while nobody knows."""
+        """Seconds that a worker may need for a shard; infinite while unknown."""
         worker = self._workers[name]
         usual = self._usual.of(worker.kind)
         return math.inf if usual is None else max(usual, worker.recent.least)

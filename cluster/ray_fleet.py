@@ -179,7 +179,7 @@ class RayFleet:
             self._happened.append(Joined(actor.name, actor.facts))
 
     def _could_not_start(self, name: str, error: Exception, most: int, pause: float) -> None:
-        """One bad node must not stop the others, but when none can start there is no use in going on."""
+        """One bad node must not stop the others, but when none can start there is no point in continuing."""
         self._drop(name)
         self._start_failures += 1
         if not any(actor.joined for actor in self._actors.values()) and (

@@ -193,7 +193,7 @@ def _some_images(shards: Sequence[Shard]) -> tuple[str, ...]:
 
 
 def _kinds(launch: Launch, until: str | None, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:
-    """Which workers there are to be."""
+    """Which workers to start."""
     import ray
 
     from cluster.ray_fleet import Kind

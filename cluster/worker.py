@@ -109,13 +109,13 @@ class Worker:
         try:
             folder = RunFolder.open(run.url)
         except StoreError as error:
-            raise StoreError(f"{here} the run folder is not to be seen ({error}). {SHARE_IT}") from error
+            raise StoreError(f"{here} the run folder cannot be seen ({error}). {SHARE_IT}") from error
         lease = read_lease(folder.files)
         if lease is None or lease.token != run.token:
             raise StoreError(f"{here} {run.url} is another folder than the driver's. {SHARE_IT}")
         folder.refuse_other_config(self._worker.method.config())
         if run.images and not any(is_url(image) or Path(image).is_file() for image in run.images):
-            raise StoreError(f"{here} the images are not to be seen, {run.images[0]} among them: mount them there, too")
+            raise StoreError(f"{here} the images cannot be seen, {run.images[0]} among them: mount them there, too")
         self._job = ShardJob(folder, self._spec.until, self._worker)
 
     def compute(self, task: Task) -> Answer:

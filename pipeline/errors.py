@@ -29,7 +29,7 @@ class WeightsError(CutsError, OSError):
 
 
 class WorkerBrokenError(CutsError, RuntimeError):
-    """This process can do no more work, through something that an image or the machine did to it."""
+    """This process can do no more work, because of something that an image or the machine did to it."""
 
 
 class ImageError(CutsError, ValueError):

@@ -62,7 +62,7 @@ def _bytes(_: click.Context, __: click.Parameter, gigabytes: float | None) -> in
 
 @click.command("submit")
 @_address_option
-@click.option("--working-dir", metavar="DIR|none", help="Folder that goes along. [this source, where run from source]")
+@click.option("--working-dir", metavar="DIR|none", help="Folder to send along. [this source, where run from source]")
 @click.option("--image", metavar="CONTAINER", help="Container image that has cuts3d, for the job and its workers.")
 @click.option("--env", multiple=True, callback=_pairs, metavar="NAME[=VALUE]", help="Environment of the job.")
 @click.option(
@@ -150,7 +150,7 @@ def jobs(address: str | None, limit: int) -> None:
 @click.command("logs")
 @click.argument("job")
 @_address_option
-@click.option("--follow", is_flag=True, help="Until the job ends; exit with the job's exit status.")
+@click.option("--follow", is_flag=True, help="Print until the job ends; exit with its exit status.")
 def logs(job: str, address: str | None, follow: bool) -> None:
     """What a job has printed."""
     server = _server(address)
@@ -162,7 +162,7 @@ def logs(job: str, address: str | None, follow: bool) -> None:
 @click.command("stop")
 @click.argument("job")
 @_address_option
-@click.option("--wait", is_flag=True, help="Until it has ended.")
+@click.option("--wait", is_flag=True, help="Wait until it has ended.")
 def stop(job: str, address: str | None, wait: bool) -> None:
     """End a job. What it has committed stays; submitted again, it resumes from there."""
     server = _server(address)

@@ -84,7 +84,7 @@ class JobServer:
             )
         if "already exists" in text:
             return ClusterError(
-                f"the job id {job} is taken at {self.address}: give another --job-id, the job resumes the run"
+                f"the job id {job} is taken at {self.address}: give another --job-id; that job resumes the run"
             )
         if "No available agent" in text:
             return ClusterError(

@@ -27,7 +27,7 @@ class Job:
     """A cuts3d command and how a cluster is to run it.
 
     command: the words after `cuts3d`.
-    working_dir: folder that goes along, with its code; None: the cluster has cuts3d installed.
+    working_dir: folder with the code, sent along; None: the cluster has cuts3d installed.
     image: container image with cuts3d, for the whole job; not together with a working_dir.
     env: environment variables of the job and its workers.
     cpus, gpus, memory, resources: what the command itself takes of the cluster, beside its workers; memory in bytes;
@@ -83,7 +83,7 @@ def submit_job(server: JobServer, job: Job) -> tuple[str, Package | None]:
 
 
 def entrypoint(job: Job) -> str:
-    """The shell command of the job: the cuts3d that goes along, or else the one that is installed where it runs."""
+    """The shell command of the job: the cuts3d that is sent along, or else the one installed where it runs."""
     ships_code = job.working_dir is not None and (job.working_dir / "cluster" / "__main__.py").is_file()
     return shlex.join([*(("python", "-m", "cluster") if ships_code else ("cuts3d",)), *job.command])
 
@@ -92,7 +92,7 @@ def checked_command(main: click.Group, words: Sequence[str]) -> tuple[tuple[str,
     """The command that a job shall run and the metadata that it gets, from the words of the user.
 
     `run` is done by the cluster: `--ray auto` is added when there is no --ray. Mistakes show here rather than on the
-    cluster: raises UsageError for what cuts3d does not take, ConfigError for results that nobody would see again.
+    cluster: raises UsageError for what cuts3d does not take, ConfigError for results that would be lost.
     """
     from pipeline.storage.locations import is_url, refuse_secrets
 

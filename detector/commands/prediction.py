@@ -27,9 +27,9 @@ _amp_option = click.option("--amp", is_flag=True, help="Half precision where tha
 @click.argument("sources", nargs=-1, required=True)
 @_checkpoint_option
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for everything.")
-@click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Leave out lower ones.")
+@click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score kept.")
 @click.option("--max-per-image", type=click.IntRange(min=1), default=100, show_default=True, help="The best by score.")
-@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos: each N-th frame.")
+@click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos: every N-th frame.")
 @_amp_option
 @device_options
 def predict(
@@ -64,20 +64,20 @@ def predict(
 @click.option("--run", required=True, help="Run whose images are used, and whose masks the detector was trained on.")
 @_checkpoint_option
 @click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for all rounds.")
-@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="How many.")
+@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of rounds.")
 @click.option(
     "--thresholds",
     default="0.7,0.65",
     show_default=True,
     metavar="S1,S2,…",
-    help="Score from which predictions are kept, of each round; the last one holds for those that follow.",
+    help="Least score of predictions kept, one a round; the last one holds for all further rounds.",
 )
 @click.option(
-    "--max-per-image", type=click.IntRange(min=1), default=30, show_default=True, help="Predictions, by score."
+    "--max-per-image", type=click.IntRange(min=1), default=30, show_default=True, help="Predictions kept, best first."
 )
 @training_options(config="self_train_r50_fpn", prefix="train-")
 @click.option("--train-workers", type=click.IntRange(min=1), help="Train on Ray, in that many processes.")
-@click.option("--train-ray", metavar="ADDRESS", help="Of the cluster to train on. [a Ray started here]")
+@click.option("--train-ray", metavar="ADDRESS", help="Ray cluster to train on. [a Ray started here]")
 @device_options
 def self_train(
     how: TrainingOptions,
@@ -118,13 +118,13 @@ def self_train(
     help="The true objects, as for `cuts3d evaluate`; several add up.",
 )
 @click.option(
-    "--images", "folders", multiple=True, metavar="FOLDER", help="Photos of a truth, where not beside; in their order."
+    "--images", "folders", multiple=True, metavar="FOLDER", help="Photos of each truth, in order, if not beside."
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="JSON file to write; the runs lie beside.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="JSON file to write; its runs go beside.")
 @click.option("--markdown", type=click.Path(dir_okay=False), help="The papers' tables, with ours, to write as well.")
 @click.option("--compare", metavar="FILE", help="A detector to compare with, on the same images and resamples.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 @_amp_option
 @device_options
 def evaluate_detector(

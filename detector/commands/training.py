@@ -21,13 +21,13 @@ from pipeline.commands.options import device_option
 @click.option("--backbone", metavar="FILE", help="DINO's ResNet-50, or `random`. [the cache, or fetched into it]")
 @click.option("--init-from", metavar="CHECKPOINT", help="A detector to start from, in place of the backbone alone.")
 @click.option("--val-truth", metavar="JSON", help="COCO file to validate with, see train_cfg.val_interval.")
-@click.option("--val-images", metavar="FOLDER", help="What its file names are relative to.")
+@click.option("--val-images", metavar="FOLDER", help="Folder that its file names are relative to.")
 @click.option(
     "--ray",
     is_flag=False,
     flag_value="local",
     metavar="[ADDRESS]",
-    help="Train on Ray: started here when no address is given, else the cluster at HOST:6379; auto is one's own.",
+    help="Train on Ray: started here when no address is given, else the cluster at HOST:6379; auto finds it.",
 )
 @click.option("--workers", type=click.IntRange(min=1), help="With --ray: processes, one for each GPU. [1]")
 @click.option("--cpus-per-worker", type=click.IntRange(min=1), help="With --ray: cores of each. [1, with a GPU 8]")
@@ -86,7 +86,7 @@ def configs(name: str | None) -> None:
 
 @click.command("import-detector")
 @click.argument("checkpoint")
-@click.option("--config", required=True, metavar="FILE", help="That it was trained by; MMEngine leaves it beside it.")
+@click.option("--config", required=True, metavar="FILE", help="What it was trained by; MMEngine keeps it beside it.")
 @click.option(
     "--out", required=True, type=click.Path(dir_okay=False), help="File to write, such as detector.safetensors."
 )
@@ -102,8 +102,8 @@ def import_detector_command(checkpoint: str, config: str, out: str) -> None:
 @click.option("--run", "runs", multiple=True, required=True, help="Run folder or URL; several add up.")
 @configuration_options("cuts3d_r50_fpn")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="Picture to write.")
-@click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="Samples.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of their choice.")
+@click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="How many.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of their choice.")
 def training_samples(
     runs: tuple[str, ...], config: str, settings: tuple[str, ...], out: str, count: int, seed: int
 ) -> None:

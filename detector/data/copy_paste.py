@@ -96,7 +96,7 @@ class PlainCopyPaste(BaseTransform):
             try:
                 return self._pasted(results, partner)
             except ImageError as error:
-                log.warning("nothing is pasted from a photo that cannot be read since the run: %s", error)
+                log.warning("nothing is pasted from a photo that can no longer be read: %s", error)
         return results
 
     def candidates(self, store: FlatStore, rows_M: np.ndarray) -> np.ndarray:

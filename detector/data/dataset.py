@@ -103,10 +103,10 @@ class StoreDataset(BaseDetDataset):
     def _note_gone(self, error: ImageError) -> None:
         # By what is said, which names the photo: it may be that of a partner.
         if error.detail not in self._gone:
-            log.warning("another image is taken for one that cannot be read since the run: %s", error)
+            log.warning("another image replaces one that can no longer be read: %s", error)
         self._gone.add(error.detail)
         if len(self._gone) > max(_MAY_BE_GONE, _SHARE_GONE * self._read) or len(self._gone) == len(self):
             raise StoreError(
                 f"{len(self._gone)} of the {self._read} photos read are gone or broken since the run, e.g. "
-                f"{error.detail}: mount the photos where the run found them, or run again on those that there are"
+                f"{error.detail}: mount the photos where the run found them, or run again on those that are there"
             ) from error

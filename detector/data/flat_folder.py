@@ -50,7 +50,7 @@ def _write_whole(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path]
         with folder_made_whole(folder) as temporary:
             write(temporary)
             if folder.exists() and not _is_whole(folder, arrays):
-                log.warning("%s is damaged and is made again", folder)
+                log.warning("%s is damaged and is rebuilt", folder)
                 shutil.rmtree(folder)
     except OSError as error:
         # Without locks another process may have been first, with the same content.
@@ -66,7 +66,7 @@ def _locked(path: Path) -> Iterator[bool]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("waiting for another process, which is consolidating into %s", path.parent)
+            log.info("waiting for another process, which is writing %s", path.parent)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -100,6 +100,6 @@ def mapped(
                 raise ValueError(f"{name} is {mapped[name].dtype} {mapped[name].shape}, not {expected}")
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise StoreError(
-            f"{folder} is not the flat store that was there ({error}): open the runs again, that makes it again"
+            f"{folder} is not the flat store that was there ({error}): open the runs again to rebuild it"
         ) from error
     return mapped, meta

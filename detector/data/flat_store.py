@@ -44,7 +44,7 @@ class FlatStore:
     """Images that filters left, by number from 0, in the order of the runs and their manifests, with their masks.
 
     Several runs over one data set stay apart: an image that is in two runs is here twice, each time with the masks of
-    one run. Made by `open`; pickled and copied, it stays the same mapped files. Nothing here is to be written to.
+    one run. Made by `open`; pickled and copied, it stays the same mapped files. Do not write to any of it.
 
     Attributes: by row of mask, as `masks_of` gives them: `score` float32, `mean_confidence` float32 in 0..1,
     `box` float32 (…, 4) x, y, width, height in pixels, `area` int64 in pixels. `filters`, `folder`.
@@ -203,7 +203,7 @@ def _digest(readers: Sequence[InstanceReader]) -> str:
             manifest = hashlib.sha256(reader.run.files.read_bytes(MANIFEST_FILE)).hexdigest()
         except FileNotFoundError as error:
             raise StoreError(
-                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images, it writes it again"
+                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images to restore it"
             ) from error
         # The URL is kept beside the arrays for messages; a run that was moved is another store.
         digest.update(f"{reader.run.url}\n{reader.run.fingerprint} {reader.run.digest} {manifest}\n".encode())

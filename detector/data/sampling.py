@@ -79,7 +79,7 @@ class SeededSampler(Sampler[Draw]):
         sizes = all_gather_object(self.size)
         if len(set(sizes)) > 1:
             raise StoreError(
-                f"the ranks see data sets of {', '.join(map(str, sizes))} images: a run was going on while they opened "
+                f"the ranks see data sets of {', '.join(map(str, sizes))} images: a run was at work while they opened "
                 "it, or they have different files; wait for it to end and start the training again"
             )
 

@@ -99,7 +99,7 @@ def evaluate_detector(
         report = evaluate_runs(truth.truth, *runs, max_detections=truth.max_detections, bootstrap=bootstrap, seed=seed)
         if report.missing:
             logger.warning(
-                "%s: %d of its %d images are not scored, so this is another benchmark than the papers'",
+                "%s: %d of its %d images are not scored, so results do not compare with the papers'",
                 *(truth.truth.name, report.missing, len(truth.truth.images)),
             )
         scored.append(Scored(truth.benchmark, report, RunReader(runs[0]).summary().survey["drops"], _speed(runs[0])))

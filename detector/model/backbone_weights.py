@@ -89,7 +89,7 @@ def load_backbone(module: nn.Module, path: Path) -> None:
     problems = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in parts if names]
     if problems:
         raise WeightsError(
-            f"{path} does not fit the backbone: {'; '.join(problems)}. Wanted are a ResNet's weights of the same depth "
+            f"{path} does not fit the backbone: {'; '.join(problems)}. It takes a ResNet's weights of the same depth "
             f"under torchvision's names, such as {BACKBONE}"
         )
     module.load_state_dict({**wanted, **state})

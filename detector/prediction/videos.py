@@ -99,7 +99,7 @@ def _write_frames(capture: cv2.VideoCapture, video: Path, folder: Path, every: i
         raise SourceError(f"{video} has no frame that can be decoded: encode it again")
     said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     if number < said:
-        logger.warning("%s ends after %d frames, it says that it has %d", video, number, said)
+        logger.warning("%s ends after %d frames, its header says %d", video, number, said)
 
 
 def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:

@@ -121,7 +121,7 @@ def set_runs(config: Config, runs: Sequence[str]) -> None:
     """Let every StoreDataset of the training read these runs; ConfigError when there is none to tell, or no run."""
     datasets = list(components(config.train_dataloader.dataset, "StoreDataset"))
     if not datasets:
-        raise ConfigError("train_dataloader.dataset holds no StoreDataset: there is nobody to give the runs to")
+        raise ConfigError("train_dataloader.dataset holds no StoreDataset: nothing there can take the runs")
     for dataset in datasets:
         if runs:
             dataset["runs"] = list(runs)
@@ -235,7 +235,7 @@ def without_sync_bn(config: Config) -> None:
     for part in changed:
         part["type"] = "BN"
     if changed:
-        logger.info("SyncBN works on GPUs only: plain batch norm, by process, takes its place")
+        logger.info("SyncBN works on GPUs only: using plain batch norm in each process")
 
 
 def describe(config: Config, name: str) -> dict[str, Any]:

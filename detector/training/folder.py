@@ -49,7 +49,7 @@ def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Pat
     if checkpoint is not None or resume:
         _refuse_differences(folder, recorded, identity)
     if checkpoint is None:
-        logger.info("the training that was started in %s had no checkpoint yet: from the beginning", folder)
+        logger.info("the training that was started in %s had no checkpoint yet: starting from the beginning", folder)
     return checkpoint
 
 
@@ -60,7 +60,7 @@ def check_resume(folder: Path, resume: bool | None) -> None:
         raise TrainingError(f"{folder} holds no training to resume: leave out --resume to start one")
     if resume is False and recorded is not None and any(map(zipfile.is_zipfile, folder.glob("iter_*.pth"))):
         raise RunMismatchError(
-            f"{folder} holds a training already: add --resume to resume it, or give another --work-dir"
+            f"{folder} holds a training already: add --resume to continue it, or give another --work-dir"
         )
 
 
@@ -77,7 +77,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
         try:
             torch.load(checkpoint, map_location="meta", weights_only=True)
         except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-            logger.warning("%s cannot be read, the one before it is taken: %s", checkpoint, error)
+            logger.warning("%s cannot be read, using the one before it: %s", checkpoint, error)
             continue
         return checkpoint
     return None

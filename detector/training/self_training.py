@@ -44,7 +44,7 @@ Ray."""
 
 @dataclass(frozen=True)
 class SelfTraining:
-    """What is wanted.
+    """What a self-training is to do.
 
     run: folder or URL of the run whose images are used, and whose masks are those of round 0.
     checkpoint: of the detector that was trained on them.

@@ -17,18 +17,16 @@ from pipeline.commands.options import min_score_option
     help="The true objects: a COCO instances JSON, path or URL, or the files of coco20k, lvis, uvo, sa1b, "
     "objects365, openimages, voc, clipart, watercolor, comic, kitti.",
 )
-@click.option(
-    "--truth-images", metavar="FOLDER", help="Its photos, where they are not beside: kitti, openimages need them."
-)
+@click.option("--truth-images", metavar="FOLDER", help="Its photos, if not beside it; kitti, openimages need them.")
 @click.option("--compare", metavar="RUN2", help="A run to compare with: RUN minus RUN2, and RUN over RUN2.")
 @click.option(
-    "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Rank masks by."
+    "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Scores that rank masks."
 )
 @min_score_option
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="CSV file to write.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False), help="JSON file to write.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the resamples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 def evaluate(
     run_folder: str,
     truth: str,

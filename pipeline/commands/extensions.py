@@ -1,5 +1,5 @@
 """Other packages on the command line: one that is installed with an entry point of the group `cuts3d.commands` can add
-commands to `cuts3d`, and options to those it has. That is how `cuts3d run --ray` comes about, of which this package
+commands to `cuts3d`, and options to those it has. That is how `cuts3d run --ray` is added, of which this package
 knows nothing.
 
     [options.entry_points]

@@ -28,7 +28,7 @@ def watch(
     as_json: one line of JSON instead, whenever something has changed.
     interactive: redraw in place; None does so on a terminal.
 
-    A store that cannot be read for a while is said and waited for; StoreError when there is no run at first.
+    A store that cannot be read for a while is reported and waited for; StoreError when there is no run at first.
     """
     reader = StatusReader(url)
     redraw = (sys.stdout.isatty() if interactive is None else interactive) and not as_json

@@ -11,7 +11,7 @@ from pipeline.wording import printable
 @click.command()
 @click.argument("run_folder", metavar="RUN")
 @click.option("--watch", is_flag=True, help="Refresh it every few seconds until the run is complete.")
-@click.option("--json", "as_json", is_flag=True, help="For programs; with --watch a line of JSON at every change.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs; with --watch a line at every change.")
 def status(run_folder: str, watch: bool, as_json: bool) -> None:
     """What is done and what is missing, how fast it goes and who does it, from the commits alone: nothing needs to be
     running. Exits with 1 while anything is missing.
@@ -31,7 +31,7 @@ def status(run_folder: str, watch: bool, as_json: bool) -> None:
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 def info(run_folder: str, as_json: bool) -> None:
     """Schema, configuration, counts and histograms of a run, and what was set aside."""
     from pipeline.methods.registry import describe

@@ -95,7 +95,7 @@ def _preset_weights(name: str, config: FeatureConfig) -> Path:
 
     known = get_pretrained_cfg(config.model)
     if known is None or not known.hf_hub_id:
-        raise WeightsError(f"nobody publishes weights of {name}: give your own as {name}=FILE")
+        raise WeightsError(f"there are no published weights of {name}: give your own as {name}=FILE")
     try:
         found = hub.file(known.hf_hub_id, known.hf_hub_filename or "model.safetensors")
     except WeightsError as error:
@@ -150,7 +150,7 @@ def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> Onn
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path.with_suffix('.json')}: {error}") from error
     if torch.device(device).type == "cuda" and model.provider != "CUDAExecutionProvider":
-        logger.warning("%s runs on the CPU: install onnxruntime-gpu to have it on the GPU", path.name)
+        logger.warning("%s runs on the CPU: install onnxruntime-gpu to run it on the GPU", path.name)
     return model
 
 

@@ -1,6 +1,6 @@
 """Weights that are published as one file at a URL, in this user's cache: fetched once, and looked at on every use.
 
-Where nobody publishes a digest, that of the file as it was when it was first used is kept beside it, so that at least
+Where no digest is published, that of the file as it was when it was first used is kept beside it, so that at least
 what happens to it later is noticed. torch.hub's own download will not do: it waits for a silent server without end, and
 takes a file that was cut short for whole.
 """
@@ -59,7 +59,7 @@ class PublishedFile:
         elif digest != expected:
             raise WeightsError(
                 f"{self.path} is corrupt (sha256 {digest}, {'published' if self.sha256 else 'at first it was'} "
-                f"{expected}): delete it, and it is fetched again"
+                f"{expected}): delete it to have it fetched again"
             )
         return self.path
 

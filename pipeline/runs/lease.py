@@ -185,7 +185,7 @@ class Lease(AbstractContextManager["Lease"]):
 
 
 def read_lease(files: RunFiles) -> LeaseRecord | None:
-    """Who drives the run; None when nobody does, or the file cannot be understood and so holds nobody off."""
+    """Who drives the run; None when there is no driver, or the file cannot be understood and so keeps none away."""
     try:
         return _parse(files)
     except FileNotFoundError:

@@ -278,7 +278,7 @@ class Ledger:
                 raise
             raise StoreError(
                 f"commit record {name} in {self.files.url} is damaged ({error}): delete that file and start the run "
-                "again, which does this shard again"
+                "again to redo this shard"
             ) from error
         for what, theirs, ours in (
             ("configuration fingerprint", commit.fingerprint, self.fingerprint),

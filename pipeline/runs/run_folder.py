@@ -130,7 +130,7 @@ class RunFolder:
     @cached_property
     def manifest(self) -> Manifest:
         """The manifest, read when first asked for; StoreError when it is missing, damaged or not the run's own."""
-        remedy = "start the run again with the same images: it writes the manifest again"
+        remedy = "start the run again with the same images to restore the manifest"
         try:
             manifest = Manifest.from_parquet_bytes(self.files.read_bytes(MANIFEST_FILE))
         except FileNotFoundError as error:

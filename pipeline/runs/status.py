@@ -52,7 +52,7 @@ class RunStatus:
     quarantined: images that no later retry has processed.
     seconds: by stage, summed.
     last: when the last shard was committed, ISO 8601, by the store's clock.
-    pace: images a second of late, and what is left.
+    pace: recent images a second, and what is left.
     usual_seconds: what a shard takes, median.
     slowest, workers: worst and latest first.
     kept: shards committed, by kept stage.

@@ -35,7 +35,7 @@ class Pace:
     """images_per_s over the `window` seconds before the last commit, which was `idle` seconds ago.
 
     left: seconds for what is missing at that pace; None when there is no pace, or nothing has been committed for so
-    long that nobody seems to be at work.
+    long that no driver seems to be at work.
     """
 
     images_per_s: float | None

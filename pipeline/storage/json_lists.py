@@ -40,7 +40,7 @@ class Entry:
 
 
 class JsonLists:
-    """A JSON file, open for reading: an object that has lists, or a list. name: for messages. Of use to one thread.
+    """A JSON file, open for reading: an object that has lists, or a list. name: for messages. For one thread only.
 
     keys: of the lists that `entries` has come to, empty ones among them.
 

@@ -54,7 +54,7 @@ def sizes_of(names: Sequence[str], root: str, location: str) -> dict[str, PhotoS
     if len(found) < len(names):
         missing = next(name for name in names if name not in found)
         log.warning(
-            "%d of the %d photos of %s are not in %s or not to be read, such as %s: these images do not count",
+            "%d of the %d photos of %s are not in %s or cannot be read, such as %s: these images do not count",
             *(len(names) - len(found), len(names), location, root, missing),
         )
     return found

@@ -359,7 +359,7 @@ def test_a_damaged_shard_leaves_no_half_cache(made: StoredRun, cache: Path) -> N
 
 def test_a_missing_manifest_is_said(made: StoredRun, cache: Path) -> None:
     Path(made.url, "manifest.parquet").unlink()
-    with pytest.raises(StoreError, match="writes it again"):
+    with pytest.raises(StoreError, match="to restore it"):
         FlatStore.open(made.url, cache)
 
 
@@ -386,7 +386,7 @@ def test_a_cache_that_was_cut_short_is_made_anew(
         (folder / name).write_bytes((folder / name).read_bytes()[:-20])
         caplog.clear()
         store = FlatStore.open(made.url, cache, ALL)
-        assert "damaged and is made again" in caplog.text
+        assert "damaged and is rebuilt" in caplog.text
         assert_holds(store, 0, made, processed(made.records))
 
 
@@ -440,7 +440,7 @@ def test_two_processes_at_once_build_once(made: StoredRun, cache: Path, tmp_path
     assert lines.count("built\n") == 1
     assert lines.count("opened 9\n") == 2
     # For the filters' result they may wait for one another again.
-    assert lines.count(f"waiting for another process, which is consolidating into {cache}\n") == 1
+    assert lines.count(f"waiting for another process, which is writing {cache}\n") == 1
 
 
 def test_what_a_killed_process_left_is_swept(made: StoredRun, cache: Path) -> None:
