@@ -553,7 +553,7 @@ def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) ->
     assert losses(tmp_path / "work")[0] == pytest.approx(losses(straight)[0], rel=0.1)
     # In this process, as one, the very same training can be resumed.
     assert train(dataclasses.replace(wanted, resume=True)) == tmp_path / "work" / "detector.safetensors"
-    uneven = launch("--iterations", "6", "--batch-size", "3")
+    uneven = launch("--iterations", "6", "--batch-size", "3", "--work-dir", str(tmp_path / "uneven"))
     assert uneven.returncode != 0
     assert "3 images a step cannot be shared out equally among 2 processes" in uneven.stderr
 

@@ -163,7 +163,7 @@ def test_stage_by_stage_equals_fused(photos: Path, recipe: str) -> None:
     method = tiny_method(recipe)
     fused = process(method, photos)
     kept: dict[str, KeptOutputs] = {}
-    for stage in STAGES:
+    for stage in (*STAGES, None):
         if stage == "depth" and not method.recipe.needs_depth:
             continue
         result = process(method, photos, stage, **kept)
@@ -180,7 +180,7 @@ def test_stage_by_stage_equals_fused(photos: Path, recipe: str) -> None:
 def test_any_single_kept_stage_gives_the_same(photos: Path, recipe: str) -> None:
     method = tiny_method(recipe)
     fused = process(method, photos)
-    for stage in STAGES[:-1]:
+    for stage in STAGES:
         kept = {stage: KeptOutputs.open(stage, process(method, photos, stage).data)}
         assert process(method, photos, **kept).data == fused.data, stage
 
@@ -378,7 +378,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_lanes_and_processes_change_no_byte(photos: Path, recipe: str, pool: Executor) -> None:
     method, shard = tiny_method(recipe), shard_of(photos)
-    for stage in STAGES:
+    for stage in (*STAGES, None):
         if stage == "depth" and not method.recipe.needs_depth:
             continue
         alone = ShardWorker(method, 2).process(shard, stage, {}, {})
@@ -396,7 +396,7 @@ def test_lanes_take_in_what_earlier_launches_kept(photos: Path, pool: Executor) 
     method, shard = tiny_method(), shard_of(photos)
     fused = process(method, photos)
     worker = ShardWorker(method, 2, lanes=3, pool=pool)
-    for stage in STAGES[:-1]:
+    for stage in STAGES:
         kept = {stage: KeptOutputs.open(stage, worker.process(shard, stage, {}, {}).data)}
         assert worker.process(shard, None, kept, {}).data == fused.data, stage
 
@@ -472,7 +472,7 @@ def test_an_image_that_fails_in_the_pool_costs_only_itself(
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_process_of_the_pool_that_dies_is_no_image_error(photos: Path, lanes: int) -> None:
     """Which image did it cannot be told from here: whoever runs this process looks for it from outside."""
-    seen: list[ImageRecord | None] = []
+    seen: list[dict[str, int]] = []
     with cpu_pool(1) as pool:
         worker = ShardWorker(tiny_method(), 1, lanes=lanes, pool=Spoiled(pool, die))
         with pytest.raises(WorkerBrokenError, match="process that works for this one died"):
@@ -480,7 +480,7 @@ def test_a_process_of_the_pool_that_dies_is_no_image_error(photos: Path, lanes: 
         with pytest.raises(WorkerBrokenError, match="process that works for this one died"):
             worker.probe(shard_of(photos), (0,), None, {})
         worker.close()
-    assert all(record is not None and record.status != "quarantined" for record in seen)
+    assert all(counts["quarantined"] == 0 for counts in seen)
 
 
 def test_a_gpu_that_fails_is_no_image_error(photos: Path) -> None:
