@@ -1,6 +1,5 @@
 """COCO files as runs: masks against pycocotools, sizes against photos, and everything that reads runs on the result."""
 
-import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -551,4 +550,4 @@ def test_real_annotations(assets: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(mask, coco_mask.decode(entry["segmentation"]))
     assert crowds == 18
     assert verify_run(run) == []
-    assert dataclasses.asdict(RunReader(run).summary())["drops"] == {"crowd": 18}
+    assert RunReader(run).summary().survey["drops"] == {"crowd": 18}
