@@ -70,8 +70,13 @@ def launch_of(out: str, settings: dict[str, Any]) -> Any:
                 raise
             raise ConfigError(f"there is no run at {out} yet: give --images to start one") from error
     overrides = {override.partition("=")[0]: override for override in (*base.overrides, *given.pop("overrides", ()))}
-    own = {name: given.pop(name) for name in METHOD_SETTINGS if name in given}
+    own = taken_settings(given)
     return replace(base, **given, settings={**base.settings, **own}, overrides=tuple(overrides.values()))
+
+
+def taken_settings(given: dict[str, Any]) -> dict[str, str]:
+    """The method's settings among given options, taken out of them."""
+    return {name: given.pop(name) for name in METHOD_SETTINGS if name in given}
 
 
 def say(summary: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import device_option, method_options, min_score_option
+from pipeline.commands.options import device_option, method_options, min_score_option, taken_settings
 
 
 @click.command()
@@ -67,5 +67,6 @@ def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:
     from pipeline.views.inspect.writing import inspect as inspect_to
 
     given = {name: value for name, value in settings.items() if value is not None}
-    for file in inspect_to(image, out or f"inspect-{Path(image).stem}", Launch(**given), device):
+    launch = Launch(settings=taken_settings(given), **given)
+    for file in inspect_to(image, out or f"inspect-{Path(image).stem}", launch, device):
         click.echo(str(file))

@@ -327,7 +327,7 @@ def cuts3d(*arguments: object) -> Result:
 @pytest.mark.slow
 def test_the_command(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        inspection_writing, "load_cuts", lambda launch, device, until: tiny_method(launch.recipe, launch.overrides)
+        inspection_writing, "load_cuts", lambda launch, *_: tiny_method(launch.recipe, launch.overrides)
     )
     monkeypatch.chdir(tmp_path)
     result = cuts3d("inspect", files[0])
@@ -336,7 +336,8 @@ def test_the_command(files: list[Path], tmp_path: Path, monkeypatch: pytest.Monk
     assert result.output.split() == [f"inspect-{files[0].stem}/{name}" for name in names]
     with Image.open(f"inspect-{files[0].stem}/panel.png") as panel:
         assert panel.width > 1000
-    result = cuts3d("inspect", files[0], "--out", "flat", "--recipe", "maskcut", "--set", "rounds.n=1")
+    models = "--features", "dinov2_vits14", "--depth", "fastdepth", "--depth-kind", "depth"
+    result = cuts3d("inspect", files[0], "--out", "flat", "--recipe", "maskcut", "--set", "rounds.n=1", *models)
     assert result.output.split() == ["flat/panel.png"]
 
     result = cuts3d("inspect", files[0].parent)
