@@ -139,7 +139,7 @@ def main() -> None:
         found = places(Path(folder))
         found["one"] = f"{folder}/one.jpg"
         shutil.copy(arguments.photo or f"{found['photos']}/000.png", found["one"])
-        table = csv.DictWriter(file, FIELDS)
+        table = csv.DictWriter(file, FIELDS, lineterminator="\n")
         table.writeheader()
         checkouts = [arguments.before.resolve(), arguments.after.resolve()]
         for checkout in checkouts:  # what was not in memory yet is then
