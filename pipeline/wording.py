@@ -10,6 +10,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def brief(error: Exception, longest: int = 400) -> str:
+    """What an error says, on one line of at most that many characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__
+
+
 def duration(seconds: float) -> str:
     """In two units at most: 0.4 s, 12 s, 5 min, 2 h 10 min, 3 d 4 h."""
     if seconds < 10:

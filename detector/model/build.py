@@ -13,9 +13,9 @@ import detector.model.backbone_weights
 import detector.model.drop_loss
 import detector.model.mask_head
 import detector.model.roi_features  # noqa: F401
-from detector.model.checkpoint_files import brief
 from detector.model.checkpoints import DetectorCheckpoint
 from pipeline.errors import WeightsError
+from pipeline.wording import brief
 
 
 def build_model(checkpoint: DetectorCheckpoint) -> nn.Module:

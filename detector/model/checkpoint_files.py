@@ -8,9 +8,7 @@ the rest. Texts are the file's metadata. The same tensors and texts make the sam
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ import safetensors
 
 from detector.model.weight_files import need_checkpoint
 from pipeline.errors import WeightsError
+from pipeline.storage.atomic import written_whole
+from pipeline.wording import brief
 from stages.late import torch
 
 STATE_DICT = "state_dict"
@@ -35,19 +35,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mappin
         name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()
     }
     content = memoryview(safetensors.torch.save(plain, {"format": "pt", **texts}))
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
-            header = _ordered(bytes(content[_LENGTH_BYTES:end]))
-            file.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
-            file.write(header)
-            file.write(content[end:])
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
+    header = _ordered(bytes(content[_LENGTH_BYTES:end]))
+    with written_whole(path, "wb") as file:
+        file.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
+        file.write(header)
+        file.write(content[end:])
 
 
 def read_content(path: Path) -> Mapping[str, Any]:
@@ -60,11 +53,6 @@ def read_content(path: Path) -> Mapping[str, Any]:
     """
     need_checkpoint(path)
     return _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
-
-
-def brief(error: Exception) -> str:
-    """What an error says, on one line."""
-    return " ".join(str(error).split())[:400] or type(error).__name__
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detector.model.checkpoints import read_detector
 from pipeline.errors import TrainingError, WeightsError
+from pipeline.wording import brief
 
 logger = logging.getLogger(__name__)
 
@@ -69,8 +70,9 @@ class StartFrom(Hook):
         try:
             bare(runner.model).load_state_dict(dict(read_detector(self.checkpoint).state_dict))
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:400]
-            raise WeightsError(f"{self.checkpoint} is of another model than is to be trained: {reason}") from error
+            raise WeightsError(
+                f"{self.checkpoint} is of another model than is to be trained: {brief(error)}"
+            ) from error
         logger.info("starting from %s", self.checkpoint)
 
 

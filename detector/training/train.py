@@ -31,6 +31,7 @@ from detector.training.wanted import Training
 from pipeline.errors import ConfigError, CutsError
 from pipeline.runs.lease import Lease
 from pipeline.storage.files_at import files_at
+from pipeline.wording import brief
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +159,7 @@ def _built(config: Config) -> Runner:
         runner = _Runner.from_cfg(config)
         assert runner.train_loop is not None  # which builds the data set, too
     except (KeyError, TypeError) as error:  # what the registry raises for an unknown component or argument
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"the configuration {config.filename} cannot be built: {reason}") from error
+        raise ConfigError(f"the configuration {config.filename} cannot be built: {brief(error, 300)}") from error
     return runner
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pipeline.errors import WeightsError
+from pipeline.wording import brief
 from stages.late import torch
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -79,8 +80,7 @@ def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> tor
     try:
         built: Any = timm.create_model(model, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{source} does not fit {model}: {reason[:600]}") from error
+        raise WeightsError(f"{source} does not fit {model}: {brief(error, 600)}") from error
     built.pretrained_cfg.pop("state_dict", None)  # else every tensor is kept twice
     return built
 
