@@ -17,6 +17,7 @@ from pipeline.engine.shard_job import ledger_of
 from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method
+from pipeline.models.device import check_device
 from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.ledger import Ledger
@@ -201,9 +202,7 @@ def _kinds(launch: Launch, until: str | None, device: str, batch_size: int | Non
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     has_gpu = any(resources.get("GPU", 0.0) >= 1 for resources in nodes)
-    kind = device.partition(":")[0]
-    if kind not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"unknown device {device!r}: use auto, cpu or cuda")
+    kind = check_device(device).partition(":")[0]
     if kind == "cpu" or (kind == "auto" and not has_gpu):
         cores = [int(r["CPU"]) for r in nodes if r.get("CPU", 0.0) >= 1]
         cpus = options.cpus_per_worker or min([CPUS_PER_WORKER, *cores])

@@ -116,11 +116,6 @@ class ResultKind(ResultFile, Protocol):
         """What a page shows of an image beside its picture, and sorts by: few, the same names for all images."""
 
 
-def is_failed(result: Any) -> bool:
-    """Whether this is no result but why there is none."""
-    return isinstance(result, Failed)
-
-
 def quarantine_of(results: Iterable[Any]) -> list[dict[str, str]]:
     """The failed among the results, as the commit keeps them: dicts of id, reason and detail."""
     return [{"id": r.id, "reason": r.reason, "detail": r.detail} for r in results if isinstance(r, Failed)]
