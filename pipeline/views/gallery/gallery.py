@@ -5,12 +5,11 @@ filtered by), the program, and one block an image (see `pipeline.views.gallery.b
 the image comes into view.
 """
 
-import tempfile
 from functools import reduce
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError
 from pipeline.images.manifest import Shard
 from pipeline.methods.cuts.recipes import unmeasured_parts
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs
@@ -24,7 +23,7 @@ from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.ledger import by_try
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.gallery.blocks import image_block
-from pipeline.views.gallery.pages import Gallery, Page, data_block, shown_images, write_page
+from pipeline.views.gallery.pages import Gallery, Page, begun_page, shown_images
 from pipeline.views.gallery.plain import write_plain_gallery
 from stages.score import PARTS
 
@@ -55,31 +54,27 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
     if run.result != INSTANCES:
         return write_plain_gallery(run, path, limit, thumbnail)
     reader = InstanceReader(run)
-    lines: list[dict[str, Any]] = []
-    without_photo = kept = 0
-    with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
+    kept = False
+    with begun_page(run, path, PAGE) as page:
         for shard, places, images in shown_images(run, reader, limit):
             proposals = _proposals(run, shard, places)
             for place, (record, photo) in zip(places, images, strict=True):
                 block = image_block(record, proposals.get(place), photo, thumbnail)
-                without_photo += not block["photo"]
-                kept += block["proposals"] is not None
-                blocks.write(data_block(f"image-{len(lines)}", block))
-                lines.append(_index_line(record))
-        if not lines:
-            raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` resumes it")
-        unmeasured = unmeasured_parts(run.config["recipe"]) if run.method == CUTS else frozenset(PARTS)
-        index = {
-            "run": _facts(run, reader),
-            "grid": _grid(run, reader),
-            "kept": kept > 0,
-            "parts": {part: part not in unmeasured for part in PARTS},
-            "colours": instance_colours(max(len(line["scores"]) for line in lines) or 1).tolist(),
-            "images": lines,
-        }
-        blocks.seek(0)
-        write_page(path, PurePosixPath(run.url).name, PAGE, index, blocks)
-    return Gallery(path, len(lines), without_photo, path.stat().st_size)
+                kept = kept or block["proposals"] is not None
+                page.add(_index_line(record), block, has_photo=bool(block["photo"]))
+        return page.write(lambda: _index(run, reader, page.lines, kept))
+
+
+def _index(run: RunFolder, reader: InstanceReader, lines: list[dict[str, Any]], kept: bool) -> dict[str, Any]:
+    unmeasured = unmeasured_parts(run.config["recipe"]) if run.method == CUTS else frozenset(PARTS)
+    return {
+        "run": _facts(run, reader),
+        "grid": _grid(run, reader),
+        "kept": kept,
+        "parts": {part: part not in unmeasured for part in PARTS},
+        "colours": instance_colours(max(len(line["scores"]) for line in lines) or 1).tolist(),
+        "images": lines,
+    }
 
 
 def _proposals(run: RunFolder, shard: Shard, positions: list[int]) -> dict[int, CutImage]:

@@ -8,13 +8,15 @@ import html
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, StoreError
 from pipeline.images.manifest import Shard
 from pipeline.images.photos import Photo, load_photos
 from pipeline.runs.reader import RunReader
@@ -34,9 +36,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Page:
-    """The files of `page_files/` that a page is made of: the template, the style, and the parts of its one script."""
+    """The files of `page_files/` that a page is made of: what follows head.html, the style, and the parts of its one
+    script.
+    """
 
-    template: str
+    body: str
     style: str
     program: tuple[str, ...]
 
@@ -65,11 +69,44 @@ def _with_photos(shard: Shard, places: list[int], results: list[Any]) -> Iterato
         yield results[place], loaded if isinstance(loaded, Photo) else loaded[1]
 
 
-def write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks: IO[str]) -> None:
+@contextmanager
+def begun_page(run: RunFolder, path: Path, page: Page) -> Iterator["PageWriter"]:
+    """A page of a run to put images on. Their blocks wait on the disk, since the index comes first."""
+    with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
+        yield PageWriter(run, path, page, blocks)
+
+
+class PageWriter:
+    """A page that takes image after image. Attributes: `lines`, of the index, one an image so far."""
+
+    def __init__(self, run: RunFolder, path: Path, page: Page, blocks: IO[str]) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self._run, self._path, self._page, self._blocks = run, path, page, blocks
+        self._without_photo = 0
+
+    def add(self, line: dict[str, Any], block: Mapping[str, Any], *, has_photo: bool) -> None:
+        """Take in an image. block: what is decoded when it comes into view."""
+        self._blocks.write(data_block(f"image-{len(self.lines)}", block))
+        self.lines.append(line)
+        self._without_photo += not has_photo
+
+    def write(self, index: Callable[[], dict[str, Any]]) -> Gallery:
+        """Write the file. index: gives what images are sorted and filtered by; asked when there is an image.
+
+        Raises StoreError when there is none.
+        """
+        if not self.lines:
+            url = self._run.url
+            raise StoreError(f"no image of {url} is finished: `cuts3d run --out {url}` resumes it")
+        self._blocks.seek(0)
+        _write_page(self._path, PurePosixPath(self._run.url).name, self._page, index(), self._blocks)
+        return Gallery(self._path, len(self.lines), self._without_photo, self._path.stat().st_size)
+
+
+def _write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks: IO[str]) -> None:
     """The template with everything put in its place, to a file beside `path` that takes its name when it is whole.
 
     name: of the run.
-    index: what images are sorted and filtered by.
     blocks: a `data_block` an image.
     """
     style, program = _part(page.style), "\n".join(map(_part, page.program))
@@ -79,7 +116,7 @@ def write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks:
         f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(program)}'"
     )
-    head, foot = _part(page.template).split("{{DATA}}")
+    head, foot = (_part("head.html") + _part(page.body)).split("{{DATA}}")
     texts = {"{{POLICY}}": policy, "{{NAME}}": html.escape(name), "{{STYLE}}": style}
     head = re.sub("|".join(texts), lambda mark: texts[mark[0]], head)
     with written_whole(path) as out:

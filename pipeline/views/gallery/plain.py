@@ -5,19 +5,19 @@ holds its picture, WebP in base64, or "" and why there is none.
 """
 
 import io
-import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from pipeline.errors import ImageError, StoreError
+from pipeline.errors import ImageError
+from pipeline.images.photos import Photo
 from pipeline.methods.registry import describe
 from pipeline.results.kinds import Failed
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.status import status_of
-from pipeline.views.gallery.pages import Gallery, Page, base64_text, data_block, shown_images, write_page
+from pipeline.views.gallery.pages import Gallery, Page, base64_text, begun_page, shown_images
 
 PAGE = Page("plain.html", "gallery.css", ("plain.js",))
 WEBP_QUALITY = 70
@@ -26,32 +26,30 @@ WEBP_QUALITY = 70
 def write_plain_gallery(run: RunFolder, path: Path, limit: int | None, thumbnail: int) -> Gallery:
     """Write the page; see `gallery.write_gallery`."""
     reader = RunReader(run)
-    lines: list[dict[str, Any]] = []
-    without_photo = 0
-    with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
+    with begun_page(run, path, PAGE) as page:
         for _, _, images in shown_images(run, reader, limit):
             for result, photo in images:
-                block = {"picture": "", "problem": photo.detail if isinstance(photo, ImageError) else ""}
-                without_photo += isinstance(photo, ImageError)
-                if not isinstance(photo, ImageError):
-                    picture = (
-                        Image.fromarray(photo.rgb)
-                        if isinstance(result, Failed)
-                        else reader.kind.draw(photo.rgb, result)
-                    )
-                    block["picture"] = _webp(picture, thumbnail)
-                blocks.write(data_block(f"image-{len(lines)}", block))
-                lines.append(_line(reader, result))
-        if not lines:
-            raise StoreError(f"no image of {run.url} is finished: `cuts3d run --out {run.url}` resumes it")
-        facts = {"recipe": run.recipe, **dict(describe(run.method, run.config))}
-        status = status_of(run.url)
-        facts |= {"images": f"{status.done_images} of {run.n_images}"}
-        facts |= dict(reader.kind.summary({**status.counts, "images": status.done_images}))
-        facts |= {"set aside": str(status.quarantined)}
-        blocks.seek(0)
-        write_page(path, PurePosixPath(run.url).name, PAGE, {"facts": facts, "images": lines}, blocks)
-    return Gallery(path, len(lines), without_photo, path.stat().st_size)
+                is_photo = isinstance(photo, Photo)
+                page.add(_line(reader, result), _block(reader, result, photo, thumbnail), has_photo=is_photo)
+        return page.write(lambda: {"facts": _facts(run, reader), "images": page.lines})
+
+
+def _facts(run: RunFolder, reader: RunReader) -> dict[str, str]:
+    status = status_of(run.url)
+    return {
+        "recipe": run.recipe,
+        **dict(describe(run.method, run.config)),
+        "images": f"{status.done_images} of {run.n_images}",
+        **dict(reader.kind.summary({**status.counts, "images": status.done_images})),
+        "set aside": str(status.quarantined),
+    }
+
+
+def _block(reader: RunReader, result: Any, photo: Photo | ImageError, thumbnail: int) -> dict[str, str]:
+    if isinstance(photo, ImageError):
+        return {"picture": "", "problem": photo.detail}
+    picture = Image.fromarray(photo.rgb) if isinstance(result, Failed) else reader.kind.draw(photo.rgb, result)
+    return {"picture": _webp(picture, thumbnail), "problem": ""}
 
 
 def _line(reader: RunReader, result: Any) -> dict[str, Any]:
