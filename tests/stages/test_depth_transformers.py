@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.tiny_depth import dpt
 from transformers import (
     BeitConfig,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
     Dinov2Config,
-    DPTConfig,
-    DPTForDepthEstimation,
     DPTImageProcessor,
     ZoeDepthConfig,
     ZoeDepthForDepthEstimation,
@@ -74,21 +73,6 @@ def depth_anything(**changes: Any) -> tuple[Any, Any]:
     return DepthAnythingForDepthEstimation(config), DPTImageProcessor(
         size=size, keep_aspect_ratio=True, ensure_multiple_of=14
     )
-
-
-def dpt() -> tuple[Any, Any]:
-    config = DPTConfig(
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=32,
-        patch_size=8,
-        backbone_out_indices=[0, 1, 2, 3],
-        neck_hidden_sizes=[16, 16, 16, 16],
-        fusion_hidden_size=16,
-    )
-    return DPTForDepthEstimation(config), DPTImageProcessor(size={"height": 32, "width": 32})
 
 
 def spread(model: Any) -> Any:

@@ -15,7 +15,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+from support.tiny_depth import dpt
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
@@ -244,19 +244,8 @@ class TestLoadDepth:
 
     def test_transformers_folder(self, tmp_path: Path) -> None:
         torch.manual_seed(0)
-        config = DPTConfig(
-            hidden_size=32,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            intermediate_size=64,
-            image_size=32,
-            patch_size=8,
-            backbone_out_indices=[0, 1, 2, 3],
-            neck_hidden_sizes=[16, 16, 16, 16],
-            fusion_hidden_size=16,
-        )
-        DPTForDepthEstimation(config).save_pretrained(tmp_path)
-        DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+        for part in dpt():
+            part.save_pretrained(tmp_path)
         depth = load_depth(str(tmp_path))
         assert depth.predict([PHOTO], ["a.jpg"])[0].shape == (64, 64)
         state = load_file(tmp_path / "model.safetensors")
