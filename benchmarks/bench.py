@@ -204,7 +204,7 @@ def run_transcription(recipe: Recipe, inputs: Inputs) -> Result:
     start = time.perf_counter()
     with mock.patch.multiple(reference_maskcut, **clocked):
         features_ND, tau = inputs.features_ND.astype(np.float64), recipe.affinity.tau
-        rounds = reference_maskcut.maskcut(features_ND, inputs.grid, tau, recipe.rounds.n, peak_positive=True)
+        rounds = reference_maskcut.maskcut(features_ND, inputs.grid, tau, recipe.search.n, peak_positive=True)
     middle = time.perf_counter()
     with mock.patch.object(refine, "dense_crf", reference_crf.dense_crf):
         for index, found in enumerate(rounds):
@@ -385,7 +385,7 @@ def bench(refs: Sequence[ImageRef], launch: Launch, device: str, transcription: 
         "skipped": list(prepared.skipped),
     }
     summary = summarise(rows, pairs, memory, about)
-    write(out, csv_lines(rows, pairs, prepared.recipes["maskcut"].rounds.n), summary)
+    write(out, csv_lines(rows, pairs, prepared.recipes["maskcut"].search.n), summary)
     print("\n".join(["", *table(summary), "", f"{out}, {out.with_suffix('.json')}"]))
 
 

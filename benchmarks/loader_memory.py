@@ -54,6 +54,7 @@ from detector.data.loading import confidence_masks  # noqa: E402
 from detector.data.sampling import Draw, SeededSampler  # noqa: E402
 from pipeline.results.instance_file import write_shard  # noqa: E402
 from pipeline.results.instances import ImageRecord, Instance, counts_of  # noqa: E402
+from pipeline.runs.ledger import Outcome  # noqa: E402
 from pipeline.runs.provenance import new_attempt  # noqa: E402
 from pipeline.runs.run_folder import RunFolder  # noqa: E402
 
@@ -95,7 +96,7 @@ def make_up_run(images: int, folder: Path, pool: list[Instance]) -> str:
             ImageRecord(ref.id, SIZE, "ok", tuple(pool[k] for k in masks), {}, None)
             for ref, masks in zip(shard.refs, picked, strict=True)
         ]
-        run.ledger.commit(shard.key, new_attempt(), write_shard(records, GRID, {}), [], counts_of(records), {})
+        run.ledger.commit(shard.key, new_attempt(), Outcome(write_shard(records, GRID, {}), counts_of(records)))
     return run.url
 
 

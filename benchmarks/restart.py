@@ -39,6 +39,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from support.s3_server import S3Server  # noqa: E402
 
 from pipeline.images.manifest import ImageRef, Manifest, shard_key  # noqa: E402
+from pipeline.runs.ledger import Outcome  # noqa: E402
 from pipeline.runs.run_folder import RunFolder  # noqa: E402
 
 CONFIG = {"recipe": {"name": "made up"}}
@@ -93,7 +94,7 @@ def records_of(run: RunFolder, shards: int, count: int) -> Iterator[tuple[str, b
         drops = {"too_small": 120, "crf_changed_much": 45, "low_score": 230}
         counts = {"images": 100, "masks": 640, "drops": drops, "quarantined": 0}
         stages = ("decode", "depth", "features", "ncut", "local_cut", "confidence", "refine")
-        sample.ledger.commit("00000", "0" * 12, b"x", [], counts, dict.fromkeys(stages, 4.2), 31.5)
+        sample.ledger.commit("00000", "0" * 12, Outcome(b"x", counts, seconds=dict.fromkeys(stages, 4.2), wall=31.5))
         record = json.loads(sample.files.read_bytes("commits/00000.json"))
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for i in range(count):

@@ -13,7 +13,7 @@ from pipeline.engine.shard_worker import ShardResult, ShardWorker
 from pipeline.errors import ImageError
 from pipeline.images.manifest import Shard
 from pipeline.results.kinds import Counts
-from pipeline.runs.ledger import Ledger, log_name
+from pipeline.runs.ledger import Ledger, Outcome, log_name
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 
@@ -53,14 +53,9 @@ class ShardJob:
         if ledger.is_committed(shard.key):
             return False
         self._write_log(shard, attempt, result)
+        wall = time.monotonic() - result.started
         return ledger.commit(
-            shard.key,
-            attempt,
-            result.data,
-            result.quarantine,
-            result.counts,
-            result.seconds,
-            time.monotonic() - result.started,
+            shard.key, attempt, Outcome(result.data, result.counts, result.quarantine, result.seconds, wall)
         )
 
     @contextlib.contextmanager

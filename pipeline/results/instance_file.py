@@ -6,6 +6,8 @@
     masks/score          float32 (M)         and its parts, masks/<part>, see stages.score
     masks/crf_iou        float32 (M)         IoU of the mask before and after the CRF
     masks/round          uint8 (M)           0-based NCut round; place by score where a tree was searched
+    masks/proposal       int32 (M)           place among the proposals of the image, kept and dropped; -1 where the mask
+                                             has none, and no array where none has: imports, detectors, older versions
     masks/box            float32 (M, 4)      x, y, width, height in pixels of the original image; of the mask, or
                                              the detector's own where the recipe has boxes = "detector"
     masks/area           int64 (M)           pixels of the original image
@@ -48,6 +50,7 @@ _DIMS: dict[str, tuple[str, ...]] = {
     "masks/box": ("mask", "xywh"),
     "masks/area": ("mask",),
     "masks/round": ("mask",),
+    "masks/proposal": ("mask",),
     **{f"masks/{part}": ("mask",) for part in PARTS},
     "masks/crf_iou": ("mask",),
     "masks/confidence": ("mask", "grid_y", "grid_x"),
@@ -59,6 +62,7 @@ _DIMS: dict[str, tuple[str, ...]] = {
     "images/depth": ("image", "grid_y", "grid_x"),
 }
 _READ_LATER = frozenset({"masks/confidence", "images/depth"})
+_NO_PROPOSAL = -1
 
 
 def write_shard(records: Sequence[ImageRecord | Failed], grid: tuple[int, int], attributes: Mapping[str, Any]) -> bytes:
@@ -105,6 +109,8 @@ def _row(record: ImageRecord, grid: tuple[int, int]) -> _Row:
 def _mask_arrays(rows: Sequence[_Row], grid: tuple[int, int]) -> dict[str, np.ndarray]:
     """The arrays masks/*, of all masks of the shard one after the other."""
     instances = [instance for row in rows for instance in row.instances]
+    proposals = [_NO_PROPOSAL if instance.proposal is None else instance.proposal for instance in instances]
+    has_proposals = any(proposal != _NO_PROPOSAL for proposal in proposals)
     return {
         "masks/rle": np.frombuffer(b"".join(instance.rle for instance in instances), np.uint8),
         "masks/offsets": _offsets([len(instance.rle) for instance in instances]),
@@ -113,6 +119,7 @@ def _mask_arrays(rows: Sequence[_Row], grid: tuple[int, int]) -> dict[str, np.nd
         "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
         "masks/area": np.array([instance.area for instance in instances], np.int64),
         "masks/round": np.array([instance.round for instance in instances], np.uint8),
+        **({"masks/proposal": np.array(proposals, np.int32)} if has_proposals else {}),
         **{
             f"masks/{part}": np.array([getattr(instance.parts, part) for instance in instances], np.float32)
             for part in PARTS
@@ -146,7 +153,8 @@ class ShardFile:
     No file stays open. A process about to fork workers that need confidence or depth should touch them first.
 
     Attributes: `ids` and `drop_reasons` (tuples of str), `attributes` (dict), `grid` (Gh, Gw); by their names in the
-    table above, `rle`, `offsets`, `image_offsets`, `score`, `box`, `area`, `round`, `size`, `status`, `drops`.
+    table above, `rle`, `offsets`, `image_offsets`, `score`, `box`, `area`, `round`, `proposal`, `size`, `status`,
+    `drops`.
     """
 
     def __init__(self, file: ArrayFile) -> None:
@@ -159,7 +167,9 @@ class ShardFile:
             )
         self.name = file.name
         self._file = file
-        arrays = {name: file.read(name) for name in _DIMS if name not in _READ_LATER}
+        arrays = {name: file.read(name) for name in _DIMS if name not in {*_READ_LATER, "masks/proposal"}}
+        self.proposal = _proposals(file, len(arrays["masks/score"]))
+        arrays["masks/proposal"] = self.proposal
         self.rle = arrays["masks/rle"]
         self.offsets = arrays["masks/offsets"]
         self.image_offsets = arrays["masks/image_offsets"]
@@ -269,6 +279,7 @@ class ShardFile:
             round=int(self.round[mask]),
             parts=ScoreParts(**{part: float(values[mask]) for part, values in self.parts.items()}),
             crf_iou=float(self.crf_iou[mask]),
+            proposal=None if self.proposal[mask] == _NO_PROPOSAL else int(self.proposal[mask]),
         )
 
     def _check_shapes(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -288,6 +299,12 @@ class ShardFile:
     def _check_offsets(self, name: str, offsets: np.ndarray, end: int) -> None:
         if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
             raise damaged(self.name, f"{name} must rise from 0 to {end}")
+
+
+def _proposals(file: ArrayFile, n_masks: int) -> np.ndarray:
+    if "masks/proposal" in file:
+        return file.read("masks/proposal")
+    return np.full(n_masks, _NO_PROPOSAL, np.int32)
 
 
 def _offsets(lengths: Sequence[int]) -> np.ndarray:

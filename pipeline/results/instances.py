@@ -36,6 +36,8 @@ class Instance:
     round: 0-based NCut round that found it; its place by score where a tree of cuts was searched.
     parts: what the score is made of, all of them, whichever the recipe multiplies; see `stages.score`.
     crf_iou: IoU of the mask before and after the CRF, 0..1; 1 without CRF.
+    proposal: its place among the proposals of its image, kept and dropped, 0-based; None where the method has none, and
+        in shards of versions that did not write it.
     """
 
     rle: bytes
@@ -46,6 +48,7 @@ class Instance:
     round: int
     parts: ScoreParts = ScoreParts()
     crf_iou: float = 1.0
+    proposal: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rle, bytes) or not self.rle:
@@ -63,6 +66,8 @@ class Instance:
             )
         if not 0 <= self.round <= 255:
             raise ValueError(f"Instance.round must be in 0..255, not {self.round}")
+        if self.proposal is not None and self.proposal < 0:
+            raise ValueError(f"Instance.proposal must be at least 0, or None, not {self.proposal}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Instance) and _same_fields(self, other)

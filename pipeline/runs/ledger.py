@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipeline.errors import CutsError, RunMismatchError, StoreError
@@ -63,6 +63,22 @@ def log_name(key: str, attempt: str) -> str:
     return f"logs/{key}-{attempt}.jsonl"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What an attempt on a shard came to.
+
+    data: bytes of the shard's file.
+    counts, seconds, wall: see `Commit`.
+    quarantine: dicts of id, reason and detail, for the images that were set aside.
+    """
+
+    data: bytes
+    counts: Mapping[str, Any]
+    quarantine: Sequence[Mapping[str, str]] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    wall: float = 0.0
+
+
 class Ledger:
     """Commits below one folder of a run: `root` is "" for the pseudo-masks, "stages/<stage>" for a stage's kept output.
 
@@ -77,22 +93,11 @@ class Ledger:
         self._prefix = f"{root}/" if root else ""
         self._index = CommitIndex(files, f"{self._prefix}index")
 
-    def commit(
-        self,
-        key: str,
-        attempt: str,
-        shard_bytes: bytes,
-        quarantine: Sequence[Mapping[str, str]],
-        counts: Mapping[str, Any],
-        seconds: Mapping[str, float],
-        wall: float = 0.0,
-    ) -> bool:
+    def commit(self, key: str, attempt: str, outcome: Outcome) -> bool:
         """Write the files of an attempt, then commit them. True if this attempt is the one that counts from now on.
 
         key: of the shard, e.g. "00042" or "retry-00000".
         attempt: see `new_attempt`.
-        quarantine: dicts of id, reason and detail, for the images that were set aside.
-        wall: see `Commit`.
 
         Raises:
             ValueError: key or attempt cannot be part of a file name.
@@ -103,10 +108,11 @@ class Ledger:
         if self.is_committed(key):
             return False
         crash_point("before_write", key)
-        shard = self._write(f"shards/{key}-{attempt}.zarr.zip", shard_bytes)
+        shard = self._write(f"shards/{key}-{attempt}.zarr.zip", outcome.data)
         set_aside = None
-        if quarantine:
-            set_aside = self._write(f"quarantine/{key}-{attempt}.json", _json([dict(image) for image in quarantine]))
+        if outcome.quarantine:
+            images = [dict(image) for image in outcome.quarantine]
+            set_aside = self._write(f"quarantine/{key}-{attempt}.json", _json(images))
         crash_point("after_write", key)
         commit = Commit(
             key=key,
@@ -115,13 +121,13 @@ class Ledger:
             digest=self.digest,
             shard=shard,
             quarantine=set_aside,
-            counts=dict(counts),
-            seconds={stage: round(value, 4) for stage, value in seconds.items()},
+            counts=dict(outcome.counts),
+            seconds={stage: round(value, 4) for stage, value in outcome.seconds.items()},
             host=socket.gethostname(),
             finished=utc_now(),
             versions=dict(library_versions()),
             worker=f"{socket.gethostname()}:{os.getpid()}",
-            wall=round(wall, 3),
+            wall=round(outcome.wall, 3),
         )
         created = self.files.create_exclusive(self.record_name(key), _json({"schema": SCHEMA, **asdict(commit)}))
         # A request repeated after a lost answer is told that the name is taken when it was this attempt that took it.

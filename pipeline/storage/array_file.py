@@ -127,6 +127,10 @@ class ArrayFile:
         except _DAMAGE as error:
             raise damaged(name, error) from error
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is such an array; one that is there may still be damaged."""
+        return name in self._group
+
     def __getitem__(self, name: str) -> zarr.Array:
         import zarr
 

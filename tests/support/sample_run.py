@@ -15,6 +15,7 @@ from pipeline.images.manifest import ImageRef, Manifest, Shard
 from pipeline.results.instance_file import write_shard
 from pipeline.results.instances import ImageRecord, Instance, counts_of
 from pipeline.results.kinds import Failed, quarantine_of
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 from stages.score import PARTS, ScoreParts
@@ -34,8 +35,8 @@ def sample_instance(rng: np.random.Generator, size: tuple[int, int], round_: int
     x, y, w, h = map(float, coco_mask.toBbox(rle))
     confidence = rng.integers(0, 7, GRID).astype(np.uint8) * 42
     score, crf_iou, *parts = rng.random(2 + len(PARTS)).astype(np.float32).tolist()
-    area = int(coco_mask.area(rle))
-    return Instance(rle["counts"], (x, y, w, h), area, score, confidence, round_, ScoreParts(*parts), crf_iou)
+    area, proposal = int(coco_mask.area(rle)), None if round_ == 2 else 2 * round_
+    return Instance(rle["counts"], (x, y, w, h), area, score, confidence, round_, ScoreParts(*parts), crf_iou, proposal)
 
 
 def sample_record(image_id: str, *, readable: bool = True) -> ImageRecord:
@@ -73,7 +74,9 @@ def do_shard(run: RunFolder, shard: Shard, *, mended: bool = False) -> bool:
     """Process one shard and commit it; mended: the unreadable images can be read now."""
     records = shard_records(shard, mended=mended)
     data = write_shard(records, GRID, {"recipe": "sample"})
-    return run.ledger.commit(shard.key, new_attempt(), data, quarantine_of(records), counts_of(records), {"ncut": 0.25})
+    return run.ledger.commit(
+        shard.key, new_attempt(), Outcome(data, counts_of(records), quarantine_of(records), {"ncut": 0.25})
+    )
 
 
 def launch(url: str, hold_at: str | None = None) -> RunFolder:

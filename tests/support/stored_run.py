@@ -12,6 +12,7 @@ from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.results.instance_file import write_shard
 from pipeline.results.instances import ImageRecord, Instance, counts_of
 from pipeline.results.kinds import Failed, quarantine_of
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 
@@ -72,7 +73,7 @@ def unreadable(image_id: str) -> ImageRecord:
 
 def commit(run: RunFolder, key: str, records: Sequence[ImageRecord], grid: tuple[int, int] = GRID) -> None:
     data = write_shard(records, grid, {})
-    assert run.ledger.commit(key, new_attempt(), data, quarantine_of(records), counts_of(records), {})
+    assert run.ledger.commit(key, new_attempt(), Outcome(data, counts_of(records), quarantine_of(records)))
 
 
 def make_run(

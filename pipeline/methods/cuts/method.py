@@ -273,7 +273,8 @@ def _record(
     for mask, crf_iou, agrees, k in zip(refined.masks, refined.crf_iou, refined.keep, kept, strict=True):
         confidence = image.confidences[k]
         if agrees and confidence is not None:
-            instances.append(_instance(mask, confidence, proposals[k], float(crf_iou), recipe))
+            instance = _instance(mask, confidence, proposals[k], float(crf_iou), recipe)
+            instances.append(dataclasses.replace(instance, proposal=k))
         else:
             drops[str(DropReason.CRF_DISAGREES)] += 1
     return ImageRecord(

@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,23 +47,29 @@ class RoundsConfig:
             raise ValueError(f"rounds.rest_iou must lie in (0, 1] or be none, got {self.rest_iou}")
 
 
+Search = RoundsConfig | TreeConfig
+SEARCHES: dict[str, type[Search]] = {"rounds": RoundsConfig, "tree": TreeConfig}  # by the names of their options
+# Stages that one search alone reads. Its own options are listed before them.
+STAGES_OF = {"rounds": ("bipartition", "filters"), "tree": ("select", "boundary")}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A method: which stages run, with which constants. None switches a stage off.
 
-    rounds or tree, one of the two: how the image is searched. bipartition and filters are of the rounds, boundary and
-    select are of the tree. score: "constant", or the product that ranks masks, see `stages.score`.
+    search: how the image is searched, by rounds or in a tree of cuts; an option path says which, as in rounds.n.
+    bipartition and filters are of the rounds, boundary and select are of the tree.
+    score: "constant", or the product that ranks masks, see `stages.score`.
     """
 
     name: str
+    search: Search
     affinity: AffinityConfig = AffinityConfig()
     spatial_importance: SpatialImportanceConfig | None = None
     sharpen: SharpenConfig = SharpenConfig()
     ncut: NCutConfig = NCutConfig()
-    rounds: RoundsConfig | None = None
     bipartition: BipartitionConfig = BipartitionConfig()
     filters: FilterConfig = FilterConfig()
-    tree: TreeConfig | None = None
     select: SelectConfig = SelectConfig()
     local_cut: LocalCutConfig | None = None
     spatial_confidence: SpatialConfidenceConfig | None = None
@@ -73,13 +79,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_score(self.score)
-        if (self.rounds is None) == (self.tree is None):
-            raise ValueError("a recipe searches by rounds or by a tree: switch on one of the two")
         if self.spatial_confidence is not None and self.local_cut is None:
             raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
-        if self.tree is None and self.boundary is not None:
+        is_tree = isinstance(self.search, TreeConfig)
+        if not is_tree and self.boundary is not None:
             raise ValueError("boundary is a stage of tree recipes: rounds leave masks as they are cut")
-        if self.tree is not None and self.local_cut is not None and self.local_cut.outside == "keep":
+        if is_tree and self.local_cut is not None and self.local_cut.outside == "keep":
             raise ValueError("a tree takes a group's connected pieces: local_cut.outside must be sever, push or remove")
 
     @property
@@ -88,8 +93,8 @@ class Recipe:
         return self.local_cut is not None or self.spatial_importance is not None
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested plain values, for run.json."""
-        return dataclasses.asdict(self)
+        """Nested plain values, for run.json: each search under its name, None where it is not the recipe's."""
+        return {"name": self.name, **_grouped(dataclasses.asdict(self), type(self.search))}
 
 
 def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
@@ -107,11 +112,11 @@ def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
 
 
 # CutLER's MaskCut as published (Wang et al. 2023): τ of the preset, N = 3, every mask scores 1.
-MASKCUT = Recipe("maskcut", rounds=RoundsConfig(taken_may_return=True, take_dropped=False, rest_iou=None))
+MASKCUT = Recipe("maskcut", RoundsConfig(taken_may_return=True, take_dropped=False, rest_iou=None))
 
 # The rows of CutS3D's ablation table, each on top of the one before.
 LOCALCUT = Recipe(
-    "localcut", rounds=RoundsConfig(), local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False),
+    "localcut", RoundsConfig(), local_cut=LocalCutConfig(), filters=FilterConfig(first_exempt=False),
     score="contrast*uniqueness*nearness*clearance",
 )  # fmt: skip
 LOCALCUT_IMPORTANCE = dataclasses.replace(
@@ -125,7 +130,7 @@ CUTS3D_ROUNDS = dataclasses.replace(
 # cuts, and a CRF that small masks survive.
 CUTS3D = Recipe(
     "cuts3d",
-    tree=TreeConfig(),
+    TreeConfig(),
     local_cut=LocalCutConfig(outside="sever"),
     spatial_confidence=SpatialConfidenceConfig(lowest=1 / 3),
     boundary=BoundaryConfig(),
@@ -143,38 +148,52 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
     recipe = RECIPES[name]
-    stages: dict[str, Any] = {}
+    now = _grouped(vars(recipe), type(recipe.search))
     given = tuple(overrides)
     for override in given:
         path, equals, text = (piece.strip() for piece in override.partition("="))
         if not equals or not path:
             raise ConfigError(f"override {override!r} is not of the form stage.option=value")
         first, *rest = path.split(".")
-        hints = _options(Recipe)
         try:
-            if first not in hints:
-                raise ValueError(f"there is no {first!r} here; options: {', '.join(hints)}")
-            now = stages.get(first, getattr(recipe, first))
-            stages[first] = _override(now, first, rest, text, path) if rest else _parse(text, hints[first], path)
+            if first not in now:
+                raise ValueError(f"there is no {first!r} here; options: {', '.join(now)}")
+            hint = _GROUPS[first]
+            now[first] = _override(now[first], first, rest, text, path) if rest else _parse(text, hint, path)
         except ValueError as error:
             raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
     try:
         # all at once: rounds=none tree=on is a recipe, rounds=none alone is none
-        return dataclasses.replace(recipe, **stages)
+        return _of_groups(name, now)
     except ValueError as error:
         raise ConfigError(f"recipe {name} with {' '.join(given)}: {error}") from error
 
 
-def option_lines(config: Any, prefix: str = "") -> list[str]:
+def option_lines(recipe: Recipe) -> list[str]:
     """All options of a recipe as "stage.option = value", the way `get_recipe` takes them."""
-    lines = []
-    for option in dataclasses.fields(config):
-        value = getattr(config, option.name)
+    return list(_lines(_grouped(vars(recipe), type(recipe.search))))
+
+
+def _lines(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in options.items():
         if dataclasses.is_dataclass(value):
-            lines += option_lines(value, f"{prefix}{option.name}.")
-        elif prefix or option.name != "name":
-            lines.append(f"{prefix}{option.name} = {'none' if value is None else value}")
-    return lines
+            yield from _lines(vars(value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name} = {'none' if value is None else value}"
+
+
+def _grouped(fields: Mapping[str, Any], kind: type[Search]) -> dict[str, Any]:
+    """The fields of a recipe by the first names of option paths. kind: of its search; the other one is None."""
+    searches = {name: fields["search"] if search is kind else None for name, search in SEARCHES.items()}
+    return {name: searches[name] if name in searches else fields[name] for name in _GROUPS}
+
+
+def _of_groups(name: str, groups: Mapping[str, Any]) -> Recipe:
+    """What `_grouped` took apart; ValueError unless just one search is on."""
+    on = [groups[search] for search in SEARCHES if groups[search] is not None]
+    if len(on) != 1:
+        raise ValueError(f"a recipe searches by {' or by '.join(SEARCHES)}: switch on one of the two")
+    return Recipe(name, on[0], **{name: value for name, value in groups.items() if name not in SEARCHES})
 
 
 def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
@@ -195,6 +214,19 @@ def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
 def _options(config: type) -> dict[str, Any]:
     """The options of a recipe or stage and their types."""
     return {name: hint for name, hint in typing.get_type_hints(config).items() if name != "name"}
+
+
+def _all_groups() -> Iterator[tuple[str, Any]]:
+    """First names of option paths and their types, in the order in which they are listed."""
+    follows = {STAGES_OF[name][0]: name for name in SEARCHES}
+    for stage, hint in _options(Recipe).items():
+        if stage in follows:
+            yield follows[stage], SEARCHES[follows[stage]] | None
+        if stage != "search":
+            yield stage, hint
+
+
+_GROUPS = dict(_all_groups())
 
 
 def _override(stage: Any, name: str, path: list[str], text: str, whole: str) -> Any:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals
-from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.cuts.recipes import Recipe, RoundsConfig
 from pipeline.methods.cuts.rounds import search_rounds, solve_alive
 from pipeline.methods.cuts.tree_search import search_tree
 from stages.affinity import affinity_edges, similarities
 from stages.late import torch
-from stages.ncut_tree import first_cuts
+from stages.ncut_tree import TreeConfig, first_cuts
 
 
 def semantic_graph(features_BND: torch.Tensor, importance_BN: torch.Tensor | None, recipe: Recipe) -> torch.Tensor:
@@ -23,14 +23,14 @@ def semantic_graph(features_BND: torch.Tensor, importance_BN: torch.Tensor | Non
     features_BND: (B, N, D) float.
     importance_BN: (B, N) float32, None for recipes without Spatial Importance.
     """
-    if recipe.tree is not None:
+    if isinstance(recipe.search, TreeConfig):
         return similarities(features_BND, importance_BN, recipe.sharpen)
     return affinity_edges(features_BND, recipe.affinity, importance_BN, recipe.sharpen)
 
 
 def first_ncut(graph_BNN: torch.Tensor, recipe: Recipe) -> Eigenvectors:
     """NCut of untouched images. graph_BNN: what `semantic_graph` gives."""
-    if recipe.tree is None:
+    if isinstance(recipe.search, RoundsConfig):
         return solve_alive(
             graph_BNN, torch.ones(graph_BNN.shape[:2], dtype=torch.bool, device=graph_BNN.device), recipe
         )
@@ -58,7 +58,6 @@ def propose(
     """
     if recipe.local_cut is not None and depth_BGhGw is None:
         raise ValueError(f"recipe {recipe.name} cuts in 3D and needs depth")
-    if recipe.tree is not None:
-        return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.tree, first, each)
-    assert recipe.rounds is not None  # a recipe has one of the two
-    return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.rounds, first, each)
+    if isinstance(recipe.search, TreeConfig):
+        return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)
+    return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)

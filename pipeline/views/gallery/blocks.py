@@ -36,7 +36,6 @@ from stages.filters import DropReason
 
 LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart
 WEBP_QUALITY = 60
-SAME = 1e-3  # a launch that recomputes a contrast may get a slightly different one
 
 
 def image_block(
@@ -87,18 +86,16 @@ def image_block(
 def _proposals(record: ImageRecord, proposals: tuple[Proposal, ...]) -> list[dict[str, Any]]:
     """Each proposal with the index of the instance that it became, or why it was dropped.
 
-    Instances are in the order of their proposals. Some proposals left the patch grid as masks and were dropped later;
-    which of several of a round they were is told by their contrast. For what reasons, the record counts.
+    Some proposals left the patch grid as masks and were dropped later; for what reasons, the record counts.
     """
+    # Shards of versions that did not keep the place have the round, of which there was one proposal each.
+    places = [instance.round if instance.proposal is None else instance.proposal for instance in record.instances]
+    instance_of = {place: k for k, place in enumerate(places)}
     later = Counter(record.drops) - Counter(str(p.dropped) for p in proposals if p.dropped)
     dropped_later = " or ".join(sorted(later)) or str(DropReason.CRF_DISAGREES)
-    shown, following = [], 0
-    for proposal in proposals:
-        became = None
-        if proposal.dropped is None and following < len(record.instances):
-            instance = record.instances[following]
-            if instance.round == proposal.round and abs(instance.parts.contrast - proposal.parts.contrast) < SAME:
-                became, following = following, following + 1
+    shown = []
+    for place, proposal in enumerate(proposals):
+        became = instance_of.get(place)
         dropped = None if became is not None else str(proposal.dropped or dropped_later)
         shown.append(_proposal(proposal, became, dropped))
     return shown

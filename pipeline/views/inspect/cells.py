@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from pipeline.views.inspect.words import counted, cut_sentence, drop_sentence
+from stages.ncut_tree import TreeConfig
 from stages.score import factors
 
 INK, QUIET, ALARM = "#1d2129", "#667085", "#b42318"
@@ -157,7 +158,8 @@ def draw_group(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> st
     shared.show(axes, shared.pale)
     shared.tint(axes, proposal.group, GROUP)
     shared.border(axes, proposal.group, "#1f3f87", 0.8)
-    level = "" if shared.inspection.recipe.tree is None else f", after {counted(proposal.level, 'cut')}"
+    is_tree = isinstance(shared.inspection.recipe.search, TreeConfig)
+    level = f", after {counted(proposal.level, 'cut')}" if is_tree else ""
     return _area(proposal.group) + level
 
 

@@ -16,13 +16,13 @@ from PIL import Image
 from pipeline.images.photos import Photo
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from pipeline.methods.cuts.proposals import Proposal, StopReason, shared_graph
-from pipeline.methods.cuts.recipes import Recipe, unmeasured_parts
+from pipeline.methods.cuts.recipes import Recipe, RoundsConfig, unmeasured_parts
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord, Instance
 from stages.affinity import similarities
 from stages.filters import DropReason
 from stages.local_cut import KnnGraph, group_graph
-from stages.ncut_tree import Part, ncut_tree, part_edges
+from stages.ncut_tree import Part, TreeConfig, ncut_tree, part_edges
 from stages.point_cloud import orthographic_points
 from stages.score import ScoreParts
 from stages.spatial_importance import spatial_importance
@@ -175,10 +175,10 @@ def inspect_image(photo: Photo, method: CutsMethod) -> Inspection:
 def _tree(work: BatchWork, similarity_NN: torch.Tensor) -> tuple[Part, ...]:
     """All parts of the only image of the batch. Cut once more: the proposals hold only those that became masks."""
     recipe, first = work.method.recipe, work.first_ncut
-    if recipe.tree is None:
+    if not isinstance(recipe.search, TreeConfig):
         return ()
     roots, grid = first.solutions(), work.method.grid
-    (parts,) = ncut_tree(similarity_NN[None], roots, grid, recipe.tree, recipe.affinity, recipe.ncut)
+    (parts,) = ncut_tree(similarity_NN[None], roots, grid, recipe.search, recipe.affinity, recipe.ncut)
     return tuple(parts)
 
 
@@ -220,14 +220,14 @@ def _inspected(work: BatchWork, graph_NN: torch.Tensor, depth_GhGw: np.ndarray |
 
 def _outside(proposal: Proposal, proposals: Sequence[Proposal], recipe: Recipe) -> np.ndarray:
     """(Gh, Gw) bool, the patches that were not in the graph when this proposal was cut, by the recipe's rules."""
-    if recipe.rounds is None:
+    if not isinstance(recipe.search, RoundsConfig):
         return ~proposal.was_cut
     taken = np.zeros_like(proposal.mask)
     for earlier in proposals:
         if earlier.round < proposal.round:
             if recipe.local_cut is not None and recipe.local_cut.pieces == "all":
                 taken |= earlier.group
-            elif recipe.rounds.take_dropped or earlier.dropped in (None, DropReason.COVERED):
+            elif recipe.search.take_dropped or earlier.dropped in (None, DropReason.COVERED):
                 taken |= earlier.mask
     return taken
 
@@ -237,7 +237,7 @@ def _edges_of(patch: int, graph_NN: torch.Tensor, outside: np.ndarray, recipe: R
     edges = np.zeros(outside.shape, np.float32)
     inside_n = torch.from_numpy(np.flatnonzero(~outside)).to(graph_NN.device)
     row_n = graph_NN[patch, inside_n]
-    if recipe.tree is not None:
+    if isinstance(recipe.search, TreeConfig):
         place = int(torch.searchsorted(inside_n, patch))
         row_n = part_edges(graph_NN[inside_n][:, inside_n], recipe.affinity)[place]
     edges[~outside] = row_n.cpu().numpy()

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from pipeline.methods.cuts.proposals import cut_thresholds
+from pipeline.methods.cuts.recipes import RoundsConfig
 from pipeline.views.inspect.cells import (
     ALARM,
     INK,
@@ -47,6 +48,7 @@ from pipeline.views.inspect.words import (
     stop_sentence,
     story,
 )
+from stages.ncut_tree import TreeConfig
 from stages.score import CONSTANT
 
 CELL = 2.45  # inches, width of a picture
@@ -150,7 +152,7 @@ def _settings(inspection: Inspection) -> str:
 
 def _write_verdicts(sheet: Sheet, inspection: Inspection, left: float, height: float) -> None:
     """What became of each round, beside the overview, in columns; a tree has pictures there."""
-    if inspection.recipe.tree is not None:
+    if isinstance(inspection.recipe.search, TreeConfig):
         return
     lines = max(1, int(height / 0.21))
     for i, inspected in enumerate(inspection.proposals):
@@ -174,17 +176,18 @@ def _overview(inspection: Inspection) -> list[tuple[str, Callable[[Axes, Picture
     if importance is not None:
         title = "Spatial Importance: depth edges"
         pictures.append((title, lambda axes, shared: shared.show(axes, importance, cmap="cividis", vmax=1)))
-    if inspection.recipe.tree is not None:
+    search = inspection.recipe.search
+    if isinstance(search, TreeConfig):
         pictures += [
             (f"Parts after {counted(level, 'cut')}", partial(draw_parts, level=level))
-            for level in range(1, min(inspection.recipe.tree.depth, MOST_LEVELS) + 1)
+            for level in range(1, min(search.depth, MOST_LEVELS) + 1)
         ]
     return [*pictures, ("Result, numbered as the rows", draw_result)]
 
 
 def _columns(inspection: Inspection) -> list[Column]:
     recipe = inspection.recipe
-    columns = _tree_columns(inspection) if recipe.tree is not None else _round_columns(inspection)
+    columns = _tree_columns(inspection) if isinstance(recipe.search, TreeConfig) else _round_columns(inspection)
     if recipe.spatial_confidence is not None:
         confidence = recipe.spatial_confidence
         caption = (
@@ -214,7 +217,8 @@ def _round_columns(inspection: Inspection) -> list[Column]:
     """The stages of a round up to its mask."""
     recipe = inspection.recipe
     of_piece = " of a piece" if recipe.local_cut and recipe.local_cut.pieces == "all" else ""
-    without = "" if recipe.rounds and recipe.rounds.taken_may_return else " without what was taken"
+    may_return = isinstance(recipe.search, RoundsConfig) and recipe.search.taken_may_return
+    without = "" if may_return else " without what was taken"
     columns = [
         Column("What is left", "The photo. Patches that earlier rounds took are greyed out.", draw_inside),
         Column(

@@ -5,6 +5,7 @@ import math
 from pipeline.methods.cuts.proposals import StopReason
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from stages.filters import DropReason
+from stages.ncut_tree import TreeConfig
 from stages.score import CONSTANT
 
 
@@ -21,7 +22,7 @@ def counted(n: int, what: str, plural: str = "s") -> str:
 def label(inspected: InspectedProposal, inspection: Inspection) -> str:
     """Which proposal it is: "Mask 1" of a tree; "Round 1", or "Round 1, piece 2" where a round may give several."""
     place = inspected.proposal.round + 1
-    if inspection.recipe.tree is not None:
+    if isinstance(inspection.recipe.search, TreeConfig):
         return f"Mask {place}"
     return f"Round {place}, piece {inspected.piece}" if inspected.pieces > 1 else f"Round {place}"
 
@@ -29,11 +30,11 @@ def label(inspected: InspectedProposal, inspection: Inspection) -> str:
 def story(inspection: Inspection) -> str:
     """How this recipe comes from an image to masks, in two sentences."""
     recipe = inspection.recipe
-    if recipe.tree is not None:
+    if isinstance(recipe.search, TreeConfig):
         cut = "" if recipe.local_cut is None else " In 3D each part falls into pieces where depth jumps."
         return (
             "Similarity of features cuts the image in two, and each part in two again, "
-            f"{counted(recipe.tree.depth, 'cut')} deep.{cut} Of all these the best by score are the rows below, "
+            f"{counted(recipe.search.depth, 'cut')} deep.{cut} Of all these the best by score are the rows below, "
             "overlapping ones ranked down."
         )
     if recipe.local_cut is None:
@@ -49,19 +50,21 @@ def story(inspection: Inspection) -> str:
 
 def group_words(inspection: Inspection) -> str:
     """What LocalCut cuts instances out of."""
-    return "semantic group" if inspection.recipe.tree is None else "part of the tree"
+    return "part of the tree" if isinstance(inspection.recipe.search, TreeConfig) else "semantic group"
 
 
 def terminal_words(inspection: Inspection) -> tuple[str, str]:
     """What source and sink are."""
-    if inspection.recipe.tree is None:
-        return "source: strongest foreground", "sink: strongest background"
-    return "source: strongest of the mask's core", "sink: strongest of the other side"
+    if isinstance(inspection.recipe.search, TreeConfig):
+        return "source: strongest of the mask's core", "sink: strongest of the other side"
+    return "source: strongest foreground", "sink: strongest background"
 
 
 def side_words(inspection: Inspection) -> tuple[str, str]:
     """What low and high entries of the eigenvector mean."""
-    return ("background", "foreground") if inspection.recipe.tree is None else ("other side", "this side")
+    if isinstance(inspection.recipe.search, TreeConfig):
+        return "other side", "this side"
+    return "background", "foreground"
 
 
 def cut_sentence(inspected: InspectedProposal, inspection: Inspection) -> str:

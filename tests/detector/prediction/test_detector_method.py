@@ -27,6 +27,7 @@ from pipeline.methods.protocol import Batch
 from pipeline.results.instance_file import write_shard
 from pipeline.results.instances import ImageRecord, counts_of
 from pipeline.runs.launch import Launch
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -190,7 +191,7 @@ def test_verify_finds_boxes_that_do_not_hold_their_masks(
         moved = [replace(i, box=(i.box[0], i.box[1], i.box[2] / 2, i.box[3])) for i in masks_of(record)]
         wrong.append(replace(record, instances=tuple(moved)))
     data = write_shard(wrong, shard.grid, shard.attributes)
-    folder.ledger.commit("00000", new_attempt(), data, [], counts_of(wrong), {})
+    folder.ledger.commit("00000", new_attempt(), Outcome(data, counts_of(wrong)))
     assert any("does not hold it" in error for error in errors_of(run))
 
 

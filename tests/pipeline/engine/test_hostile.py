@@ -30,6 +30,7 @@ from pipeline.images.sources import list_images
 from pipeline.results.instance_file import ShardFile, write_shard
 from pipeline.results.instances import counts_of
 from pipeline.runs.launch import Launch
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.status import status_of
@@ -223,7 +224,7 @@ def run_with(url: Path, ids: list[str], *, stored: list[str] | None = None, phot
     manifest = Manifest([ImageRef(image_id, str(photo or "/data/none.jpg")) for image_id in ids], 100)
     run = RunFolder.create_or_open(url, CONFIG, manifest)
     records = [sample_record(image_id) for image_id in stored or [ref.id for ref in manifest.refs]]
-    run.ledger.commit("00000", new_attempt(), write_shard(records, GRID, {}), [], counts_of(records), {})
+    run.ledger.commit("00000", new_attempt(), Outcome(write_shard(records, GRID, {}), counts_of(records)))
     return run
 
 

@@ -22,6 +22,7 @@ from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.results.instance_file import write_shard
 from pipeline.results.instances import ImageRecord, Instance, counts_of
 from pipeline.results.kinds import Failed, quarantine_of
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.export import export_coco
@@ -54,7 +55,7 @@ def make_run(folder: Path, records: list[ImageRecord], coco_ids: dict[str, int] 
     for shard in run.pending():
         part = [by_id[ref.id] for ref in shard.refs]
         data = write_shard(part, GRID, {"recipe": "sample"})
-        run.ledger.commit(shard.key, new_attempt(), data, quarantine_of(part), counts_of(part), {})
+        run.ledger.commit(shard.key, new_attempt(), Outcome(data, counts_of(part), quarantine_of(part)))
     return run
 
 

@@ -77,6 +77,7 @@ def test_layout_is_plain_zarr_v3_with_named_dimensions(tmp_path: Path) -> None:
         "masks/box": ("float32", (n_masks, 4), ("mask", "xywh")),
         "masks/area": ("int64", (n_masks,), ("mask",)),
         "masks/round": ("uint8", (n_masks,), ("mask",)),
+        "masks/proposal": ("int32", (n_masks,), ("mask",)),
         **{f"masks/{part}": ("float32", (n_masks,), ("mask",)) for part in SCORE_PARTS},
         "masks/crf_iou": ("float32", (n_masks,), ("mask",)),
         "masks/confidence": ("uint8", (n_masks, *GRID), ("mask", "grid_y", "grid_x")),
@@ -116,6 +117,15 @@ def test_the_parts_of_the_score_have_a_column_each(tmp_path: Path) -> None:
     lacking = write_arrays({"masks/score": np.zeros(3)}, {"masks/score": ("mask",)}, dict(shard.attributes))
     with pytest.raises(StoreError, match="is missing"):
         ShardFile.open(lacking)
+
+
+def test_a_shard_without_proposals_is_written_as_before_there_were_any() -> None:
+    instance = next(instance for record in RECORDS for instance in masks_of(record))
+    record = ImageRecord("a", (40, 40), "ok", (dataclasses.replace(instance, proposal=None),), {}, None)
+    assert "masks/proposal" not in ArrayFile.open(write_shard([record], GRID, {})).names()
+    third = dataclasses.replace(instance, proposal=2)
+    data = write_shard([dataclasses.replace(record, instances=(*record.instances, third))], GRID, {})
+    assert ShardFile.open(data).proposal.tolist() == [-1, 2]
 
 
 def test_maps_are_decoded_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +216,7 @@ def test_map_of_another_grid_is_refused() -> None:
         ({"crf_iou": float("nan")}, "crf_iou must be finite"),
         ({"confidence": np.zeros(GRID, np.float32)}, r"must be uint8 \(Gh, Gw\)"),
         ({"round": 256}, r"0\.\.255"),
+        ({"proposal": -1}, "at least 0, or None, not -1"),
     ],
 )
 def test_instance_says_what_is_wrong(change: dict, message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from support.waiting import PATIENCE
 
 from pipeline.errors import RunMismatchError, StoreError
-from pipeline.runs.ledger import Ledger
+from pipeline.runs.ledger import Ledger, Outcome
 from pipeline.runs.provenance import library_versions, new_attempt
 from pipeline.storage.files_at import files_at
 from pipeline.storage.local_files import LocalFiles
@@ -26,7 +26,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
 
 
 def commit(ledger: Ledger, key: str = "00042", attempt: str = "a1", data: bytes = b"shard") -> bool:
-    return ledger.commit(key, attempt, data, SET_ASIDE, COUNTS, {"ncut": 1.23456, "depth": 0.5})
+    return ledger.commit(key, attempt, Outcome(data, COUNTS, SET_ASIDE, {"ncut": 1.23456, "depth": 0.5}))
 
 
 def test_commit_names_its_files_and_what_made_them(ledger: Ledger) -> None:
@@ -52,7 +52,7 @@ def test_commit_names_its_files_and_what_made_them(ledger: Ledger) -> None:
 
 
 def test_no_quarantine_no_file(ledger: Ledger) -> None:
-    assert ledger.commit("00001", new_attempt(), b"x", [], {"images": 1}, {})
+    assert ledger.commit("00001", new_attempt(), Outcome(b"x", {"images": 1}))
     assert ledger.read("00001").quarantine is None
     assert ledger.files.list_files("quarantine") == []
 

@@ -13,6 +13,7 @@ from support.sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_mani
 
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
 from pipeline.images.manifest import Manifest
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
@@ -55,7 +56,7 @@ def test_relaunch_does_only_what_is_missing(tmp_path: Path) -> None:
 def test_stage_ledgers_have_their_own_progress(tmp_path: Path) -> None:
     run = RunFolder.create_or_open(tmp_path, CONFIG, sample_manifest())
     depth = run.stage_ledger("depth")
-    depth.commit("00000", "a", b"depth", [], {"images": 4}, {})
+    depth.commit("00000", "a", Outcome(b"depth", {"images": 4}))
     assert [shard.key for shard in run.pending(depth)] == ["00001", "00002"]
     assert len(run.pending()) == 3
     assert run.kept_stages() == ["depth"]
@@ -184,7 +185,7 @@ def test_creators_that_race_agree(tmp_path: Path) -> None:
 
 def test_gc_removes_only_old_orphans(tmp_path: Path) -> None:
     run = launch(str(tmp_path))
-    run.stage_ledger("depth").commit("00000", "a", b"depth", [], {"images": 4}, {})
+    run.stage_ledger("depth").commit("00000", "a", Outcome(b"depth", {"images": 4}))
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
     garbage = {
         "shards/00001-dead.zarr.zip": b"12345",

@@ -21,6 +21,7 @@ from pipeline.cli import main
 from pipeline.commands import status_watch
 from pipeline.commands.status_watch import watch
 from pipeline.errors import StoreError
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.status import StatusReader, status_of
@@ -45,7 +46,7 @@ def begun(url: Path | str, shards: Iterable[int] = (0,)) -> RunFolder:
 
 def test_counts_of_a_run_half_done(tmp_path: Path) -> None:
     run = begun(tmp_path)
-    run.ledger.commit("00001", new_attempt(), b"x", [], COUNTS, {"ncut": 0.5}, wall=12.5)
+    run.ledger.commit("00001", new_attempt(), Outcome(b"x", COUNTS, seconds={"ncut": 0.5}, wall=12.5))
     found = status_of(tmp_path)
     assert (found.done_shards, found.shards, found.done_images, found.images) == (2, 3, 8, 10)
     first = run.ledger.read("00000").counts
@@ -106,7 +107,7 @@ def test_node_with_a_wrong_clock(tmp_path: Path, year: str) -> None:
 
 def test_record_of_no_shard_is_damage(tmp_path: Path) -> None:
     run = launch(str(tmp_path))
-    run.ledger.commit("00003", "a", b"x", [], COUNTS, {})
+    run.ledger.commit("00003", "a", Outcome(b"x", COUNTS))
     found = status_of(tmp_path)
     assert found.done_shards == 3
     assert not found.complete

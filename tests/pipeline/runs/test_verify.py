@@ -12,6 +12,7 @@ import pytest
 from pycocotools import mask as coco_mask
 from support.sample_run import GRID, launch
 
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import Problem, verify_run
 from pipeline.storage.array_file import ArrayFile, write_arrays
@@ -25,7 +26,7 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = launch(str(path))
     for key in ("00000", "00001"):
         data = write_arrays({"depth": np.ones((4, *GRID), np.float16)}, {"depth": ("image", "y", "x")}, {})
-        run.stage_ledger("depth").commit(key, "a", data, [], {"images": 4}, {})
+        run.stage_ledger("depth").commit(key, "a", Outcome(data, {"images": 4}))
     return path
 
 

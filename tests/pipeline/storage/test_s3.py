@@ -28,7 +28,7 @@ from support.waiting import PATIENCE, wait_for
 from pipeline.cli import main
 from pipeline.errors import StoreError
 from pipeline.faults import VARIABLE
-from pipeline.runs.ledger import Ledger
+from pipeline.runs.ledger import Ledger, Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -345,8 +345,8 @@ def test_copies_of_records_spare_a_restart_most_requests(server: S3Server, run_u
     ledger = Ledger(files_at(run_url), "f", "d")
     keys = [f"{i:05}" for i in range(130, 250)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: ledger.commit(key, new_attempt(), b"x", [], {"images": 1}, {}), keys[:-1]))
-    ledger.commit(keys[-1], new_attempt(), b"x", [], {"images": 1}, {})
+        list(pool.map(lambda key: ledger.commit(key, new_attempt(), Outcome(b"x", {"images": 1})), keys[:-1]))
+    ledger.commit(keys[-1], new_attempt(), Outcome(b"x", {"images": 1}))
     server.requests()
     assert list(ledger.committed()) == keys
     requests = server.requests()
@@ -354,7 +354,7 @@ def test_copies_of_records_spare_a_restart_most_requests(server: S3Server, run_u
     # A record that is made again counts as it is now, whatever was copied; a lost or damaged index costs time only.
     ledger.files.delete("commits/00137.json")
     assert list(ledger.committed()) == [*keys[:7], *keys[8:]]
-    ledger.commit("00137", "anew", b"y", [], {"images": 1}, {})
+    ledger.commit("00137", "anew", Outcome(b"y", {"images": 1}))
     assert ledger.committed()["00137"].attempt == "anew"
     before = ledger.committed()
     index = ledger.files.read_bytes("index/00.json.gz")

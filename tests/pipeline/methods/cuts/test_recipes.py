@@ -30,14 +30,13 @@ def test_the_ablation_adds_one_stage_a_row() -> None:
         "cuts3d": ["local_cut", "spatial_confidence"],
     }
     assert [r.needs_depth for r in RECIPES.values()] == [False, True, True, True, True]
-    assert {name for name, recipe in RECIPES.items() if recipe.tree is not None} == {"cuts3d"}
-    assert all((recipe.rounds is None) != (recipe.tree is None) for recipe in RECIPES.values())
+    assert {name for name, recipe in RECIPES.items() if isinstance(recipe.search, TreeConfig)} == {"cuts3d"}
 
 
 def test_maskcut_has_the_published_constants() -> None:
     recipe = RECIPES["maskcut"]
-    assert recipe.rounds is not None
-    assert recipe.rounds.n == 3
+    assert isinstance(recipe.search, RoundsConfig)
+    assert recipe.search.n == 3
     assert recipe.score == "constant"
     assert recipe.affinity.epsilon == 1e-5
     assert (recipe.filters.min_area, recipe.filters.max_iou) == (0.01, 0.5)
@@ -148,15 +147,17 @@ def test_a_stage_is_switched_on_with_its_defaults() -> None:
     [("cuts3d", "tree=none"), ("cuts3d", "rounds=on"), ("maskcut", "tree=on"), ("maskcut", "rounds=none")],
 )
 def test_rounds_and_tree_exclude_each_other(recipe: str, override: str) -> None:
-    with pytest.raises(ConfigError, match=f"recipe {recipe} with {override}: .*by rounds or by a tree"):
+    with pytest.raises(ConfigError, match=f"recipe {recipe} with {override}: .*by rounds or by tree"):
         get_recipe(recipe, [override])
 
 
-def test_a_recipe_has_rounds_or_a_tree() -> None:
-    for both in ({}, {"rounds": RoundsConfig(), "tree": TreeConfig()}):
-        with pytest.raises(ValueError, match="by rounds or by a tree: switch on one of the two"):
-            Recipe("mine", **both)  # type: ignore[arg-type]
-    assert Recipe("mine", tree=TreeConfig()).rounds is None
+def test_the_search_is_written_under_its_name_and_can_be_changed_for_the_other() -> None:
+    written = Recipe("mine", TreeConfig(depth=2)).as_dict()
+    assert (written["rounds"], written["tree"]["depth"]) == (None, 2)
+    assert "search" not in written
+    recipe = get_recipe("maskcut", ["rounds=none", "tree=on", "tree.depth=2"])
+    assert recipe.search == TreeConfig(depth=2)
+    assert recipe.as_dict() == RECIPES["maskcut"].as_dict() | {"rounds": None, "tree": written["tree"]}
 
 
 def test_a_stage_that_the_recipe_lacks_is_not_switched_on_silently() -> None:

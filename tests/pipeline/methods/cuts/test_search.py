@@ -10,7 +10,7 @@ from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, StopRe
 from pipeline.methods.cuts.recipes import Recipe, get_recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from stages.ncut import NCutConfig, ncut
-from stages.ncut_tree import part_edges
+from stages.ncut_tree import TreeConfig, part_edges
 from stages.spatial_importance import SharpenConfig, sharpen
 
 GRID = (10, 10)
@@ -64,7 +64,8 @@ def test_the_first_cut_is_that_of_the_whole_image(name: str) -> None:
     recipe = get_recipe(name, ["affinity.tau=0.3"])
     graph = semantic_graph(features, None, recipe)
     first = first_ncut(graph, recipe)
-    edges = torch.stack([part_edges(s, recipe.affinity) for s in graph]) if recipe.tree is not None else graph
+    is_tree = isinstance(recipe.search, TreeConfig)
+    edges = torch.stack([part_edges(s, recipe.affinity) for s in graph]) if is_tree else graph
     expected = ncut(edges, torch.ones(2, N, dtype=torch.bool), 1e-5, NCutConfig())
     assert first.eigenvector_BN.shape == (2, N)
     for image in range(2):

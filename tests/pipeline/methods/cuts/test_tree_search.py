@@ -17,7 +17,7 @@ from stages.boundary import settle_boundaries
 from stages.filters import mask_iou
 from stages.local_cut import group_graph
 from stages.mask_parts import mask_parts
-from stages.ncut_tree import first_cuts, ncut_tree
+from stages.ncut_tree import TreeConfig, first_cuts, ncut_tree
 from stages.score import score_of
 
 GRID = (40, 40)
@@ -114,8 +114,8 @@ def test_what_holds_of_every_proposal(overrides: list[str]) -> None:
     for place, p in enumerate(found.proposals):
         assert p.dropped is None
         assert not (p.mask & ~p.group).any()
-        assert p.mask.sum() > recipe.tree.min_area * p.mask.size  # type: ignore[union-attr]
-        assert p.group.sum() <= recipe.tree.max_area * p.mask.size  # type: ignore[union-attr]
+        assert p.mask.sum() > recipe.search.min_area * p.mask.size  # type: ignore[union-attr]
+        assert p.group.sum() <= recipe.search.max_area * p.mask.size  # type: ignore[union-attr]
         assert p.mask.flat[p.source]
         assert not p.group.flat[p.sink]
         assert p.sink == p.eigenvector.argmin()
@@ -131,12 +131,12 @@ def test_what_holds_of_every_proposal(overrides: list[str]) -> None:
 
 def naive(image: Image, recipe: Recipe, taus: list[float]) -> list[tuple[np.ndarray, float]]:
     """The choice by loops over all candidates: masks, best first, and scores. `taus`: LocalCut's thresholds."""
-    assert recipe.tree is not None
+    assert isinstance(recipe.search, TreeConfig)
     assert recipe.local_cut is not None
     grid = image.depth.shape
     similarity = semantic_graph(torch.from_numpy(image.features)[None], None, recipe)
     roots = first_cuts(similarity, recipe.affinity, recipe.ncut)
-    (parts,) = ncut_tree(similarity, roots, grid, recipe.tree, recipe.affinity, recipe.ncut)
+    (parts,) = ncut_tree(similarity, roots, grid, recipe.search, recipe.affinity, recipe.ncut)
     candidates: list[tuple[np.ndarray, list[np.ndarray]]] = []  # mask, and its part's components at each threshold
     for part in parts:
         graph = group_graph(image.depth, part.mask, recipe.local_cut)
@@ -149,7 +149,7 @@ def naive(image: Image, recipe: Recipe, taus: list[float]) -> list[tuple[np.ndar
         for of_tau in labels:
             for label in np.unique(of_tau[part.mask]):
                 piece = part.mask & (of_tau == label)
-                if piece.sum() > int(recipe.tree.min_area * piece.size):
+                if piece.sum() > int(recipe.search.min_area * piece.size):
                     candidates.append((piece, labels))
     different = [candidates[k] for k in naive_distinct([mask for mask, _ in candidates], recipe)]
     features_ND = torch.from_numpy(image.features)

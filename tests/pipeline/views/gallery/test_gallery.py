@@ -33,6 +33,7 @@ from pipeline.results.instance_overlay import decode
 from pipeline.results.instances import ImageRecord, counts_of, mean_confidence
 from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.runs.launch import Launch
+from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -203,10 +204,9 @@ def test_a_proposal_that_the_crf_dropped_is_told_from_the_others(run: RunFolder,
     kept = KeptOutputs.open("confidence", ledger.contents(ledger.read("00001").shard))
     (cut,) = kept.cut_images([int(np.flatnonzero(kept.done)[0])])
     proposals = [replace(cut.found.proposals[0], round=k // 2, dropped=None) for k in range(3)]
-    proposals = [replace(p, parts=replace(p.parts, contrast=0.1 * k)) for k, p in enumerate(proposals)]
     record = next(record for record in RunReader(run) if masks_of(record))
-    left = [p for k, p in enumerate(proposals) if k != lost]
-    instances = tuple(replace(masks_of(record)[0], round=p.round, parts=p.parts) for p in left)
+    left = [k for k in range(3) if k != lost]
+    instances = tuple(replace(masks_of(record)[0], round=proposals[k].round, proposal=k) for k in left)
     record = replace(record, instances=instances, drops={"crf_disagrees": 1})
     cut = replace(cut, found=replace(cut.found, proposals=tuple(proposals)))
     shown = image_block(record, cut, ImageError("missing", "gone"), 320)["proposals"]
@@ -266,7 +266,7 @@ def make_run(root: Path, refs: list[ImageRef], records: list[ImageRecord], grid:
     for shard in run.manifest.shards():
         of_shard = [by_id[ref.id] for ref in shard.refs]
         data = write_shard(of_shard, grid, {})
-        run.ledger.commit(shard.key, new_attempt(), data, quarantine_of(of_shard), counts_of(of_shard), {})
+        run.ledger.commit(shard.key, new_attempt(), Outcome(data, counts_of(of_shard), quarantine_of(of_shard)))
     return run
 
 
@@ -518,7 +518,7 @@ def many_images(root: Path, run: RunFolder, n: int) -> RunFolder:
     for shard in copy.manifest.shards():
         data = write_outputs("localcut", [big] * len(shard.refs), grid, {})
         counts = {"images": len(shard.refs), "quarantined": 0}
-        copy.stage_ledger("localcut").commit(shard.key, new_attempt(), data, [], counts, {})
+        copy.stage_ledger("localcut").commit(shard.key, new_attempt(), Outcome(data, counts))
     return copy
 
 
