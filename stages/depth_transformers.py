@@ -157,7 +157,9 @@ class TransformersDepth:
         return [self._unpadded(map_, image, padded) for map_, image in zip(maps, images, strict=True)]
 
     def _unpadded(self, map_HW: torch.Tensor, image: np.ndarray, padded: Sequence[int]) -> torch.Tensor:
-        """Without the borders of zeros that the processor puts on all four sides, half of them on each, and without pixels that lie across."""
+        """Without the borders of zeros that the processor puts on all four sides, half of them on each; a pixel that
+        lies on the edge goes with them.
+        """
         inner = self._prepared(image, do_pad=False).shape[-2:]
         before = [(outer - own) // 2 for outer, own in zip(padded, inner, strict=True)]
         (top, bottom), (left, right) = (

@@ -14,9 +14,11 @@ from typing import Any
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
+from pipeline.models.broken_files import refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.specs import depth_source, feature_spec, onnx_spec, unknown_features
 from pipeline.models.vit_checkpoints import build_vit, preset_name, read_checkpoint
+from pipeline.wording import brief
 from stages.depth import DepthKind, DepthModel
 from stages.depth_onnx import OnnxDepth
 from stages.feature_presets import PRESETS, FeaturePreset
@@ -24,6 +26,16 @@ from stages.features import FeatureConfig, FeatureExtractor
 from stages.late import torch
 
 logger = logging.getLogger(__name__)
+
+# What the log says of a depth model; a folder without config.json is taken for one of maps.
+_SOURCES: dict[str, str] = {
+    "embedded": "{}",
+    "hub": "{} of the model hub",
+    "onnx": "the ONNX model {}",
+    "transformers": "the transformers model in {}",
+    "maps": "the maps in {}",
+}
+_DIRECTIONS: dict[DepthKind, str] = {"depth": "larger = farther", "inverse_depth": "larger = nearer"}
 
 # DPT never runs this unit of its first fusion layer, and checkpoints come without it.
 _UNUSED_IN_DPT = "fusion_stage.layers.0.residual_layer1."
@@ -39,11 +51,15 @@ def load_depth(spec: str, device: torch.device | str = "cpu", kind: DepthKind | 
     had or do not fit.
     """
     how, where = depth_source(spec)
+    model: DepthModel
     if how == "maps":
-        return DepthMaps(Path(where), kind or "depth")
-    if how in ("hub", "transformers"):
-        return _transformers(spec, where, device, kind)
-    return _onnx(_embedded(spec) if how == "embedded" else Path(where), device, kind)
+        model = DepthMaps(Path(where), kind or "depth")
+    elif how in ("hub", "transformers"):
+        model = _transformers(spec, where, device, kind)
+    else:
+        model = _onnx(_embedded(spec) if how == "embedded" else Path(where), device, kind)
+    logger.info("depth from %s, read as %s", _SOURCES[how].format(where), _DIRECTIONS[model.kind])
+    return model
 
 
 def feature_preset(spec: str) -> tuple[FeaturePreset, Path | None]:
@@ -146,9 +162,16 @@ def _timm_preset(name: str) -> FeaturePreset:
 def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> OnnxDepth:
     spec = onnx_spec(path, kind)
     try:
-        model = OnnxDepth(path.read_bytes(), spec, device)
-    except (ValueError, TypeError) as error:
+        model = OnnxDepth(path, spec, device)
+    except ValueError as error:
         raise ConfigError(f"{path.with_suffix('.json')}: {error}") from error
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    # onnxruntime's own exceptions have no common base
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be loaded as an ONNX model; fetch or export it again: {brief(error)}"
+        ) from error
     if torch.device(device).type == "cuda" and model.provider != "CUDAExecutionProvider":
         logger.warning("%s runs on the CPU: install onnxruntime-gpu to run it on the GPU", path.name)
     return model
@@ -160,6 +183,8 @@ def _transformers(name: str, source: str, device: torch.device | str, kind: Dept
     from stages.depth_transformers import TransformersDepth
 
     in_folder = Path(source).is_dir()
+    if in_folder:
+        refuse_broken_in(Path(source))
     local_only = in_folder or not hub.reachable()
     try:
         processor = AutoImageProcessor.from_pretrained(source, local_files_only=local_only)
@@ -169,10 +194,11 @@ def _transformers(name: str, source: str, device: torch.device | str, kind: Dept
             loaded: Any = AutoModelForDepthEstimation.from_pretrained(
                 source, local_files_only=local_only, output_loading_info=True
             )
-    except (OSError, ValueError) as error:
+    # the library raises whatever its readers of JSON and weights do
+    except Exception as error:
         if in_folder:
-            raise WeightsError(f"depth model in {name} cannot be loaded: {error}") from error
-        why = "the model hub cannot be reached and its local cache does not hold it" if local_only else str(error)
+            raise WeightsError(f"depth model in {source} cannot be loaded; fetch it again: {brief(error)}") from error
+        why = "the model hub cannot be reached and its local cache does not hold it" if local_only else brief(error)
         raise WeightsError(
             f"depth model {name} ({source}) cannot be loaded: {why}. "
             "Download it elsewhere and give its folder, or use fastdepth"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.broken_files import refuse_broken, refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.vit_checkpoints import SUFFIXES, need_file
 from stages.depth import DepthKind
@@ -105,9 +106,11 @@ def check_depth(spec: str, kind: DepthKind | None) -> None:
     """What is wrong with a depth model before it is loaded: ConfigError, WeightsError."""
     how, where = depth_source(spec)
     if how == "maps":
-        DepthMaps(Path(where), kind or "depth")
+        DepthMaps(Path(where), kind or "depth").refuse_none()
     elif how == "onnx":
         onnx_spec(Path(where), kind)
+    elif how == "transformers":
+        refuse_broken_in(Path(where))
 
 
 def onnx_spec(path: Path, kind: DepthKind | None) -> OnnxDepthSpec:
@@ -116,8 +119,9 @@ def onnx_spec(path: Path, kind: DepthKind | None) -> OnnxDepthSpec:
     for file in (path, sidecar):
         if not file.is_file():
             raise WeightsError(f"{file} does not exist: an ONNX depth model is an .onnx file with a .json of that name")
+        refuse_broken(file)
     try:
-        spec = OnnxDepthSpec.parse(json.loads(sidecar.read_text()))
+        spec = OnnxDepthSpec.parse(json.loads(sidecar.read_text(encoding="utf-8")))
         return spec if kind is None else replace(spec, kind=kind)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{sidecar}: {error}") from error
