@@ -15,9 +15,9 @@ MOST_FILLED = 0.25
 # Depths lie between these percentiles, and beyond them by their distance at most; what is farther off is an outlier. A
 # plane, a slope and rooms with a window have none by this.
 _PERCENTILES = (1, 99)
-# A map's values run down to 0 when the first of them is at most so many of their usual steps away. Sensors begin
-# hundreds of steps away, the 16-bit maps that networks' depth is stretched to at one.
-_STEPS = 5
+# A number stands apart from a map's values when the nearest of them is farther than so many of their usual steps, and
+# than so much of all they span. The nearest thing that a sensor sees is some hundred steps and 2 % or more away.
+_STEPS, _SPAN = 2, 0.01
 _FEWEST_STEPS = 8  # distinct values that tell what step is usual; of fewer, half of all they span is near
 
 
@@ -37,7 +37,7 @@ def relative_stored_depth(raw: np.ndarray, kind: DepthKind, name: str = "depth")
         raise ValueError(f"{name}: a depth map has shape (height, width), not {raw.shape}")
     if raw.dtype.kind not in "buif":
         raise ValueError(f"{name}: a depth map holds real numbers, not {raw.dtype}")
-    low, high = raw.min(), raw.max()
+    low, high = float(raw.min()), float(raw.max())
     if low < high and ((raw == low) | (raw == high)).all():
         raise ValueError(f"{name}: it has two values only, {low:g} and {high:g}: that is a mask, not depth")
     holes = _holes(raw, kind, name)
@@ -71,13 +71,13 @@ def _refuse_many(holes: np.ndarray, name: str, what: str) -> None:
 
 
 def _is_apart(others: np.ndarray, mark: float) -> bool:
-    """Whether `mark` is far from the map's other values, in the steps that are usual between them."""
+    """Whether `mark` is far from the map's other values."""
     values = np.unique(others).astype(np.float64)
     if len(values) < 2:  # of a map that is constant but for it
         return False
-    few = len(values) < _FEWEST_STEPS
-    usual = np.ptp(values) / 2 if few else _STEPS * np.median(np.diff(values))
-    return bool(np.abs(values - mark).min() > usual)
+    span = float(np.ptp(values))
+    near = span / 2 if len(values) < _FEWEST_STEPS else max(_STEPS * float(np.median(np.diff(values))), _SPAN * span)
+    return bool(np.abs(values - mark).min() > near)
 
 
 def _filled(values: np.ndarray, holes: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Manifest, Shard
-from pipeline.methods.protocol import Method
-from pipeline.methods.registry import load_method, manifest_of
+from pipeline.methods.protocol import Method, earlier_values
+from pipeline.methods.registry import load_method, manifest_of, with_absolute_paths
 from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.reader import RunReader
@@ -54,6 +54,8 @@ def run(
     """
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
+    if method is None:
+        launch = with_absolute_paths(launch)
     if manifest is None:
         manifest = _images_of(out, launch, until, method, device)
     method = method or load_method(launch, device, until)
@@ -108,7 +110,8 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
 
 
 def _folder_of(out: str | Path, method: Method, manifest: Manifest) -> RunFolder:
-    return RunFolder.create_or_open(out, method.config(), manifest, method=method.name, result=method.kind(None).name)
+    names = {"method": method.name, "result": method.kind(None).name}
+    return RunFolder.create_or_open(out, method.config(), manifest, **names, earlier=earlier_values(method))
 
 
 def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWorker:

@@ -157,7 +157,8 @@ def _one_map(array: np.ndarray) -> np.ndarray:
 
 def _check_aspect(raw: np.ndarray, image: np.ndarray) -> None:
     if raw.ndim != 2 or 0 in raw.shape:
-        raise ValueError(f"its shape is {raw.shape}, a depth map has (height, width)")
+        more = ", one file per photo" if raw.ndim == 3 else ""
+        raise ValueError(f"its shape is {raw.shape}, a depth map has (height, width){more}")
     (h, w), (H, W) = raw.shape, image.shape[:2]
     if h != w and abs(np.log((w / h) / (W / H))) > np.log1p(_ASPECT_TOLERANCE):
         raise ValueError(f"it is {w}x{h} (width x height) for a photo of {W}x{H}: another aspect")

@@ -3,6 +3,7 @@ and the libraries of models are loaded, which takes seconds.
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.broken_files import refuse_broken, refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.vit_checkpoints import SUFFIXES, need_file
+from pipeline.storage.locations import is_url
 from stages.depth import DepthKind
 from stages.depth_onnx import OnnxDepthSpec
 from stages.feature_presets import PRESETS, FeaturePreset
@@ -58,6 +60,17 @@ def feature_spec(spec: str, files_here: bool = True) -> FeatureSpec:
     return FeatureSpec(name or None, path)
 
 
+def absolute_features(spec: str) -> str:
+    """The spec with the path in it, if it has one, absolute."""
+    if spec in PRESETS:
+        return spec
+    found = feature_spec(spec, files_here=False)
+    if found.path is None:
+        return spec
+    path = _absolute(str(found.path))
+    return f"{found.name}={path}" if found.name else path
+
+
 def unknown_features(name: str) -> ConfigError:
     return ConfigError(
         f"no features {name!r}: use {', '.join(PRESETS)}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
@@ -100,6 +113,20 @@ def depth_source(spec: str) -> DepthSource:
         f"no depth model {spec!r}: use fastdepth, {', '.join(HUB_DEPTH)}, the path of an .onnx file, "
         "the folder of a transformers model, or maps:FOLDER"
     )
+
+
+def absolute_depth(spec: str) -> str:
+    """The spec with the path in it, if it has one, absolute. The file need not be on this machine."""
+    if spec == "fastdepth" or spec in HUB_DEPTH:
+        return spec
+    if spec.startswith("maps:"):
+        return f"maps:{_absolute(spec.removeprefix('maps:'))}"
+    is_path = spec.endswith(".onnx") or os.sep in spec or Path(spec).exists()
+    return _absolute(spec) if is_path else spec
+
+
+def _absolute(path: str) -> str:
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def check_depth(spec: str, kind: DepthKind | None) -> None:

@@ -23,6 +23,10 @@ NAME = "instances"
 # Boxes are kept in float32; half a pixel off is another box.
 BOX_TOLERANCE = 0.5
 BINS = 20
+_DEPTH_FAULTS = {
+    "depth_filled": "with holes in their depth, which were filled",
+    "depth_flat": "with the same depth everywhere, which separates nothing",
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,15 @@ class InstanceKind:
         return ShardFile.open(source, name)
 
     def counts(self, results: Iterable[ImageRecord | Failed]) -> Counts:
-        """images, masks, drops by reason, quarantined."""
+        """See `instances.counts_of`."""
         return counts_of(results)
 
     def log(self, result: ImageRecord) -> dict[str, Any]:
-        """Status, masks with their scores, drops."""
+        """Status, masks with their scores, drops; what is wrong with the depth, if anything."""
         scores = [round(instance.score, 4) for instance in result.instances]
-        return {"status": result.status, "masks": len(scores), "scores": scores, "drops": result.drops}
+        filled = {"depth_filled": round(result.depth_filled, 4)} if result.depth_filled else {}
+        flat = {"depth_flat": True} if result.has_flat_depth else {}
+        return {"status": result.status, "masks": len(scores), "scores": scores, "drops": result.drops, **filled, **flat}
 
     def check(self, shard: ShardFile) -> Iterator[str]:
         """Codes, areas and boxes of all masks."""
@@ -60,9 +66,14 @@ class InstanceKind:
             yield f"{len(faults)} of {shard.n_masks} masks are wrong: {few_of(faults)}"
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Masks and drops."""
+        """Masks and drops; images whose depth was filled in places, or is the same everywhere."""
         masks, images = counts.get("masks", 0), max(counts["images"], 1)
-        return [("masks", f"{masks} ({masks / images:.2f} an image)"), ("dropped", _by_reason(counts) or "none")]
+        about_depth = ", ".join(f"{counts[name]} images {said}" for name, said in _DEPTH_FAULTS.items() if counts.get(name))
+        return [
+            ("masks", f"{masks} ({masks / images:.2f} an image)"),
+            ("dropped", _by_reason(counts) or "none"),
+            *([("depth", about_depth)] if about_depth else []),
+        ]
 
     def brief(self, counts: Mapping[str, Any]) -> str:
         """Masks an image, and drops."""
