@@ -1,6 +1,7 @@
 """Files of models that are none: what `git clone` leaves without git-lfs, a server's error page, an empty file."""
 
-from collections.abc import Iterable
+import json
+import zipfile
 from pathlib import Path
 
 from pipeline.errors import WeightsError
@@ -35,10 +36,30 @@ def refuse_broken(path: Path) -> None:
 
 
 def refuse_broken_in(folder: Path) -> None:
-    """The same for the files of a transformers model in a folder."""
-    for file in _files_of_a_model(folder):
+    """The same for the files of a transformers model in a folder; and for weights of it that were cut short."""
+    for file in sorted(file for pattern in _OF_A_MODEL for file in folder.glob(pattern) if file.is_file()):
         refuse_broken(file)
+        if _is_cut_short(file):
+            raise WeightsError(f"{file} is cut short or damaged: fetch it again")
 
 
-def _files_of_a_model(folder: Path) -> Iterable[Path]:
-    return sorted(file for pattern in _OF_A_MODEL for file in folder.glob(pattern) if file.is_file())
+def _is_cut_short(file: Path) -> bool:
+    """Whether the file ends before it should, by what it says of its own length."""
+    if file.suffix == ".safetensors":
+        try:
+            return _safetensors_length(file) != file.stat().st_size
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return True
+    with file.open("rb") as opened:
+        is_zip = opened.read(4) == b"PK\x03\x04"
+    return is_zip and not zipfile.is_zipfile(file)
+
+
+def _safetensors_length(file: Path) -> int:
+    with file.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
+        if header > file.stat().st_size:
+            raise ValueError("the header is longer than the file")
+        tensors = json.loads(opened.read(header))
+    ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+    return 8 + header + int(max(ends, default=0))

@@ -7,7 +7,8 @@ package that an embedded default comes out of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,10 +190,10 @@ def _transformers(name: str, source: str, device: torch.device | str, kind: Dept
     try:
         processor = AutoImageProcessor.from_pretrained(source, local_files_only=local_only)
         # Weights that a checkpoint lacks are drawn at random: always the same ones, or the fingerprint would change.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _without_report():
             torch.manual_seed(0)
             loaded: Any = AutoModelForDepthEstimation.from_pretrained(
-                source, local_files_only=local_only, output_loading_info=True
+                source, local_files_only=local_only, output_loading_info=True, ignore_mismatched_sizes=True
             )
     # the library raises whatever its readers of JSON and weights do
     except Exception as error:
@@ -207,7 +208,25 @@ def _transformers(name: str, source: str, device: torch.device | str, kind: Dept
     missing = sorted(key for key in report["missing_keys"] if _UNUSED_IN_DPT not in key)
     if missing:
         raise WeightsError(f"depth model {name} lacks weights: {', '.join(missing[:5])} ({len(missing)} in all)")
+    if mismatched := sorted(key for key, *_ in report["mismatched_keys"]):
+        raise WeightsError(
+            f"weights of depth model {name} have other shapes than its config.json says, {mismatched[0]} for one "
+            f"({len(mismatched)} in all): take both from the same place"
+        )
     try:
         return TransformersDepth(model.float(), processor, device, kind, name)
     except ValueError as error:
         raise ConfigError(f"depth model {name}: {error}") from error
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Without the table that transformers logs of weights that do not fit: what counts of it becomes an error here."""
+    from transformers.utils import logging as of_transformers
+
+    before = of_transformers.get_verbosity()
+    of_transformers.set_verbosity_error()
+    try:
+        yield
+    finally:
+        of_transformers.set_verbosity(before)
