@@ -19,11 +19,9 @@ class DepthModel(Protocol):
     """What every depth back end offers.
 
     name: for messages and logs.
-    kind: of what it gives by itself, before `predict` turns it.
     """
 
     name: str
-    kind: DepthKind
 
     @property
     def fingerprint(self) -> str:

@@ -7,11 +7,12 @@ package that an embedded default comes out of.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
@@ -26,6 +27,9 @@ from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig, FeatureExtractor
 from stages.late import torch
 
+if TYPE_CHECKING:
+    from stages.depth_transformers import TransformersDepth
+
 logger = logging.getLogger(__name__)
 
 # What the log says of a depth model; a folder without config.json is taken for one of maps.
@@ -36,6 +40,8 @@ _SOURCES: dict[str, str] = {
     "transformers": "the transformers model in {}",
     "maps": "the maps in {}",
 }
+# A file, line and function of its source, in the middle of onnxruntime's messages.
+_PLACE_IN_ONNXRUNTIME = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])")
 _DIRECTIONS: dict[DepthKind, str] = {"depth": "larger = farther", "inverse_depth": "larger = nearer"}
 
 # DPT never runs this unit of its first fusion layer, and checkpoints come without it.
@@ -52,7 +58,7 @@ def load_depth(spec: str, device: torch.device | str = "cpu", kind: DepthKind | 
     had or do not fit.
     """
     how, where = depth_source(spec)
-    model: DepthModel
+    model: DepthMaps | OnnxDepth | TransformersDepth
     if how == "maps":
         model = DepthMaps(Path(where), kind or "depth")
     elif how in ("hub", "transformers"):
@@ -170,15 +176,14 @@ def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> Onn
         raise WeightsError(f"{path}: {error}") from error
     # onnxruntime's own exceptions have no common base
     except Exception as error:
-        raise WeightsError(
-            f"{path} cannot be loaded as an ONNX model; fetch or export it again: {brief(error)}"
-        ) from error
+        why = _PLACE_IN_ONNXRUNTIME.sub("", brief(error, 2000))[:400]
+        raise WeightsError(f"{path} cannot be loaded as an ONNX model; fetch or export it again: {why}") from error
     if torch.device(device).type == "cuda" and model.provider != "CUDAExecutionProvider":
         logger.warning("%s runs on the CPU: install onnxruntime-gpu to run it on the GPU", path.name)
     return model
 
 
-def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> DepthModel:
+def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> TransformersDepth:
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation  # heavy (two seconds)
 
     from stages.depth_transformers import TransformersDepth

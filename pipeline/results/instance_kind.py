@@ -68,7 +68,11 @@ class InstanceKind:
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Masks and drops; images whose depth was filled in places, or is the same everywhere."""
         masks, images = counts.get("masks", 0), max(counts["images"], 1)
-        about_depth = ", ".join(f"{counts[name]} images {said}" for name, said in _DEPTH_FAULTS.items() if counts.get(name))
+        about_depth = ", ".join(
+            f"{count} {'image' if count == 1 else 'images'} {said}"
+            for name, said in _DEPTH_FAULTS.items()
+            if (count := counts.get(name))
+        )
         return [
             ("masks", f"{masks} ({masks / images:.2f} an image)"),
             ("dropped", _by_reason(counts) or "none"),
