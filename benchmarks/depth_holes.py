@@ -93,7 +93,13 @@ def main() -> None:
             values = [f"{value:.4f}" for pair in pairs for e in pair for value in (e.value, e.low, e.high)]
             writer.writerow([form, share, reading, len(scenes), arguments.seed, *values])
             file.flush()
-            print(form, share, reading, {m: round(own.value, 3) for m, (own, _) in zip(METRICS, pairs)}, flush=True)
+            print(
+                form,
+                share,
+                reading,
+                {m: round(own.value, 3) for m, (own, _) in zip(METRICS, pairs, strict=True)},
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ Letters: B images, H, W pixels; h, w the size of the model's input.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,32 +108,38 @@ class OnnxDepthSpec:
 class OnnxDepth:
     """A `DepthModel` on onnxruntime: CUDA where `device` is a GPU and the provider is installed, else CPU.
 
-    model: the .onnx file, or its bytes where all weights are in it. Images of one input size go through together where
-        the model's batch axis is dynamic, one at a time where it is fixed.
+    model_bytes: the .onnx file. Images of one input size go through together where the model's batch axis is dynamic,
+        one at a time where it is fixed.
+    path: where the file is, when weights of it lie beside it.
+    beside: names and digests of those weights.
 
-    Raises ValueError when the model cannot be what the sidecar says, FileNotFoundError when a file with its weights is
-    not beside it, and whatever onnxruntime does for what it cannot load.
+    Raises ValueError when the model cannot be what the sidecar says, and whatever onnxruntime does for what it cannot
+    load.
     """
 
-    def __init__(self, model: Path | bytes, spec: OnnxDepthSpec, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        model_bytes: bytes,
+        spec: OnnxDepthSpec,
+        device: torch.device | str = "cpu",
+        path: str | None = None,
+        beside: Sequence[tuple[str, str]] = (),
+    ) -> None:
         import onnxruntime  # for this kind of model only
 
-        content = model if isinstance(model, bytes) else model.read_bytes()
-        data = [] if isinstance(model, bytes) else external_data(model, content)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         providers = ["CPUExecutionProvider"]
         if torch.device(device).type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
-        # By its path, beside which its weights may lie: given bytes, onnxruntime looks for them in the current folder.
-        source = model if isinstance(model, bytes) else str(model)
-        session = onnxruntime.InferenceSession(source, sess_options=options, providers=providers)
+        # Given bytes, onnxruntime looks for the weights in the current folder.
+        session = onnxruntime.InferenceSession(path or model_bytes, sess_options=options, providers=providers)
         self._dtype = _checked_input(session, spec)
         self.name = spec.model
         self.kind = spec.kind
-        digests = [part for file in data for part in (file.name, _digest(file))]
-        self.fingerprint = text_digest(hashlib.sha256(content).hexdigest(), repr(asdict(spec)), *digests)
+        digests = [part for name_digest in beside for part in name_digest]
+        self.fingerprint = text_digest(hashlib.sha256(model_bytes).hexdigest(), repr(asdict(spec)), *digests)
         self.provider: str = session.get_providers()[0]
         self._spec = spec
         self._session = session
@@ -169,45 +174,6 @@ class OnnxDepth:
         return np.ascontiguousarray(normalised.transpose(2, 0, 1), self._dtype)
 
 
-def external_data(path: Path, content: bytes) -> list[Path]:
-    """Files beside an .onnx file that hold weights of it, as exporters write them; FileNotFoundError when one is not
-    there. content: of the file.
-    """
-    if b"location" not in content:  # which every tensor that is elsewhere has; onnx takes a while to import
-        return []
-    import onnx
-
-    names = {
-        entry.value
-        for tensor in _tensors(onnx.load_model_from_string(content).graph)
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    files = [path.parent / name for name in sorted(names)]
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(f"its weights are in {file.name}, which is not beside it: copy it to {file}")
-    return files
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Weights and constants of an ONNX graph and of those within it."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer:
-                    yield from _tensors(inner)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _input_of(session: Any, spec: OnnxDepthSpec) -> Any:
     return next(node for node in session.get_inputs() if node.name == spec.input)
 
@@ -226,13 +192,13 @@ def _checked_input(session: Any, spec: OnnxDepthSpec) -> type[np.floating]:
     node = _input_of(session, spec)
     if node.type not in _DTYPES:
         raise ValueError(f"{spec.model}: its input is of {node.type}: export it for {' or '.join(_DTYPES)}")
-    sides = spec.size if isinstance(spec.size, tuple) else (None, None)
-    wanted = (1 if isinstance(node.shape[0], int) else None, 3, *sides) if node.shape else ()
+    fixed = None if isinstance(spec.size, int) else spec.size
+    wanted = (1 if isinstance(node.shape[0], int) else None, 3, *(fixed or (None, None))) if node.shape else ()
     fits = len(node.shape) == len(wanted) and all(
         not isinstance(own, int) or own == other for own, other in zip(node.shape, wanted, strict=True)
     )
     if not fits:
-        said = "x".join(str(side) for side in spec.size) if sides[0] else f"long_side {spec.size}"
+        said = f"{fixed[0]}x{fixed[1]}" if fixed else f"long_side {spec.size}"
         raise ValueError(
             f"{spec.model}: its input has shape {node.shape}, which does not fit 1 x 3 x height x width with the "
             f"sidecar's size, {said}"

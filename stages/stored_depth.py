@@ -9,8 +9,7 @@ import scipy.ndimage
 
 from stages.depth import DepthKind, relative_depth
 
-# The largest share of a map that is filled; above it too much of the depth would be ours. Measured on rendered scenes by
-# benchmarks/depth_holes.py.
+# The largest share of a map that is filled; above it the masks get worse (benchmarks/depth_holes.py).
 MOST_FILLED = 0.25
 # Depths lie between these percentiles, and beyond them by their distance at most; what is farther off is an outlier. A
 # plane, a slope and rooms with a window have none by this.

@@ -8,7 +8,6 @@ Gh, Gw patch grid
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,7 +27,7 @@ from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord
 from pipeline.results.kinds import Failed
 from pipeline.runs.launch import Launch
-from pipeline.storage.locations import is_url
+from pipeline.storage.locations import absolute_path
 from stages.late import torch
 
 NAME = "detector"
@@ -159,8 +158,8 @@ load.absolute = absolute_launch  # type: ignore[attr-defined]  # as `pipeline.me
 
 def _absolute(override: str) -> str:
     name, _, value = override.partition("=")
-    is_place = name in (f"{NAME}.checkpoint", f"{NAME}.previous") and value not in ("", "none") and not is_url(value)
-    return f"{name}={os.path.abspath(value)}" if is_place else override
+    is_place = name in (f"{NAME}.checkpoint", f"{NAME}.previous") and value not in ("", "none")
+    return f"{name}={absolute_path(value)}" if is_place else override
 
 
 def detector_options(overrides: Sequence[str]) -> DetectorOptions:

@@ -8,7 +8,8 @@ A package that is installed with an entry point of the group `cuts3d.methods` ad
 
 `load(overrides, device)` is called with the launch's overrides ("detector.min_score=0.7", as texts) and the device, and
 returns a `Method`; stages that can be kept are named by an attribute `stages` of it, () without one, and an attribute
-`absolute` of it makes the paths in a launch absolute. Runs made by it have the same store, commits, leases, retries and clusters as all others.
+`absolute` of it makes the paths in a launch absolute. Runs made by it have the same store, commits, leases, retries and
+clusters as all others.
 """
 
 from __future__ import annotations
@@ -118,6 +119,14 @@ def earlier_values(method: Method) -> Mapping[str, Any]:
     """
     values: Mapping[str, Any] = getattr(method, "earlier", {})
     return values
+
+
+def mended_values(method: Method, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a run's configuration, by dotted name, that stand for what comes with each image and may be mended
+    before an image that was set aside is tried again. Of a method that has `mended(config)`; {} of others.
+    """
+    mended: Callable[[Mapping[str, Any]], Mapping[str, Any]] = getattr(method, "mended", lambda _: {})
+    return mended(config)
 
 
 def plain_description(config: Mapping[str, Any]) -> list[tuple[str, str]]:

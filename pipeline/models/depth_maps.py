@@ -19,9 +19,10 @@ from stages.stored_depth import relative_stored_depth
 SUFFIXES = (".png", ".npy", ".npz")
 # How far the aspect of a map may be from its photo's: models round sides to multiples of 32 or 64.
 _ASPECT_TOLERANCE = 0.15
-# What is read of a map for the fingerprint. PNG and NPZ end in checksums of all that they hold; of an NPY file blocks
-# all over it are read, those of a small one side by side.
-_BLOCK, _BLOCKS, _READERS = 4096, 64, 8
+# Bytes that are read of a map for the fingerprint: the last ones of PNG and NPZ files, which are checksums of all that
+# they hold; of an NPY file all, of a large one blocks all over it.
+_BLOCK, _BLOCKS, _SMALL = 4096, 16, 1 << 20
+_READERS = 8
 
 
 class DepthMaps:
@@ -55,13 +56,15 @@ class DepthMaps:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of the kind, and of all maps by their names below the folder, sizes and contents, not of where the
-        folder is. Contents: checksums at the end of PNG and NPZ files, 64 blocks of 4 KiB spread over an NPY file. So a
-        file is opened but not read through, and a map that was made differently is noticed; of a large NPY file a
-        change of a few pixels may not be.
+        folder is. Contents: checksums at the end of PNG and NPZ files; NPY files, of those over 1 MiB 16 blocks of
+        4 KiB. So little is read, and a map that was made differently is noticed; in a large NPY file a few pixels may
+        not be.
         """
         with ThreadPoolExecutor(_READERS, thread_name_prefix="maps") as readers:
             found = sorted(readers.map(self._content, self._files()))
-        return text_digest("contents of depth maps", self.kind, *(part for name_digest in found for part in name_digest))
+        return text_digest(
+            "contents of depth maps", self.kind, *(part for name_digest in found for part in name_digest)
+        )
 
     @property
     def earlier_fingerprint(self) -> str:
@@ -112,12 +115,11 @@ class DepthMaps:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 digest = hashlib.sha256(str(size).encode())
-                whole = [*range(0, size, _BLOCK)]
-                starts = whole if len(whole) <= _BLOCKS else [size * i // _BLOCKS for i in range(_BLOCKS)]
-                for start in starts if path.suffix == ".npy" else []:
-                    file.seek(start)
+                is_whole = path.suffix == ".npy" and size <= _SMALL
+                for block in range(_BLOCKS if path.suffix == ".npy" and not is_whole else 0):
+                    file.seek(size * block // _BLOCKS)
                     digest.update(file.read(_BLOCK))
-                file.seek(max(0, size - _BLOCK))
+                file.seek(0 if is_whole else max(0, size - _BLOCK))
                 digest.update(file.read())
         except OSError as error:
             return name, f"cannot be read: {type(error).__name__}"  # its image is told so, by name

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
 from pipeline.models.broken_files import refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.onnx_files import weights_beside
 from pipeline.models.specs import depth_source, feature_spec, onnx_spec, unknown_features
 from pipeline.models.vit_checkpoints import build_vit, preset_name, read_checkpoint
 from pipeline.wording import brief
@@ -169,11 +170,12 @@ def _timm_preset(name: str) -> FeaturePreset:
 def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> OnnxDepth:
     spec = onnx_spec(path, kind)
     try:
-        model = OnnxDepth(path, spec, device)
+        content = path.read_bytes()
+        model = OnnxDepth(content, spec, device, str(path), weights_beside(path, content))
     except ValueError as error:
         raise ConfigError(f"{path.with_suffix('.json')}: {error}") from error
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: {error}") from error
+    except WeightsError:
+        raise
     # onnxruntime's own exceptions have no common base
     except Exception as error:
         why = _PLACE_IN_ONNXRUNTIME.sub("", brief(error, 2000))[:400]

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.broken_files import refuse_broken, refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.vit_checkpoints import SUFFIXES, need_file
-from pipeline.storage.locations import is_url
+from pipeline.storage.locations import absolute_path
 from stages.depth import DepthKind
 from stages.depth_onnx import OnnxDepthSpec
 from stages.feature_presets import PRESETS, FeaturePreset
@@ -67,7 +67,7 @@ def absolute_features(spec: str) -> str:
     found = feature_spec(spec, files_here=False)
     if found.path is None:
         return spec
-    path = _absolute(str(found.path))
+    path = absolute_path(str(found.path))
     return f"{found.name}={path}" if found.name else path
 
 
@@ -120,13 +120,9 @@ def absolute_depth(spec: str) -> str:
     if spec == "fastdepth" or spec in HUB_DEPTH:
         return spec
     if spec.startswith("maps:"):
-        return f"maps:{_absolute(spec.removeprefix('maps:'))}"
+        return f"maps:{absolute_path(spec.removeprefix('maps:'))}"
     is_path = spec.endswith(".onnx") or os.sep in spec or Path(spec).exists()
-    return _absolute(spec) if is_path else spec
-
-
-def _absolute(path: str) -> str:
-    return path if is_url(path) else os.path.abspath(path)
+    return absolute_path(spec) if is_path else spec
 
 
 def check_depth(spec: str, kind: DepthKind | None) -> None:

@@ -57,7 +57,14 @@ class InstanceKind:
         scores = [round(instance.score, 4) for instance in result.instances]
         filled = {"depth_filled": round(result.depth_filled, 4)} if result.depth_filled else {}
         flat = {"depth_flat": True} if result.has_flat_depth else {}
-        return {"status": result.status, "masks": len(scores), "scores": scores, "drops": result.drops, **filled, **flat}
+        return {
+            "status": result.status,
+            "masks": len(scores),
+            "scores": scores,
+            "drops": result.drops,
+            **filled,
+            **flat,
+        }
 
     def check(self, shard: ShardFile) -> Iterator[str]:
         """Codes, areas and boxes of all masks."""

@@ -138,7 +138,7 @@ def test_kinds_of_the_families() -> None:
     assert detect_kind(dpt()[0].config) == "inverse_depth"
     assert detect_kind(depth_anything()[0].config) == "inverse_depth"
     assert detect_kind(depth_anything(depth_estimation_type="metric", max_depth=20)[0].config) == "depth"
-    with pytest.raises(ValueError, match="type 'beit', .*say it with --depth-kind depth "):
+    with pytest.raises(ValueError, match=r"type 'beit', .*say it with --depth-kind depth "):
         detect_kind(BeitConfig())
 
 

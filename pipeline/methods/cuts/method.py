@@ -25,6 +25,7 @@ from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
 from pipeline.methods.cuts.stage_graph import INPUTS, LAST, NAME, STAGES
 from pipeline.methods.protocol import Batch, Inputs
+from pipeline.models.depth_maps import DepthMaps
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord, Instance
 from stages.depth import DepthModel, to_grid
@@ -94,8 +95,13 @@ class CutsMethod:
     @property
     def earlier(self) -> dict[str, str]:
         """See `pipeline.methods.protocol.earlier_values`."""
-        fingerprint = getattr(self.depth, "earlier_fingerprint", None)  # of depth maps alone
-        return {"depth.fingerprint": fingerprint} if fingerprint else {}
+        return {"depth.fingerprint": self.depth.earlier_fingerprint} if isinstance(self.depth, DepthMaps) else {}
+
+    def mended(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """See `pipeline.methods.protocol.mended_values`: a map that was missing is there now, a bad one is good."""
+        if not isinstance(self.depth, DepthMaps) or not config.get("depth"):
+            return {}
+        return {"depth.fingerprint": config["depth"]["fingerprint"]}
 
     def needs_inputs(self, until: str | None, kept: Mapping[str, KeptOutputs]) -> bool:
         """Whether anything up to this stage that is not kept looks at the decoded images."""

@@ -47,8 +47,8 @@ class CutImage:
     confidences: tuple[np.ndarray | None, ...]
 
 
-# What the stage gives for one image: depth float32 (Gh, Gw), with the share of it that was filled if any was; features float16 (N, D); (eigenvector float32 (N,), λ₂,
-# gap); or a CutImage.
+# What the stage gives for one image: depth float32 (Gh, Gw), with the share of it that was filled if any was; features
+# float16 (N, D); (eigenvector float32 (N,), λ₂, gap); or a CutImage.
 Output = np.ndarray | tuple[np.ndarray, float] | tuple[np.ndarray, float, float] | CutImage
 
 
@@ -101,7 +101,7 @@ def write_outputs(
         if filled.any():
             arrays["images/depth_filled"], dims["images/depth_filled"] = filled, ("image",)
     elif stage == "ncut":
-        solved = [output if isinstance(output, tuple) else None for output in outputs]
+        solved = [output if isinstance(output, tuple) and len(output) == 3 else None for output in outputs]
         blank = np.zeros(grid[0] * grid[1], np.float32)
         arrays["images/eigenvector"] = np.stack([s[0] if s else blank for s in solved])
         arrays["images/eigenvalue"] = np.array([s[1] if s else 0.0 for s in solved], np.float32)

@@ -19,11 +19,17 @@ from pipeline.models.vit_checkpoints import read_checkpoint
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1234\n"
 PAGE = b"\n<!DOCTYPE html><html><body>Sign in</body></html>"
-REMEDIES = {POINTER: r"pointer of git-lfs, .*git lfs pull", PAGE: "web page.*fetch it again", b"": "is empty: fetch it again"}
+REMEDIES = {
+    POINTER: r"pointer of git-lfs, .*git lfs pull",
+    PAGE: "web page.*fetch it again",
+    b"": "is empty: fetch it again",
+}
 PHOTO = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 
-def saved(folder: Path, opset: int = 17, shape: Any = ("b", 3, "h", "w"), external: bool = False, **sidecar: Any) -> Path:
+def saved(
+    folder: Path, opset: int = 17, shape: Any = ("b", 3, "h", "w"), external: bool = False, **sidecar: Any
+) -> Path:
     """An .onnx file whose depth is the sum of colours, weighted, and its sidecar."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = np.array(sidecar.pop("weights", [0.6, 0.3, 0.1]), np.float32).reshape(1, 3, 1, 1)
@@ -109,7 +115,9 @@ def test_weights_of_another_shape_than_the_configuration_says(
     copy = Path(shutil.copytree(transformers_model, tmp_path / "hf"))
     other = json.loads((copy / "config.json").read_text()) | {"fusion_hidden_size": 32}
     (copy / "config.json").write_text(json.dumps(other))
-    with pytest.raises(WeightsError, match=r"other shapes than its config\.json says, head\.\S+ for one \(\d+ in all\)"):
+    with pytest.raises(
+        WeightsError, match=r"other shapes than its config\.json says, head\.\S+ for one \(\d+ in all\)"
+    ):
         load_depth(str(copy))
     assert "MISMATCH" not in "".join(capfd.readouterr())
 
@@ -165,7 +173,9 @@ class TestWeightsBesideTheModel:
     def test_what_is_missing_is_named(self, tmp_path: Path) -> None:
         path = saved(tmp_path, external=True)
         (tmp_path / "m.onnx.data").unlink()
-        with pytest.raises(WeightsError, match=r"m\.onnx: its weights are in m\.onnx\.data, .*: copy it to .*m\.onnx\.data"):
+        with pytest.raises(
+            WeightsError, match=r"m\.onnx: its weights are in m\.onnx\.data, .*: copy it to .*m\.onnx\.data"
+        ):
             load_depth(str(path))
 
     def test_cut_short(self, tmp_path: Path) -> None:

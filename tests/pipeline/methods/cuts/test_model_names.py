@@ -5,7 +5,6 @@ or is the same everywhere, is counted.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from PIL import Image
 from support.tiny_run import tiny_launch
 
 from pipeline.cli import command_line
-from pipeline.engine.run import run
+from pipeline.engine.run import retry_quarantined, run
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.methods.registry import with_absolute_paths
 from pipeline.runs.launch import Launch, last_launch
@@ -86,6 +85,20 @@ def test_maps_changed_in_place_are_noticed(launch: Launch, tmp_path: Path) -> No
         run(out, launch, device="cpu")
 
 
+def test_a_map_that_is_mended_is_tried_again(launch: Launch, tmp_path: Path) -> None:
+    whole = np.load(tmp_path / "depth" / "003.npy")
+    np.save(tmp_path / "depth" / "003.npy", whole[:5])
+    (tmp_path / "depth" / "000.npy").rename(tmp_path / "000.npy")
+    out = tmp_path / "run"
+    assert run(out, launch, device="cpu").quarantined == 2
+    reasons = {image.id: image.reason for image in RunReader(RunFolder.open(out)).quarantined()}
+    assert reasons == {"000.png": "no_depth_map", "003.png": "bad_depth_map"}
+    np.save(tmp_path / "depth" / "003.npy", whole)
+    (tmp_path / "000.npy").rename(tmp_path / "depth" / "000.npy")
+    again = retry_quarantined(out, device="cpu")
+    assert (again.images, again.quarantined) == (2, 0)
+
+
 def as_earlier_versions_wrote_it(out: Path, maps: Path) -> str:
     """run.json with the digest of the folder's path; and so the commits."""
     record = json.loads((out / "run.json").read_text())
@@ -145,13 +158,13 @@ class TestCounts:
         return launch
 
     @pytest.fixture(params=[None, "depth"])
-    def out(self, flawed: Launch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    def out(self, flawed: Launch, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         """A run; of which the depth was kept before, or not."""
         out = tmp_path / "run"
         if request.param:
             summary = run(out, flawed, until=request.param, device="cpu")
             assert summary.counts["depth_filled"] == 2
-        yield out
+        return out
 
     def test_they_are_in_summary_status_record_and_log(self, flawed: Launch, out: Path) -> None:
         summary = run(out, flawed, device="cpu")
