@@ -2,16 +2,16 @@
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pipeline.errors import ConfigError, ImageError
+from pipeline.wording import brief
 from stages.depth import DepthKind, check_kind
 from stages.fingerprint import text_digest
 from stages.stored_depth import relative_stored_depth
@@ -85,8 +85,9 @@ class DepthMaps:
             raw = _read(path)
             _check_aspect(raw, image)
             return relative_stored_depth(raw, self.kind, str(path))
-        except (OSError, UnidentifiedImageError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ImageError("bad_depth_map", f"{id_}: depth map {path} is of no use: {error}") from error
+        # zlib, zipfile, struct and Pillow each have errors of their own for what is damaged
+        except Exception as error:
+            raise ImageError("bad_depth_map", f"{id_}: depth map {path} is of no use: {brief(error)}") from error
 
     def _find(self, id_: str) -> Path:
         stems = (self._folder / id_, (self._folder / id_).with_suffix(""))

@@ -96,6 +96,24 @@ def test_useless_maps_are_refused_by_image(tmp_path: Path, name: str, content: A
     assert caught.value.reason == "bad_depth_map"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".npz"])
+def test_whatever_is_damaged_is_told_of_the_image(tmp_path: Path, suffix: str) -> None:
+    """Every tenth byte of a file turned over, one at a time: it is read or refused, never anything else."""
+    depth = (1000 + 9000 * RAMP).astype(np.uint16)
+    if suffix == ".npz":
+        np.savez_compressed(tmp_path / "a.npz", depth=depth)
+    else:
+        save(tmp_path, f"a{suffix}", depth)
+    path = tmp_path / f"a{suffix}"
+    whole = path.read_bytes()
+    for place in range(0, min(len(whole), 1500), 10):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            DepthMaps(tmp_path).predict([PHOTO], ["a.jpg"])
+        except ImageError as error:
+            assert error.reason in ("bad_depth_map", "no_depth_map")
+
+
 def test_npz_needs_one_array_or_one_named_depth(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", anything=RAMP)
     np.savez(tmp_path / "b.npz", one=RAMP, two=RAMP)
