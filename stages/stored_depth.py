@@ -17,7 +17,8 @@ _PERCENTILES = (1, 99)
 # A number stands apart from a map's values when the nearest of them is farther than so many of their usual steps, and
 # than so much of all they span. The nearest thing that a sensor sees is some hundred steps and 2 % or more away.
 _STEPS, _SPAN = 2, 0.01
-_FEWEST_STEPS = 8  # distinct values that tell what step is usual; of fewer, half of all they span is near
+_FEWEST_STEPS = 8  # distinct values that tell what step is usual; painted maps have fewer
+_UNITS = 100  # that a number is apart in such maps, if they are integers of 16 bit and more: 0.1 m in millimetres
 
 
 def relative_stored_depth(raw: np.ndarray, kind: DepthKind, name: str = "depth") -> np.ma.MaskedArray:
@@ -74,9 +75,16 @@ def _is_apart(others: np.ndarray, mark: float) -> bool:
     values = np.unique(others).astype(np.float64)
     if len(values) < 2:  # of a map that is constant but for it
         return False
-    span = float(np.ptp(values))
-    near = span / 2 if len(values) < _FEWEST_STEPS else max(_STEPS * float(np.median(np.diff(values))), _SPAN * span)
-    return bool(np.abs(values - mark).min() > near)
+    gap, steps = float(np.abs(values - mark).min()), np.diff(values)
+    if len(values) >= _FEWEST_STEPS:
+        return gap > max(_STEPS * float(np.median(steps)), _SPAN * float(np.ptp(values)))
+    is_integer = others.dtype.kind in "iu"
+    other_end = 0 if mark else (np.iinfo(others.dtype).max if is_integer else 1)
+    if other_end in values:  # stretched
+        return False
+    if is_integer and others.itemsize > 1:
+        return gap >= _UNITS
+    return len(steps) == 1 or gap > _STEPS * float(np.median(steps))
 
 
 def _filled(values: np.ndarray, holes: np.ndarray) -> np.ndarray:

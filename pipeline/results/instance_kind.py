@@ -92,8 +92,11 @@ class InstanceKind:
         return ", ".join([*facts, *([drops] if (drops := _by_reason(counts)) else [])])
 
     def survey(self, parts: Iterable[tuple[ShardFile, np.ndarray]]) -> dict[str, Any]:
-        """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms."""
+        """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms; of depth
+        what `instances.counts_of` counts.
+        """
         statuses, drops, masks_per_image = Counter[str](), Counter[str](), Counter[int]()
+        about_depth = Counter[str]()
         scores, confidences, shares = [np.empty(0)], [np.empty(0)], [np.empty(0)]
         for shard, counts_B in parts:
             masks_B = np.diff(shard.image_offsets)
@@ -102,6 +105,9 @@ class InstanceKind:
             scores.append(shard.score[counts_M])
             confidences.append(mean_confidence(shard.confidence[counts_M]))
             shares.append(np.log10(shard.area[counts_M] / pixels_M[counts_M]))
+            flat_B = (shard.depth == shard.depth[:, :1, :1]).all(axis=(1, 2))
+            about_depth["depth_filled"] += int((shard.depth_filled[counts_B] > 0).sum())
+            about_depth["depth_flat"] += int(flat_B[counts_B].sum())
             statuses.update(STATUSES[status] for status in shard.status[counts_B])
             masks_per_image.update(masks_B[counts_B].tolist())
             drops.update(dict(zip(shard.drop_reasons, shard.drops[counts_B].sum(axis=0).tolist(), strict=True)))
@@ -113,6 +119,7 @@ class InstanceKind:
             "mean_confidence": histogram(np.concatenate(confidences), (0.0, 1.0)),
             "log10_area_share": histogram(np.concatenate(shares), (-4.0, 0.0)),
             "drops": {reason: count for reason, count in sorted(drops.items()) if count},
+            **{name: count for name, count in about_depth.items() if count},
         }
 
     def survey_lines(self, survey: Mapping[str, Any]) -> list[str]:

@@ -70,11 +70,19 @@ def test_zero_of_inverse_depth_is_far_away() -> None:
     assert np.asarray(depth)[BLOCK].min() == 1
 
 
-def test_few_values_with_holes() -> None:
-    wall = np.where(BLOCK, 2000, 5000).astype(np.uint16)
+@pytest.mark.parametrize("near", [500, 2000, 4000])
+def test_few_values_with_holes(near: int) -> None:
+    wall = np.where(BLOCK, near, 5000).astype(np.uint16)
     wall[:5, :] = 0
     np.testing.assert_array_equal(filled(wall)[:5], True)
-    assert not filled(np.arange(12.0).reshape(3, 4)).any()
+    np.testing.assert_array_equal(filled((wall / 1000).astype(np.float32))[:5], True)
+
+
+@pytest.mark.parametrize(
+    "raw", [np.arange(12.0), np.arange(4), np.array([0, 0.5, 1, 1]), np.array([0, 30000, 65535, 0])]
+)
+def test_few_values_without_holes(raw: np.ndarray) -> None:
+    assert not filled(raw.astype(np.uint16 if raw.max() > 20 else raw.dtype).reshape(2, -1)).any()
 
 
 def test_a_hole_takes_the_nearest_value_so_that_edges_stay_sharp() -> None:

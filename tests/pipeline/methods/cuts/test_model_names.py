@@ -17,7 +17,8 @@ from support.tiny_run import tiny_launch
 from pipeline.cli import command_line
 from pipeline.engine.run import retry_quarantined, run
 from pipeline.errors import ConfigError, RunMismatchError
-from pipeline.methods.registry import with_absolute_paths
+from pipeline.methods.registry import describe, with_absolute_paths
+from pipeline.runs.info import info_lines, info_of
 from pipeline.runs.launch import Launch, last_launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -172,6 +173,7 @@ class TestCounts:
         assert (summary.counts["depth_filled"], summary.counts["depth_flat"]) == (2, 1)
         assert any(said in line for line in summary.lines())
         assert any(said in line for line in status_of(out).lines())
+        assert any(said in line for line in info_lines(info_of(out), describe))
         records = list(RunReader(RunFolder.open(out)))
         assert [round(record.depth_filled, 4) for record in records] == [0.0195, 0, 0, 0.0195]
         assert [record.has_flat_depth for record in records] == [False, True, False, False]
