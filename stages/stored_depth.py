@@ -5,7 +5,6 @@ Letters: h, w the map's pixels.
 """
 
 import numpy as np
-import scipy.ndimage
 
 from stages.depth import DepthKind, relative_depth
 
@@ -91,6 +90,8 @@ def _filled(values: np.ndarray, holes: np.ndarray) -> np.ndarray:
     """With the nearest measured value in the holes: edges stay sharp, which LocalCut needs."""
     if not holes.any():
         return values
+    import scipy.ndimage  # for maps with holes alone
+
     nearest = scipy.ndimage.distance_transform_edt(holes, return_distances=False, return_indices=True)
     filled: np.ndarray = values[tuple(nearest)]
     return filled

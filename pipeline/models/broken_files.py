@@ -13,15 +13,15 @@ _PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
 _OF_A_MODEL = ("*.safetensors", "*.bin", "*.json")
 
 
-def refuse_broken(path: Path) -> None:
-    """WeightsError, in one line that names the file and the remedy, for a file that cannot be a model by its first
-    bytes; nothing for one that is not there.
+def refuse_pointer(path: Path) -> bytes:
+    """WeightsError for what git-lfs leaves in the place of a file. Else the file's first bytes, b"" of one that is not
+    there.
     """
     try:
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
-        return
+        return b""
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {brief(error)}") from error
     if start.startswith(_POINTER):
@@ -29,9 +29,17 @@ def refuse_broken(path: Path) -> None:
             f"{path} is a pointer of git-lfs, not the file itself: run `git lfs pull` in its repository, or fetch the "
             "file again"
         )
+    return start
+
+
+def refuse_broken(path: Path) -> None:
+    """WeightsError, in one line that names the file and the remedy, for a file that cannot be a model by its first
+    bytes; nothing for one that is not there.
+    """
+    start = refuse_pointer(path)
     if start.lstrip().lower().startswith(_PAGES):
         raise WeightsError(f"{path} is a web page, as a server sends it in place of a file: fetch it again")
-    if not start:
+    if not start and path.exists():
         raise WeightsError(f"{path} is empty: fetch it again")
 
 
