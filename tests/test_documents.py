@@ -219,13 +219,15 @@ def _defines(body: list[ast.stmt], parts: list[str]) -> bool:
 
 def wrong_name(code: str) -> Iterator[str]:
     """Of `package.module.name`, and of what Python examples import."""
-    for dotted in re.findall(rf"^((?:{'|'.join(PACKAGES)})(?:\.\w+){{2,}})(?:\(.*\))?$", code):
+    found = re.findall(rf"^((?:{'|'.join(PACKAGES)})(?:\.\w+){{2,}})(?:\(.*\))?$", code)
+    for dotted in [*found, *re.findall(r"\b(cuts3d\.\w+)\(", code)]:
         if not resolves(dotted):
             yield f"no {dotted}"
     for module, names in re.findall(rf"^from ((?:{'|'.join(PACKAGES)})[\w.]*) import ([\w, ]+)$", code):
-        for name in names.replace(" ", "").split(","):
-            if not resolves(f"{module}.{name}"):
-                yield f"no {module}.{name}"
+        for name in names.split(","):
+            dotted = f"{module}.{name.split()[0]}"  # without what it is called here: "run as make_run"
+            if not resolves(dotted):
+                yield f"no {dotted}"
 
 
 def wrong_variable(code: str) -> Iterator[str]:
@@ -291,6 +293,7 @@ def anchors(file: Path) -> set[str]:
         ("no_such.py", "no file no_such.py"),
         ("pipeline.runs.reader.Reader", "no pipeline.runs.reader.Reader"),
         ("from pipeline.runs.launch import Launched", "no pipeline.runs.launch.Launched"),
+        ('run = cuts3d.open_runs("a")', "no cuts3d.open_runs"),
         ("CUTS3D_NO_SUCH", "nothing reads CUTS3D_NO_SUCH"),
     ],
 )
