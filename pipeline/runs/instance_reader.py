@@ -24,7 +24,7 @@ class InstanceReader(RunReader):
         if run.result != NAME:
             raise ConfigError(f"{run.url} holds results of kind {run.result!r}: instance masks are needed here")
         if not math.isfinite(min_score):
-            raise ConfigError(f"min_score is {min_score}: it must be a number")
+            raise ConfigError(f"min_score is {min_score}: it must be a finite number")
         super().__init__(run)
         self.min_score = min_score
 
