@@ -5,6 +5,7 @@ an ellipsis, CAPITALS, angle brackets; whoever writes of something else that doe
 """
 
 import ast
+import csv
 import dataclasses
 import re
 import shlex
@@ -275,6 +276,27 @@ def anchors(file: Path) -> set[str]:
     """As GitHub makes them of headings."""
     headings = re.findall(r"^#+ +(.*)$", file.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_table_of_scores_is_the_one_on_record() -> None:
+    with (ROOT / "benchmarks" / "results" / "score_precision.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["size"] in ("840", "420")]
+    guide = (ROOT / "docs" / "user-guide.md").read_text()
+    table = [line.strip("| \n").split(" | ") for line in guide.splitlines() if line.startswith("| 0")]
+    assert len(table) == len(rows) / 2
+    for cells, large, small in zip(table, rows, rows[len(table) :], strict=False):
+        assert (cells[:2], large["size"], small["size"]) == (
+            [f"{float(large['score']):g}", large["masks"]],
+            "840",
+            "420",
+        )
+        shares = [_percent(row, name) for row in (large, small) for name in ("precision", "objects_found")]
+        assert cells[3:] == shares
+
+
+def _percent(row: dict[str, str], name: str) -> str:
+    value, low, high = (f"{100 * float(row[name + end]):.1f}" for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
 @pytest.mark.parametrize(
