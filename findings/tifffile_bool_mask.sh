@@ -6,14 +6,14 @@
 #   True, and reads its own file without regard to that tag; who heeds the tag inverts. The same from imageio's imwrite,
 #   which hands TIFFs to tifffile; an unsigned mask of 0 and 1 is not touched. tifffile 2026.3.3, imageio 2.38.1,
 #   Pillow 13.0.0, OpenCV 4.14.0.
-# Why it matters: the mask is valid, of the right size and type, and its complement: as a truth it halves or reverses every
-#   score, and as training data it teaches the background. A look at it in the tool that wrote it shows nothing.
+# Why it matters: the mask is valid, of the right size and type, and its complement: as a truth it turns
+#   every score round, as training data it teaches the background. The library that wrote it shows it right.
 # Instead: write mask.astype("uint8"), or say photometric="minisblack".
 set -eu
 temp=$(mktemp -d)
 trap 'rm -rf "$temp"' EXIT
 trap 'exit 1' HUP INT TERM
-"${PYTHON:-python3.11}" -m venv "$temp/venv"
+"${PYTHON:-python3.11}" -m venv "$temp/venv" || exit 2
 "$temp/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     numpy==2.4.6 tifffile==2026.3.3 imageio==2.38.1 pillow==13.0.0 opencv-python-headless==4.14.0.94 || {
     echo "tifffile_bool_mask: the packages could not be installed, so nothing was tried" >&2
@@ -62,7 +62,7 @@ imageio, bool: tifffile reads the mask, Pillow reads its complement, OpenCV read
 tifffile, bool, minisblack: tifffile reads the mask, Pillow reads the mask, OpenCV reads the mask
 tifffile, uint8: tifffile reads the mask, Pillow reads the mask, OpenCV reads the mask
 Pillow, bool: tifffile reads the mask, Pillow reads the mask, OpenCV reads the mask'
-seen=$("$temp/venv/bin/python" -I "$temp/show.py" "$temp")
+seen=$("$temp/venv/bin/python" -I "$temp/show.py" "$temp") || true
 echo "A mask of 15 of 60 pixels, written and read:"
 echo "$seen"
 if [ "$seen" != "$expected" ]; then
