@@ -4,7 +4,7 @@
 # Expected: the same mask, as numpy.save, zarr, h5py and safetensors 0.7.0 give it back; or an error.
 # Seen: the same shape, the same area, other pixels. pycocotools gives its masks column by column (Fortran order: contiguous
 #   and dense, which is all that the help of `save` asks for), and safetensors 0.8.0 writes the bytes as they lie in memory
-#   under a header that says row by row. Up to 0.7.0 they were put in order.
+#   under a header that says row by row. 0.7.0 put them in order first.
 # Why it matters: every mask that comes out of a COCO run-length code is of this order, and most of what is computed
 #   from it (~mask, mask.astype(bool)) stays so. Shape, type and area still agree, so that no plain check sees it.
 #   pycocotools 2.0.11, NumPy 2.4.6.
