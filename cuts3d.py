@@ -108,7 +108,7 @@ class Model:
     method: Method = field(repr=False)
 
     def predict(self, image: np.ndarray | Image.Image | str | os.PathLike[str], id: str | None = None) -> ImageMasks:
-        """The masks of one image, best first.
+        """The masks of one image, in the order in which a run stores them: the default recipe's best first.
 
         image: uint8 (H, W, 3) RGB; a PIL image of any mode, turned as its EXIF data says; or a path or URL.
         id: what the image is called in results and messages; None takes the name of its file, or "image". Depth maps
@@ -164,7 +164,7 @@ class Model:
 class ImageMasks:
     """What there is of one image; masks are decoded when they are asked for.
 
-    record: as it is stored: `instances`, one a mask, with run-length code, round and parts of the score; `drops`, masks
+    record: as it is stored: `instances`, one per mask, with run-length code, round and parts of the score; `drops`, masks
         that were proposed and not kept, counted by reason; `depth`, float16 (Gh, Gw), 0..1, larger = farther, or None.
     """
 
@@ -186,7 +186,7 @@ class ImageMasks:
 
     @property
     def instances(self) -> tuple[Instance, ...]:
-        """One a mask, best first, as stored."""
+        """One per mask, as stored: the default recipe's best first, those of rounds as they were found."""
         return self.record.instances
 
     def __len__(self) -> int:
