@@ -164,8 +164,9 @@ class Model:
 class ImageMasks:
     """What there is of one image; masks are decoded when they are asked for.
 
-    record: as it is stored: `instances`, one per mask, with run-length code, round and parts of the score; `drops`, masks
-        that were proposed and not kept, counted by reason; `depth`, float16 (Gh, Gw), 0..1, larger = farther, or None.
+    record: as it is stored: `instances`, one per mask, with run-length code, round and parts of the score; `drops`,
+        masks that were proposed and not kept, counted by reason; `depth`, float16 (Gh, Gw), 0..1, larger = farther, or
+        None.
     """
 
     record: ImageRecord = field(repr=False)
