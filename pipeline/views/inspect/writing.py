@@ -1,5 +1,6 @@
 """One image laid open in a folder: panel, point clouds, the interactive page."""
 
+import logging
 from pathlib import Path
 
 from pipeline.errors import ConfigError, StoreError
@@ -11,6 +12,8 @@ from pipeline.views.inspect.inspection import Inspection, inspect_image
 from pipeline.views.inspect.page import page_html
 from pipeline.views.inspect.panel import draw_panel
 from stages.point_cloud import to_open3d
+
+logger = logging.getLogger(__name__)
 
 
 def inspect(image: str, out: str | Path, launch: Launch | None = None, device: str = "auto") -> list[Path]:
@@ -28,6 +31,10 @@ def inspect(image: str, out: str | Path, launch: Launch | None = None, device: s
         raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
     photo = load_photo(refs[0])
     inspection = inspect_image(photo, load_cuts(launch or Launch(), device))
+    if inspection.record.depth_filled:
+        logger.warning("%.1f %% of the depth map was not measured and is filled", 100 * inspection.record.depth_filled)
+    if inspection.record.has_flat_depth:
+        logger.warning("depth is the same everywhere: nothing is separated by it")
     folder = Path(out)
     files = [folder / "panel.png"]
     try:
