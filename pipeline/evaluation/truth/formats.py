@@ -26,10 +26,13 @@ from urllib.parse import urlsplit
 from pipeline.errors import SourceError
 from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTIONS
 from pipeline.evaluation.truth.boxes import kitti_dataset, open_images_dataset, voc_dataset
-from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.coco import Truth, annotations_in
 from pipeline.evaluation.truth.files import files_in, read_text
 from pipeline.images.beside import first_that_holds, places_beside
-from pipeline.images.coco import list_in
+from pipeline.images.coco import CocoImage, checked_image, list_in
+from pipeline.images.left_out import LeftOut
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.storage.locations import absolute, parent_of, read_json, resolve
 
 _SPLIT = re.compile(r"(.+):([\w+]+)")
@@ -120,24 +123,39 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
         )
     ids = {chosen[stem].get("id") for stem in wanted}
     kept = [image for image in dataset["images"] if image.get("id") in ids]
-    annotations = [one for one in list_in(dataset, "annotations", location) if one.get("image_id") in ids]
+    annotations = [
+        one for one in annotations_in(dataset, location) if not isinstance(one, Mapping) or one.get("image_id") in ids
+    ]
     return _coco_set(benchmark, parts[1], {**dataset, "images": kept, "annotations": annotations}, images)
 
 
 def _sa1b(benchmark: str, path: str, images: str | None) -> TruthSet:
     folder = absolute(path)
     dataset: dict[str, Any] = {"images": [], "annotations": []}
-    for location in files_in(folder, ".json"):
-        document = read_json(location)
-        image = document.get("image") if isinstance(document, Mapping) else None
-        if not isinstance(image, Mapping):
-            raise SourceError(f'{location} is no file of SA-1B: it has no "image"')
-        its = {"image_id": image.get("image_id"), "category_id": 1}
-        dataset["images"].append({**image, "id": its["image_id"]})
-        dataset["annotations"] += [{**one, **its} for one in list_in(document, "annotations", location)]
+    locations, left_out = files_in(folder, ".json"), LeftOut(path, "files")
+    for location in locations:
+        try:
+            image, annotations = _sa1b_file(location)
+        except SourceError as error:
+            left_out.add("unreadable", str(error))
+            continue
+        dataset["images"].append({**image, "id": image.get("image_id")})
+        dataset["annotations"] += annotations
+    left_out.tell(len(locations))
     if not dataset["images"]:
         raise SourceError(f"{path} holds no JSON file: SA-1B has one beside each photo, such as sa_123.json")
     return TruthSet(Truth(dataset, path), benchmark, images or folder)
+
+
+def _sa1b_file(location: str) -> tuple[Mapping[str, Any], list[Any]]:
+    """An image and its annotations, as a COCO file would list them; SourceError for a file that has none."""
+    document = read_json(location)
+    image = document.get("image") if isinstance(document, Mapping) else None
+    if not isinstance(image, Mapping):
+        raise SourceError(f'{location} is no file of SA-1B: it has no "image"')
+    its = {"image_id": image.get("image_id"), "category_id": 1}
+    checked_image({**image, "id": its["image_id"]}, location)
+    return image, [{**one, **its} if isinstance(one, Mapping) else one for one in annotations_in(document, location)]
 
 
 def _voc(splits: str) -> Callable[[str, str, str | None], TruthSet]:
@@ -194,13 +212,31 @@ def _coco_set(
 ) -> TruthSet:
     """masks: whether those that are there are to be scored."""
     location = absolute(path)
-    list_in(dataset, "images", location)
-    annotations = list_in(dataset, "annotations", location)
-    has_masks = masks and (not annotations or any(one.get("segmentation") for one in annotations))
-    truth = Truth(dataset, path, masks=has_masks)
-    names = [image["file_name"] for image in truth.images.values()]
+    listed = [checked_image(image, path) for image in list_in(dataset, "images", location)]
+    annotations = annotations_in(dataset, location)
+    has_masks = masks and (not annotations or any(_has_mask(one) for one in annotations))
     places = [*places_beside(location), f"{parent_of(location)}/all_UVO_frames"]
-    return TruthSet(truth, benchmark, images or first_that_holds(places, names) or places[0], max_detections)
+    names = [image.file_name for image in listed]
+    root = images or (first_that_holds(places, names) if names else None) or places[0]
+    truth = Truth({**dataset, "images": _with_sizes(dataset["images"], listed, root)}, path, masks=has_masks)
+    return TruthSet(truth, benchmark, root, max_detections)
+
+
+def _has_mask(annotation: Any) -> bool:
+    return isinstance(annotation, Mapping) and bool(annotation.get("segmentation"))
+
+
+def _with_sizes(images: list[Any], listed: list[CocoImage], root: str) -> list[Any]:
+    """The images of a file; those without a size have that of their photo, if it is there."""
+    without = [place for place, image in enumerate(listed) if not (image.height and image.width)]
+    sizes = photo_sizes([ImageRef(listed[place].file_name, resolve(listed[place].file_name, root)) for place in without])
+    found = dict(zip(without, sizes, strict=True))
+    return [
+        {**image, "height": size.height, "width": size.width}
+        if isinstance(size := found.get(place), PhotoSize)
+        else image
+        for place, image in enumerate(images)
+    ]
 
 
 def _lvis_name(image: Mapping[str, Any]) -> Any:
