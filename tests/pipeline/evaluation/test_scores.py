@@ -550,6 +550,12 @@ def test_what_cannot_be_scored_is_refused() -> None:
         evaluate(truth, [], [1, 2])
     with pytest.raises(SourceError, match="image 1 is not of the size"):
         evaluate(truth, [detection(1, A.T)], [1])
+    for counts in ("o" * 30, "o" * 30 + "0", "é", ""):  # what pycocotools would read past the end of
+        text = detection(1, A) | {"segmentation": {"size": [60, 120], "counts": counts}}
+        with pytest.raises(SourceError, match="a mask of image 1 cannot be scored: counts are no compressed"):
+            evaluate(truth, [text], [1])
+        with pytest.raises(SourceError, match="a mask of image 1 cannot be scored: counts are no compressed"):
+            evaluate(truth, [{k: v for k, v in text.items() if k != "bbox"}], [1], iou_types=["bbox"])
     with pytest.raises(SourceError, match="image 1 is empty"):
         evaluate(truth, [detection(1, A & B)], [1])
     with pytest.raises(ConfigError, match="scores is 'best'"):
