@@ -13,7 +13,7 @@ import click
 from detector.commands.options import TrainingOptions, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import device_options
+from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, Number, device_options
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _amp_option = click.option("--amp", is_flag=True, help="Half precision where tha
 @click.command(cls=ExecutingCommand)
 @click.argument("sources", nargs=-1, required=True)
 @_checkpoint_option
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for everything.")
-@click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score kept.")
+@click.option("--out", required=True, type=OUTPUT_FOLDER, help="Folder for everything.")
+@click.option("--min-score", type=Number(0, 1), default=0.5, show_default=True, help="Least score kept.")
 @click.option("--max-per-image", type=click.IntRange(min=1), default=100, show_default=True, help="The best by score.")
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos: every N-th frame.")
 @_amp_option
@@ -63,7 +63,7 @@ def predict(
 @click.command("self-train", cls=ExecutingCommand)
 @click.option("--run", required=True, help="Run whose images are used, and whose masks the detector was trained on.")
 @_checkpoint_option
-@click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for all rounds.")
+@click.option("--work-dir", required=True, type=OUTPUT_FOLDER, help="Folder for all rounds.")
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of rounds.")
 @click.option(
     "--thresholds",
@@ -120,8 +120,8 @@ def self_train(
 @click.option(
     "--images", "folders", multiple=True, metavar="FOLDER", help="Photos of each truth, in order, if not beside."
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="JSON file to write; its runs go beside.")
-@click.option("--markdown", type=click.Path(dir_okay=False), help="The papers' tables, with ours, to write as well.")
+@click.option("--out", required=True, type=OUTPUT_FILE, help="JSON file to write; its runs go beside.")
+@click.option("--markdown", type=OUTPUT_FILE, help="The papers' tables, with ours, to write as well.")
 @click.option("--compare", metavar="FILE", help="A detector to compare with, on the same images and resamples.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
@@ -147,7 +147,7 @@ def evaluate_detector(
     from detector.model.weight_files import need_checkpoint
     from pipeline.evaluation.report import print_report
     from pipeline.evaluation.truth.formats import read_truth
-    from pipeline.storage.atomic import written_whole
+    from pipeline.storage.outputs import output_file
 
     if folders and len(folders) != len(truths):
         raise click.UsageError(f"{len(folders)} --images for {len(truths)} --truth: give one for each, or none")
@@ -162,11 +162,11 @@ def evaluate_detector(
         click.echo(f"speed   {one.speed.images_per_second:.2f} images/s of a worker\n")
     tables = published.tables(rows_of(detector, other, scored))
     published.print_tables(tables, Console(highlight=False, width=None if sys.stdout.isatty() else 200))
-    with written_whole(Path(out)) as file:
+    with output_file(out) as file:
         file.write(metrics_json(detector, other, scored))
     click.echo(f"written {out}")
     if markdown:
-        with written_whole(Path(markdown)) as file:
+        with output_file(markdown) as file:
             file.write(published.markdown(tables))
         click.echo(f"written {markdown}")
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipeline.errors import ImageError, SourceError
@@ -54,7 +55,7 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
             unlabelled.append(record.id)
         elif isinstance(record, Failed):
             set_aside.append(record.id)
-        elif not truth.is_of_size(image_id, record.size, lambda: _is_turned(refs[record.id])):
+        elif not truth.is_of_size(image_id, record.size, partial(_is_turned, refs[record.id])):
             other_size.append(record.id)
         elif image_id in by_image:
             raise SourceError(

@@ -144,7 +144,8 @@ def evaluate(
 
     Raises:
         ConfigError: a setting is out of range.
-        SourceError: image_ids is empty or names images that the truth has not, or a mask is none, or not of its image's size.
+        SourceError: image_ids is empty or names images that the truth has not, or a mask is none, or not of its image's
+            size.
     """
     measures = _measures(truth, detections, image_ids, scores, iou_types, max_detections)
     values, samples = _resampled([measures], len(set(image_ids)), bootstrap, seed)

@@ -79,7 +79,10 @@ def voc_dataset(folder: str, split: str, images: str | None) -> tuple[dict[str, 
         found = annotation.findall("object")
         n_objects += len(found)
         objects[f"{name}.jpg"] = _usable(
-            (partial(_voc_object, element, f"{name}.xml, object {number}") for number, element in enumerate(found, start=1)),
+            (
+                partial(_voc_object, element, f"{name}.xml, object {number}")
+                for number, element in enumerate(found, start=1)
+            ),
             left_out,
         )
         if size := _voc_size(annotation):

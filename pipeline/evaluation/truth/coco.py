@@ -97,7 +97,9 @@ class Truth:
         self._annotations: dict[int, list[_Object]] = {}
         for image_id in self.images:
             self._annotations[image_id] = [
-                one for annotation in by_image.get(image_id, ()) if (one := self._checked(annotation, image_id, left_out))
+                one
+                for annotation in by_image.get(image_id, ())
+                if (one := self._checked(annotation, image_id, left_out))
             ]
         left_out.tell(len(annotations))
         self._bad_parts.tell()
@@ -195,8 +197,8 @@ class Truth:
         return _Object(
             annotation.get("category_id"),
             crowd,
-            area if _numbers([area]) and area >= 0 else None,
-            list(box) if _is_box(box) else None,
+            area if area is not None and _numbers([area]) and area >= 0 else None,
+            list(box) if box is not None and _is_box(box) else None,
             mask,
         )
 

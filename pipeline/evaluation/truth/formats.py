@@ -229,7 +229,9 @@ def _has_mask(annotation: Any) -> bool:
 def _with_sizes(images: list[Any], listed: list[CocoImage], root: str) -> list[Any]:
     """The images of a file; those without a size have that of their photo, if it is there."""
     without = [place for place, image in enumerate(listed) if not (image.height and image.width)]
-    sizes = photo_sizes([ImageRef(listed[place].file_name, resolve(listed[place].file_name, root)) for place in without])
+    sizes = photo_sizes(
+        [ImageRef(listed[place].file_name, resolve(listed[place].file_name, root)) for place in without]
+    )
     found = dict(zip(without, sizes, strict=True))
     return [
         {**image, "height": size.height, "width": size.width}

@@ -63,8 +63,8 @@ class CocoImport:
     Each image's size is that of its photo the right way up, read from the photo's header, whatever the file says:
     CutLER's files have width and height swapped. Images without a usable photo, and those whose masks are not of the
     photo's size, fail. Masks that are not taken are counted as drops: "crowd", "no_mask", "empty", "malformed",
-    "other_size", "duplicate" (the very same mask twice) and "low_score"; the first of each reason is in the log. Parts of
-    a mask that are no polygons are left out, and counted as "bad_part".
+    "other_size", "duplicate" (the very same mask twice) and "low_score"; the first of each reason is in the log. Parts
+    of a mask that are no polygons are left out, and counted as "bad_part".
     """
 
     name = NAME
@@ -163,7 +163,9 @@ def tell_of_swapped_sizes(method: CocoImport, run: RunFolder) -> None:
     swapped = 0
     for shard, counts_B in RunReader(run).parts():
         sizes = zip(shard.ids, shard.size.tolist(), shard.done & counts_B, strict=True)
-        swapped += sum(usable and listed[id_] == (width, height) != (height, width) for id_, (height, width), usable in sizes)
+        swapped += sum(
+            usable and listed[id_] == (width, height) != (height, width) for id_, (height, width), usable in sizes
+        )
     tell_of_swapped(method.file, swapped, run.n_images)
 
 

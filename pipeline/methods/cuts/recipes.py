@@ -1,6 +1,7 @@
 """Recipes: named compositions of the stages, one for each row of the papers' tables, and how options override them."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -262,7 +263,10 @@ def _parse(text: str, hint: Any, whole: str) -> Any:
         return text.lower() == "true"
     if kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             raise ValueError(f"{whole} is a number ({kind.__name__}), got {text!r}") from None
+        if kind is float and not math.isfinite(number):
+            raise ValueError(f"{whole} is a finite number, got {text!r}")
+        return number
     return text

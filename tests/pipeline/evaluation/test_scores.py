@@ -389,7 +389,10 @@ def broken(**changes: Any) -> dict[str, Any]:
         ({"images": scene([(A, 1)])["images"]}, 'no list "annotations"'),
         ({"images": scene([(A, 1)])["images"] * 2}, "two images have the id 1"),
         (
-            {"images": [{**scene([(A, 1)])["images"][0], "id": i, "height": 60 * i} for i in (1, 2)], "annotations": []},
+            {
+                "images": [{**scene([(A, 1)])["images"][0], "id": i, "height": 60 * i} for i in (1, 2)],
+                "annotations": [],
+            },
             "images 1 and 2 are both scene.png, of different sizes",
         ),
         (broken(segmentation=None), "1 no_mask, such as annotation 1: it has no segmentation"),

@@ -236,7 +236,7 @@ def test_what_is_neither_yes_nor_no_is_refused(voc: Path, tmp_path: Path) -> Non
     with pytest.raises(SourceError, match=r"boxes\.csv: line 3: IsGroupOf: '2' is neither yes nor no: write 1 or 0"):
         read_truth(f"openimages:{file}")
     for value in (2, -1, "maybe", [1], {}, "none"):
-        with pytest.raises(SourceError, match="the truth: annotation 1: iscrowd: .* is neither yes nor no"):
+        with pytest.raises(SourceError, match=r"the truth: annotation 1: iscrowd: .* is neither yes nor no"):
             Truth(coco("a.jpg", iscrowd=value))
 
 
