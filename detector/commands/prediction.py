@@ -4,6 +4,7 @@ MMDetection is imported by the commands only.
 """
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, Number, device
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from detector.training.self_training import SelfTraining
     from detector.training.wanted import Training
 
 _checkpoint_option = click.option("--checkpoint", required=True, metavar="FILE", help="Detector, of `cuts3d train`.")
@@ -101,6 +103,8 @@ def self_train(
     training = how.training(runs=(), work_dir="", device=device)
     rounds = SelfTraining(training=training, thresholds=_numbers(thresholds), **wanted)
     check_settings(training)
+    if train_workers is None:  # here, with what is on this machine
+        _try_out(training, rounds)
     detector = do_rounds(
         rounds, _reporting(executor()), _trainer(train_workers, train_ray), device=device, batch_size=batch_size
     )
@@ -203,6 +207,13 @@ def _train_on_ray(training: "Training", address: str | None, workers: int) -> Pa
     from detector.training.on_ray import RayTraining, train_on_ray
 
     return train_on_ray(training, RayTraining(address, workers))
+
+
+def _try_out(training: "Training", rounds: "SelfTraining") -> None:
+    """Before the first round predicts, which may take a day."""
+    from detector.training.train import try_out
+
+    try_out(replace(training, runs=(rounds.run,), init_from=rounds.checkpoint))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

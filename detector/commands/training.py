@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from detector.commands.options import TrainingOptions, configuration_options, training_options
+from detector.commands.options import SEED, TrainingOptions, configuration_options, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, device_option
 
@@ -101,7 +101,7 @@ def import_detector_command(checkpoint: str, config: str, out: str) -> None:
 @configuration_options("cuts3d_r50_fpn")
 @click.option("--out", required=True, type=OUTPUT_FILE, help="Picture to write.")
 @click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="How many.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of their choice.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of their choice.")
 def training_samples(
     runs: tuple[str, ...], config: str, settings: tuple[str, ...], out: str, count: int, seed: int
 ) -> None:
