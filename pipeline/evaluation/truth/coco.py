@@ -104,6 +104,9 @@ class Truth:
         left_out.tell(len(annotations))
         self._bad_parts.tell()
         tell_of_swapped(name, len(self.swapped), len(self.images))
+        ignored = [one.crowd for its in self._annotations.values() for one in its]
+        if ignored and all(ignored):
+            log.warning("%s: all of its %d objects are to be ignored: there is none to find", name, len(ignored))
         self._objects: dict[int, list[dict[str, Any]]] = {}
         self._pairs: dict[int, list[tuple[int, int]]] = {}
 

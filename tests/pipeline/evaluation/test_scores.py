@@ -492,6 +492,11 @@ def test_codes_as_other_tools_write_them() -> None:
     assert Truth(broken(segmentation={**rle, "size": [60.0, 120.0]})).objects(1) == straight
 
 
+def test_a_truth_with_nothing_to_find_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    Truth(broken(iscrowd=1))
+    assert "the truth: all of its 1 objects are to be ignored: there is none to find" in caplog.text
+
+
 def test_a_photo_under_two_ids_is_one_image(caplog: pytest.LogCaptureFixture) -> None:
     both, second = scene([(A, 1), (B, 1)]), scene([(A, 1), (B, 1)])["annotations"][1] | {"image_id": 2}
     image = both["images"][0]

@@ -55,9 +55,9 @@ def test_names_that_no_file_can_have(tmp_path: Path) -> None:
 
 def test_a_disk_that_is_full_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    with pytest.raises(StoreAccessError, match=rf"cannot write {path}: No space left on device\. {REMEDY}"):
-        with output_file(path):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    message = rf"cannot write {path}: No space left on device\. {REMEDY}"
+    with pytest.raises(StoreAccessError, match=message), output_file(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(StoreError, match="^torn$"), writing(path):
+    with pytest.raises(StoreError, match=r"^torn$"), writing(path):
         raise StoreError("torn")

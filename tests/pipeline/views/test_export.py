@@ -23,7 +23,9 @@ from pipeline.evaluation.truth.coco import Truth
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 from pipeline.views.export import export_coco, export_masks, export_overlays
+from pipeline.views.gallery.gallery import write_gallery
 from pipeline.views.picture_files import output_path, picture_names, unique_names
 
 
@@ -145,6 +147,8 @@ def test_mask_files_number_any_number_of_masks(tmp_path: Path, n_masks: int) -> 
     assert (labels == expected.reshape(20, 20).T).all()
     assert len(export_overlays(run, tmp_path / "overlays")) == 1
     assert export_coco(run, tmp_path / "masks.json") == n_masks
+    assert write_gallery(run, tmp_path / "page.html").images == 1
+    assert verify_run(run) == []
 
 
 def test_more_masks_than_16_bits_number_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
