@@ -65,15 +65,13 @@ class Truth:
     def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
         self.name = name
         self.has_masks = masks
-        listed = list_in(dataset, "images", name)
-        images = [checked_image(image, name) for image in listed]
-        refuse_equal_ids([image.id for image in images], name)
-        if not images:
-            raise SourceError(f"{name} lists no images")
-        same = _same_photos(images, name)
+        without, self._bad_parts = LeftOut(name, "images"), LeftOut(name, "parts of masks")
+        listed = images_in(dataset, name, without)
+        refuse_equal_ids([image.id for image, _ in listed], name)
+        same = _same_photos([image for image, _ in listed], name)
         by_image: dict[int, list[Any]] = defaultdict(list)
         left_out = LeftOut(name, "annotations")
-        annotations = annotations_in(dataset, name)
+        annotations = list_of(dataset, "annotations", name)
         for annotation in annotations:
             try:
                 image_id = image_id_of(annotation, name)
@@ -87,13 +85,12 @@ class Truth:
         self.images: dict[int, Mapping[str, Any]] = {}
         self.swapped: set[int] = set()
         self._is_sure_of: set[int] = set()  # images whose masks are run-length codes of their size
-        without, self._bad_parts = LeftOut(name, "images"), LeftOut(name, "parts of masks")
-        for image, entry in zip(images, listed, strict=True):
+        for image, entry in listed:
             if same[image.id] == image.id:
                 self._add_image(image, entry, [_size_of(one) for one in by_image[image.id]], without)
         if not self.images:
-            checked_image(listed[0], name, sized=True)
-        without.tell(len(images))
+            checked_image(listed[0][1], name, sized=True)
+        without.tell(len(dataset["images"]))
         self._annotations: dict[int, list[_Object]] = {}
         for image_id in self.images:
             self._annotations[image_id] = [
@@ -206,14 +203,31 @@ class Truth:
         )
 
 
-def annotations_in(document: Any, name: str) -> list[Any]:
-    """The annotations of a COCO document that has been read; SourceError when it has no list of them. One among others
-    may be anything.
+def images_in(document: Any, name: str, left_out: LeftOut) -> list[tuple[CocoImage, Any]]:
+    """The images of a COCO document that has been read, each beside its entry. SourceError when it lists none, or when
+    none of them is one; one among others may be anything, and is left out.
     """
-    found = document.get("annotations") if isinstance(document, Mapping) else None
+    found = list_of(document, "images", name)
+    images, odd = [], []
+    for entry in found:
+        try:
+            images.append((checked_image(entry, name), entry))
+        except SourceError as error:
+            odd.append(error)
+            left_out.add("odd", str(error).removeprefix(f"{name}: "))
+    if images:
+        return images
+    raise odd[0] if odd else SourceError(f"{name} lists no images")
+
+
+def list_of(document: Any, key: str, name: str) -> list[Any]:
+    """A list of a COCO document that has been read; SourceError when it is not there, or has no object in it. One entry
+    among others may be anything.
+    """
+    found = document.get(key) if isinstance(document, Mapping) else None
     if isinstance(found, list) and any(isinstance(entry, Mapping) for entry in found):
         return found
-    return list_in(document, "annotations", name)
+    return list_in(document, key, name)
 
 
 def _same_photos(images: list[CocoImage], name: str) -> dict[int, int]:

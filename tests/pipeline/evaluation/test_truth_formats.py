@@ -443,7 +443,7 @@ def test_coco20k(tmp_path: Path) -> None:
         read_truth(f"coco20k:{file}:{write(tmp_path / 'odd.txt', b'')}")
 
 
-def test_lvis(tmp_path: Path) -> None:
+def test_lvis(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No file names but URLs, no iscrowd, and lists of categories an image."""
     document = coco("x.jpg", "y.jpg")
     for image, where in zip(
@@ -464,8 +464,33 @@ def test_lvis(tmp_path: Path) -> None:
     cocofied = saved(tmp_path / "coco" / "annotations" / "cocofied.json", coco("val2017/000000397133.jpg"))
     assert read_truth(f"lvis:{cocofied}").images == [(40, f"{tmp_path}/coco/val2017/000000397133.jpg")]
     del document["images"][0]["coco_url"]
+    assert len(read_truth(f"lvis:{saved(tmp_path / 'odd.json', document)}").images) == 1
+    assert "1 of 2 images left out: 1 odd, such as an image has no" in caplog.text
+    del document["images"][1]["coco_url"]
     with pytest.raises(SourceError, match='an image has no "file_name"'):
         read_truth(f"lvis:{saved(tmp_path / 'bad.json', document)}")
+
+
+@pytest.mark.parametrize("odd", [None, 3, {"id": 77}, {"file_name": "z.jpg"}, {"id": "x", "file_name": "z.jpg"}])
+@pytest.mark.parametrize("name", ["coco", "lvis", "uvo", "objects365", "voc"])
+def test_an_odd_image_does_not_cost_the_others(
+    tmp_path: Path, name: str, odd: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    document = coco("a.jpg", "b.jpg")
+    document["images"].insert(1, odd)
+    assert len(read_truth(f"{name}:{saved(tmp_path / 'odd.json', document)}").images) == 2
+    assert "1 of 3 images left out: 1 odd" in caplog.text
+
+
+def test_sizes_that_a_file_lacks_come_from_the_photos(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    document = coco("a.jpg", "b.jpg", "c.jpg")
+    for image in document["images"][1:]:
+        image |= {"height": None, "width": 0}
+    photo(tmp_path / "b.jpg", 60, 90)
+    found = read_truth(saved(tmp_path / "truth.json", document))
+    assert [size_of(found, name) for name in ("a.jpg", "b.jpg")] == [(60, 90)] * 2
+    assert len(found.images) == 2
+    assert "1 of 3 images left out: 1 without a size, such as c.jpg" in caplog.text
 
 
 def test_uvo(tmp_path: Path) -> None:
@@ -532,7 +557,7 @@ def test_what_is_no_format(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"half\.json is not JSON"):
         read_truth(str(write(tmp_path / "half.json", b"{")))
     with pytest.raises(SourceError, match='it has no list "annotations" of objects'):
-        read_truth(saved(tmp_path / "half.json", {"images": [], "annotations": [3]}))
+        read_truth(saved(tmp_path / "half.json", coco("a.jpg") | {"annotations": [3]}))
 
 
 # --- scoring boxes ----------------------------------------------------------------------------------------------------
