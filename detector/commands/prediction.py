@@ -103,11 +103,10 @@ def self_train(
     training = how.training(runs=(), work_dir="", device=device)
     rounds = SelfTraining(training=training, thresholds=_numbers(thresholds), **wanted)
     check_settings(training)
+    trainer = _trainer(train_workers, train_ray)
     if train_workers is None:  # here, with what is on this machine
         _try_out(training, rounds)
-    detector = do_rounds(
-        rounds, _reporting(executor()), _trainer(train_workers, train_ray), device=device, batch_size=batch_size
-    )
+    detector = do_rounds(rounds, _reporting(executor()), trainer, device=device, batch_size=batch_size)
     click.echo(f"detector   {detector}")
 
 

@@ -65,14 +65,14 @@ class StartFrom(Hook):
     def before_train(self, runner: Any) -> None:
         if runner.iter > 0:
             return
+        if self.checkpoint is None:
+            raise WeightsError("the hook StartFrom needs a checkpoint of a detector to start from")
         start_from(bare(runner.model), self.checkpoint)
         logger.info("starting from %s", self.checkpoint)
 
 
-def start_from(model: nn.Module, checkpoint: str | None) -> None:
+def start_from(model: nn.Module, checkpoint: str) -> None:
     """Put all weights of a trained detector into a model; WeightsError when there is none, or it is of another."""
-    if checkpoint is None:
-        raise WeightsError("the hook StartFrom needs a checkpoint of a detector to start from")
     try:
         model.load_state_dict(dict(read_detector(checkpoint).state_dict))
     except RuntimeError as error:

@@ -55,4 +55,4 @@ def _try(config: Config, resumes: bool) -> None:
     for backbone in train_config.components(config.model.backbone.get("init_cfg"), "DinoResNet"):
         load_backbone(model.backbone, find_backbone(backbone.get("checkpoint")))
     for start in train_config.components(config.get("custom_hooks") or [], "StartFrom"):
-        start_from(model, start.get("checkpoint"))
+        start_from(model, start["checkpoint"])
