@@ -32,6 +32,7 @@ from detector.training.wanted import Training
 from pipeline.errors import ConfigError, CutsError
 from pipeline.runs.lease import Lease
 from pipeline.storage.files_at import files_at
+from pipeline.storage.outputs import writing
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,8 @@ def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Ma
         runner.register_hook(_Holding(lease))
     begun = runner.iter
     try:
-        trained: Mapping[str, torch.Tensor] = bare(runner.train()).state_dict()
+        with writing(config.work_dir):
+            trained: Mapping[str, torch.Tensor] = bare(runner.train()).state_dict()
     except CutsError:
         raise
     except NOT_BUILT as error:
