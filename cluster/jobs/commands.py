@@ -51,7 +51,10 @@ def _pairs(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -
 
 def _amounts(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
     amount = Number(min=0)
-    return {name: amount.convert(text, option, context) for name, text in _pairs(context, option, values).items()}
+    try:
+        return {name: amount.convert(text, option, context) for name, text in _pairs(context, option, values).items()}
+    except click.BadParameter as error:
+        raise click.BadParameter(f"{error.message.rstrip('.')}: give NAME=NUMBER") from error
 
 
 def _bytes(_: click.Context, __: click.Parameter, gigabytes: float | None) -> int | None:

@@ -53,27 +53,28 @@ class Number(click.FloatRange):
 
 
 class Output(click.ParamType):
-    """A path that a command writes to; whether it can is known before the command begins. kind: "file", "folder", or
-    "page", a file if it has an ending, else a folder.
+    """A path that a command writes to; whether it can is known before the command begins. kind: "file", "folder",
+    "page", a file if it has an ending, else a folder, or "run", a folder or a URL.
     """
 
     def __init__(self, kind: str) -> None:
-        self.name = "file" if kind == "page" else kind
+        self.name = "file" if kind == "page" else "folder" if kind == "run" else kind
         self._kind = kind
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Raises StoreAccessError where it cannot be written."""
+        from pipeline.storage.locations import is_url
         from pipeline.storage.outputs import need_file, need_folder
 
         # Without one above it, the command is only read here, to be done on another machine: see `submit`.
-        if ctx is not None and ctx.parent is not None:
-            path = Path(value)
-            is_folder = self._kind == "folder" or (self._kind == "page" and (path.is_dir() or not path.suffix))
-            (need_folder if is_folder else need_file)(value)
+        if ctx is None or ctx.parent is None or (self._kind == "run" and is_url(value)):
+            return value
+        is_page = self._kind == "page" and bool(Path(value).suffix) and not Path(value).is_dir()
+        (need_file if is_page or self._kind == "file" else need_folder)(value)
         return value
 
 
-OUTPUT_FILE, OUTPUT_FOLDER, OUTPUT_PAGE = Output("file"), Output("folder"), Output("page")
+OUTPUT_FILE, OUTPUT_FOLDER, OUTPUT_PAGE, OUTPUT_RUN = map(Output, ("file", "folder", "page", "run"))
 
 min_score_option = click.option(
     "--min-score", type=Number(), default=0.0, show_default=True, help="Leave out masks with lower scores."

@@ -292,7 +292,7 @@ def _kitti_object(words: list[str], place: str) -> _Object:
             f"{place}: a label has a type and at least 7 numbers, the box the last of them: {' '.join(words)!r:.80}",
         )
     left, top, right, bottom = (_number(word, place, "the box") for word in words[4:8])
-    return _Object(words[0], _box((left, top, right, bottom), place), words[0] == "DontCare")
+    return _Object(words[0], _box((left, top, right, bottom), place), words[0].lower() == "dontcare")
 
 
 def _open_images_object(row: Mapping[str, str | None], place: str) -> _Object:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from pipeline.cli import command_line
 from pipeline.commands.extensions import installed_extensions, load_extensions
-from pipeline.commands.options import Number, Output
+from pipeline.commands.options import OUTPUT_FOLDER, OUTPUT_RUN, Number, Output
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.recipes import get_recipe, parse_overrides
 from pipeline.runs.instance_reader import InstanceReader
@@ -42,7 +42,7 @@ def test_every_number_and_every_output_is_of_the_one_type() -> None:
         assert not isinstance(option.type, click.types.FloatParamType) or isinstance(option.type, Number), words
         assert not isinstance(option.type, click.Path), (words, option.opts)
     assert len(NUMBERS) >= 8
-    assert len(OUTPUTS) >= 13
+    assert len(OUTPUTS) >= 15
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "inf", "-inf", "1e999", "-infinity"])
@@ -69,6 +69,13 @@ def test_a_command_that_is_to_be_done_elsewhere_is_not_judged_by_this_machine(tm
     out = str(tmp_path / "file" / "x.html")
     context = main.commands["gallery"].make_context("gallery", ["--out", out, "run"])  # as `submit` does
     assert context.params["out"] == out
+
+
+def test_runs_may_be_urls() -> None:
+    context = click.Context(main.commands["run"], parent=click.Context(main))
+    assert OUTPUT_RUN.convert("s3://bucket/run", None, context) == "s3://bucket/run"
+    with pytest.raises(ConfigError, match="is a URL"):
+        OUTPUT_FOLDER.convert("s3://bucket/run", None, context)
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
