@@ -1,11 +1,10 @@
 """Commands that hold a run against true objects: evaluate, scores."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.commands.options import bootstrap_options, min_score_option, truth_options
+from pipeline.commands.options import OUTPUT_FILE, Number, bootstrap_options, min_score_option, truth_options
 
 
 @click.command()
@@ -16,8 +15,8 @@ from pipeline.commands.options import bootstrap_options, min_score_option, truth
     "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Scores that rank masks."
 )
 @min_score_option
-@click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="CSV file to write.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="JSON file to write.")
+@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
 @bootstrap_options
 def evaluate(
     run_folder: str,
@@ -32,6 +31,7 @@ def evaluate(
     from pipeline.evaluation.report import evaluate_runs, print_report, report_csv, report_json
     from pipeline.evaluation.truth.formats import read_truth
     from pipeline.runs.run_folder import RunFolder
+    from pipeline.storage.outputs import output_file
 
     run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
     truths = read_truth(truth, truth_images)
@@ -39,18 +39,20 @@ def evaluate(
     print_report(report)
     for file, text in ((csv_file, report_csv), (json_file, report_json)):
         if file:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text(text(report), encoding="utf-8")
+            with output_file(file) as out:
+                out.write(text(report))
             click.echo(f"written {file}")
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
 @truth_options
-@click.option("--at", "thresholds", type=float, multiple=True, help="A threshold, repeatable. [about ten round ones]")
-@click.option("--plot", type=click.Path(dir_okay=False), help="PNG file to write.")
-@click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="CSV file to write.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="JSON file to write.")
+@click.option(
+    "--at", "thresholds", type=Number(), multiple=True, help="A threshold, repeatable. [about ten round ones]"
+)
+@click.option("--plot", type=OUTPUT_FILE, help="PNG file to write.")
+@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
 @bootstrap_options
 def scores(
     run_folder: str,
@@ -66,14 +68,15 @@ def scores(
     from pipeline.evaluation.score_plot import write_score_plot
     from pipeline.evaluation.truth.formats import read_truth
     from pipeline.runs.run_folder import RunFolder
+    from pipeline.storage.outputs import output_file
 
     run = RunFolder.open(run_folder)
     table = score_table(read_truth(truth, truth_images).truth, run, **settings)
     click.echo("\n".join(table_lines(table)))
     for file, text in ((csv_file, table_csv), (json_file, table_json)):
         if file:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text(text(table), encoding="utf-8")
+            with output_file(file) as out:
+                out.write(text(table))
             click.echo(f"written {file}")
     if plot:
         write_score_plot(table, plot)

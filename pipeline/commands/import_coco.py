@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import say
+from pipeline.commands.options import OUTPUT_RUN, Number, say
 
 if TYPE_CHECKING:
     from pipeline.images.manifest import Manifest
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @click.command("import-coco", cls=ExecutingCommand)
 @click.argument("coco", metavar="JSON")
 @click.option("--images", help="Folder that the file's names are relative to. [the file's own, images/ in it, ...]")
-@click.option("--out", required=True, help="Run folder, path or URL; an import that was begun there resumes.")
+@click.option(
+    "--out", required=True, type=OUTPUT_RUN, help="Run folder, path or URL; an import that was begun there resumes."
+)
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
-@click.option("--min-score", type=float, default=0.0, show_default=True, help="Drop masks with lower scores.")
+@click.option("--min-score", type=Number(), default=0.0, show_default=True, help="Drop masks with lower scores.")
 @click.option("--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]")
 def import_coco_command(coco: str, out: str, **settings: Any) -> None:
     """Make a run of masks that others have made: a COCO instances file, CutLER's for instance.
@@ -49,42 +51,53 @@ def import_coco(
     out: run folder.
     execute: does the work, see `executor`; None: this process.
 
-    Raises SourceError when the file is no COCO file, has no masks, its ids do not fit, or none of its images is there;
+    Raises SourceError when the file is no COCO file, not one of its masks is taken, its ids do not fit, or none of its
+    images is there;
     ConfigError when a setting is out of range, or the run's photos are elsewhere; and what `engine.run.run` raises.
     """
     from pipeline.engine.run import retry_quarantined, run
-    from pipeline.methods.coco_import.importing import CocoImport, usable_again
+    from pipeline.methods.coco_import.importing import (
+        CocoImport,
+        refuse_nothing,
+        tell_of_swapped_sizes,
+        usable_again,
+    )
     from pipeline.methods.coco_import.settings import launch_of
     from pipeline.runs.run_folder import RunFolder
 
     launch = launch_of(coco, images, **settings)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
-    _refuse_another_import(out, method.config(), manifest)
+    if not _is_begun(out, method.config(), manifest):
+        refuse_nothing(method, manifest)
     summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter)
     if ids := usable_again(RunFolder.open(out), method):
         again = retry_quarantined(out, ids=ids, method=method)
         summary.add(again.counts, again.seconds)
+    tell_of_swapped_sizes(method, RunFolder.open(out))
     return summary
 
 
-def _refuse_another_import(out: str | Path, config: Mapping[str, Any], manifest: Manifest) -> None:
-    """Of another file, or with other settings; or with photos elsewhere: the manifest that readers of the run will see
-    is that of the first import, and so is where it finds photos.
+def _is_begun(out: str | Path, config: Mapping[str, Any], manifest: Manifest) -> bool:
+    """Whether something of this import is done already.
+
+    ConfigError for an import of another file, or with other settings; or with photos elsewhere: the manifest that
+    readers of the run will see is that of the first import, and so is where it finds photos.
     """
     from pipeline.errors import ConfigError
     from pipeline.runs.run_folder import RUN_FILE, RunFolder
     from pipeline.storage.files_at import files_at
 
     if not files_at(out).exists(RUN_FILE):
-        return
+        return False
     folder = RunFolder.open(out)
     folder.refuse_other_config(config)
     if not folder.ledger.committed_keys():
-        return
+        return False
     before = folder.manifest.refs[0].uri
     if before != manifest.refs[0].uri:
         raise ConfigError(
             f"{folder.url} was begun with photos elsewhere, such as {before}, now {manifest.refs[0].uri}: give the "
             "same --images, or another --out"
         )
+    return True

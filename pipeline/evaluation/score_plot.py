@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import StoreError
 from pipeline.evaluation.by_score import ScoreTable
+from pipeline.storage.outputs import output_file
 
 _SIZE, _DPI = (6.4, 4.8), 150  # inches
 
@@ -38,9 +38,5 @@ def write_score_plot(table: ScoreTable, file: str | Path) -> None:
     masks.set_ylabel("masks per image")
     masks.set_ylim(bottom=0)
     masks.set_xlabel("score, at least")
-    path = Path(file)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=_DPI)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}. Name another file") from error
+    with output_file(file, "wb") as out:
+        figure.savefig(out, format="png", dpi=_DPI)

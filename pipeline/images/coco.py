@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.images.flags import is_crowd
+from pipeline.images.left_out import LeftOut
 from pipeline.storage.json_lists import ROOT, Entry, JsonLists, open_lists
 
 _IMAGES, _ANNOTATIONS = "images", "annotations"
@@ -97,8 +99,11 @@ class CocoIndex:
     Attributes: `file_names` (of the images, in the file's order), `ids` (int64 (I,)), `listed` (int32 (I, 2), height
     and width as listed, 0 where they are not), `n_annotations`, `n_masks` (annotations that have a segmentation).
 
+    Annotations of no image that is listed are left out, and the log says how many.
+
     Raises:
-        SourceError: an image or annotation lacks a field, ids do not fit together, there is no image or no mask.
+        SourceError: an image lacks a field, two have one id, an annotation does not say whether it is a crowd, there is
+            no image, or no mask of one.
     """
 
     def __init__(self, lists: JsonLists, images_of: JsonLists | None = None) -> None:
@@ -108,6 +113,7 @@ class CocoIndex:
         self._image_ids, self._sizes = array("q"), array("i")
         self._of, self._starts, self._lengths = array("q"), array("q"), array("i")
         self.n_masks = 0
+        self._left_out = LeftOut(lists.name, "annotations")
         for entry in lists.entries():
             if entry.key == _IMAGES and images_of is None:
                 self._add_image(entry.value, lists.name)
@@ -121,7 +127,7 @@ class CocoIndex:
             raise SourceError(self._no_images(ROOT in lists.keys, images_of))
         self.ids = np.array(self._image_ids, np.int64)
         self.listed = np.array(self._sizes, np.int32).reshape(-1, 2)
-        self.n_annotations = len(self._of)
+        self.n_annotations = len(self._of) + self._left_out.total
         if not self.n_masks:
             raise SourceError(
                 f"{self.name} has {self.n_annotations or 'no'} annotations, none of them with a segmentation: "
@@ -144,7 +150,13 @@ class CocoIndex:
         self._sizes.extend((image.height or 0, image.width or 0))
 
     def _add_annotation(self, entry: Entry) -> None:
-        self._of.append(image_id_of(entry.value, self.name))
+        try:
+            image_id = image_id_of(entry.value, self.name)
+        except SourceError as error:
+            self._left_out.add("without image_id", str(error).removeprefix(f"{self.name}: "))
+            return
+        is_crowd(entry.value, self.name)
+        self._of.append(image_id)
         self._starts.append(entry.start)
         self._lengths.append(entry.end - entry.start)
         self.n_masks += entry.value.get("segmentation") is not None
@@ -156,15 +168,14 @@ class CocoIndex:
         sorted_ids = self.ids[by_id]
         of = np.array(self._of, np.int64)
         places = np.minimum(np.searchsorted(sorted_ids, of), len(sorted_ids) - 1)
-        strangers = np.flatnonzero(sorted_ids[places] != of)
-        if len(strangers):
-            raise SourceError(
-                f"{self.name}: {len(strangers)} annotations are of images that are not listed, such as image "
-                f"{of[strangers[0]]}"
-            )
-        image_A = by_id[places]
-        self._order = np.argsort(image_A, kind="stable")
-        self._edges: Sequence[int] = np.searchsorted(image_A[self._order], np.arange(len(self.ids) + 1)).tolist()
+        is_listed_A = sorted_ids[places] == of
+        for image_id in of[~is_listed_A].tolist():
+            self._left_out.add("not_listed", f"one of image {image_id}, which is not listed")
+        self._left_out.tell(self.n_annotations)
+        image_A = by_id[places[is_listed_A]]
+        by_image = np.argsort(image_A, kind="stable")
+        self._order, image_A = np.flatnonzero(is_listed_A)[by_image], image_A[by_image]
+        self._edges: Sequence[int] = np.searchsorted(image_A, np.arange(len(self.ids) + 1)).tolist()
 
     def _no_images(self, is_list: bool, images_of: JsonLists | None) -> str:
         if images_of is not None:
