@@ -66,8 +66,8 @@ STEPS = {
     "parity": Step("gpu_steps", "parity", 120),
     "tests": Step("gpu_steps", "gpu_tests", 70),
     "speed": Step("gpu_speed", "speed", 170),
-    "big": Step("gpu_speed", "big", 150),
-    "train": Step("gpu_training", "train", 210),
+    "big": Step("gpu_speed", "big", 180),
+    "train": Step("gpu_training", "train", 250),
 }
 
 

@@ -167,6 +167,8 @@ def gpu_tests(settings: Settings, records: Records) -> str | None:
     files = [*GPU_TESTS, *([] if detector_missing() else [DETECTOR_GPU_TESTS])]
     report = settings.work / "tests.xml"
     words = ["-q", "-p", "no:cacheprovider", "-k", "cuda or gpu", f"--junitxml={report}", *files]
+    # MMDetection, compiled here for the first time by Python 3.12, which warns of a docstring.
+    words += ["-W", "ignore:invalid escape sequence:SyntaxWarning"]
     environment = os.environ | {"CUTS3D_ASSETS": str(settings.assets)}
     environment.pop("CI", None)  # which would make absent weights a failure
     done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, env=environment, check=False)

@@ -56,7 +56,7 @@ def this_process(device: str) -> Iterator[Process]:
         finally:
             distributed.destroy_process_group()
     else:
-        if chosen.type == "cuda":
+        if chosen.index is not None:  # "cuda" alone is torch's current one already, and refused here
             torch.cuda.set_device(chosen)
         yield Process(0, 1, 1, chosen, grouped=False)
 
