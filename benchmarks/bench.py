@@ -132,6 +132,9 @@ class _Computed:
     def maps(self, positions: Sequence[int]) -> np.ndarray:
         return self._values[None]
 
+    def depth_filled(self, positions: Sequence[int]) -> list[float]:
+        return [0.0]
+
 
 def prepare(method: CutsMethod, refs: Sequence[ImageRef], folder: Path, overrides: Sequence[str] = ()) -> Prepared:
     """Depth and features of each photo, timed, into `folder`. method: of recipe cuts3d. overrides: for all recipes."""

@@ -49,6 +49,9 @@ class Kept:
     def maps(self, positions: list[int]) -> np.ndarray:
         return self.values[None]
 
+    def depth_filled(self, positions: list[int]) -> list[float]:
+        return [0.0]
+
 
 @cache
 def models(features: str, options: tuple[str, ...], depth: str) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from pipeline.engine.shard_job import ledger_of
 from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method
+from pipeline.methods.registry import with_absolute_paths
 from pipeline.models.device import check_device
 from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
@@ -81,6 +82,8 @@ def run_on_ray(
         launch = replace(last_launch(out), images=None)
     elif launch.images is None and not exists:
         raise ConfigError(f"there is no run at {out} yet: give images to start one")
+    if method is None:
+        launch = with_absolute_paths(launch)
     if manifest is None:
         manifest = checked_manifest(out, launch, until, device, files_here=options.address is None)
     # Ray is imported from here on, when there is nothing to refuse any more.
@@ -183,7 +186,9 @@ def _folder(out: str | Path, launch: Launch, manifest: Manifest | None, fleet: R
     if manifest is None:
         return RunFolder.open(out)
     made = fleet.first_made()
-    folder = RunFolder.create_or_open(out, made.config, manifest, method=made.method, result=made.result)
+    folder = RunFolder.create_or_open(
+        out, made.config, manifest, method=made.method, result=made.result, earlier=made.earlier
+    )
     keep_launch(folder, launch)
     return folder
 

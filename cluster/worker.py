@@ -10,7 +10,8 @@ import os
 import socket
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.engine.shard_job import ShardJob
 from pipeline.engine.shard_worker import ShardResult
 from pipeline.errors import CutsError, StoreError, WorkerBrokenError
 from pipeline.images.manifest import Shard
+from pipeline.methods.protocol import earlier_values
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
 from pipeline.runs.lease import read_lease
@@ -60,11 +62,15 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class Made:
-    """What run.json says of how a run is made: configuration, and the names of the method and of its kind of result."""
+    """What run.json says of how a run is made: configuration, and the names of the method and of its kind of result.
+
+    earlier: see `pipeline.methods.protocol.earlier_values`.
+    """
 
     config: dict[str, Any]
     method: str
     result: str
+    earlier: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,8 @@ class Worker:
         method = load_method(self._spec.launch, self._spec.device, self._spec.until)
         self._worker = local_worker(method, self._spec.batch_size, self._spec.cores)
         facts = {"device": _device_name(method.device), "batch_size": self._worker.batch_size}
-        return {"made": Made(method.config(), method.name, method.kind(None).name), "facts": facts}
+        made = Made(method.config(), method.name, method.kind(None).name, earlier_values(method))
+        return {"made": made, "facts": facts}
 
     def open(self, run: OpenRun) -> Answer:
         """Open the run, after `load`. An error when this machine sees another folder there, or not the images."""
@@ -113,7 +120,8 @@ class Worker:
         lease = read_lease(folder.files)
         if lease is None or lease.token != run.token:
             raise StoreError(f"{here} {run.url} is another folder than the driver's. {SHARE_IT}")
-        folder.refuse_other_config(self._worker.method.config())
+        method = self._worker.method
+        folder.refuse_other_config(method.config(), earlier_values(method))
         if run.images and not any(is_url(image) or Path(image).is_file() for image in run.images):
             raise StoreError(f"{here} the images cannot be seen, {run.images[0]} among them: mount them there, too")
         self._job = ShardJob(folder, self._spec.until, self._worker)

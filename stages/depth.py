@@ -19,11 +19,13 @@ class DepthModel(Protocol):
     """What every depth back end offers.
 
     name: for messages and logs.
-    fingerprint: digest of weights and preprocessing, equal only where depths are.
     """
 
     name: str
-    fingerprint: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of weights and preprocessing, or of stored depths: equal only where depths are."""
 
     def predict(self, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
         """Relative depth of photos.
@@ -32,6 +34,7 @@ class DepthModel(Protocol):
         ids: their image ids, for messages and for depth maps on disk.
 
         Returns float32 (h, w) per image, min-max 0..1, larger = farther, at the resolution that the model answers in.
+        A masked array says where depth was not measured and is filled.
         Raises ValueError when one image has no usable depth; a caller with a batch then asks for its images singly.
         """
         ...

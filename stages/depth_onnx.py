@@ -26,6 +26,8 @@ _KIND_OF_TEXT: dict[str, DepthKind] = {
     "relative inverse depth, larger = nearer": "inverse_depth",
 }
 
+_DTYPES: dict[str, type[np.floating]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
 
 @dataclass(frozen=True)
 class OnnxDepthSpec:
@@ -107,10 +109,22 @@ class OnnxDepth:
     """A `DepthModel` on onnxruntime: CUDA where `device` is a GPU and the provider is installed, else CPU.
 
     model_bytes: the .onnx file. Images of one input size go through together where the model's batch axis is dynamic,
-    one at a time where it is fixed. Raises ValueError when the model has no such input or output.
+        one at a time where it is fixed.
+    path: where the file is, when weights of it lie beside it.
+    beside: names and digests of those weights.
+
+    Raises ValueError when the model cannot be what the sidecar says, and whatever onnxruntime does for what it cannot
+    load.
     """
 
-    def __init__(self, model_bytes: bytes, spec: OnnxDepthSpec, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        model_bytes: bytes,
+        spec: OnnxDepthSpec,
+        device: torch.device | str = "cpu",
+        path: str | None = None,
+        beside: Sequence[tuple[str, str]] = (),
+    ) -> None:
         import onnxruntime  # for this kind of model only
 
         options = onnxruntime.SessionOptions()
@@ -119,20 +133,17 @@ class OnnxDepth:
         providers = ["CPUExecutionProvider"]
         if torch.device(device).type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")
-        session = onnxruntime.InferenceSession(model_bytes, sess_options=options, providers=providers)
-        inputs = {node.name: node for node in session.get_inputs()}
-        outputs = [node.name for node in session.get_outputs()]
-        if spec.input not in inputs or spec.output not in outputs:
-            raise ValueError(
-                f"{spec.model}: the sidecar names input {spec.input!r} and output {spec.output!r}, "
-                f"the model has inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
-            )
+        # Given bytes, onnxruntime looks for the weights in the current folder.
+        session = onnxruntime.InferenceSession(path or model_bytes, sess_options=options, providers=providers)
+        self._dtype = _checked_input(session, spec)
         self.name = spec.model
-        self.fingerprint = text_digest(hashlib.sha256(model_bytes).hexdigest(), repr(asdict(spec)))
+        self.kind = spec.kind
+        digests = [part for name_digest in beside for part in name_digest]
+        self.fingerprint = text_digest(hashlib.sha256(model_bytes).hexdigest(), repr(asdict(spec)), *digests)
         self.provider: str = session.get_providers()[0]
         self._spec = spec
         self._session = session
-        self._batches = not isinstance(inputs[spec.input].shape[0], int)
+        self._batches = not isinstance(_input_of(session, spec).shape[0], int)
 
     def predict(self, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
         """See `DepthModel.predict`; (h, w) is the model's output size."""
@@ -160,4 +171,36 @@ class OnnxDepth:
         if self._spec.colour == "BGR":
             pixels = pixels[..., ::-1]
         normalised = (pixels - np.array(self._spec.mean)) / np.array(self._spec.std)
-        return np.ascontiguousarray(normalised.transpose(2, 0, 1), np.float32)
+        return np.ascontiguousarray(normalised.transpose(2, 0, 1), self._dtype)
+
+
+def _input_of(session: Any, spec: OnnxDepthSpec) -> Any:
+    return next(node for node in session.get_inputs() if node.name == spec.input)
+
+
+def _checked_input(session: Any, spec: OnnxDepthSpec) -> type[np.floating]:
+    """The type of the model's input; ValueError when it cannot take what the sidecar says."""
+    inputs = [node.name for node in session.get_inputs()]
+    outputs = [node.name for node in session.get_outputs()]
+    if spec.input not in inputs or spec.output not in outputs:
+        raise ValueError(
+            f"{spec.model}: the sidecar names input {spec.input!r} and output {spec.output!r}, "
+            f"the model has inputs {', '.join(inputs)} and outputs {', '.join(outputs)}"
+        )
+    if others := [name for name in inputs if name != spec.input]:
+        raise ValueError(f"{spec.model}: it takes {', '.join(others)} beside the picture: export it without")
+    node = _input_of(session, spec)
+    if node.type not in _DTYPES:
+        raise ValueError(f"{spec.model}: its input is of {node.type}: export it for {' or '.join(_DTYPES)}")
+    fixed = None if isinstance(spec.size, int) else spec.size
+    wanted = (1 if isinstance(node.shape[0], int) else None, 3, *(fixed or (None, None))) if node.shape else ()
+    fits = len(node.shape) == len(wanted) and all(
+        not isinstance(own, int) or own == other for own, other in zip(node.shape, wanted, strict=True)
+    )
+    if not fits:
+        said = f"{fixed[0]}x{fixed[1]}" if fixed else f"long_side {spec.size}"
+        raise ValueError(
+            f"{spec.model}: its input has shape {node.shape}, which does not fit 1 x 3 x height x width with the "
+            f"sidecar's size, {said}"
+        )
+    return _DTYPES[node.type]

@@ -17,6 +17,7 @@ import safetensors
 
 from detector.model.weight_files import need_checkpoint
 from pipeline.errors import WeightsError
+from pipeline.models.broken_files import refuse_pointer
 from pipeline.storage.outputs import output_file
 from pipeline.wording import brief
 from stages.late import torch
@@ -52,6 +53,7 @@ def read_content(path: Path) -> Mapping[str, Any]:
         values; the message says what to do.
     """
     need_checkpoint(path)
+    refuse_pointer(path)
     return _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,8 @@ from pipeline.methods.protocol import Batch, Inputs
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord
 from pipeline.results.kinds import Failed
+from pipeline.runs.launch import Launch
+from pipeline.storage.locations import absolute_path
 from stages.late import torch
 
 NAME = "detector"
@@ -144,6 +146,20 @@ def load(overrides: Sequence[str], device: torch.device) -> DetectorMethod:
     need_mmdet()
     options = detector_options(overrides)
     return DetectorMethod(options, read_detector(Path(options.checkpoint)), device)
+
+
+def absolute_launch(launch: Launch) -> Launch:
+    """The launch with the paths of checkpoint and previous run absolute."""
+    return replace(launch, overrides=tuple(map(_absolute, launch.overrides)))
+
+
+load.absolute = absolute_launch  # type: ignore[attr-defined]  # as `pipeline.methods.protocol` asks of entry points
+
+
+def _absolute(override: str) -> str:
+    name, _, value = override.partition("=")
+    is_place = name in (f"{NAME}.checkpoint", f"{NAME}.previous") and value not in ("", "none")
+    return f"{name}={absolute_path(value)}" if is_place else override
 
 
 def detector_options(overrides: Sequence[str]) -> DetectorOptions:

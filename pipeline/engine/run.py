@@ -5,9 +5,11 @@ done.
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pipeline.engine.batch_size import fitting_batch_size
 from pipeline.engine.checks import checked_manifest
@@ -15,8 +17,8 @@ from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Manifest, Shard
-from pipeline.methods.protocol import Method
-from pipeline.methods.registry import load_method, manifest_of
+from pipeline.methods.protocol import Method, earlier_values, mended_values
+from pipeline.methods.registry import load_method, manifest_of, with_absolute_paths
 from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.reader import RunReader
@@ -54,6 +56,8 @@ def run(
     """
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
+    if method is None:
+        launch = with_absolute_paths(launch)
     if manifest is None:
         manifest = _images_of(out, launch, until, method, device)
     method = method or load_method(launch, device, until)
@@ -89,8 +93,8 @@ def retry_quarantined(
     wanted = None if ids is None else set(ids)
     chosen = [image.id for image in RunReader(folder).quarantined() if wanted is None or image.id in wanted]
     if chosen:
-        method = method or load_method(launch or last_launch(out), device, None)
-        folder = _folder_of(out, method, folder.manifest)
+        method = method or load_method(with_absolute_paths(launch or last_launch(out)), device, None)
+        folder = _folder_of(out, method, folder.manifest, mended_values(method, folder.config))
         with Lease(folder.files) as lease:
             shards = folder.retry_shards(chosen)
             _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease)
@@ -107,8 +111,13 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
     return listed or RunFolder.open(out).manifest
 
 
-def _folder_of(out: str | Path, method: Method, manifest: Manifest) -> RunFolder:
-    return RunFolder.create_or_open(out, method.config(), manifest, method=method.name, result=method.kind(None).name)
+def _folder_of(
+    out: str | Path, method: Method, manifest: Manifest, mended: Mapping[str, Any] = MappingProxyType({})
+) -> RunFolder:
+    names = {"method": method.name, "result": method.kind(None).name}
+    return RunFolder.create_or_open(
+        out, method.config(), manifest, **names, earlier={**earlier_values(method), **mended}
+    )
 
 
 def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWorker:

@@ -7,8 +7,9 @@ A package that is installed with an entry point of the group `cuts3d.methods` ad
         detector = detector.prediction.method:load
 
 `load(overrides, device)` is called with the launch's overrides ("detector.min_score=0.7", as texts) and the device, and
-returns a `Method`; stages that can be kept are named by an attribute `stages` of it, () without one. Runs made by it
-have the same store, commits, leases, retries and clusters as all others.
+returns a `Method`; stages that can be kept are named by an attribute `stages` of it, () without one, and an attribute
+`absolute` of it makes the paths in a launch absolute. Runs made by it have the same store, commits, leases, retries and
+clusters as all others.
 """
 
 from __future__ import annotations
@@ -112,6 +113,22 @@ class Method(Protocol):
         """
 
 
+def earlier_values(method: Method) -> Mapping[str, Any]:
+    """What settings of `method.config()` were called by earlier versions where they are the same as now, by dotted
+    name: runs that have those resume. Of a method that has a property `earlier`; {} of others.
+    """
+    values: Mapping[str, Any] = getattr(method, "earlier", {})
+    return values
+
+
+def mended_values(method: Method, config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a run's configuration, by dotted name, that stand for what comes with each image and may be mended
+    before an image that was set aside is tried again. Of a method that has `mended(config)`; {} of others.
+    """
+    mended: Callable[[Mapping[str, Any]], Mapping[str, Any]] = getattr(method, "mended", lambda _: {})
+    return mended(config)
+
+
 def plain_description(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """All settings of a configuration, for `MethodEntry.describe`."""
     recipe = config["recipe"] if isinstance(config["recipe"], Mapping) else {"name": config["recipe"]}
@@ -136,6 +153,7 @@ class MethodEntry:
     load: gives the method for a launch, on a device of this name, up to a stage; raises ConfigError, WeightsError.
     manifest: the images of a launch; raises ConfigError, SourceError.
     describe: a configuration in words and values, for people.
+    absolute: a launch with the paths in its settings and overrides absolute, so that they hold in any folder.
     """
 
     name: str
@@ -146,3 +164,4 @@ class MethodEntry:
     known: Callable[[Launch, str | None, bool], Mapping[str, Any]] = lambda *_: {}
     manifest: Callable[[Launch], Manifest] = listed_manifest
     describe: Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]] = plain_description
+    absolute: Callable[[Launch], Launch] = lambda launch: launch

@@ -1,16 +1,19 @@
 """Which methods there are: those of this package, and what other packages bring."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest
+from pipeline.images.stereo_clips import PREFIX as CLIPS
 from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
 from pipeline.methods.cuts.entry import ENTRY as CUTS
 from pipeline.methods.protocol import Method, MethodEntry, plain_description
 from pipeline.models.device import pick_device
 from pipeline.plugins import entries, loaded
 from pipeline.runs.launch import Launch
+from pipeline.storage.locations import absolute, is_url
 
 GROUP = "cuts3d.methods"
 
@@ -65,6 +68,21 @@ def known_config(launch: Launch, until: str | None, files_here: bool = True) -> 
     return entry_of(launch.recipe).known(launch, stage_of(launch.recipe, until), files_here)
 
 
+def with_absolute_paths(launch: Launch) -> Launch:
+    """The launch with all paths absolute, as it is kept and sent to other processes; ConfigError for an unknown
+    recipe.
+    """
+    images, root = map(_absolute, (launch.images, launch.root))
+    return replace(entry_of(launch.recipe).absolute(launch), images=images, root=root)
+
+
+def _absolute(place: str | None) -> str | None:
+    if place is None or is_url(place):
+        return place
+    prefix = CLIPS if place.startswith(CLIPS) else ""
+    return prefix + absolute(place.removeprefix(prefix))
+
+
 def manifest_of(launch: Launch) -> Manifest:
     """The images of a launch, as its method lists them; ConfigError, SourceError."""
     return entry_of(launch.recipe).manifest(launch)
@@ -86,4 +104,5 @@ def _of_another_package(name: str) -> MethodEntry:
         method: Method = made(launch.overrides, pick_device(device))
         return method
 
-    return MethodEntry(name, (name,), load, tuple(getattr(made, "stages", ())))
+    given = {"absolute": made.absolute} if hasattr(made, "absolute") else {}
+    return MethodEntry(name, (name,), load, tuple(getattr(made, "stages", ())), **given)

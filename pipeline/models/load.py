@@ -7,23 +7,43 @@ package that an embedded default comes out of.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
+from pipeline.models.broken_files import refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.onnx_files import weights_beside
 from pipeline.models.specs import depth_source, feature_spec, onnx_spec, unknown_features
 from pipeline.models.vit_checkpoints import build_vit, preset_name, read_checkpoint
+from pipeline.wording import brief
 from stages.depth import DepthKind, DepthModel
 from stages.depth_onnx import OnnxDepth
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig, FeatureExtractor
 from stages.late import torch
 
+if TYPE_CHECKING:
+    from stages.depth_transformers import TransformersDepth
+
 logger = logging.getLogger(__name__)
+
+# What the log says of a depth model; a folder without config.json is taken for one of maps.
+_SOURCES: dict[str, str] = {
+    "embedded": "{}",
+    "hub": "{} of the model hub",
+    "onnx": "the ONNX model {}",
+    "transformers": "the transformers model in {}",
+    "maps": "the maps in {}",
+}
+# A file, line and function of its source, in the middle of onnxruntime's messages.
+_PLACE_IN_ONNXRUNTIME = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])")
+_DIRECTIONS: dict[DepthKind, str] = {"depth": "larger = farther", "inverse_depth": "larger = nearer"}
 
 # DPT never runs this unit of its first fusion layer, and checkpoints come without it.
 _UNUSED_IN_DPT = "fusion_stage.layers.0.residual_layer1."
@@ -39,11 +59,15 @@ def load_depth(spec: str, device: torch.device | str = "cpu", kind: DepthKind | 
     had or do not fit.
     """
     how, where = depth_source(spec)
+    model: DepthMaps | OnnxDepth | TransformersDepth
     if how == "maps":
-        return DepthMaps(Path(where), kind or "depth")
-    if how in ("hub", "transformers"):
-        return _transformers(spec, where, device, kind)
-    return _onnx(_embedded(spec) if how == "embedded" else Path(where), device, kind)
+        model = DepthMaps(Path(where), kind or "depth")
+    elif how in ("hub", "transformers"):
+        model = _transformers(spec, where, device, kind)
+    else:
+        model = _onnx(_embedded(spec) if how == "embedded" else Path(where), device, kind)
+    logger.info("depth from %s, read as %s", _SOURCES[how].format(where), _DIRECTIONS[model.kind])
+    return model
 
 
 def feature_preset(spec: str) -> tuple[FeaturePreset, Path | None]:
@@ -146,33 +170,43 @@ def _timm_preset(name: str) -> FeaturePreset:
 def _onnx(path: Path, device: torch.device | str, kind: DepthKind | None) -> OnnxDepth:
     spec = onnx_spec(path, kind)
     try:
-        model = OnnxDepth(path.read_bytes(), spec, device)
-    except (ValueError, TypeError) as error:
+        content = path.read_bytes()
+        model = OnnxDepth(content, spec, device, str(path), weights_beside(path, content))
+    except ValueError as error:
         raise ConfigError(f"{path.with_suffix('.json')}: {error}") from error
+    except WeightsError:
+        raise
+    # onnxruntime's own exceptions have no common base
+    except Exception as error:
+        why = _PLACE_IN_ONNXRUNTIME.sub("", brief(error, 2000))[:400]
+        raise WeightsError(f"{path} cannot be loaded as an ONNX model; fetch or export it again: {why}") from error
     if torch.device(device).type == "cuda" and model.provider != "CUDAExecutionProvider":
         logger.warning("%s runs on the CPU: install onnxruntime-gpu to run it on the GPU", path.name)
     return model
 
 
-def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> DepthModel:
+def _transformers(name: str, source: str, device: torch.device | str, kind: DepthKind | None) -> TransformersDepth:
     from transformers import AutoImageProcessor, AutoModelForDepthEstimation  # heavy (two seconds)
 
     from stages.depth_transformers import TransformersDepth
 
     in_folder = Path(source).is_dir()
+    if in_folder:
+        refuse_broken_in(Path(source))
     local_only = in_folder or not hub.reachable()
     try:
         processor = AutoImageProcessor.from_pretrained(source, local_files_only=local_only)
         # Weights that a checkpoint lacks are drawn at random: always the same ones, or the fingerprint would change.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _without_report():
             torch.manual_seed(0)
             loaded: Any = AutoModelForDepthEstimation.from_pretrained(
-                source, local_files_only=local_only, output_loading_info=True
+                source, local_files_only=local_only, output_loading_info=True, ignore_mismatched_sizes=True
             )
-    except (OSError, ValueError) as error:
+    # the library raises whatever its readers of JSON and weights do
+    except Exception as error:
         if in_folder:
-            raise WeightsError(f"depth model in {name} cannot be loaded: {error}") from error
-        why = "the model hub cannot be reached and its local cache does not hold it" if local_only else str(error)
+            raise WeightsError(f"depth model in {source} cannot be loaded; fetch it again: {brief(error)}") from error
+        why = "the model hub cannot be reached and its local cache does not hold it" if local_only else brief(error)
         raise WeightsError(
             f"depth model {name} ({source}) cannot be loaded: {why}. "
             "Download it elsewhere and give its folder, or use fastdepth"
@@ -181,7 +215,25 @@ def _transformers(name: str, source: str, device: torch.device | str, kind: Dept
     missing = sorted(key for key in report["missing_keys"] if _UNUSED_IN_DPT not in key)
     if missing:
         raise WeightsError(f"depth model {name} lacks weights: {', '.join(missing[:5])} ({len(missing)} in all)")
+    if mismatched := sorted(key for key, *_ in report["mismatched_keys"]):
+        raise WeightsError(
+            f"weights of depth model {name} have other shapes than its config.json says, {mismatched[0]} for one "
+            f"({len(mismatched)} in all): take both from the same place"
+        )
     try:
         return TransformersDepth(model.float(), processor, device, kind, name)
     except ValueError as error:
         raise ConfigError(f"depth model {name}: {error}") from error
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Without the table that transformers logs of weights that do not fit: what counts of it becomes an error here."""
+    from transformers.utils import logging as of_transformers
+
+    before = of_transformers.get_verbosity()
+    of_transformers.set_verbosity_error()
+    try:
+        yield
+    finally:
+        of_transformers.set_verbosity(before)

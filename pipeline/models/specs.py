@@ -3,6 +3,7 @@ and the libraries of models are loaded, which takes seconds.
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.broken_files import refuse_broken, refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.vit_checkpoints import SUFFIXES, need_file
+from pipeline.storage.locations import absolute_path
 from stages.depth import DepthKind
 from stages.depth_onnx import OnnxDepthSpec
 from stages.feature_presets import PRESETS, FeaturePreset
@@ -55,6 +58,17 @@ def feature_spec(spec: str, files_here: bool = True) -> FeatureSpec:
     if path is not None and files_here:
         need_file(path)
     return FeatureSpec(name or None, path)
+
+
+def absolute_features(spec: str) -> str:
+    """The spec with the path in it, if it has one, absolute."""
+    if spec in PRESETS:
+        return spec
+    found = feature_spec(spec, files_here=False)
+    if found.path is None:
+        return spec
+    path = absolute_path(str(found.path))
+    return f"{found.name}={path}" if found.name else path
 
 
 def unknown_features(name: str) -> ConfigError:
@@ -101,13 +115,25 @@ def depth_source(spec: str) -> DepthSource:
     )
 
 
+def absolute_depth(spec: str) -> str:
+    """The spec with the path in it, if it has one, absolute. The file need not be on this machine."""
+    if spec == "fastdepth" or spec in HUB_DEPTH:
+        return spec
+    if spec.startswith("maps:"):
+        return f"maps:{absolute_path(spec.removeprefix('maps:'))}"
+    is_path = spec.endswith(".onnx") or os.sep in spec or Path(spec).exists()
+    return absolute_path(spec) if is_path else spec
+
+
 def check_depth(spec: str, kind: DepthKind | None) -> None:
     """What is wrong with a depth model before it is loaded: ConfigError, WeightsError."""
     how, where = depth_source(spec)
     if how == "maps":
-        DepthMaps(Path(where), kind or "depth")
+        DepthMaps(Path(where), kind or "depth").refuse_none()
     elif how == "onnx":
         onnx_spec(Path(where), kind)
+    elif how == "transformers":
+        refuse_broken_in(Path(where))
 
 
 def onnx_spec(path: Path, kind: DepthKind | None) -> OnnxDepthSpec:
@@ -116,8 +142,9 @@ def onnx_spec(path: Path, kind: DepthKind | None) -> OnnxDepthSpec:
     for file in (path, sidecar):
         if not file.is_file():
             raise WeightsError(f"{file} does not exist: an ONNX depth model is an .onnx file with a .json of that name")
+        refuse_broken(file)
     try:
-        spec = OnnxDepthSpec.parse(json.loads(sidecar.read_text()))
+        spec = OnnxDepthSpec.parse(json.loads(sidecar.read_text(encoding="utf-8")))
         return spec if kind is None else replace(spec, kind=kind)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{sidecar}: {error}") from error

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pipeline.errors import WeightsError
+from pipeline.models.broken_files import refuse_broken
 from pipeline.wording import brief
 from stages.late import torch
 
@@ -32,6 +33,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     Raises WeightsError when there is no such file, or it holds anything but a network's tensors.
     """
     need_file(path)
+    refuse_broken(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file  # and torch with it

@@ -18,6 +18,8 @@
     images/status        uint8 (B)           index in the array's attribute "names"
     images/drops         int32 (B, reasons)  rejected proposals; reasons in the array's attribute "names"
     images/depth         float16 (B, Gh, Gw) relative depth 0..1, larger = farther; NaN when there is none
+    images/depth_filled  float32 (B)         share of the depth map that was not measured and is filled; no array where
+                                             nothing was
 
 Dimension letters: B images of the shard, M masks, Gh, Gw patch grid, H, W pixels.
 """
@@ -60,7 +62,9 @@ _DIMS: dict[str, tuple[str, ...]] = {
     "images/status": ("image",),
     "images/drops": ("image", "reason"),
     "images/depth": ("image", "grid_y", "grid_x"),
+    "images/depth_filled": ("image",),
 }
+_OPTIONAL = frozenset({"masks/proposal", "images/depth_filled"})
 _READ_LATER = frozenset({"masks/confidence", "images/depth"})
 _NO_PROPOSAL = -1
 
@@ -75,7 +79,7 @@ def write_shard(records: Sequence[ImageRecord | Failed], grid: tuple[int, int], 
     Raises:
         ValueError: a confidence or depth map is not of the grid's shape.
     """
-    rows = [_Row((), {}, None) if isinstance(record, Failed) else _row(record, grid) for record in records]
+    rows = [_Row((), {}, None, 0.0) if isinstance(record, Failed) else _row(record, grid) for record in records]
     reasons = sorted({reason for row in rows for reason in row.drops})
     return write_arrays(
         _mask_arrays(rows, grid) | _image_arrays(records, rows, reasons, grid),
@@ -97,13 +101,14 @@ class _Row(NamedTuple):
     instances: tuple[Instance, ...]
     drops: Mapping[str, int]
     depth: np.ndarray | None
+    depth_filled: float
 
 
 def _row(record: ImageRecord, grid: tuple[int, int]) -> _Row:
     maps = [instance.confidence for instance in record.instances]
     if any(map_.shape != grid for map_ in (*maps, *([] if record.depth is None else [record.depth]))):
         raise ValueError(f"{record.id}: confidence and depth must have the shape of the patch grid, {grid}")
-    return _Row(record.instances, record.drops, record.depth)
+    return _Row(record.instances, record.drops, record.depth, record.depth_filled)
 
 
 def _mask_arrays(rows: Sequence[_Row], grid: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -137,6 +142,7 @@ def _image_arrays(
     drops = [[row.drops.get(reason, 0) for reason in reasons] for row in rows]
     no_depth = np.full(grid, np.nan, np.float16)
     depth = [no_depth if row.depth is None else row.depth for row in rows]
+    filled = np.array([row.depth_filled for row in rows], np.float32)
     return {
         "images/id": np.frombuffer(b"".join(ids), np.uint8),
         "images/id_offsets": _offsets([len(id_) for id_ in ids]),
@@ -144,6 +150,7 @@ def _image_arrays(
         "images/status": np.array([STATUSES.index(record.status) for record in records], np.uint8),
         "images/drops": np.array(drops, np.int32).reshape(len(records), len(reasons)),
         "images/depth": np.array(depth, np.float16).reshape(-1, *grid),
+        **({"images/depth_filled": filled} if filled.any() else {}),
     }
 
 
@@ -154,7 +161,7 @@ class ShardFile:
 
     Attributes: `ids` and `drop_reasons` (tuples of str), `attributes` (dict), `grid` (Gh, Gw); by their names in the
     table above, `rle`, `offsets`, `image_offsets`, `score`, `box`, `area`, `round`, `proposal`, `size`, `status`,
-    `drops`.
+    `drops`, `depth_filled`.
     """
 
     def __init__(self, file: ArrayFile) -> None:
@@ -167,9 +174,11 @@ class ShardFile:
             )
         self.name = file.name
         self._file = file
-        arrays = {name: file.read(name) for name in _DIMS if name not in {*_READ_LATER, "masks/proposal"}}
+        arrays = {name: file.read(name) for name in _DIMS if name not in _READ_LATER | _OPTIONAL}
         self.proposal = _proposals(file, len(arrays["masks/score"]))
         arrays["masks/proposal"] = self.proposal
+        self.depth_filled = _depth_filled(file, len(arrays["images/status"]))
+        arrays["images/depth_filled"] = self.depth_filled
         self.rle = arrays["masks/rle"]
         self.offsets = arrays["masks/offsets"]
         self.image_offsets = arrays["masks/image_offsets"]
@@ -263,6 +272,7 @@ class ShardFile:
             instances=tuple(self._instance(mask) for mask in self.masks_of(image)),
             drops={name: int(n) for name, n in zip(self.drop_reasons, self.drops[image], strict=True) if n},
             depth=None if np.isnan(depth).any() else depth,
+            depth_filled=float(self.depth_filled[image]),
         )
 
     def results(self) -> Iterator[ImageRecord | Failed]:
@@ -306,6 +316,10 @@ def _proposals(file: ArrayFile, n_masks: int) -> np.ndarray:
     if "masks/proposal" in file:
         return file.read("masks/proposal")
     return np.full(n_masks, _NO_PROPOSAL, np.int32)
+
+
+def _depth_filled(file: ArrayFile, n_images: int) -> np.ndarray:
+    return file.read("images/depth_filled") if "images/depth_filled" in file else np.zeros(n_images, np.float32)
 
 
 def _offsets(lengths: Sequence[int]) -> np.ndarray:

@@ -23,6 +23,10 @@ NAME = "instances"
 # Boxes are kept in float32; half a pixel off is another box.
 BOX_TOLERANCE = 0.5
 BINS = 20
+_DEPTH_FAULTS = {
+    "depth_filled": "with holes in their depth, which were filled",
+    "depth_flat": "with the same depth everywhere, which separates nothing",
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,22 @@ class InstanceKind:
         return ShardFile.open(source, name)
 
     def counts(self, results: Iterable[ImageRecord | Failed]) -> Counts:
-        """images, masks, drops by reason, quarantined."""
+        """See `instances.counts_of`."""
         return counts_of(results)
 
     def log(self, result: ImageRecord) -> dict[str, Any]:
-        """Status, masks with their scores, drops."""
+        """Status, masks with their scores, drops; what is wrong with the depth, if anything."""
         scores = [round(instance.score, 4) for instance in result.instances]
-        return {"status": result.status, "masks": len(scores), "scores": scores, "drops": result.drops}
+        filled = {"depth_filled": round(result.depth_filled, 4)} if result.depth_filled else {}
+        flat = {"depth_flat": True} if result.has_flat_depth else {}
+        return {
+            "status": result.status,
+            "masks": len(scores),
+            "scores": scores,
+            "drops": result.drops,
+            **filled,
+            **flat,
+        }
 
     def check(self, shard: ShardFile) -> Iterator[str]:
         """Codes, areas and boxes of all masks."""
@@ -60,9 +73,18 @@ class InstanceKind:
             yield f"{len(faults)} of {shard.n_masks} masks are wrong: {few_of(faults)}"
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Masks and drops."""
+        """Masks and drops; images whose depth was filled in places, or is the same everywhere."""
         masks, images = counts.get("masks", 0), max(counts["images"], 1)
-        return [("masks", f"{masks} ({masks / images:.2f} an image)"), ("dropped", _by_reason(counts) or "none")]
+        about_depth = ", ".join(
+            f"{count} {'image' if count == 1 else 'images'} {said}"
+            for name, said in _DEPTH_FAULTS.items()
+            if (count := counts.get(name))
+        )
+        return [
+            ("masks", f"{masks} ({masks / images:.2f} an image)"),
+            ("dropped", _by_reason(counts) or "none"),
+            *([("depth", about_depth)] if about_depth else []),
+        ]
 
     def brief(self, counts: Mapping[str, Any]) -> str:
         """Masks an image, and drops."""
@@ -70,8 +92,11 @@ class InstanceKind:
         return ", ".join([*facts, *([drops] if (drops := _by_reason(counts)) else [])])
 
     def survey(self, parts: Iterable[tuple[ShardFile, np.ndarray]]) -> dict[str, Any]:
-        """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms."""
+        """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms; of depth
+        what `instances.counts_of` counts.
+        """
         statuses, drops, masks_per_image = Counter[str](), Counter[str](), Counter[int]()
+        about_depth = Counter[str]()
         scores, confidences, shares = [np.empty(0)], [np.empty(0)], [np.empty(0)]
         for shard, counts_B in parts:
             masks_B = np.diff(shard.image_offsets)
@@ -80,6 +105,9 @@ class InstanceKind:
             scores.append(shard.score[counts_M])
             confidences.append(mean_confidence(shard.confidence[counts_M]))
             shares.append(np.log10(shard.area[counts_M] / pixels_M[counts_M]))
+            flat_B = (shard.depth == shard.depth[:, :1, :1]).all(axis=(1, 2))
+            about_depth["depth_filled"] += int((shard.depth_filled[counts_B] > 0).sum())
+            about_depth["depth_flat"] += int(flat_B[counts_B].sum())
             statuses.update(STATUSES[status] for status in shard.status[counts_B])
             masks_per_image.update(masks_B[counts_B].tolist())
             drops.update(dict(zip(shard.drop_reasons, shard.drops[counts_B].sum(axis=0).tolist(), strict=True)))
@@ -91,6 +119,7 @@ class InstanceKind:
             "mean_confidence": histogram(np.concatenate(confidences), (0.0, 1.0)),
             "log10_area_share": histogram(np.concatenate(shares), (-4.0, 0.0)),
             "drops": {reason: count for reason, count in sorted(drops.items()) if count},
+            **{name: count for name, count in about_depth.items() if count},
         }
 
     def survey_lines(self, survey: Mapping[str, Any]) -> list[str]:

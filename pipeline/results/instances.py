@@ -81,6 +81,7 @@ class ImageRecord:
     status: "ok" (has instances) or "no_masks" (processed, nothing kept).
     drops: rejected proposals counted by reason.
     depth: float16 (Gh, Gw), relative depth 0..1, larger = farther; None when there is none.
+    depth_filled: share of the depth map, 0..1, that was not measured and is filled from its surroundings.
     """
 
     id: str
@@ -89,6 +90,7 @@ class ImageRecord:
     instances: tuple[Instance, ...]
     drops: dict[str, int]
     depth: np.ndarray | None
+    depth_filled: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.id:
@@ -108,6 +110,13 @@ class ImageRecord:
                 )
             if not np.isfinite(self.depth).all():
                 raise ValueError(f"{self.id}: ImageRecord.depth must be finite")
+        if not 0 <= self.depth_filled <= 1:
+            raise ValueError(f"{self.id}: ImageRecord.depth_filled must be in 0..1, not {self.depth_filled}")
+
+    @property
+    def has_flat_depth(self) -> bool:
+        """Whether depth is there and the same everywhere, so that nothing can be told apart by it."""
+        return self.depth is not None and bool((self.depth == self.depth.flat[0]).all())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ImageRecord) and _same_fields(self, other)
@@ -122,8 +131,10 @@ def without_low_scores(record: ImageRecord, min_score: float) -> ImageRecord:
 
 
 def counts_of(records: Iterable[ImageRecord | Failed]) -> Counts:
-    """Counts for a commit record: images, masks, drops (by reason, without zeros) and quarantined."""
-    images = masks = failed = 0
+    """Counts for a commit record: images, masks, drops (by reason, without zeros) and quarantined; where there are
+    any, depth_filled and depth_flat, images whose depth was filled in places or is the same everywhere.
+    """
+    images = masks = failed = filled = flat = 0
     drops: Counter[str] = Counter()
     for record in records:
         images += 1
@@ -132,8 +143,11 @@ def counts_of(records: Iterable[ImageRecord | Failed]) -> Counts:
         else:
             masks += len(record.instances)
             drops.update(record.drops)
+            filled += record.depth_filled > 0
+            flat += record.has_flat_depth
     by_reason = {reason: count for reason, count in sorted(drops.items()) if count}
-    return {"images": images, "masks": masks, "drops": by_reason, "quarantined": failed}
+    about_depth = {name: count for name, count in (("depth_filled", filled), ("depth_flat", flat)) if count}
+    return {"images": images, "masks": masks, "drops": by_reason, "quarantined": failed, **about_depth}
 
 
 def mean_confidence(confidence_MGG: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ ABSENT = object()  # in place of the value of a setting that one of the two has 
 
 _SHOWN = 20  # differences that are told one by one
 _LONGEST = 200  # characters of a value
+_DIGITS = 12  # of a fingerprint, which is told apart by them
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -22,8 +23,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 def in_lines(found: Mapping[str, tuple[Any, Any]], before: str) -> list[str]:
     """What `differences` found, for people, a line each. before: what to call the first value, as in "run has"."""
-    lines = [f"  {name}: {before} {_said(old)}, now {_said(new)}" for name, (old, new) in list(found.items())[:_SHOWN]]
+    lines = [_line(name, before, old, new) for name, (old, new) in list(found.items())[:_SHOWN]]
     return [*lines, f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else lines
+
+
+def _line(name: str, before: str, old: object, new: object) -> str:
+    if name.endswith("fingerprint") and isinstance(old, str) and isinstance(new, str):
+        return f"  {name}: {before} {old[:_DIGITS]}, now {new[:_DIGITS]}: other contents, or read in another way"
+    return f"  {name}: {before} {_said(old)}, now {_said(new)}"
 
 
 def _said(value: object) -> str:

@@ -32,6 +32,9 @@ OWN = "own"
 # Options of earlier versions that had one value only: a run that names it is the same run without.
 RETIRED = {"recipe.refine.crf.backend": "torch"}
 
+# Settings that are names for people: what they name decides, by the fingerprint beside them.
+FOR_PEOPLE = {"depth.name": "depth.fingerprint"}
+
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -78,6 +81,7 @@ class RunFolder:
         *,
         method: str = OWN,
         result: str = "instances",
+        earlier: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the run, or resume it: the first to come makes it, and all others must mean the same run.
 
@@ -85,6 +89,7 @@ class RunFolder:
         manifest: becomes `manifest` of what is returned, with its URIs, which may differ from those of the first launch
             (the data may be mounted elsewhere here).
         method, result: names of the method ("own": nobody's but the caller's) and of its kind of result.
+        earlier: see `refuse_other_config`.
 
         Raises:
             ConfigError: config is not JSON-able.
@@ -111,7 +116,7 @@ class RunFolder:
         files.create_exclusive(RUN_FILE, json.dumps(record, ensure_ascii=False, indent=1).encode())
         crash_point("after_run_json")
         run = cls(files, _read_record(files), manifest)
-        run._refuse_differences(record["config"], manifest, method=method, result=result)
+        run._refuse_differences(record["config"], manifest, earlier, method=method, result=result)
         if not files.exists(MANIFEST_FILE):
             files.write_atomic(MANIFEST_FILE, manifest.to_parquet_bytes())
         return run
@@ -226,9 +231,12 @@ class RunFolder:
                 deleted[name] = facts.bytes
         return deleted
 
-    def refuse_other_config(self, config: Mapping[str, Any]) -> None:
-        """RunMismatchError, naming each difference, unless `config` is the run's own."""
-        self._refuse_differences(json.loads(_canonical(config)))
+    def refuse_other_config(self, config: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> None:
+        """RunMismatchError, naming each difference, unless `config` is the run's own.
+
+        earlier: by dotted name, what a setting was called by earlier versions where it is the same as now.
+        """
+        self._refuse_differences(json.loads(_canonical(config)), earlier=earlier)
 
     @classmethod
     def refuse_another(cls, url: str | Path, known: Mapping[str, Any], manifest: Manifest | None) -> None:
@@ -249,9 +257,17 @@ class RunFolder:
             now[name] = {**before, **section} if isinstance(before, dict) else section
         run._refuse_differences({**run.config, **now}, manifest)
 
-    def _refuse_differences(self, config: Mapping[str, Any], manifest: Manifest | None = None, **names: str) -> None:
+    def _refuse_differences(
+        self,
+        config: Mapping[str, Any],
+        manifest: Manifest | None = None,
+        earlier: Mapping[str, Any] | None = None,
+        **names: str,
+    ) -> None:
         found = differences(self.config, config)
         found = {name: pair for name, pair in found.items() if pair != (RETIRED.get(name), ABSENT)}
+        found = {name: pair for name, pair in found.items() if (name, pair[0]) not in (earlier or {}).items()}
+        found = {name: pair for name, pair in found.items() if FOR_PEOPLE.get(name, name) in found}
         own = {"method": self.method, "result": self.result}
         found |= {name: (own[name], now) for name, now in names.items() if now != own[name]}
         if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options

@@ -112,6 +112,13 @@ def absolute(location: str) -> str:
     return location_of(*filesystem(location))
 
 
+def absolute_path(path: str) -> str:
+    """A path that a user typed as it holds in any folder, links in it left alone; a URL as it is."""
+    if is_url(path):
+        return path
+    return str(Path(path).resolve() if ".." in Path(path).parts else Path(path).absolute())
+
+
 def is_local(fs: Any) -> bool:
     """Whether an fsspec file system is the local disk."""
     protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol

@@ -49,6 +49,7 @@ RUNS = (
     Wrong(f"{NEW} --depth midas", "no depth model 'midas': use fastdepth"),
     Wrong(f"{NEW} --depth {{nowhere}}.onnx", "nowhere.onnx does not exist"),
     Wrong(f"{NEW} --depth maps:{{nowhere}}", "nowhere is not a folder"),
+    Wrong(f"{NEW} --depth {{empty}}", "empty holds no depth maps (.png, .npy, .npz)"),
     Wrong(f"{NEW} --device gpu", "unknown device 'gpu'"),
     Wrong(f"{NEW} --until ncutt", "ncutt"),
     Wrong(f"{NEW} --until depth --recipe maskcut", "there is no depth stage to run"),

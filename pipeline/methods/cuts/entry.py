@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.methods.cuts.recipes import RECIPES
-from pipeline.methods.cuts.settings import cuts_settings
+from pipeline.methods.cuts.settings import absolute_launch, cuts_settings
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
 from pipeline.methods.protocol import Method, MethodEntry
 from pipeline.runs.launch import Launch
@@ -31,4 +31,6 @@ def _known(launch: Launch, until: str | None, files_here: bool) -> Mapping[str, 
     return cuts_settings(launch, until, files_here).known()
 
 
-ENTRY = MethodEntry(NAME, tuple(RECIPES), _load, STAGES, whole=LAST, known=_known, describe=describe)
+ENTRY = MethodEntry(
+    NAME, tuple(RECIPES), _load, STAGES, whole=LAST, known=_known, describe=describe, absolute=absolute_launch
+)

@@ -25,6 +25,7 @@ from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
 from pipeline.methods.cuts.stage_graph import INPUTS, LAST, NAME, STAGES
 from pipeline.methods.protocol import Batch, Inputs
+from pipeline.models.depth_maps import DepthMaps
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord, Instance
 from stages.depth import DepthModel, to_grid
@@ -91,6 +92,17 @@ class CutsMethod:
             "depth": {"name": self.depth.name, "fingerprint": self.depth.fingerprint} if self.depth else None,
         }
 
+    @property
+    def earlier(self) -> dict[str, str]:
+        """See `pipeline.methods.protocol.earlier_values`."""
+        return {"depth.fingerprint": self.depth.earlier_fingerprint} if isinstance(self.depth, DepthMaps) else {}
+
+    def mended(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """See `pipeline.methods.protocol.mended_values`: a map that was missing is there now, a bad one is good."""
+        if not isinstance(self.depth, DepthMaps) or not config.get("depth"):
+            return {}
+        return {"depth.fingerprint": config["depth"]["fingerprint"]}
+
     def needs_inputs(self, until: str | None, kept: Mapping[str, KeptOutputs]) -> bool:
         """Whether anything up to this stage that is not kept looks at the decoded images."""
         for needed in INPUTS[until or LAST]:
@@ -138,7 +150,8 @@ class BatchWork:
     def outputs(self, stage: str | None) -> Sequence[Output | ImageRecord]:
         """For each image of the batch its record or, for a stage, what the stage keeps."""
         if stage == "depth":
-            return list(self._depth_to_keep)
+            pairs = zip(self._depth_to_keep, self.depth_filled_B, strict=True)
+            return [(depth, filled) if filled else depth for depth, filled in pairs]
         if stage == "features":
             return list(self.features_BND.cpu().numpy())
         if stage == "ncut":
@@ -160,11 +173,24 @@ class BatchWork:
     def _depth_to_keep(self) -> np.ndarray:
         if "depth" in self._kept:
             return self._kept["depth"].maps(self._positions)
+        with self._clock("depth"):
+            return to_grid(self._predicted_depths, *self.method.grid).numpy()
+
+    @_once
+    def depth_filled_B(self) -> list[float]:
+        """Of each image the share of its depth map that was filled; zeros for recipes that do not look at depth."""
+        if "depth" in self._kept:
+            return self._kept["depth"].depth_filled(self._positions)
+        if not self.method.recipe.needs_depth:
+            return [0.0] * len(self.photos)
+        return [float(np.float32(np.ma.getmaskarray(depth).mean())) for depth in self._predicted_depths]
+
+    @_once
+    def _predicted_depths(self) -> list[np.ndarray]:
         if self.method.depth is None:
             raise ValueError(f"recipe {self.method.recipe.name} has no depth stage")
         with self._clock("depth"):
-            depths = self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
-            return to_grid(depths, *self.method.grid).numpy()
+            return self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
 
     @_once
     def features_BND(self) -> torch.Tensor:
@@ -237,7 +263,11 @@ class BatchWork:
         depths = [None] * len(images) if depth is None else list(depth)
         names = [(photo.id, photo.rgb.shape[:2]) for photo in self.photos]
         with self._clock("encode"):
-            return list(self._each(partial(_record, recipe=self.method.recipe), names, images, refined, depths))
+            made = self._each(partial(_record, recipe=self.method.recipe), names, images, refined, depths)
+            return [
+                dataclasses.replace(record, depth_filled=filled) if filled else record
+                for record, filled in zip(made, self.depth_filled_B, strict=True)
+            ]
 
     @contextmanager
     def _clock(self, stage: str) -> Iterator[None]:

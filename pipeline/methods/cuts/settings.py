@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.recipes import Recipe, get_recipe, parse_overrides
-from pipeline.models.specs import check_depth, feature_spec
+from pipeline.models.specs import absolute_depth, absolute_features, check_depth, feature_spec
 from pipeline.runs.launch import Launch
 from stages.features import FeatureConfig
 
@@ -58,6 +58,13 @@ class CutsSettings:
         if self.feature_config is not None:
             known["features"] = asdict(self.feature_config)
         return known
+
+
+def absolute_launch(launch: Launch) -> Launch:
+    """The launch with the paths of models and depth maps absolute."""
+    paths = {"features": absolute_features, "depth": absolute_depth}
+    settings = {name: paths[name](value) if name in paths else value for name, value in launch.settings.items()}
+    return replace(launch, settings=settings)
 
 
 def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) -> CutsSettings:

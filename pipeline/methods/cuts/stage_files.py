@@ -47,9 +47,9 @@ class CutImage:
     confidences: tuple[np.ndarray | None, ...]
 
 
-# What the stage gives for one image: depth float32 (Gh, Gw); features float16 (N, D); (eigenvector float32 (N,), λ₂,
-# gap); or a CutImage.
-Output = np.ndarray | tuple[np.ndarray, float, float] | CutImage
+# What the stage gives for one image: depth float32 (Gh, Gw), with the share of it that was filled if any was; features
+# float16 (N, D); (eigenvector float32 (N,), λ₂, gap); or a CutImage.
+Output = np.ndarray | tuple[np.ndarray, float] | tuple[np.ndarray, float, float] | CutImage
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,15 @@ class StageFile:
         return write_outputs(self.stage, outputs, self.grid, attributes)
 
     def counts(self, results: Iterable[Output | Failed]) -> Counts:
-        """images, quarantined."""
-        return basic_counts(results)
+        """images, quarantined; depth_filled where depth was filled in any."""
+        counted = list(results)
+        filled = sum(_filled(result) > 0 for result in counted) if self.stage == "depth" else 0
+        return basic_counts(counted) | ({"depth_filled": filled} if filled else {})
 
     def log(self, result: Output) -> dict[str, Any]:
-        """That it is there."""
-        return {"status": "ok"}
+        """That it is there; how much of the depth was filled, if any was."""
+        filled = _filled(result) if self.stage == "depth" else 0
+        return {"status": "ok", **({"depth_filled": round(filled, 4)} if filled else {})}
 
     def open(self, source: bytes | Path, name: str = "") -> "KeptOutputs":
         """See `KeptOutputs.open`."""
@@ -94,8 +97,11 @@ def write_outputs(
         axes = {"depth": ("image", "grid_row", "grid_column"), "features": ("image", "patch", "feature")}[stage]
         arrays[f"images/{stage}"] = _stack(outputs, grid if stage == "depth" else (0, 0))
         dims[f"images/{stage}"] = axes
+        filled = np.array([_filled(output) for output in outputs], np.float32)
+        if filled.any():
+            arrays["images/depth_filled"], dims["images/depth_filled"] = filled, ("image",)
     elif stage == "ncut":
-        solved = [output if isinstance(output, tuple) else None for output in outputs]
+        solved = [output if isinstance(output, tuple) and len(output) == 3 else None for output in outputs]
         blank = np.zeros(grid[0] * grid[1], np.float32)
         arrays["images/eigenvector"] = np.stack([s[0] if s else blank for s in solved])
         arrays["images/eigenvalue"] = np.array([s[1] if s else 0.0 for s in solved], np.float32)
@@ -107,8 +113,14 @@ def write_outputs(
     return write_arrays(arrays, dims, {"schema": f"cuts3d-{stage}/1", **attributes})
 
 
+def _filled(output: Output | Failed | None) -> float:
+    """The share of a depth map that was filled."""
+    return output[1] if isinstance(output, tuple) else 0.0
+
+
 def _stack(outputs: Sequence[Output | None], empty: tuple[int, ...]) -> np.ndarray:
-    arrays = [output if isinstance(output, np.ndarray) else None for output in outputs]
+    maps = [output[0] if isinstance(output, tuple) else output for output in outputs]
+    arrays = [map_ if isinstance(map_, np.ndarray) else None for map_ in maps]
     blank = next((np.zeros_like(array) for array in arrays if array is not None), np.zeros(empty, np.float32))
     return np.stack([blank if array is None else array for array in arrays])
 
@@ -164,6 +176,12 @@ class KeptOutputs:
     def maps(self, positions: Sequence[int]) -> np.ndarray:
         """Depth, (B, Gh, Gw) float32, or features, (B, N, D) float16, of these images."""
         return self._rows(f"images/{self.stage}", positions)
+
+    def depth_filled(self, positions: Sequence[int]) -> list[float]:
+        """Of the depth of these images, the shares that were filled."""
+        if "images/depth_filled" not in self._file:
+            return [0.0] * len(positions)
+        return [float(share) for share in self._rows("images/depth_filled", positions)]
 
     def eigenvectors(self, positions: Sequence[int]) -> Eigenvectors:
         """First-round NCut of these images."""

@@ -1,5 +1,6 @@
 """One image laid open in a folder: panel, point clouds, the interactive page."""
 
+import logging
 from pathlib import Path
 
 from pipeline.errors import ConfigError
@@ -12,6 +13,8 @@ from pipeline.views.inspect.inspection import Inspection, inspect_image
 from pipeline.views.inspect.page import page_html
 from pipeline.views.inspect.panel import draw_panel
 from stages.point_cloud import to_open3d
+
+logger = logging.getLogger(__name__)
 
 
 def inspect(image: str, out: str | Path, launch: Launch | None = None, device: str = "auto") -> list[Path]:
@@ -31,6 +34,10 @@ def inspect(image: str, out: str | Path, launch: Launch | None = None, device: s
     need_folder(folder)
     photo = load_photo(refs[0])
     inspection = inspect_image(photo, load_cuts(launch or Launch(), device))
+    if inspection.record.depth_filled:
+        logger.warning("%.1f %% of the depth map was not measured and is filled", 100 * inspection.record.depth_filled)
+    if inspection.record.has_flat_depth:
+        logger.warning("depth is the same everywhere: nothing is separated by it")
     files = [folder / "panel.png"]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

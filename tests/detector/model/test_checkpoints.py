@@ -256,6 +256,12 @@ def test_files_of_neither_kind(path: Path) -> None:
             read_detector(path)
 
 
+def test_pointers_of_git_lfs(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1234\n")
+    with pytest.raises(WeightsError, match=r"detector\.safetensors is a pointer of git-lfs, .*git lfs pull"):
+        read_detector(path)
+
+
 def test_safetensors_that_are_no_detector(tmp_path: Path, model: torch.nn.Module) -> None:
     path = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(model.state_dict(), path)

@@ -19,7 +19,14 @@ from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from detector.model.checkpoints import DetectorCheckpoint
-from detector.prediction.method import DetectorMethod, DetectorOptions, detector_options, load, overrides_of
+from detector.prediction.method import (
+    DetectorMethod,
+    DetectorOptions,
+    absolute_launch,
+    detector_options,
+    load,
+    overrides_of,
+)
 from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, RunMismatchError, WeightsError
 from pipeline.images.photos import Photo
@@ -272,3 +279,15 @@ def test_wrong_options_are_named(overrides: list[str], message: str) -> None:
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="nothing"):
         load([f"detector.checkpoint={tmp_path / 'nothing.pth'}"], CPU)
+
+
+def test_a_launch_keeps_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("detector.checkpoint=work/tiny.pth", "detector.previous=s3://bucket/run", "detector.min_score=0.5")
+    assert absolute_launch(Launch(recipe="detector", overrides=asked)).overrides == (
+        f"detector.checkpoint={tmp_path}/work/tiny.pth",
+        *asked[1:],
+    )
+    plain = ("detector.previous=none",)
+    assert absolute_launch(Launch(recipe="detector", overrides=plain)).overrides == plain
+    assert load.absolute is absolute_launch  # type: ignore[attr-defined]  # which the registry looks for
