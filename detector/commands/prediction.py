@@ -210,9 +210,15 @@ def _train_on_ray(training: "Training", address: str | None, workers: int) -> Pa
 
 def _try_out(training: "Training", rounds: "SelfTraining") -> None:
     """Before the first round predicts, which may take a day."""
-    from detector.training.train import try_out
+    from detector.training.wanted import check_training
 
-    try_out(replace(training, runs=(rounds.run,), init_from=rounds.checkpoint))
+    first = replace(
+        training, runs=(rounds.run,), init_from=rounds.checkpoint, work_dir=str(rounds.work_dir), resume=None
+    )
+    check_training(first)
+    from detector.training.train import try_out  # and MMDetection with it
+
+    try_out(first)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -41,7 +41,7 @@ def need_file(path: str | Path) -> None:
     """StoreAccessError when no file can be written there, as far as can be told without writing it."""
     with writing(path):
         if _local(path).is_dir():
-            raise IsADirectoryError(None, "it is a folder")
+            raise IsADirectoryError(None, "it is a directory")
         _need_place(_local(path).parent)
 
 
@@ -60,7 +60,7 @@ def _local(path: str | Path) -> Path:
 def _need_place(folder: Path) -> None:
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
     if not there.is_dir():
-        raise NotADirectoryError(None, f"{there} is no folder")
+        raise NotADirectoryError(None, f"Not a directory: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(None, f"nothing can be written into {there}")
 

@@ -86,10 +86,13 @@ def test_self_train(checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: 
     ],
 )
 def test_a_self_training_that_could_not_train_does_not_begin(
-    checkpoint: str, options: list[str], message: str, tmp_path: Path
+    checkpoint: str, photos: Path, options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checkpoint is of a model that `tiny` is not."""
-    arguments = ["self-train", "--run", "x", "--checkpoint", checkpoint, "--work-dir", tmp_path / "rounds"]
+    with monkeypatch.context() as patch:
+        in_place_of_models(patch, lambda launch: tiny_method("maskcut"))
+        runner.run(tmp_path / "run", Launch(str(photos), recipe="maskcut", shard_size=2))
+    arguments = ["self-train", "--run", tmp_path / "run", "--checkpoint", checkpoint, "--work-dir", tmp_path / "rounds"]
     refused = call(*arguments, "--config", "tiny", "--device", "cpu", *options)
     assert refused.exit_code == 2
     assert message in refused.output

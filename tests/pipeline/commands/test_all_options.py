@@ -66,7 +66,10 @@ def test_what_cannot_be_written_is_refused_first(case: tuple[tuple[str, ...], cl
     path = tmp_path / "file" / "x.safetensors"
     refused = CliRunner().invoke(main, [*words, option.opts[0], str(path)])
     assert refused.exit_code == 2
-    assert f"cannot write {path}: {tmp_path / 'file'} is no folder. Mend that, or write elsewhere." in refused.output
+    assert (
+        f"cannot write {path}: Not a directory: {tmp_path / 'file'} is a file. Mend that, or write elsewhere."
+        in refused.output
+    )
 
 
 def test_a_command_that_is_to_be_done_elsewhere_is_not_judged_by_this_machine(tmp_path: Path) -> None:

@@ -117,8 +117,8 @@ def test_the_command(run: StoredRun, truth: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--at", "nan"), "a threshold is nan: it must be a number"),
-        (("--plot", "{file}/plot.png"), "plot.png: File exists. Name another file"),
+        (("--at", "nan"), "nan is no finite number"),
+        (("--plot", "{file}/plot.png"), "truth.json is a file. Mend that, or write elsewhere."),
     ],
 )
 def test_what_is_wrong_is_said(run: StoredRun, truth: Path, words: tuple[str, ...], says: str) -> None:

@@ -27,13 +27,15 @@ def test_what_can_be_written(tmp_path: Path, file: Path) -> None:
 
 def test_a_file_in_the_place_of_a_folder(tmp_path: Path, file: Path) -> None:
     for path in (file / "x.json", file / "deep" / "x.json"):
-        with pytest.raises(StoreAccessError, match=rf"^cannot write {path}: {file} is no folder\. {REMEDY}$"):
+        with pytest.raises(
+            StoreAccessError, match=rf"^cannot write {path}: Not a directory: {file} is a file\. {REMEDY}$"
+        ):
             need_file(path)
         with pytest.raises(StoreAccessError, match=rf"cannot write {path}: .*\. {REMEDY}$"), output_file(path):
             pass
-    with pytest.raises(StoreAccessError, match="is no folder"):
+    with pytest.raises(StoreAccessError, match="Not a directory"):
         need_folder(file)
-    with pytest.raises(StoreAccessError, match=rf"cannot write {tmp_path}: it is a folder"):
+    with pytest.raises(StoreAccessError, match=rf"cannot write {tmp_path}: it is a directory"):
         need_file(tmp_path)
 
 
