@@ -1,0 +1,40 @@
+"""The command that proposes a threshold for features: tau."""
+
+import sys
+
+import click
+
+from pipeline.commands.options import device_option
+
+
+@click.command()
+@click.option("--images", required=True, help="Photos like those to be cut; see `cuts3d run`.")
+@click.option("--root", help="What the relative names of a list or COCO file are relative to.")
+@click.option("--features", required=True, help="Feature preset, name of a ViT of timm, NAME=FILE, or a checkpoint.")
+@click.option("--set", "overrides", multiple=True, metavar="features.OPTION=VALUE", help="Override an option.")
+@click.option("--count", type=click.IntRange(min=1), default=32, show_default=True, help="Photos to look at.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which of the photos.")
+@device_option
+def tau(
+    images: str, root: str | None, features: str, overrides: tuple[str, ...], count: int, seed: int, device: str
+) -> None:
+    """Propose the threshold τ on cosines for any features, from photos without labels.
+
+    Exits with 1 when one of the photos could not be read.
+    """
+    from pipeline.methods.cuts.tau import propose_tau
+
+    found = propose_tau(images, features, overrides, root, count, seed, device)
+    config, proposal = found.features, found.proposal
+    known = "" if found.known is None else f" (the preset has {found.known:g})"
+    centred = ", mean-centred" if config.centred else ""
+    click.echo(f"features   {config.model} {config.kind}{centred}, {config.size} px, {found.fingerprint[:12]}")
+    click.echo(f"photos     {len(found.photos)} of {found.listed}, seed {seed}")
+    click.echo(f"proposed   τ {proposal.tau:.3f} [{proposal.low:.3f}, {proposal.high:.3f}]{known}")
+    click.echo("\n      τ   pairs joined   eigen-gap")
+    for candidate in proposal.candidates:
+        click.echo(f"{candidate.tau:7.3f} {candidate.share:13.0%} {candidate.gap:11.4f}")
+    click.echo(f"\nUse it with --features {features} --set affinity.tau={proposal.tau:.3f}")
+    if found.set_aside:
+        click.echo(f"{len(found.set_aside)} photos could not be read", err=True)
+        sys.exit(1)
