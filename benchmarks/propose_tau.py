@@ -3,13 +3,14 @@
 Six readings of one backbone (tokens, keys, values of the last block, each as they are and mean-centred) stand for six
 backbones: their cosines have nothing in common. Candidates of τ are quantiles of the cosines of UNLABELLED photos, so
 that all readings are tried at the same shares of joined pairs. On photos with instance masks every candidate is scored
-by the mask AP of `maskcut` and of the tree of `cuts3d`, both without depth and CRF; even ranks are for choosing a rule,
-odd ones for reporting. A rule sees the unlabelled photos alone.
+by the mask AR100 and AP of `maskcut` and of the tree of `cuts3d`, both without depth and CRF; even ranks are for
+choosing a rule, odd ones for reporting. A rule sees the unlabelled photos alone.
 
     python benchmarks/propose_tau.py UNLABELLED PHOTOS TRUTH CACHE --features dinov2_vits14=FILE --out FOLDER
 
-Writes propose_tau.csv, a line a reading and candidate, and propose_tau_rules.csv, a line a rule, reading and recipe: AP
-at the rule's τ over AP at the best candidate, with an interval of 95 % over photos. CACHE keeps features and masks.
+Writes propose_tau.csv, a line a reading and candidate, and propose_tau_rules.csv, a line a recipe, rule and reading:
+scores at the candidate next to the rule's τ over those at the best candidate, on the photos for reporting, with an
+interval of 95 % over photos. CACHE keeps features and masks.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from settle_constants import Kept
 
-from pipeline.evaluation.scores import compare
+from pipeline.evaluation.scores import compare, score_detections
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
@@ -39,9 +40,12 @@ from stages.features import FeatureExtractor
 from stages.ncut import NCutConfig, ncut
 
 KINDS = ("tokens", "keys", "values")
-READINGS = tuple((kind, centred) for kind in KINDS for centred in (False, True))
+Reading = tuple[str, bool]  # kind, and whether mean-centred
+READINGS: tuple[Reading, ...] = tuple((kind, centred) for kind in KINDS for centred in (False, True))
 SHARES = (0.02, 0.04, 0.07, 0.1, 0.15, 0.22, 0.32, 0.45)  # of pairs joined
 OF_TREE = SHARES[1::2]  # the tree takes three times as long
+METRICS = ("mask_AR100", "mask_AP", "object_best_iou")
+ENDS = ("", "_low", "_high")
 RECIPES = {"maskcut": SHARES, "cuts3d": OF_TREE}
 WITHOUT = ("refine.crf=none",)
 WITHOUT_DEPTH = {"maskcut": WITHOUT, "cuts3d": (*WITHOUT, "local_cut=none", "spatial_confidence=none")}
@@ -109,7 +113,7 @@ def gaps_of(task: tuple[list[Path], str, bool, tuple[float, ...]]) -> list[float
     return [float(gap) for gap in np.mean(found, axis=0)]
 
 
-def masks_of(task: tuple[str, str, int, ImageRef, int, Path, dict[tuple[str, bool], list[float]], Path]) -> None:
+def masks_of(task: tuple[str, str, int, ImageRef, int, Path, dict[Reading, list[float]], Path]) -> None:
     """COCO results of a photo by one recipe, by reading and share, into the cache."""
     recipe, features, size, ref, coco_id, file, taus, out = task
     if out.is_file():
@@ -143,7 +147,7 @@ def masks_of(task: tuple[str, str, int, ImageRef, int, Path, dict[tuple[str, boo
 
 def proposals(pairs: np.ndarray, taus: Sequence[float], gaps: Sequence[float]) -> dict[str, float]:
     """τ by every rule that needs no label."""
-    by_share = {f"share {share:g}": float(np.quantile(pairs, 1 - share)) for share in SHARES}
+    by_share = {f"share {share:g}": tau for share, tau in zip(SHARES, taus, strict=True)}
     return {
         **by_share,
         "mean": float(pairs.mean()),
@@ -151,6 +155,49 @@ def proposals(pairs: np.ndarray, taus: Sequence[float], gaps: Sequence[float]) -
         "otsu": otsu(pairs),
         "gap": taus[int(np.argmax(gaps))],
     }
+
+
+def found_by(
+    arguments: argparse.Namespace, recipe: str, labelled: Sequence[ImageRef]
+) -> dict[tuple[Reading, float], list[dict[str, Any]]]:
+    """COCO results of all photos, by reading and share."""
+    found: dict[tuple[Reading, float], list[dict[str, Any]]] = defaultdict(list)
+    for ref in labelled:
+        for line in masks_file(arguments, recipe, ref).read_text().splitlines():
+            content = json.loads(line)
+            found[(content["kind"], content["centred"]), content["share"]] += content["found"]
+    return found
+
+
+def ruled(
+    recipe: str,
+    scores: dict[tuple[Reading, float, str], dict[str, float]],
+    pairs: dict[Reading, np.ndarray],
+    taus: dict[Reading, list[float]],
+    gaps: dict[Reading, list[float]],
+) -> Iterator[tuple[str, Reading, float]]:
+    """Every rule, reading and the τ that it proposes. The share "of the others" is the one that is best, on the photos
+    for choosing, for the five other readings together.
+    """
+    for reading in READINGS:
+        for rule, tau in proposals(pairs[reading], taus[reading], gaps[reading]).items():
+            yield rule, reading, tau
+        others = [other for other in READINGS if other != reading]
+        share = max(RECIPES[recipe], key=lambda share: relative(recipe, scores, others, share))
+        yield "share of the others", reading, taus[reading][SHARES.index(share)]
+
+
+def relative(
+    recipe: str, scores: dict[tuple[Reading, float, str], dict[str, float]], readings: Sequence[Reading], share: float
+) -> float:
+    """Mean over readings of the recall at this share over the best one's, on the photos for choosing."""
+    recalls = {r: {s: scores[r, s, "choosing"]["mask_AR100"] for s in RECIPES[recipe]} for r in readings}
+    return float(np.mean([of[share] / max(of.values()) for of in recalls.values()]))
+
+
+def named(reading: Reading) -> str:
+    kind, centred = reading
+    return f"{kind}, centred" if centred else kind
 
 
 def masks_file(arguments: argparse.Namespace, recipe: str, ref: ImageRef) -> Path:
@@ -190,8 +237,6 @@ def main() -> None:
             for reading in READINGS
         }
         taus = {r: [float(np.quantile(pairs[r], 1 - share)) for share in SHARES] for r in READINGS}
-        seen = [files[ref.id] for ref in unlabelled]
-        gaps = dict(zip(READINGS, pool.map(gaps_of, [(seen, *r, tuple(taus[r])) for r in READINGS]), strict=True))
         image_ids = [ids[Path(ref.id).name] for ref in labelled]
         settings = (arguments.features, arguments.size)
         tasks = [
@@ -200,9 +245,45 @@ def main() -> None:
             for ref, image_id in zip(labelled, image_ids, strict=True)
         ]
         list(pool.imap_unordered(masks_of, tasks))
-    print({r: [round(t, 3) for t in taus[r]] for r in READINGS})
-    print({r: [round(g, 4) for g in gaps[r]] for r in READINGS})
-    print({r: {k: round(v, 3) for k, v in proposals(pairs[r], taus[r], gaps[r]).items()} for r in READINGS})
+        seen = [files[ref.id] for ref in unlabelled[:: len(unlabelled) // 8]]  # eigenvalues without a gap take long
+        gaps = dict(zip(READINGS, pool.map(gaps_of, [(seen, *r, tuple(taus[r])) for r in READINGS]), strict=True))
+    halves = {"choosing": image_ids[0::2], "reporting": image_ids[1::2]}
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with (
+        (arguments.out / "propose_tau.csv").open("w", newline="") as curve_file,
+        (arguments.out / "propose_tau_rules.csv").open("w", newline="") as rule_file,
+    ):
+        curve, rules = csv.writer(curve_file), csv.writer(rule_file)
+        curve.writerow(["recipe", "reading", "share", "tau", "gap", *(f"{h}_{m}" for h in halves for m in METRICS)])
+        rules.writerow(
+            ["recipe", "rule", "reading", "tau", "nearest_share", *(f"{m}_ratio{end}" for m in METRICS for end in ENDS)]
+        )
+        for recipe in arguments.recipes:
+            found = found_by(arguments, recipe, labelled)
+            scores = {
+                (reading, share, half): score_detections(truth, found[reading, share], ids_, scores="own")
+                for (reading, share) in found
+                for half, ids_ in halves.items()
+            }
+            for reading, share in found:
+                at = SHARES.index(share)
+                values = [scores[reading, share, half][metric] for half in halves for metric in METRICS]
+                row = [recipe, named(reading), share, f"{taus[reading][at]:.4f}", f"{gaps[reading][at]:.5f}"]
+                curve.writerow([*row, *(f"{value:.5f}" for value in values)])
+            for rule, reading, tau in ruled(recipe, scores, pairs, taus, gaps):
+                share_of_rule = float(np.mean(pairs[reading] > tau))
+                at_rule = min(RECIPES[recipe], key=lambda share: abs(np.log(share / max(share_of_rule, 1e-4))))
+                ratios = []
+                for metric in METRICS:
+                    best = max(RECIPES[recipe], key=lambda share: scores[reading, share, "reporting"][metric])
+                    compared = compare(
+                        *(truth, found[reading, at_rule], found[reading, best], halves["reporting"]),
+                        **{"iou_types": ["segm"], "bootstrap": arguments.bootstrap, "seed": arguments.seed},
+                    ).ratio[metric]
+                    ratios += [compared.value, compared.low, compared.high]
+                row = [recipe, rule, named(reading), f"{tau:.4f}", at_rule]
+                rules.writerow([*row, *(f"{ratio:.4f}" for ratio in ratios)])
+                rule_file.flush()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Patch features of any timm ViT: keys, queries or values of the last block's attention, or the final tokens; and of any
-network that gives features of patches by itself.
+"""Patch features of any timm ViT: keys, queries or values of the last block's attention, or the final tokens; and of
+any network that gives features of patches by itself.
 
 Letters: B images, N = Gh*Gw patches, D feature width, S side of the square input in pixels.
 """
@@ -153,8 +153,8 @@ class FeatureExtractor:
 class NetworkFeatures(FeatureExtractor):
     """The same of any network that gives one feature per patch by itself.
 
-    model: (B, 3, S, S) float, normalised with config's mean and std -> (B, N, D) float, patches row by row, of photos of
-        config.size. It is taken over as a ViT is.
+    model: (B, 3, S, S) float, normalised with config's mean and std -> (B, N, D) float, patches row by row, of photos
+        of config.size. It is taken over as a ViT is.
     config: of the kind "tokens"; model names the network.
 
     Raises ValueError for another kind, and, when it is called, where the network gives another shape.

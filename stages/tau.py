@@ -110,9 +110,9 @@ def _histogram(similarity_NN: torch.Tensor) -> np.ndarray:
 
 
 def _joining(counts_C: np.ndarray, share: float) -> float:
-    """The τ above which this share of the pairs lies, to half a thousandth."""
+    """The largest τ that joins at least this share of the pairs, to half a thousandth."""
     above_C = counts_C[::-1].cumsum()[::-1] / counts_C.sum()  # share of the pairs in a bin or above it
-    return float(_EDGES[:-1][np.abs(above_C - share).argmin()])
+    return float(_EDGES[np.flatnonzero(above_C >= share)[-1]])
 
 
 def _gaps(features_ND: np.ndarray, taus: Sequence[float]) -> np.ndarray:

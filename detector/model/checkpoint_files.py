@@ -26,8 +26,8 @@ _ZIP = b"PK\x03\x04"
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
 _PLAIN = (
-    "give a checkpoint of `cuts3d train`, or of a training with the hook PlainCheckpoints; or, where you trust it, save "
-    "the weights alone: torch.save({\"state_dict\": torch.load(FILE, weights_only=False)[\"state_dict\"]}, \"detector.pth\")"
+    "give a checkpoint of `cuts3d train`, or of a training with the hook PlainCheckpoints; or, if you trust it, save "
+    'its weights alone: torch.save({"state_dict": torch.load(FILE, weights_only=False)["state_dict"]}, NEW)'
 )
 
 

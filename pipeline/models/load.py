@@ -140,8 +140,8 @@ def _timm_preset(name: str) -> FeaturePreset:
         patch = patch_side(model)
     except ValueError as error:
         raise ConfigError(
-            f"{name} is not a ViT of timm that features can be read from ({error}): use {', '.join(PRESETS)}, or one of "
-            "timm.list_models('vit_*patch*')"
+            f"{name} is not a ViT of timm that features can be read from ({error}): use {', '.join(PRESETS)}, or one "
+            "of timm.list_models('vit_*patch*')"
         ) from error
     side = 60 if patch < 16 else 480 // patch
     config = FeatureConfig(

@@ -28,8 +28,8 @@ class Backbone(Protocol):
     """Its model, patch_size, size, mean and std, kind "tokens", and τ (None: `cuts3d tau` proposes one)."""
 
     def load(self, weights: Path | None) -> torch.nn.Module:
-        """The network, weights loaded, as `stages.features.NetworkFeatures` takes it: normalised photos (B, 3, S, S) in,
-        features (B, N, D) out, for any S that is a multiple of patch_size.
+        """The network, weights loaded, as `stages.features.NetworkFeatures` takes it: normalised photos (B, 3, S, S)
+        in, features (B, N, D) out, for any S that is a multiple of patch_size.
 
         weights: the file of NAME=FILE; None: its own. Raises OSError or ValueError, which says what is wrong with them.
         """
@@ -45,7 +45,8 @@ def own_backbone(name: str) -> Backbone | None:
     for entry in entries(GROUP):
         if entry.name == name:
             found: Backbone = loaded(entry)
-            if not isinstance(getattr(found, "preset", None), FeaturePreset) or not callable(getattr(found, "load", None)):
+            preset, load = (getattr(found, name, None) for name in ("preset", "load"))
+            if not isinstance(preset, FeaturePreset) or not callable(load):
                 raise broken(entry, TypeError("it has no preset, a FeaturePreset, or no load(weights)"))
             return found
     return None

@@ -43,9 +43,7 @@ def read_torch(path: Path, remedy: str) -> Any:
 
 
 def _damaged(path: Path, why: str) -> WeightsError:
-    return WeightsError(
-        f"{path} cannot be read as weights, it is damaged or no checkpoint: copy it again ({why})"
-    )
+    return WeightsError(f"{path} cannot be read as weights, it is damaged or no checkpoint: copy it again ({why})")
 
 
 def _harmless() -> list[Any]:

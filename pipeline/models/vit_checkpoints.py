@@ -1,4 +1,6 @@
-"""Weights of a ViT out of a file: official checkpoints of DINO, DINOv2 and DINOv3, timm's, training checkpoints of either."""
+"""Weights of a ViT out of a file: official checkpoints of DINO, DINOv2 and DINOv3, timm's, training checkpoints of
+either.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 _WRAPPERS = ("teacher", "model", "state_dict")
 _PREFIXES = ("module.", "backbone.")
 _WEIGHTS_ALONE = (
-    "where you trust it, save the weights alone: torch.save(torch.load(FILE, weights_only=False)[\"teacher\"], "
-    "\"weights.pth\"), or \"model\" or \"state_dict\" for \"teacher\""
+    'if you trust it, save the weights alone: torch.save(torch.load(FILE, weights_only=False)["teacher"], '
+    '"weights.pth"), or "model" or "state_dict" for "teacher"'
 )
 
 
@@ -112,7 +114,8 @@ def _without_dead_bias(state: Mapping[str, torch.Tensor], model: str, source: st
 
 
 def preset_name(state: Mapping[str, torch.Tensor]) -> str | None:
-    """The preset that a DINO, DINOv2 or DINOv3 checkpoint looks like by its shapes ("dinov2_vits14_reg"); None for no ViT.
+    """The preset that a checkpoint of DINO, DINOv2 or DINOv3 looks like by its shapes ("dinov2_vits14_reg"); None for
+    no ViT.
 
     Only a guess at the name: no such preset need exist.
     """

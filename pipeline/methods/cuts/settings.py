@@ -1,5 +1,6 @@
 """What a launch asks of cuts, checked and put together as far as no model has to be loaded for it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -75,14 +76,19 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
         check_depth(models.depth, models.depth_kind)
     options = parse_overrides(FeatureConfig, theirs)
     preset = feature_spec(models.features, files_here).preset
-    config = None
     if preset is not None:
-        try:
-            config = replace(preset.config, **options)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"features {models.features}: {error}") from error
         recipe = with_tau(recipe, preset, models.features)
-    return CutsSettings(recipe, models, options, config)
+    return CutsSettings(recipe, models, options, feature_config(models.features, preset, options))
+
+
+def feature_config(features: str, preset: FeaturePreset | None, options: Mapping[str, Any]) -> FeatureConfig | None:
+    """The preset's with options overridden, None where there is no preset; ConfigError for what is out of range."""
+    if preset is None:
+        return None
+    try:
+        return replace(preset.config, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"features {features}: {error}") from error
 
 
 def with_tau(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:

@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError, ImageError, SourceError
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.recipes import parse_overrides
+from pipeline.methods.cuts.settings import feature_config
 from pipeline.models.device import pick_device
 from pipeline.models.load import feature_preset, load_features
 from pipeline.models.specs import feature_spec
@@ -58,11 +59,11 @@ def propose_tau(
     if foreign := [override for override in overrides if not override.startswith("features.")]:
         raise ConfigError(f"--set {foreign[0]}: τ depends on the features alone, set features.OPTION=VALUE")
     options = parse_overrides(FeatureConfig, [override.removeprefix("features.") for override in overrides])
-    feature_spec(features)  # a wrong name is refused before images are listed
+    feature_config(features, feature_spec(features).preset, options)  # what is wrong is said before images are listed
     refs = list_images(images, root).refs
     drawn = sorted(np.random.default_rng(seed).choice(len(refs), min(count, len(refs)), replace=False))
-    known = feature_preset(features)[0].tau
     extractor = load_features(features, pick_device(device), options)
+    known = feature_preset(features)[0].tau
     search, seen, set_aside = TauSearch(config or TauConfig()), [], {}
     for place in drawn:
         ref = refs[place]

@@ -19,7 +19,7 @@ from pipeline.models.specs import feature_spec
 from pipeline.runs.launch import Launch
 from pipeline.runs.run_folder import RunFolder
 
-PACKAGE = '''
+PACKAGE = """
 from pathlib import Path
 
 import torch
@@ -47,7 +47,7 @@ def load(weights):
     if weights is not None and Path(weights).name == "old.pth":
         raise ValueError("weights of 2019")
     return network
-'''
+"""
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_weights_of_ones_own_make_another_fingerprint(colours: Path) -> None:
 def test_lists_name_it_and_a_broken_one_is_said() -> None:
     with pytest.raises(ConfigError, match="colours, halved, the name of any ViT of timm"):
         feature_spec("kolours")
-    with pytest.raises(ExtensionError, match="'halved' .*no preset, a FeaturePreset, or no load"):
+    with pytest.raises(ExtensionError, match=r"'halved' .*no preset, a FeaturePreset, or no load"):
         feature_preset("halved")
 
 

@@ -67,6 +67,6 @@ def test_nothing_is_allowed_beyond_the_read(saved: Any) -> None:
 @pytest.mark.parametrize("content", [b"", b"<html>Not today</html>", b"PK\x03\x04", b"\x80\x02"])
 def test_damage_is_told_in_one_line_without_advice_to_run_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"a\.pth cannot be read as weights, it is damaged or no checkpoint") as error:
+    with pytest.raises(WeightsError, match=r"a\.pth cannot be read .* damaged or no checkpoint") as error:
         read_torch(tmp_path / "a.pth", "")
     assert "weights_only" not in str(error.value)
