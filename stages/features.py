@@ -243,9 +243,9 @@ def _has_projections(block: torch.nn.Module) -> bool:
         return True
     from timm.models import eva, vision_transformer  # which is there already if the block is timm's
 
-    return type(block) is vision_transformer.Block or (
-        type(block) is eva.EvaBlock and type(block.attn) is eva.EvaAttention
-    )
+    if type(block) is eva.EvaBlock:
+        return isinstance(block.attn, eva.EvaAttention)
+    return type(block) is vision_transformer.Block
 
 
 def _projection(attention: Any, kind: FeatureKind) -> tuple[torch.Tensor, torch.Tensor | None]:

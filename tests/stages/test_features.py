@@ -150,9 +150,7 @@ def test_models_that_do_not_fit_are_refused() -> None:
     "name",
     [
         *("xcit_nano_12_p8_224", "hiera_tiny_224", "sam2_hiera_tiny", "crossvit_9_240", "vit_tiny_r_s16_p8_224"),
-        *("vit_base_mci_224", "vitamin_small_224", "cait_xxs24_224", "volo_d1_224", "pit_ti_224", "convit_tiny"),
-        *("samvit_base_patch16", "naflexvit_base_patch16_gap", "swin_tiny_patch4_window7_224", "mvitv2_tiny"),
-        *("levit_128s", "nest_tiny", "tnt_s_patch16_224", "coat_tiny", "test_resnet", "qwen3_vit_88m_enc"),
+        *("vitamin_small_224", "cait_xxs24_224", "samvit_base_patch16", "naflexvit_base_patch16_gap", "test_resnet"),
     ],
 )
 def test_networks_without_a_feature_per_patch_are_told_by_their_shapes(name: str) -> None:
@@ -166,8 +164,7 @@ def test_networks_without_a_feature_per_patch_are_told_by_their_shapes(name: str
     ("name", "side"),
     [
         *(("test_vit", 16), ("vit_relpos_small_patch16_224", 16), ("beit_base_patch16_224", 16)),
-        *(("eva02_tiny_patch14_224", 14), ("deit_tiny_distilled_patch16_224", 16)),
-        ("vit_small_patch16_rope_mixed_224", 16),
+        ("eva02_tiny_patch14_224", 14),
     ],
 )
 def test_plain_transformers_of_every_family_are_taken(name: str, side: int) -> None:
