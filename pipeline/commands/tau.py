@@ -20,21 +20,22 @@ def tau(
 ) -> None:
     """Propose the threshold τ on cosines for any features, from photos without labels.
 
+    One for recipes that search an image in a tree (cuts3d), one for those with rounds (maskcut, cuts3d_rounds).
+
     Exits with 1 when one of the photos could not be read.
     """
     from pipeline.methods.cuts.tau import propose_tau
 
     found = propose_tau(images, features, overrides, root, count, seed, device)
     config, proposal = found.features, found.proposal
-    known = "" if found.known is None else f" (the preset has {found.known:g})"
     centred = ", mean-centred" if config.centred else ""
     click.echo(f"features   {config.model} {config.kind}{centred}, {config.size} px, {found.fingerprint[:12]}")
     click.echo(f"photos     {len(found.photos)} of {found.listed}, seed {seed}")
-    click.echo(f"proposed   τ {proposal.tau:.3f} [{proposal.low:.3f}, {proposal.high:.3f}]{known}")
-    click.echo("\n      τ   pairs joined   eigen-gap")
-    for candidate in proposal.candidates:
-        click.echo(f"{candidate.tau:7.3f} {candidate.share:13.0%} {candidate.gap:11.4f}")
-    click.echo(f"\nUse it with --features {features} --set affinity.tau={proposal.tau:.3f}")
+    if found.known is not None:
+        click.echo(f"now        τ {found.known:g}, for these features without --set")
+    for search, tau in (("tree", proposal.tree), ("rounds", proposal.rounds)):
+        interval = f"[{tau.low:.3f}, {tau.high:.3f}]"
+        click.echo(f"{search:<10} --set affinity.tau={tau.tau:.3f}   {interval}, joins {tau.share:.0%} of the pairs")
     if found.set_aside:
         click.echo(f"{len(found.set_aside)} photos could not be read", err=True)
         sys.exit(1)

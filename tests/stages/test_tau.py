@@ -8,7 +8,7 @@ import torch
 
 from stages.tau import TauConfig, TauSearch
 
-CONFIG = TauConfig(share=0.15, shares=(0.05, 0.15, 0.4), resamples=200)
+CONFIG = TauConfig(rounds=0.15, tree=0.4, resamples=200)
 
 
 def photos(count: int, bias: float = 0.0, seed: int = 0) -> list[torch.Tensor]:
@@ -42,23 +42,21 @@ def cosines(features: list[torch.Tensor]) -> np.ndarray:
 def test_it_joins_the_share_of_pairs_that_is_asked_for(bias: float) -> None:
     features = photos(12, bias)
     proposal = searched(features).proposal()
-    assert np.mean(cosines(features) > proposal.tau) == pytest.approx(0.15, abs=0.005)
-    assert proposal.low <= proposal.tau <= proposal.high
-    assert [c.share for c in proposal.candidates] == [0.05, 0.15, 0.4]
-    for candidate in proposal.candidates:
-        assert candidate.tau == pytest.approx(np.quantile(cosines(features), 1 - candidate.share), abs=0.002)
-        assert 0 <= candidate.gap <= 2
-    assert proposal.candidates[1].tau == proposal.tau
+    for found, share in ((proposal.rounds, 0.15), (proposal.tree, 0.4)):
+        assert found.share == share
+        assert found.tau == pytest.approx(np.quantile(cosines(features), 1 - share), abs=0.002)
+        assert np.mean(cosines(features) > found.tau) == pytest.approx(share, abs=0.005)
+        assert found.low <= found.tau <= found.high
 
 
 def test_it_is_the_same_again_and_narrower_with_more_photos() -> None:
     few, many = searched(photos(4)).proposal(seed=3), searched(photos(64)).proposal(seed=3)
     assert searched(photos(4)).proposal(seed=3) == few
-    assert many.high - many.low < few.high - few.low
+    assert many.tree.high - many.tree.low < few.tree.high - few.tree.low
 
 
 def test_blank_photos_and_one_photo_propose_something() -> None:
-    blank = searched([torch.ones(9, 4)]).proposal()
+    blank = searched([torch.ones(9, 4)]).proposal().tree
     assert 0.99 < blank.tau <= 1
     assert blank.low == blank.high == blank.tau
 
@@ -69,6 +67,6 @@ def test_what_is_wrong_is_said() -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
         searched([torch.full((9, 4), torch.nan)])
     with pytest.raises(ValueError, match="lie between 0 and 1"):
-        replace(CONFIG, share=1.0)
+        replace(CONFIG, tree=1.0)
     with pytest.raises(ValueError, match="resamples must be at least 1"):
         replace(CONFIG, resamples=0)

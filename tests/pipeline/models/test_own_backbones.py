@@ -98,8 +98,8 @@ def test_a_run_of_it(colours: Path) -> None:
         run(colours / "run", wanted, device="cpu")
     found = propose_tau(str(colours / "photos"), "colours", device="cpu")
     assert (len(found.photos), found.known, found.features.size) == (3, None, 64)
-    tau = f"affinity.tau={found.proposal.tau}"
+    tau = f"affinity.tau={found.proposal.rounds.tau}"
     launch = Launch(**{**vars(wanted), "overrides": (*wanted.overrides, tau)})
     assert run(colours / "run", launch, device="cpu").complete
     config = RunFolder.open(colours / "run").config
-    assert (config["features"]["model"], config["recipe"]["affinity"]["tau"]) == ("colours", found.proposal.tau)
+    assert (config["features"]["model"], config["recipe"]["affinity"]["tau"]) == ("colours", found.proposal.rounds.tau)
