@@ -113,7 +113,8 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
             )  # stability is kept in 255 steps
             assert len(places) <= 10
     stabilities = [instance.parts.stability for record in shard.results() for instance in record.instances]
-    assert (len(set(stabilities)) > 1) == (recipe in WITH_CONFIDENCE)
+    cuts = recipe in WITH_CONFIDENCE and recipe != "cuts3d_published"  # whose tau_knn cuts nothing on so small a grid
+    assert (len(set(stabilities)) > 1) == cuts
 
 
 @pytest.mark.parametrize("recipe", ["cuts3d_rounds", "cuts3d"])
