@@ -35,7 +35,7 @@ def tau(
         click.echo(f"now        τ {found.known:g}, for these features without --set")
     for search, tau in (("tree", proposal.tree), ("rounds", proposal.rounds)):
         interval = f"[{tau.low:.3f}, {tau.high:.3f}]"
-        click.echo(f"{search:<10} --set affinity.tau={tau.tau:.3f}   {interval}, joins {tau.share:.0%} of the pairs")
+        click.echo(f"{search:<10} --set affinity.tau={tau.tau:.4f}   {interval}, joins {tau.share:.0%} of the pairs")
     if found.set_aside:
-        click.echo(f"{len(found.set_aside)} photos could not be read", err=True)
+        click.echo(f"{len(found.set_aside)} of the photos drawn could not be read", err=True)
         sys.exit(1)

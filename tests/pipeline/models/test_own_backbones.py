@@ -1,5 +1,6 @@
 """A backbone of another package: found by its entry point, described by its preset, run like any other."""
 
+import re
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from support.tiny_method import draw_photos
 
 from pipeline import plugins
+from pipeline.cli import command_line
 from pipeline.engine.run import run
 from pipeline.errors import ConfigError, ExtensionError, WeightsError
 from pipeline.methods.cuts.tau import propose_tau
@@ -88,6 +91,23 @@ def test_lists_name_it_and_a_broken_one_is_said() -> None:
         feature_spec("kolours")
     with pytest.raises(ExtensionError, match=r"'halved' .*no preset, a FeaturePreset, or no load"):
         feature_preset("halved")
+
+
+def test_its_tau_on_the_command_line(colours: Path) -> None:
+    draw_photos(colours / "photos", 3)
+    words = ["tau", "--images", str(colours / "photos"), "--features", "colours", "--device", "cpu"]
+    done = CliRunner().invoke(command_line([]), words)
+    assert done.exit_code == 0, done.output
+    assert "photos     3 of 3, seed 0" in done.output
+    assert re.search(r"tree +--set affinity\.tau=-?0\.\d{4}   \[.*\], joins 45% of the pairs", done.output)
+    assert CliRunner().invoke(command_line([]), words).output == done.output
+    (colours / "photos" / "broken.png").write_bytes(b"no picture")
+    partly = CliRunner().invoke(command_line([]), words)
+    assert (partly.exit_code, "1 of the photos drawn could not be read" in partly.output) == (1, True)
+    for photo in (colours / "photos").glob("0*.png"):
+        photo.unlink()
+    none = CliRunner().invoke(command_line([]), words)
+    assert (none.exit_code, "none of 1 images" in none.output) == (2, True)
 
 
 def test_a_run_of_it(colours: Path) -> None:
