@@ -59,12 +59,13 @@ from pipeline.images.photos import Photo, load_photo
 from pipeline.images.samples import copy_samples
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.recipes import RECIPES, Recipe, get_recipe
+from pipeline.methods.cuts.recipes import MODELS, RECIPES, Recipe, get_recipe
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
 from stages import refine
 from stages.filters import mask_iou
 
+TIMED = tuple(name for name in RECIPES if name not in MODELS)  # the others are these with networks of their own
 RESULTS = Path(__file__).parent / "results" / "bench.csv"
 # A photo during which other processes took more than QUIET of the cores is measured again, up to so often in all.
 ATTEMPTS = 2
@@ -163,7 +164,7 @@ def prepare(method: CutsMethod, refs: Sequence[ImageRef], folder: Path, override
         tuple(seconds),
         method.grid,
         method.device,
-        {name: get_recipe(name, settled) for name in RECIPES},
+        {name: get_recipe(name, settled) for name in TIMED},
         {key: value for key, value in method.config().items() if key != "recipe"},
         tuple(skipped),
     )
@@ -376,7 +377,7 @@ def keep_to(threads: int | None) -> int:
 
 def bench(refs: Sequence[ImageRef], launch: Launch, device: str, transcription: bool, threads: int, out: Path) -> None:
     """Measure in fresh processes, write the files, print the table."""
-    methods = [*RECIPES, *([TRANSCRIPTION] if transcription else [])]
+    methods = [*TIMED, *([TRANSCRIPTION] if transcription else [])]
     with tempfile.TemporaryDirectory() as folder:
         prepared, of_networks = in_child(prepare_here, launch, device, refs, Path(folder))
         rows, pairs = in_child(time_methods, prepared, methods)

@@ -14,14 +14,15 @@ from stages.features import FeatureConfig
 class FeaturePreset:
     """A feature and the threshold on its cosines that it is cut with.
 
-    tau: patches whose features have a cosine above it are similar (the affinity threshold of NCut).
+    tau: patches whose features have a cosine above it are similar (the affinity threshold of NCut); None where no one
+        has measured it, so that whoever takes the features must say.
     """
 
     config: FeatureConfig
-    tau: float
+    tau: float | None
 
     def __post_init__(self) -> None:
-        if not -1 < self.tau < 1:
+        if self.tau is not None and not -1 < self.tau < 1:
             raise ValueError(f"tau is {self.tau}: a threshold on cosines lies between -1 and 1")
 
 
@@ -35,6 +36,11 @@ def _dinov2(model: str) -> FeaturePreset:
     return FeaturePreset(FeatureConfig(model, 14, kind="tokens", centred=False, size=840), tau=0.3)
 
 
+def _dinov3(model: str) -> FeaturePreset:
+    # 960 = 60 patches of 16 pixels. Its weights are given out one by one, so that no τ could be measured here.
+    return FeaturePreset(FeatureConfig(model, 16, kind="tokens", centred=False, size=960), tau=None)
+
+
 PRESETS: dict[str, FeaturePreset] = {
     "dino_vits8": _dino("vit_small_patch8_224.dino", 8),
     "dino_vitb8": _dino("vit_base_patch8_224.dino", 8),
@@ -46,4 +52,8 @@ PRESETS: dict[str, FeaturePreset] = {
     "dinov2_vits14_reg": _dinov2("vit_small_patch14_reg4_dinov2.lvd142m"),
     "dinov2_vitb14_reg": _dinov2("vit_base_patch14_reg4_dinov2.lvd142m"),
     "dinov2_vitl14_reg": _dinov2("vit_large_patch14_reg4_dinov2.lvd142m"),
+    "dinov3_vits16": _dinov3("vit_small_patch16_dinov3.lvd1689m"),
+    "dinov3_vits16plus": _dinov3("vit_small_plus_patch16_dinov3.lvd1689m"),
+    "dinov3_vitb16": _dinov3("vit_base_patch16_dinov3.lvd1689m"),
+    "dinov3_vitl16": _dinov3("vit_large_patch16_dinov3.lvd1689m"),
 }

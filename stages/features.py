@@ -1,4 +1,5 @@
-"""Patch features of any timm ViT: keys, queries or values of the last block's attention, or the final tokens.
+"""Patch features of any timm ViT: keys, queries or values of the last block's attention, or the final tokens; and of
+any network that gives features of patches by itself.
 
 Letters: B images, N = Gh*Gw patches, D feature width, S side of the square input in pixels.
 """
@@ -29,7 +30,8 @@ class FeatureConfig:
     model: timm's name.
     patch_size: pixels.
     size: side of the square input in pixels, a multiple of patch_size.
-    kind: keys, queries or values of the last block (heads concatenated), or tokens after the final norm.
+    kind: keys, queries or values of the last block (heads concatenated, before rotary positions turn them), or tokens
+        after the final norm.
     centred: subtract the mean over the image's patches, which takes out a bias that all patches share.
     mean, std: what RGB in 0..1 is normalised with.
     precision: of the matrix products; float32 is the accurate default, the others are for GPUs. Measured on DINOv2
@@ -77,13 +79,12 @@ class FeatureExtractor:
     """
 
     def __init__(self, model: torch.nn.Module, config: FeatureConfig, device: torch.device | str = "cpu") -> None:
+        self._check(model, config)
         vit: Any = model
-        _check_vit(vit, config)
         self.config = config
         self.device = torch.device(device)
         self.fingerprint = text_digest(tensors_digest(model.state_dict()), repr(sorted(asdict(config).items())))
-        vit.set_input_size(img_size=(config.size, config.size))
-        self._vit = vit.to(self.device).eval()
+        self._vit = self._sized(vit).to(self.device).eval()
         self._mean = torch.tensor(config.mean, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(config.std, device=self.device).view(3, 1, 1)
 
@@ -121,29 +122,25 @@ class FeatureExtractor:
             )
         return features_BND
 
+    def _check(self, model: Any, config: FeatureConfig) -> None:
+        check_vit(model, config)
+
+    def _sized(self, model: Any) -> Any:
+        model.set_input_size(img_size=(self.config.size, self.config.size))
+        return model
+
     def _features(self, x: torch.Tensor) -> torch.Tensor:
-        kind, depth = self.config.kind, len(self._vit.blocks)
-        tokens = kind == "tokens"
-        x = self._vit.forward_intermediates(
-            x,
-            indices=[depth - 1 if tokens else depth - 2],
-            norm=tokens,
-            stop_early=True,
-            output_fmt="NLC",
-            intermediates_only=True,
-        )[0]
-        if tokens:
-            return x
+        kind, last = self.config.kind, len(self._vit.blocks) - 1
+        if kind == "tokens":
+            return _tokens(self._vit, x, last, norm=True)
+        x = _tokens(self._vit, x, last - 1, norm=False)
         # Class and register tokens are gone by now: a projection treats each token alone, so the patches suffice.
         block = self._vit.blocks[-1]
-        qkv, attention = block.attn.qkv, block.attn
-        width = qkv.out_features // 3
-        rows = slice(_QKV_ROW[kind] * width, (_QKV_ROW[kind] + 1) * width)
-        x = torch.nn.functional.linear(block.norm1(x), qkv.weight[rows], None if qkv.bias is None else qkv.bias[rows])
+        x = torch.nn.functional.linear(block.norm1(x), *_projection(block.attn, kind))
         if kind == "values":
             return x
-        norm = attention.k_norm if kind == "keys" else attention.q_norm
-        return norm(x.unflatten(-1, (attention.num_heads, -1))).flatten(-2)
+        norm = block.attn.k_norm if kind == "keys" else block.attn.q_norm
+        return norm(x.unflatten(-1, (block.attn.num_heads, -1))).flatten(-2)
 
     def _products(self) -> Any:
         if self.config.precision != "float32":
@@ -153,15 +150,68 @@ class FeatureExtractor:
         return nullcontext()
 
 
-def _check_vit(vit: Any, config: FeatureConfig) -> None:
-    needed = ("blocks", "patch_embed", "forward_intermediates", "set_input_size")
-    if any(not hasattr(vit, name) for name in needed):
-        raise ValueError(f"{config.model} ({type(vit).__name__}) is not a ViT of timm: it lacks {' or '.join(needed)}")
-    if tuple(vit.patch_embed.patch_size) != (config.patch_size, config.patch_size):
-        raise ValueError(f"patch_size is {config.patch_size}: {config.model} has {vit.patch_embed.patch_size}")
+class NetworkFeatures(FeatureExtractor):
+    """The same of any network that gives one feature per patch by itself.
+
+    model: (B, 3, S, S) float, normalised with config's mean and std -> (B, N, D) float, patches row by row, of photos
+        of config.size. It is taken over as a ViT is.
+    config: of the kind "tokens"; model names the network.
+
+    Raises ValueError for another kind, and, when it is called, where the network gives another shape.
+    """
+
+    def _check(self, model: Any, config: FeatureConfig) -> None:
+        if config.kind != "tokens":
+            raise ValueError(f"kind is {config.kind}: {config.model} gives tokens alone")
+
+    def _sized(self, model: Any) -> Any:
+        return model
+
+    def _features(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self._vit(x)
+        wanted = (len(x), self.grid[0] * self.grid[1])
+        if found.ndim != 3 or found.shape[:2] != wanted:
+            raise ValueError(
+                f"{self.config.model} gives {tuple(found.shape)} for photos of {self.config.size} pixels, not "
+                f"{wanted} and the width of a feature: check its patch_size, or make it give one feature per patch"
+            )
+        return found
+
+
+def patch_side(vit: Any) -> int:
+    """Side of a patch in pixels of a model of timm that gives one feature per patch; ValueError for any other.
+
+    vit: without memory, on the device "meta"; it is resized.
+
+    A forward pass without numbers tells: hybrids, whose patches lie on the map of a convolutional stem, and networks of
+    several scales give another number of features.
+    """
+    kind = type(vit).__name__
+    side = _square_patch(vit)
+    if side is None:
+        raise ValueError(f"{kind} is not a ViT with square patches")
+    patches = 4
+    try:
+        vit.set_input_size(img_size=(patches * side, patches * side))
+        photo = torch.empty(1, 3, patches * side, patches * side, device="meta")
+        found = _tokens(vit, photo, len(vit.blocks) - 1, norm=True).shape
+    except Exception as error:  # whatever a model of timm raises that is made for other photos
+        raise ValueError(f"{kind} does not take photos of another size: {error}") from error
+    if len(found) != 3 or found[1] != patches**2:
+        raise ValueError(f"{kind} does not give one feature per patch")
+    return side
+
+
+def check_vit(vit: Any, config: FeatureConfig) -> None:
+    """ValueError for a model that is no ViT, or cannot give the features of this configuration."""
+    side = _square_patch(vit)
+    if side is None:
+        raise ValueError(f"{config.model} ({type(vit).__name__}) is not a ViT of timm with square patches")
+    if side != config.patch_size:
+        raise ValueError(f"patch_size is {config.patch_size}: {config.model} has {side}")
     if config.kind == "tokens":
         return
-    if not _is_plain(vit.blocks[-1]):
+    if not _has_projections(vit.blocks[-1]):
         raise ValueError(
             f"{config.model} has no plain attention block at its end to read {config.kind} from: use tokens"
         )
@@ -169,11 +219,44 @@ def _check_vit(vit: Any, config: FeatureConfig) -> None:
         raise ValueError(f"{config.model} has a single block, {config.kind} need a block before the last: use tokens")
 
 
-def _is_plain(block: torch.nn.Module) -> bool:
+def _square_patch(vit: Any) -> int | None:
+    """Side of a patch in pixels, None for what is not built as a ViT of timm is."""
+    if any(not hasattr(vit, name) for name in ("blocks", "patch_embed", "forward_intermediates", "set_input_size")):
+        return None
+    sides = getattr(vit.patch_embed, "patch_size", None)
+    return int(sides[0]) if isinstance(sides, tuple) and len(set(sides)) == 1 else None
+
+
+def _tokens(vit: Any, x: torch.Tensor, block: int, norm: bool) -> torch.Tensor:
+    """Patch tokens after one block, (B, N, D)."""
+    found: torch.Tensor = vit.forward_intermediates(
+        x, indices=[block], norm=norm, stop_early=True, output_fmt="NLC", intermediates_only=True
+    )[0]
+    return found
+
+
+def _has_projections(block: torch.nn.Module) -> bool:
+    """Whether queries, keys and values of a block are what its attention projects its first norm to."""
     from stages.vit import Block
 
     if type(block) is Block:
         return True
-    from timm.models import vision_transformer  # which is there already if the block is timm's
+    from timm.models import eva, vision_transformer  # which is there already if the block is timm's
 
+    if type(block) is eva.EvaBlock:
+        return isinstance(block.attn, eva.EvaAttention)
     return type(block) is vision_transformer.Block
+
+
+def _projection(attention: Any, kind: FeatureKind) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weight and bias that give queries, keys or values, for all patches alike: of a ViT with rotary positions they are
+    those before the rotation. After it the cosine of two keys would say how far apart their patches lie, too.
+    """
+    if attention.qkv is None:  # Eva's with a projection of each
+        own = getattr(attention, f"{kind[0]}_proj")
+        return own.weight, own.bias
+    width = attention.qkv.out_features // 3
+    rows = slice(_QKV_ROW[kind] * width, (_QKV_ROW[kind] + 1) * width)
+    if attention.qkv.bias is not None:
+        return attention.qkv.weight[rows], attention.qkv.bias[rows]
+    return attention.qkv.weight[rows], getattr(attention, f"{kind[0]}_bias", None)  # Eva keeps them apart

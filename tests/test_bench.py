@@ -14,9 +14,8 @@ import pytest
 from support.tiny_method import draw_photos, tiny_method
 
 from pipeline.images.sources import list_images
-from pipeline.methods.cuts.recipes import RECIPES
 
-METHODS = (*RECIPES, report.TRANSCRIPTION)
+METHODS = (*bench.TIMED, report.TRANSCRIPTION)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,7 @@ def test_files_and_table(
     kept = json.loads((tmp_path / "bench.json").read_text())
     assert kept["photos"] == 2
     assert kept["seconds"].keys() == set(METHODS)
-    assert kept["ratio"].keys() == set(RECIPES)
+    assert kept["ratio"].keys() == set(bench.TIMED)
     assert kept["agreement"]["masks"] == len(pairs)
     assert len(kept["bars"]) == 3
     assert kept["commit"] is None or len(kept["commit"]) == 40

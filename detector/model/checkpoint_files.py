@@ -8,7 +8,6 @@ the rest. Texts are the file's metadata. The same tensors and texts make the sam
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import safetensors
 from detector.model.weight_files import need_checkpoint
 from pipeline.errors import WeightsError
 from pipeline.models.broken_files import refuse_pointer
+from pipeline.models.torch_files import read_torch
 from pipeline.storage.outputs import output_file
 from pipeline.wording import brief
 from stages.late import torch
@@ -26,6 +26,10 @@ STATE_DICT = "state_dict"
 _ZIP = b"PK\x03\x04"
 _LENGTH_BYTES = 8
 _ALIGNMENT = 8
+_PLAIN = (
+    "give a checkpoint of `cuts3d train`, or of a training with the hook PlainCheckpoints; or, if you trust it, save "
+    'its weights alone: torch.save({"state_dict": torch.load(FILE, weights_only=False)["state_dict"]}, NEW)'
+)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -> None:
@@ -80,17 +84,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_torch(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:  # by a path, torch would go by its suffix
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} holds more than tensors and plain values, and is not run to find out what: give a checkpoint of "
-            "`cuts3d train`, or of a training with the hook PlainCheckpoints, or one with nothing but its state_dict "
-            f"({brief(error)})"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{path} is damaged or no checkpoint, copy it again: {brief(error)}") from error
+    content = read_torch(path, _PLAIN)
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, and no detector")
     return content

@@ -19,13 +19,14 @@ from pipeline.models import hub, weights
 from pipeline.models.broken_files import refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.onnx_files import weights_beside
-from pipeline.models.specs import depth_source, feature_spec, onnx_spec, unknown_features
+from pipeline.models.own_backbones import Backbone, own_backbone
+from pipeline.models.specs import FeatureSpec, depth_source, feature_spec, onnx_spec, unknown_features
 from pipeline.models.vit_checkpoints import build_vit, preset_name, read_checkpoint
 from pipeline.wording import brief
 from stages.depth import DepthKind, DepthModel
 from stages.depth_onnx import OnnxDepth
 from stages.feature_presets import PRESETS, FeaturePreset
-from stages.features import FeatureConfig, FeatureExtractor
+from stages.features import FeatureConfig, FeatureExtractor, NetworkFeatures, patch_side
 from stages.late import torch
 
 if TYPE_CHECKING:
@@ -79,9 +80,7 @@ def feature_preset(spec: str) -> tuple[FeaturePreset, Path | None]:
         name = preset_name(read_checkpoint(path)) or ""
         if name not in PRESETS:
             raise ConfigError(f"{path} is none of {', '.join(PRESETS)}: say what it is, as in NAME={path}")
-    if name in PRESETS:
-        return PRESETS[name], path
-    return _timm_preset(name), path
+    return FeatureSpec(name, path).preset or _timm_preset(name), path
 
 
 def load_features(
@@ -89,8 +88,8 @@ def load_features(
 ) -> FeatureExtractor:
     """The feature extractor that `spec` means.
 
-    spec: a name of PRESETS or of any ViT of timm (mean-centred tokens then); "NAME=FILE" for weights of one's own; the
-        path of a DINO or DINOv2 checkpoint alone.
+    spec: a name of PRESETS, of another package's backbone or of any ViT of timm (mean-centred tokens then); "NAME=FILE"
+        for weights of one's own; the path of a checkpoint of DINO, DINOv2 or DINOv3 alone.
     overrides: fields of FeatureConfig to change.
 
     The affinity threshold that goes with the features is `feature_preset(spec)[0].tau`. Raises ConfigError for an
@@ -101,13 +100,23 @@ def load_features(
         config = replace(preset.config, **(overrides or {}))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"features {spec}: {error}") from error
-    if path is None:
-        path = _preset_weights(spec, config)
-    model = build_vit(config.model, read_checkpoint(path), str(path))
+    name = feature_spec(spec).name
+    own = own_backbone(name) if name is not None and name not in PRESETS else None
     try:
-        return FeatureExtractor(model, config, device)
+        if own is not None:
+            return NetworkFeatures(_own_network(spec, own, path), config, device)
+        if path is None:
+            path = _preset_weights(spec, config)
+        return FeatureExtractor(build_vit(config.model, read_checkpoint(path), str(path)), config, device)
     except ValueError as error:
         raise ConfigError(f"features {spec}: {error}") from error
+
+
+def _own_network(spec: str, own: Backbone, path: Path | None) -> torch.nn.Module:
+    try:
+        return own.load(path)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"features {spec} cannot be loaded: {error}") from error
 
 
 def _preset_weights(name: str, config: FeatureConfig) -> Path:
@@ -151,9 +160,13 @@ def _timm_preset(name: str) -> FeaturePreset:
         raise unknown_features(name)
     with torch.device("meta"):
         model: Any = timm.create_model(name, num_classes=0)
-    if not hasattr(model, "patch_embed") or not hasattr(model, "blocks"):
-        raise ConfigError(f"{name} is not a ViT of timm: use one of timm.list_models('vit_*')")
-    patch = int(model.patch_embed.patch_size[0])
+    try:
+        patch = patch_side(model)
+    except ValueError as error:
+        raise ConfigError(
+            f"{name} is not a ViT of timm that features can be read from ({error}): use {', '.join(PRESETS)}, or one "
+            "of timm.list_models('vit_*patch*')"
+        ) from error
     side = 60 if patch < 16 else 480 // patch
     config = FeatureConfig(
         name,

@@ -13,6 +13,7 @@ from typing import Literal
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models.broken_files import refuse_broken, refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.own_backbones import own_backbone, own_backbones
 from pipeline.models.vit_checkpoints import SUFFIXES, need_file
 from pipeline.storage.locations import absolute_path
 from stages.depth import DepthKind
@@ -31,7 +32,8 @@ HUB_DEPTH: dict[str, str] = {
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """name: of a preset, or else perhaps of a ViT of timm; None: only the checkpoint can tell.
+    """name: of a preset, of another package's backbone, or else perhaps of a ViT of timm; None: only the checkpoint can
+        tell.
     path: of the weights, a file; None: wherever they are found.
     """
 
@@ -40,8 +42,11 @@ class FeatureSpec:
 
     @property
     def preset(self) -> FeaturePreset | None:
-        """None where timm or the checkpoint has to be asked."""
-        return PRESETS.get(self.name or "")
+        """None where timm or the checkpoint has to be asked. Raises ExtensionError for a broken package."""
+        if self.name in PRESETS:
+            return PRESETS[self.name]
+        own = own_backbone(self.name) if self.name is not None else None
+        return own.preset if own is not None else None
 
 
 def feature_spec(spec: str, files_here: bool = True) -> FeatureSpec:
@@ -50,11 +55,11 @@ def feature_spec(spec: str, files_here: bool = True) -> FeatureSpec:
     Raises ConfigError for a name that is surely none, WeightsError for a file that is not there.
     """
     name, _, file = spec.partition("=")
+    if _is_path(spec):
+        name, file = "", spec
+    elif name not in PRESETS and name not in own_backbones() and not _in_timm(name):
+        raise unknown_features(name, spec)
     path = Path(file) if file else None
-    if path is None and (name.endswith(SUFFIXES) or Path(name).is_file()):
-        path, name = Path(name), ""
-    elif name not in PRESETS and not _in_timm(name):
-        raise unknown_features(name)
     if path is not None and files_here:
         need_file(path)
     return FeatureSpec(name or None, path)
@@ -71,9 +76,17 @@ def absolute_features(spec: str) -> str:
     return f"{found.name}={path}" if found.name else path
 
 
-def unknown_features(name: str) -> ConfigError:
+def _is_path(spec: str) -> bool:
+    """Whether it is a path as it stands, equals signs and all: names have no slash in them."""
+    name, equals, _ = spec.partition("=")
+    return Path(spec).is_file() or "/" in name or (not equals and spec.endswith(SUFFIXES))
+
+
+def unknown_features(name: str, spec: str = "") -> ConfigError:
+    no_file = f", and there is no file {spec}" if "=" in spec else ""
+    known = ", ".join([*PRESETS, *own_backbones()])
     return ConfigError(
-        f"no features {name!r}: use {', '.join(PRESETS)}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
+        f"no features {name!r}{no_file}: use {known}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
     )
 
 

@@ -1,8 +1,9 @@
-"""Weights of a ViT out of a file: official checkpoints of DINO and DINOv2, timm's, training checkpoints of either."""
+"""Weights of a ViT out of a file: official checkpoints of DINO, DINOv2 and DINOv3, timm's, training checkpoints of
+either.
+"""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,18 @@ from safetensors import SafetensorError
 
 from pipeline.errors import WeightsError
 from pipeline.models.broken_files import refuse_broken
+from pipeline.models.torch_files import read_torch
 from pipeline.wording import brief
 from stages.late import torch
 
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 # A training checkpoint keeps the network under one of these, and its names under one of the prefixes.
 _WRAPPERS = ("teacher", "model", "state_dict")
 _PREFIXES = ("module.", "backbone.")
+_WEIGHTS_ALONE = (
+    'if you trust it, save the weights alone: torch.save(torch.load(FILE, weights_only=False)["teacher"], '
+    '"weights.pth"), or "model" or "state_dict" for "teacher"'
+)
 
 
 def need_file(path: Path) -> Path:
@@ -34,14 +40,9 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     need_file(path)
     refuse_broken(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # and torch with it
-
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path} cannot be read as weights; fetch it again: {error}") from error
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = read_torch(path, _WEIGHTS_ALONE)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -53,6 +54,16 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
             # What does not carry the prefix is a projection head of the training, no part of the backbone.
             state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     return state
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file  # and torch with it
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        why = brief(error, 200)
+        raise WeightsError(f"{path} cannot be read as weights, it is damaged: copy it again ({why})") from error
 
 
 def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> torch.nn.Module:
@@ -77,6 +88,8 @@ def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> tor
     if "register_tokens" in tensors:
         # timm recognises an official DINOv2 checkpoint by its mask token, which inference has no use for.
         tensors.setdefault("mask_token", torch.zeros(1))
+    if "storage_tokens" in tensors:
+        tensors = _without_dead_bias(tensors, model, source)
     # Told of as many classes as the model has, none, timm takes a tensor too few or too many for the error that it is.
     overlay = {"state_dict": tensors, "num_classes": 0}
     try:
@@ -87,8 +100,24 @@ def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> tor
     return built
 
 
+def _without_dead_bias(state: Mapping[str, torch.Tensor], model: str, source: str) -> dict[str, torch.Tensor]:
+    """An official DINOv3 checkpoint for a model without biases of queries, keys and values: its own are 0, and those of
+    keys never count. timm would drop any.
+    """
+    biases = [name for name in state if name.endswith("attn.qkv.bias")]
+    if "_qkvb" in model:
+        return dict(state)
+    for name in biases:
+        queries, _, values = state[name].chunk(3)
+        if queries.any() or values.any():
+            with_bias = model.partition(".")[0].replace("_dinov3", "_dinov3_qkvb")
+            raise WeightsError(f"{source} does not fit {model}: {name} is not 0; give it as {with_bias}={source}")
+    return {name: value for name, value in state.items() if name not in biases}
+
+
 def preset_name(state: Mapping[str, torch.Tensor]) -> str | None:
-    """The preset that a DINO or DINOv2 checkpoint looks like by its shapes ("dinov2_vits14_reg"); None for no ViT.
+    """The preset that a checkpoint of DINO, DINOv2 or DINOv3 looks like by its shapes ("dinov2_vits14_reg"); None for
+    no ViT.
 
     Only a guess at the name: no such preset need exist.
     """
@@ -97,6 +126,9 @@ def preset_name(state: Mapping[str, torch.Tensor]) -> str | None:
         return None
     width, patch = projection.shape[0], projection.shape[-1]
     letter = {384: "s", 768: "b", 1024: "l"}.get(width, "?")
+    if "pos_embed" not in state and ("storage_tokens" in state or "reg_token" in state):  # rotary positions
+        gated = "blocks.0.mlp.w1.weight" in state or "blocks.0.mlp.fc1_g.weight" in state
+        return f"dinov3_vit{letter}{patch}{'plus' if gated else ''}"
     family = "dinov2" if "blocks.0.ls1.gamma" in state else "dino"
     registers = "_reg" if "register_tokens" in state or "reg_token" in state else ""
     return f"{family}_vit{letter}{patch}{registers}"

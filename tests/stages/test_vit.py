@@ -62,8 +62,8 @@ def test_tokens_are_the_same_at_any_size(model: tuple[str, State]) -> None:
             assert torch.equal(tokens(ours, photos, block, norm), tokens(theirs, photos, block, norm))
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_all_presets_are_plain_vits(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in PRESETS if not name.startswith("dinov3")])
+def test_presets_before_rotary_positions_are_plain_vits(name: str) -> None:
     architecture = PRESETS[name].config.model
     with torch.device("meta"):
         wanted = timm.create_model(architecture, num_classes=0).state_dict()

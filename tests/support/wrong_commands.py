@@ -44,6 +44,7 @@ RUNS = (
     Wrong(f"{NEW} --set local_cut.tau_knn=-1", "local_cut.tau_knn"),
     Wrong(f"{NEW} --set features.size=33", "size is 33: use a multiple of patch_size"),
     Wrong(f"{NEW} --features dinov9", "no features 'dinov9': use dino_vits8"),
+    Wrong(f"{NEW} --features dinov3_vits16", "no τ is known for the features dinov3_vits16: give one"),
     Wrong(f"{NEW} --features dinov2_vits14={{nowhere}}", "nowhere does not exist"),
     Wrong(f"{NEW} --features {{nowhere}}.pth", "nowhere.pth does not exist"),
     Wrong(f"{NEW} --depth midas", "no depth model 'midas': use fastdepth"),
@@ -77,6 +78,13 @@ TRAININGS = (
     Wrong("self-train --run {run} --checkpoint {file} --work-dir {new} --config x", "there is no configuration 'x'"),
     Wrong("self-train --run {run} --checkpoint {file} --work-dir {new} --set x=1", "the configuration has no x"),
 )
+TAUS = (
+    Wrong("tau --images {photos} --features dinov9", "no features 'dinov9': use dino_vits8"),
+    Wrong("tau --images {nowhere} --features dino_vits8", "nowhere: no such file or folder"),
+    Wrong("tau --images {photos} --features dino_vits8 --set affinity.tau=1", "set features.OPTION=VALUE"),
+    Wrong("tau --images {photos} --features dino_vits8 --set features.size=33", "size is 33: use a multiple"),
+    Wrong("tau --images {photos} --features dino_vits8={nowhere}", "nowhere does not exist"),
+)
 PREDICTIONS = (
     Wrong("predict {photos} --checkpoint {nowhere} --out {new}", "there is no checkpoint"),
     Wrong("predict {nowhere} --checkpoint {file} --out {new}", "nowhere: no such file or folder"),
@@ -99,7 +107,7 @@ LOOKS = (
     Wrong("scores {run} --truth {nowhere}", "nowhere cannot be read"),
     Wrong("retry-quarantined {nowhere}", "nowhere is not a run"),
 )
-WRONG = (*RUNS, *TRAININGS, *PREDICTIONS, *LOOKS)
+WRONG = (*RUNS, *TAUS, *TRAININGS, *PREDICTIONS, *LOOKS)
 
 QUICK = ("--help", "run --help", "recipes", "status {run}")
 

@@ -19,7 +19,7 @@ to find, and what lies in it is not wrong.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -75,7 +75,7 @@ def read_truth(spec: str, images: str | None = None) -> TruthSet:
             place.
     """
     name, colon, path = spec.partition(":")
-    if not colon or path.startswith("//") or "/" in name:
+    if not colon or path.startswith("//") or "/" in name or Path(spec).exists():
         name, path = "coco", spec
     if name not in FORMATS:
         raise SourceError(f"{spec}: there is no format {name!r}; known: {', '.join(FORMATS)}")
@@ -113,7 +113,7 @@ def _lvis(benchmark: str, path: str, images: str | None) -> TruthSet:
 
 def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
     parts = _LIST.fullmatch(path)
-    if not parts:
+    if not parts or Path(path).exists():
         return _coco(benchmark, path, images)
     location, wanted = absolute(parts[1]), _stems(parts[2])
     dataset = read_json(location)
@@ -171,7 +171,7 @@ def _voc(splits: str) -> Callable[[str, str, str | None], TruthSet]:
         if path.endswith(".json"):
             return _coco_boxes(benchmark, path, images)
         parts = _SPLIT.fullmatch(path)
-        folder, split = (parts[1], parts[2]) if parts else (path, splits)
+        folder, split = (parts[1], parts[2]) if parts and not Path(path).exists() else (path, splits)
         dataset, root = voc_dataset(absolute(folder), split, images)
         return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
 

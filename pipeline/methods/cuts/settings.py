@@ -1,18 +1,20 @@
 """What a launch asks of cuts, checked and put together as far as no model has to be loaded for it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError
-from pipeline.methods.cuts.recipes import Recipe, get_recipe, parse_overrides
+from pipeline.methods.cuts.recipes import MODELS, Recipe, get_recipe, parse_overrides
 from pipeline.models.specs import absolute_depth, absolute_features, check_depth, feature_spec
 from pipeline.runs.launch import Launch
+from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
 
 
 @dataclass(frozen=True)
 class ModelNames:
-    """What cuts take from `Launch.settings`.
+    """What cuts take from `Launch.settings`. A recipe may come with models of its own (`recipes.MODELS`).
 
     features, depth: see `load_features`, `load_depth`.
     depth_kind: "depth" or "inverse_depth", overrides what is known of the depth model's output.
@@ -32,7 +34,7 @@ class ModelNames:
         known = [f.name for f in fields(cls)]
         if foreign := [name for name in launch.settings if name not in known]:
             raise ConfigError(f"recipe {launch.recipe} has no setting {foreign[0]!r}: it has {', '.join(known)}")
-        return cls(**dict[str, Any](launch.settings))
+        return cls(**dict[str, Any]({**MODELS.get(launch.recipe, {}), **launch.settings}))
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,28 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
         check_depth(models.depth, models.depth_kind)
     options = parse_overrides(FeatureConfig, theirs)
     preset = feature_spec(models.features, files_here).preset
-    config = None
     if preset is not None:
-        try:
-            config = replace(preset.config, **options)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"features {models.features}: {error}") from error
-        if recipe.affinity.tau is None:
-            recipe = replace(recipe, affinity=replace(recipe.affinity, tau=preset.tau))
-    return CutsSettings(recipe, models, options, config)
+        recipe = with_tau(recipe, preset, models.features)
+    return CutsSettings(recipe, models, options, feature_config(models.features, preset, options))
+
+
+def feature_config(features: str, preset: FeaturePreset | None, options: Mapping[str, Any]) -> FeatureConfig | None:
+    """The preset's with options overridden, None where there is no preset; ConfigError for what is out of range."""
+    if preset is None:
+        return None
+    try:
+        return replace(preset.config, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"features {features}: {error}") from error
+
+
+def with_tau(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:
+    """The recipe with its τ settled: its own, else that of the features. ConfigError where neither is known."""
+    if recipe.affinity.tau is not None:
+        return recipe
+    if preset.tau is None:
+        raise ConfigError(
+            f"no τ is known for the features {features}: give one, --set affinity.tau=VALUE; "
+            f"`cuts3d tau --images FOLDER --features {features}` proposes it"
+        )
+    return replace(recipe, affinity=replace(recipe.affinity, tau=preset.tau))

@@ -31,7 +31,7 @@ from pipeline.methods.cuts.stage_graph import STAGES
 from pipeline.results.instance_file import ShardFile
 from pipeline.results.instances import ImageRecord
 
-WITH_CONFIDENCE = ("cuts3d_rounds", "cuts3d")
+WITH_CONFIDENCE = ("cuts3d_rounds", "cuts3d", "cuts3d_published")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
     assert shard.size.tolist() == [[64 + i % 3, 80] for i in range(5)]
     for i, record in enumerate(shard.results()):
         assert record.status == ("ok" if record.instances else "no_masks")
-        assert (record.depth is None) == (recipe == "maskcut")
+        assert (record.depth is None) == recipe.startswith("maskcut")
         for mask, instance in zip(shard.masks_of(i), record.instances, strict=True):
             decoded = shard.mask(mask)
             assert decoded.sum() == instance.area > 0
@@ -113,7 +113,8 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
             )  # stability is kept in 255 steps
             assert len(places) <= 10
     stabilities = [instance.parts.stability for record in shard.results() for instance in record.instances]
-    assert (len(set(stabilities)) > 1) == (recipe in WITH_CONFIDENCE)
+    cuts = recipe in WITH_CONFIDENCE and recipe != "cuts3d_published"  # whose tau_knn cuts nothing on so small a grid
+    assert (len(set(stabilities)) > 1) == cuts
 
 
 @pytest.mark.parametrize("recipe", ["cuts3d_rounds", "cuts3d"])

@@ -410,6 +410,21 @@ def test_coco(tmp_path: Path) -> None:
     assert read_truth(own).benchmark == "", "somebody's own data set has no published figures"
 
 
+def test_what_exists_is_a_file_whatever_colons_it_has(
+    tmp_path: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("run:3.json", "kitti:epoch=3,a.json", "sweep:7/own.json"):
+        saved(tmp_path / name, coco("a.jpg"))
+        assert len(read_truth(name).truth.images) == 1
+        assert len(read_truth(f"coco:{name}").truth.images) == 1
+    saved(tmp_path / "x.json:v2.json", coco("a.jpg", "b.jpg"))
+    assert len(read_truth("coco20k:x.json:v2.json").truth.images) == 2
+    voc.rename(tmp_path / "VOC:test")
+    assert len(read_truth("voc:VOC:test").truth.images) == 2
+    assert len(read_truth("voc:VOC:test:test").truth.images) == 1
+
+
 def test_a_coco_file_without_masks_has_boxes(tmp_path: Path) -> None:
     document = coco("a.jpg", "b.jpg")
     for annotation in document["annotations"]:

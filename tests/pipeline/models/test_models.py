@@ -1,5 +1,6 @@
 """Models by name or path: the order in which weights are looked for, checkpoints that fit and those that do not."""
 
+import argparse
 import http.server
 import json
 import shutil
@@ -64,6 +65,22 @@ def registers_state() -> dict[str, torch.Tensor]:
     return {"mask_token": torch.zeros(1, 384), **state}
 
 
+@pytest.fixture(scope="module")
+def dinov3_state() -> dict[str, torch.Tensor]:
+    """Random weights of DINOv3 ViT-S/16, named and laid out as the official checkpoint's."""
+    torch.manual_seed(0)
+    state = timm.create_model("vit_small_patch16_dinov3", num_classes=0).state_dict()
+    names = {"gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma", "reg_token": "storage_tokens"}
+    official: dict[str, torch.Tensor] = {"mask_token": torch.zeros(1, 384), "rope_embed.periods": torch.ones(16)}
+    for name, tensor in state.items():
+        last = name.rpartition(".")[2]
+        official[name.removesuffix(last) + names.get(last, last)] = tensor + 0.01 * torch.randn_like(tensor)
+        if name.endswith("attn.qkv.weight"):
+            official[name.replace("weight", "bias")] = torch.zeros(3 * 384)
+            official[name.replace("weight", "bias_mask")] = torch.full((3 * 384,), torch.nan)
+    return official
+
+
 class TestCheckpoints:
     def test_official_and_training_checkpoints_hold_the_same_network(
         self, tmp_path: Path, dino_state: dict[str, torch.Tensor]
@@ -80,6 +97,32 @@ class TestCheckpoints:
             assert all(torch.equal(state[name], value) for name, value in dino_state.items())
         vit = build_vit("vit_small_patch8_224.dino", state, file)
         assert all(torch.equal(value, dino_state[name]) for name, value in vit.state_dict().items())
+
+    def test_what_dinos_training_script_writes_is_its_teacher(
+        self, tmp_path: Path, dino_state: dict[str, torch.Tensor]
+    ) -> None:
+        teacher = {f"backbone.{name}": value for name, value in dino_state.items()} | {"head.mlp.0.bias": torch.ones(2)}
+        beside = {"args": argparse.Namespace(arch="vit_small", patch_size=8), "lr": np.float64(0.1), "epoch": 100}
+        torch.save({"student": {}, "teacher": teacher, "optimizer": {}, **beside}, tmp_path / "checkpoint.pth")
+        state = read_checkpoint(tmp_path / "checkpoint.pth")
+        assert all(torch.equal(state[name], value) for name, value in dino_state.items())
+        torch.save({"teacher": teacher, "root": Path("/data")}, tmp_path / "other.pth")
+        with pytest.raises(WeightsError, match=r"other\.pth .*\(pathlib\.\w+\).*save the weights alone: torch\.save\("):
+            read_checkpoint(tmp_path / "other.pth")
+
+    def test_official_dinov3_is_translated_and_biases_are_not_lost(self, dinov3_state: dict[str, torch.Tensor]) -> None:
+        name = "vit_small_patch16_dinov3.lvd1689m"
+        vit: Any = build_vit(name, dinov3_state, "file")
+        assert torch.equal(vit.reg_token, dinov3_state["storage_tokens"])
+        assert torch.equal(vit.blocks[3].gamma_1, dinov3_state["blocks.3.ls1.gamma"])
+        assert torch.equal(vit.blocks[3].attn.qkv.weight, dinov3_state["blocks.3.attn.qkv.weight"])
+        biased = {**dinov3_state, "blocks.3.attn.qkv.bias": torch.ones(3 * 384)}
+        with pytest.raises(
+            WeightsError, match=r"blocks\.3\.attn\.qkv\.bias is not 0; give it as vit_small_.*_qkvb=file"
+        ):
+            build_vit(name, biased, "file")
+        with_bias: Any = build_vit("vit_small_patch16_dinov3_qkvb.lvd1689m", biased, "file")
+        assert torch.equal(with_bias.blocks[3].attn.v_bias, torch.ones(384))
 
     @pytest.mark.parametrize("mask_token", [True, False])
     def test_official_registers_are_translated(
@@ -146,6 +189,11 @@ class TestLoadFeatures:
         shared = assets / "weights" / "dinov2_vits14_fp16.safetensors"
         assert feature_preset(str(shared)) == (PRESETS["dinov2_vits14"], shared)
         save_file({"patch_embed.proj.weight": torch.zeros(64, 3, 8, 8)}, tmp_path / "b.safetensors")
+        save_file(
+            {"patch_embed.proj.weight": torch.zeros(384, 3, 16, 16), "storage_tokens": torch.zeros(1, 4, 384)},
+            tmp_path / "c.safetensors",
+        )
+        assert feature_preset(str(tmp_path / "c.safetensors"))[0] is PRESETS["dinov3_vits16"]
         with pytest.raises(ConfigError, match=r"b.safetensors is none of dino_vits8, .* as in NAME="):
             feature_preset(str(tmp_path / "b.safetensors"))
 
@@ -155,8 +203,9 @@ class TestLoadFeatures:
         assert (extractor.config.kind, extractor.config.centred, extractor.config.patch_size) == ("tokens", True, 16)
         assert extractor([PHOTO]).shape == (1, 16, 64)
         assert feature_preset("test_vit")[0].config.size == 480
-        with pytest.raises(ConfigError, match="resnet50 is not a ViT"):
-            feature_preset("resnet50")
+        for name in ("resnet50", "xcit_nano_12_p8_224", "hiera_tiny_224", "vit_tiny_r_s16_p8_224"):
+            with pytest.raises(ConfigError, match=f"{name} is not a ViT"):
+                feature_preset(name)
 
     def test_overrides_change_the_configuration_and_are_checked(
         self, tmp_path: Path, tiny_state: dict[str, torch.Tensor]

@@ -26,6 +26,22 @@ def test_files_are_looked_for_where_the_models_are_loaded(tmp_path: Path) -> Non
         feature_spec(f"dinov9={gone}", files_here=False)
 
 
+def test_an_existing_file_is_a_file_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("epoch=3-step=1000.ckpt", "lr=0.01/dino.pth", "dino_vits8=x.pth", "run:3,a.weights"):
+        file = Path(name)
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"whatever")
+        assert (feature_spec(name).name, feature_spec(name).path) == (None, file)
+        named = feature_spec(f"dino_vits8={name}")
+        assert (named.name, named.path) == ("dino_vits8", file)
+    assert feature_spec("out/lr=0.01/gone.pth", files_here=False).path == Path("out/lr=0.01/gone.pth")
+    with pytest.raises(WeightsError, match=r"out/lr=0\.01/gone\.pth does not exist"):
+        feature_spec("out/lr=0.01/gone.pth")
+    with pytest.raises(ConfigError, match=r"no features .sweep9., and there is no file sweep9=3.pth: use"):
+        feature_spec("sweep9=3.pth")
+
+
 def test_what_a_checkpoint_alone_can_tell_is_left_open(tmp_path: Path) -> None:
     file = tmp_path / "mine.pth"
     file.write_bytes(b"whatever")

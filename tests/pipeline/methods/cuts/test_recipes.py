@@ -28,8 +28,10 @@ def test_the_ablation_adds_one_stage_a_row() -> None:
         "localcut_importance": ["local_cut", "spatial_importance"],
         "cuts3d_rounds": ["local_cut", "spatial_importance", "spatial_confidence"],
         "cuts3d": ["local_cut", "spatial_confidence"],
+        "maskcut_published": [],
+        "cuts3d_published": ["local_cut", "spatial_importance", "spatial_confidence"],
     }
-    assert [r.needs_depth for r in RECIPES.values()] == [False, True, True, True, True]
+    assert [name for name, recipe in RECIPES.items() if not recipe.needs_depth] == ["maskcut", "maskcut_published"]
     assert {name for name, recipe in RECIPES.items() if isinstance(recipe.search, TreeConfig)} == {"cuts3d"}
 
 
@@ -45,6 +47,19 @@ def test_maskcut_has_the_published_constants() -> None:
     assert crf is not None
     assert (crf.iterations, crf.gaussian_sxy, crf.gaussian_compat) == (10, 3.0, 7.0)
     assert (crf.bilateral_sxy, crf.bilateral_srgb, crf.bilateral_compat) == (50.0, 5.0, 10.0)
+
+
+def test_the_published_methods_are_the_recipes_of_that_name_but_for_what_is_said() -> None:
+    def changes(name: str, other: str) -> set[str]:
+        one, two = RECIPES[name].as_dict(), RECIPES[other].as_dict()
+        return {key for key in one if one[key] != two[key]}
+
+    assert changes("maskcut_published", "maskcut") == {"name"}
+    assert changes("cuts3d_published", "cuts3d_rounds") == {"name", "local_cut", "score"}
+    local_cut = RECIPES["cuts3d_published"].local_cut
+    assert local_cut is not None
+    assert dataclasses.replace(local_cut, tau_knn=0.06) == LocalCutConfig()
+    assert local_cut.tau_knn == 0.115
 
 
 def test_the_papers_rows_differ_in_what_they_add_alone() -> None:

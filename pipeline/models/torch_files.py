@@ -1,0 +1,63 @@
+"""Files that torch.save has written, read without running anything of what is in them."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import WeightsError
+from pipeline.wording import brief, few_of
+from stages.late import torch
+
+_REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
+
+
+def read_torch(path: Path, remedy: str) -> Any:
+    """What was saved, tensors on the CPU: tensors, plain values, and what training scripts keep beside them, their
+    command line (argparse.Namespace) and NumPy's numbers.
+
+    remedy: what to do about a file that holds more, for the message.
+
+    Raises:
+        WeightsError: the file is damaged, is none of torch's, or holds more; one line, which names what it holds.
+    """
+    with torch.serialization.safe_globals(_harmless()):
+        try:
+            with path.open("rb") as file:  # by a path, torch would go by its suffix
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            if more := _refused(path, error):
+                raise WeightsError(
+                    f"{path} cannot be read as weights: it holds more than tensors and plain values ({few_of(more)}), "
+                    f"and is not run to find out what; {remedy}"
+                ) from error
+            raise _damaged(path, "unknown content") from error  # torch's words are advice to run it
+        except (RuntimeError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError) as error:
+            raise _damaged(path, brief(error, 200)) from error
+
+
+def _damaged(path: Path, why: str) -> WeightsError:
+    return WeightsError(f"{path} cannot be read as weights, it is damaged or no checkpoint: copy it again ({why})")
+
+
+def _harmless() -> list[Any]:
+    """What may be made while a file is read, all of it plain data: no object of Python is in any of NumPy's numbers."""
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    dtypes = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type) and kind is not np.dtypes.ObjectDType]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")  # as NumPy 1 and 2 write it
+    return [argparse.Namespace, np.dtype, *dtypes, *((scalar, name) for name in names)]
+
+
+def _refused(path: Path, error: Exception) -> Sequence[str]:
+    """Names of classes and functions in the file that are not read; none where something else is wrong with it."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, ValueError, OSError, pickle.UnpicklingError):  # not the kind of file that can be asked
+        found = []
+    return sorted(found) or _REFUSED.findall(str(error))
