@@ -4,7 +4,7 @@ H, W pixels
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any, Self
@@ -14,7 +14,7 @@ import scipy
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
-from pipeline.images.coco import checked_image, image_id_of, list_in, refuse_equal_ids
+from pipeline.images.coco import checked_image, first_of_each_photo, image_id_of, list_in
 from pipeline.images.coco_masks import UnusableMaskError, checked_rle
 from pipeline.storage.locations import read_json
 
@@ -40,19 +40,17 @@ class Truth:
     def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
         self.name = name
         self.has_masks = masks
-        images = list_in(dataset, "images", name)
-        refuse_equal_ids([checked_image(image, name, sized=True).id for image in images], name)
-        self.images = {image["id"]: image for image in images}
-        if not self.images:
+        entries = list_in(dataset, "images", name)
+        images = [checked_image(image, name, sized=True) for image in entries]
+        if not images:
             raise SourceError(f"{name} lists no images")
-        names = Counter(image["file_name"] for image in self.images.values())
-        twice = [file_name for file_name, uses in names.items() if uses > 1]
-        if twice:
-            raise SourceError(f"{name}: {len(twice)} file names occur more than once, such as {twice[0]}")
+        first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], name)
+        self._ids = {image.id: images[first].id for image, first in zip(images, first_I.tolist(), strict=True)}
+        self._sizes = {image.id: (image.height, image.width) for image in images}
+        self.images = {images[first].id: entries[first] for first in sorted(set(first_I.tolist()))}
         self._annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
         for annotation in list_in(dataset, "annotations", name):
-            self._check_annotation(annotation)
-            self._annotations[annotation["image_id"]].append(annotation)
+            self._add_annotation(annotation)
         self._objects: dict[int, list[dict[str, Any]]] = {}
         self._pairs: dict[int, list[tuple[int, int]]] = {}
 
@@ -63,8 +61,7 @@ class Truth:
 
     def size(self, image_id: int) -> tuple[int, int]:
         """Height and width in pixels."""
-        image = self.images[image_id]
-        return image["height"], image["width"]
+        return self._sizes[image_id]
 
     def objects(self, image_id: int) -> list[dict[str, Any]]:
         """Annotations of an image in the file's order, as pycocotools' matching takes them.
@@ -106,6 +103,14 @@ class Truth:
         }
         return entry | {"segmentation": self._rle(annotation)} if self.has_masks else entry
 
+    def _add_annotation(self, annotation: Mapping[str, Any]) -> None:
+        """Of an image that is listed under a second id the same objects count once."""
+        self._check_annotation(annotation)
+        image_id = image_id_of(annotation, self.name)
+        its = self._annotations[self._ids[image_id]]
+        if self._ids[image_id] == image_id or not any(_is_same_object(annotation, other) for other in its):
+            its.append(annotation)
+
     def _check_annotation(self, annotation: Mapping[str, Any]) -> None:
         required = (*_REQUIRED, "area", "segmentation") if self.has_masks else _REQUIRED
         missing = [field for field in required if annotation.get(field) is None]
@@ -115,7 +120,7 @@ class Truth:
                 f'{self.name}: an annotation has no "{missing[0]}": {str(annotation)[:120]}. '
                 f"It takes an instances file, with {what} for every object"
             )
-        if image_id_of(annotation, self.name) not in self.images:
+        if image_id_of(annotation, self.name) not in self._ids:
             raise SourceError(f"{self._place(annotation)} is of image {annotation['image_id']}, which is not listed")
         box = annotation["bbox"]
         if not _numbers(box) or len(box) != 4 or not _numbers([annotation.get("area", 0)]):
@@ -123,12 +128,16 @@ class Truth:
 
     def _rle(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return checked_rle(annotation["segmentation"], self.size(annotation["image_id"]))
+            return checked_rle(annotation["segmentation"], self._sizes[annotation["image_id"]])
         except UnusableMaskError as error:
             raise SourceError(f"{self._place(annotation)}: {error}") from error
 
     def _place(self, annotation: Mapping[str, Any]) -> str:
         return f"{self.name}: annotation {annotation.get('id', '')}"
+
+
+def _is_same_object(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(one.get(field) == other.get(field) for field in ("category_id", "bbox", "segmentation"))
 
 
 def _numbers(values: Any) -> bool:
