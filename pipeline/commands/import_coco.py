@@ -12,7 +12,6 @@ from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
 from pipeline.commands.options import say
 
 if TYPE_CHECKING:
-    from pipeline.images.manifest import Manifest
     from pipeline.runs.summary import Reporter, RunSummary
 
 
@@ -50,7 +49,8 @@ def import_coco(
     execute: does the work, see `executor`; None: this process.
 
     Raises SourceError when the file is no COCO file, has no masks, its ids do not fit, or none of its images is there;
-    ConfigError when a setting is out of range, or the run's photos are elsewhere; and what `engine.run.run` raises.
+    ConfigError when a setting is out of range; and what `engine.run.run` raises. Photos that are elsewhere now are taken
+    from there by all that reads the run.
     """
     from pipeline.engine.run import retry_quarantined, run
     from pipeline.methods.coco_import.importing import CocoImport, usable_again
@@ -60,7 +60,7 @@ def import_coco(
     launch = launch_of(coco, images, **settings)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
-    _refuse_another_import(out, method.config(), manifest)
+    _refuse_another_import(out, method.config())
     summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter)
     if ids := usable_again(RunFolder.open(out), method):
         again = retry_quarantined(out, ids=ids, method=method)
@@ -68,23 +68,10 @@ def import_coco(
     return summary
 
 
-def _refuse_another_import(out: str | Path, config: Mapping[str, Any], manifest: Manifest) -> None:
-    """Of another file, or with other settings; or with photos elsewhere: the manifest that readers of the run will see
-    is that of the first import, and so is where it finds photos.
-    """
-    from pipeline.errors import ConfigError
+def _refuse_another_import(out: str | Path, config: Mapping[str, Any]) -> None:
+    """Of another file, or with other settings."""
     from pipeline.runs.run_folder import RUN_FILE, RunFolder
     from pipeline.storage.files_at import files_at
 
-    if not files_at(out).exists(RUN_FILE):
-        return
-    folder = RunFolder.open(out)
-    folder.refuse_other_config(config)
-    if not folder.ledger.committed_keys():
-        return
-    before = folder.manifest.refs[0].uri
-    if before != manifest.refs[0].uri:
-        raise ConfigError(
-            f"{folder.url} was begun with photos elsewhere, such as {before}, now {manifest.refs[0].uri}: give the "
-            "same --images, or another --out"
-        )
+    if files_at(out).exists(RUN_FILE):
+        RunFolder.open(out).refuse_other_config(config)

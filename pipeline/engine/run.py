@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.engine.batch_size import fitting_batch_size
-from pipeline.engine.checks import checked_manifest
+from pipeline.engine.checks import checked_manifest, need_photos
 from pipeline.engine.cpu_pool import cpu_pool
+from pipeline.engine.presence import Presence
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Manifest, Shard
@@ -54,6 +55,7 @@ def run(
     """
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
+    is_resumed = manifest is None and launch.images is None
     if manifest is None:
         manifest = _images_of(out, launch, until, method, device)
     method = method or load_method(launch, device, until)
@@ -63,7 +65,8 @@ def run(
     ledger = ledger_of(folder, until)
     summary = RunSummary(folder.url, folder.result, until)
     with Lease(folder.files) as lease:
-        _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease)
+        presence = Presence(folder, is_resumed)
+        _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease, presence)
     summary.settle(folder, ledger, started)
     return summary
 
@@ -89,11 +92,14 @@ def retry_quarantined(
     wanted = None if ids is None else set(ids)
     chosen = [image.id for image in RunReader(folder).quarantined() if wanted is None or image.id in wanted]
     if chosen:
+        shards = folder.retry_shards(chosen)
+        presence = Presence(folder, is_resumed=False)
+        presence.need(shards[0])
         method = method or load_method(launch or last_launch(out), device, None)
         folder = _folder_of(out, method, folder.manifest)
         with Lease(folder.files) as lease:
             shards = folder.retry_shards(chosen)
-            _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease)
+            _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease, presence)
     summary.wall = time.perf_counter() - started
     return summary
 
@@ -104,7 +110,11 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
         listed = checked_manifest(out, launch, until, device)
     else:
         listed = None if launch.images is None else manifest_of(launch)
-    return listed or RunFolder.open(out).manifest
+    if listed is not None:
+        return listed
+    folder = RunFolder.open(out)
+    need_photos(folder, until)
+    return folder.manifest
 
 
 def _folder_of(out: str | Path, method: Method, manifest: Manifest) -> RunFolder:
@@ -130,12 +140,13 @@ def _work(
     reporter: Reporter,
     summary: RunSummary,
     lease: Lease,
+    presence: Presence,
 ) -> None:
     if not shards:
         return
     start_reporting(reporter, folder, shards)
     worker = local_worker(method, batch_size, len(os.sched_getaffinity(0)))
-    job = ShardJob(folder, until, worker)
+    job = ShardJob(folder, until, worker, presence)
     try:
         for shard in shards:
             lease.check()

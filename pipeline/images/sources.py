@@ -112,6 +112,17 @@ def list_images(source: str, root: str | None = None) -> Listing:
     return _from_files(fs, parent_of(location), [path], skipped, source)
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is an image, by its name."""
+    return _extension(name) in IMAGE_EXTENSIONS
+
+
+def files_below(source: str) -> list[str]:
+    """All files of a local folder and the folders in it, but hidden ones, sorted; [] where there is no such folder."""
+    fs, path = filesystem(source)
+    return sorted(_walk_local(Path(path), Counter())) if is_local(fs) and fs.isdir(path) else []
+
+
 def expand_braces(pattern: str) -> list[str]:
     """Shell-like expansion of {a,b} and zero-padded {000..012}, the notation of WebDataset.
 
