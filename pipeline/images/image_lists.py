@@ -13,7 +13,7 @@ from pipeline.errors import SourceError
 from pipeline.images.beside import as_written_here, below, first_that_holds, folder_of_photos, none_is_there
 from pipeline.images.coco import ID_RULE, CocoImage, listed_images, pixels_of
 from pipeline.images.manifest import ImageRef
-from pipeline.images.oddities import named_ref, odd_ref
+from pipeline.images.oddities import named_ref, odd_ref, without_secret
 from pipeline.storage.locations import contents_of, parent_of, resolve, text_of
 
 ROOT_REMEDY = "say with --root what folder the names are relative to"
@@ -82,8 +82,9 @@ def coco_refs(
         name = names.get(image.file_name, image.file_name)
         path = None if image.trouble else below(name, base)
         if path is None:
-            why = image.trouble or f'{location}: "file_name" {name!r:.200} is not below {base}; {remedy}, or rewrite it'
-            refs.append(odd_ref(name, location, why))
+            shown = without_secret(name)
+            why = image.trouble or f'{location}: "file_name" {shown!r:.200} is not below {base}; {remedy}, or rewrite it'
+            refs.append(odd_ref(name, location, why, image.id))
             continue
         facts = {"height": image.height, "width": image.width, "coco_id": image.id}
         refs.append(named_ref(path, resolve(path, base), **facts))
@@ -143,7 +144,7 @@ def placed_refs(
             if not isinstance(id_, str):
                 return odd_ref(label, location, f"{location}: {label} is empty or not text in column id; mend it")
             known = troubles[row] if troubles is not None else None
-            return named_ref(id_, place) if known is None else odd_ref(id_, place, known)
+            return named_ref(id_, place, trouble=known)
         path = paths[place]
         if path is None:
             return odd_ref(name, location, f"{location}: {place} is not below the root {root}; choose one that holds all")

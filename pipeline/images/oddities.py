@@ -4,16 +4,18 @@ and the others are taken.
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.images.manifest import ImageRef, safe_id
+from pipeline.storage.locations import redacted, secret_in
 
 REASON = "odd_entry"
 
 _UNSAFE = re.compile(r"[\0\\:%\ud800-\udfff]|^/|(?<=/)/|(?:^|(?<=/))\.\.?(?=/|$)")
 
 
-def named_ref(name: str, uri: str, **fields: int | None) -> ImageRef:
+def named_ref(name: str, uri: str, **fields: Any) -> ImageRef:
     """The image of this name, or where its name cannot be an id one that is set aside. fields: of the ImageRef."""
     try:
         return ImageRef(safe_id(name), uri, **fields)
@@ -21,13 +23,18 @@ def named_ref(name: str, uri: str, **fields: int | None) -> ImageRef:
         return odd_ref(name, uri, str(error))
 
 
-def odd_ref(name: str, uri: str, why: str) -> ImageRef:
+def odd_ref(name: str, uri: str, why: str, coco_id: int | None = None) -> ImageRef:
     """An image that is set aside without being looked at.
 
     name: what the source calls it; the id is made of it.
     uri: of the file that names it.
     """
-    return ImageRef(_id_of(name), uri, trouble=why)
+    return ImageRef(_id_of(without_secret(name)), uri, coco_id=coco_id, trouble=why)
+
+
+def without_secret(name: str) -> str:
+    """A name for runs and logs, which keep no passwords of URLs."""
+    return redacted(name) if secret_in(name) else name
 
 
 def without_repeats(refs: Sequence[ImageRef]) -> tuple[list[ImageRef], int]:

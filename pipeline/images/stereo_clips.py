@@ -39,6 +39,12 @@ class Clip:
     right_next: Photo
     camera: Camera
 
+    @property
+    def remark(self) -> str:
+        """See `Photo`; of the first picture that has one."""
+        pictures = (self.left, self.right, self.left_next, self.right_next)
+        return next((photo.remark for photo in pictures if photo.remark), "")
+
 
 def load_clip(ref: ImageRef) -> Clip:
     """Reads and decodes the four pictures of a clip.

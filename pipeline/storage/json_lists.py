@@ -4,6 +4,7 @@ A COCO file of ImageNet is gigabytes: as Python objects it would fill the memory
 needed once, a shard's worth at a time. So a first look walks over the entries, and later ones read some of them again.
 """
 
+import codecs
 import hashlib
 import json
 import os
@@ -99,7 +100,9 @@ class JsonLists:
 
 @contextmanager
 def open_lists(location: str) -> Iterator[JsonLists]:
-    """A JSON file, local or at an fsspec URL (fetched into a temporary file); SourceError when it cannot be read."""
+    """A JSON file, local or at an fsspec URL (fetched into a temporary file); SourceError when it cannot be read. One in
+    UTF-16 or UTF-32, as PowerShell writes it, is read as what it is in UTF-8.
+    """
     files, path = filesystem(location)
     with ExitStack() as stack:
         try:
@@ -110,7 +113,25 @@ def open_lists(location: str) -> Iterator[JsonLists]:
                 files.get_file(path, file)
         except OSError as error:
             raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
+        file.seek(0)
+        encoding = json.detect_encoding(file.read(4))
+        if not encoding.startswith("utf-8"):
+            file = stack.enter_context(_in_utf8(file, encoding, location))
         yield JsonLists(file, location)
+
+
+def _in_utf8(file: IO[bytes], encoding: str, name: str) -> IO[bytes]:
+    """The same text in a temporary file."""
+    file.seek(0)
+    text = codecs.getreader(encoding)(file)
+    copy = tempfile.TemporaryFile("w+b")
+    try:
+        while piece := text.read(_CHUNK):
+            copy.write(piece.encode())
+    except UnicodeError as error:
+        copy.close()
+        raise SourceError(f"{name} is not JSON in {encoding.upper()}, which it begins like: {error}") from error
+    return copy
 
 
 class _Window:

@@ -139,7 +139,7 @@ def _with_coco_ids(
     Both run in the manifest's order, so the two are merged and no table of a million ids is built.
     """
     refs: tuple[ImageRef, ...] = run.manifest.refs
-    sound = [ref.coco_id for ref in refs if ref.trouble is None]  # the others have no result that could be exported
+    sound = [ref.coco_id for ref in refs if ref.trouble is None]  # the others have no result
     given = None not in sound and len(set(sound)) == len(sound)
     ranked = enumerate(refs, start=1)
     for record in records:
