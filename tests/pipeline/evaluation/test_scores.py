@@ -436,3 +436,15 @@ def test_what_cannot_be_scored_is_refused() -> None:
         evaluate(truth, [], [1], iou_types=["keypoints"])
     with pytest.raises(ConfigError, match="bootstrap is -1"):
         evaluate(truth, [], [1], bootstrap=-1)
+
+
+def test_one_photo_under_two_ids_is_one_image(caplog: pytest.LogCaptureFixture) -> None:
+    """With the objects of both, each once."""
+    one, other = scene([(A, 1)]), scene([(B, 1)])
+    again = {**one["images"][0], "id": 2}
+    moved = [{**annotation, "id": 5, "image_id": 2} for annotation in other["annotations"]]
+    twice = [{**annotation, "id": 9, "image_id": 2} for annotation in one["annotations"]]
+    truth = Truth({**one, "images": [*one["images"], again], "annotations": [*one["annotations"], *moved, *twice]})
+    assert list(truth.images) == [1]
+    assert len(truth.objects(1)) == len(one["annotations"]) + len(moved)
+    assert "lists 1 photos again, such as scene.png" in caplog.text

@@ -19,6 +19,7 @@ from support.browser import chromium
 
 from pipeline import cli
 from pipeline.commands.import_coco import import_coco
+from pipeline.engine import run as engine
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
 from pipeline.images.coco_masks import UnusableMaskError, stored_mask
 from pipeline.images.manifest import ImageRef
@@ -246,6 +247,58 @@ def test_masks_survive_export_and_import(data: Data) -> None:
     export_coco(again, data.folder / "again.json")
     one, two = (json.loads((data.folder / name).read_text()) for name in ("first.json", "again.json"))
     assert one | {"info": None} == two | {"info": None}
+
+
+def test_odd_images_are_set_aside_and_the_others_imported(data: Data) -> None:
+    write(data.folder / "secret.jpg", encoded(gradient(), "JPEG"))
+    data.images[1]["file_name"] = "../secret.jpg"
+    del data.images[2]["file_name"]
+    run = data.run()
+    reasons = {record.id: record.reason for record in RunReader(run).quarantined()}
+    assert reasons == {"%2E%2E/secret.jpg": "odd_entry", "entry 3": "odd_entry"}
+    assert [i for i, r in records_of(run).items() if isinstance(r, ImageRecord)] == ["n00/0.JPEG"]
+    export_coco(run, data.folder / "out.json")
+    assert [image["id"] for image in json.loads((data.folder / "out.json").read_text())["images"]] == [70]
+
+
+def test_one_photo_under_two_ids_is_one_image(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.images.append(data.images[0] | {"id": 7, "file_name": f"./{data.images[0]['file_name']}"})
+    moved = next(a for a in data.annotations if a["image_id"] == 71)
+    moved["image_id"] = 7
+    data.annotate(-63, rle_of(disc(*pixels_of(data, 0), 20, 40, 5)))  # of id 7
+    run = data.run()
+    assert "lists 1 photos again, such as n00/0.JPEG" in caplog.text
+    assert run.n_images == 3
+    assert {ref.coco_id for ref in run.manifest.refs} == {70, 71, 72}
+    assert len(pixels(records_of(run)["n00/0.JPEG"])) == 2
+
+
+def pixels_of(data: Data, image: int) -> tuple[int, int]:
+    return data.images[image]["height"], data.images[image]["width"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_files_in_other_forms_of_unicode(encoding: str, data: Data) -> None:
+    """As PowerShell writes them."""
+    expected = records_of(data.run_into("plain"))
+    text = json.dumps({"images": data.images, "annotations": data.annotations, "info": "é"}, ensure_ascii=False)
+    write(data.folder / "other.json", text.encode(encoding))
+    import_coco(str(data.folder / "other.json"), data.folder / "run", str(data.folder / "photos"))
+    assert records_of(RunFolder.open(data.folder / "run")) == expected
+    write(data.folder / "other.json", text.encode(encoding)[:-3])
+    with pytest.raises(SourceError, match=r"other\.json is not JSON"):
+        import_coco(str(data.folder / "other.json"), data.folder / "cut", str(data.folder / "photos"))
+
+
+def test_an_import_whose_photos_moved_finds_them_again(data: Data) -> None:
+    run = data.run()
+    (data.folder / "photos").rename(data.folder / "moved")
+    (data.folder / "run" / "commits" / "00001.json").unlink()
+    with pytest.raises(SourceError, match="none of the 1 images looked for is there"):
+        engine.run(run.url)
+    again = data.run(images=str(data.folder / "moved"))
+    assert again.manifest.refs[0].uri == str(data.folder / "moved" / "n00/0.JPEG")
+    assert not list(RunReader(again).quarantined())
 
 
 @settings(max_examples=15)
