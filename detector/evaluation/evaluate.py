@@ -32,6 +32,7 @@ from pipeline.storage.files_at import files_at
 
 logger = logging.getLogger(__name__)
 
+IMAGES_REMEDY = "say with --images what folder its names are relative to"
 SCHEMA = "cuts3d-detector-metrics/1"
 _DIGITS = 8  # of a digest in the name of a folder
 

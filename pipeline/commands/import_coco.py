@@ -49,7 +49,7 @@ def import_coco(
     execute: does the work, see `executor`; None: this process.
 
     Raises SourceError when the file is no COCO file, has no masks, its ids do not fit, or none of its images is there;
-    ConfigError when a setting is out of range; and what `engine.run.run` raises. Photos that are elsewhere now are taken
+    ConfigError when a setting is out of range; and what `engine.run.run` raises. Photos that are elsewhere now are read
     from there by all that reads the run.
     """
     from pipeline.engine.run import retry_quarantined, run

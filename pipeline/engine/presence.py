@@ -33,8 +33,8 @@ class Presence:
         if found or not places or (not self.is_resumed and self._some_are_there()):
             return
         raise SourceError(
-            f"{self.run.url}: none of the {len(places)} images looked for is there, for example {places[0]}; nothing was "
-            "set aside. Mount them or move them back, or say with --images where they are now: the run will keep that"
+            f"{self.run.url}: none of the {len(places)} images looked for is there, for example {places[0]}; nothing "
+            "was set aside. Mount them or move them back, or say with --images where they are now: the run keeps that"
         )
 
     def _some_are_there(self) -> bool:

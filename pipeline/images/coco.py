@@ -26,12 +26,12 @@ ID_RULE = f"{MOST_ID} (2^63 - 1) at most"
 class CocoImage(NamedTuple):
     """An image as a file lists it.
 
-    id: of the image; None where it has none that can be taken.
+    id: of the image; where it has none that can be taken a number that no file has.
     height, width: pixels, None where the file has none: what is no whole number above 0 is none.
     trouble: why the image is set aside; None for one that can be taken.
     """
 
-    id: int | None
+    id: int
     file_name: str
     height: int | None
     width: int | None
@@ -51,11 +51,11 @@ def checked_image(image: Any, name: str, *, sized: bool = False) -> CocoImage:
     id_, file_name = id_of(image, "id", name, "an image"), image.get("file_name")
     if not isinstance(file_name, str):
         raise _without(image, "file_name", str, 'an image must have an "id", a whole number, and a "file_name"', name)
-    sides = {side: pixels_of(image.get(side)) for side in ("height", "width")}
-    for side, pixels in sides.items():
-        if sized and pixels is None:
-            raise _without(image, side, int, f'"{side}" of an image must be a number of pixels', name)
-    return CocoImage(id_, file_name, **sides)
+    height, width = pixels_of(image.get("height")), pixels_of(image.get("width"))
+    if sized and not (height and width):
+        side = "width" if height else "height"
+        raise _without(image, side, int, f'"{side}" of an image must be a number of pixels', name)
+    return CocoImage(id_, file_name, height, width)
 
 
 def listed_image(image: Any, number: int, name: str) -> CocoImage:
@@ -67,7 +67,8 @@ def listed_image(image: Any, number: int, name: str) -> CocoImage:
         return checked_image(image, name)
     except SourceError as error:
         id_ = whole_number(image.get("id")) if isinstance(image, Mapping) else None
-        id_ = id_ if id_ is not None and abs(id_) <= MOST_ID else None
+        if id_ is None or abs(id_) > MOST_ID:
+            id_ = number - MOST_ID
         return CocoImage(id_, f"entry {number}", None, None, str(error))
 
 
@@ -136,11 +137,6 @@ def _refuse_equal_ids(sorted_ids: np.ndarray, name: str) -> None:
         raise SourceError(f"{name}: two images have the id {twice[0]}; ids must be unique")
 
 
-def _unlisted(number: int) -> int:
-    """In the place of an id that an image has not; no file has such."""
-    return number - MOST_ID
-
-
 def _plain(file_name: str) -> str:
     return posixpath.normpath(file_name) if "/." in file_name or file_name[:1] == "." else file_name
 
@@ -165,8 +161,7 @@ def listed_images(location: str) -> list[CocoImage]:
             raise SourceError(f'{location} is not a COCO file: it has no list "images"')
     if not images:
         raise SourceError(f"{location} lists no images")
-    ids = [_unlisted(number) if image.id is None else image.id for number, image in enumerate(images)]
-    first_I = first_of_each_photo(ids, [image.file_name for image in images], location)
+    first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], location)
     return [images[place] for place in np.unique(first_I)]
 
 
@@ -233,7 +228,7 @@ class CocoIndex:
         if image.trouble is not None:
             self.troubles[place] = image.trouble
         self.file_names.append(image.file_name)
-        self._image_ids.append(_unlisted(place) if image.id is None else image.id)
+        self._image_ids.append(image.id)
         self._sizes.extend((image.height or 0, image.width or 0))
 
     def _add_annotation(self, entry: Entry) -> None:

@@ -51,7 +51,7 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
     columns = {name: table[name].to_pylist() for name in texts}
     root, refs = placed_refs(location, columns[column], root, columns.get("id"), columns.get("trouble"))
     for row, ref in enumerate(refs):
-        fields = {name: values[row] for name, values in extra.items()}
+        fields: dict[str, Any] = {name: values[row] for name, values in extra.items()}
         if ref.trouble is None and fields:
             try:
                 refs[row] = replace(ref, **fields)
@@ -65,9 +65,7 @@ def read_coco(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
     return coco_refs(location, listed_images(location), root, ROOT_REMEDY)
 
 
-def coco_refs(
-    location: str, images: Sequence[CocoImage], root: str | None, remedy: str
-) -> tuple[str, list[ImageRef]]:
+def coco_refs(location: str, images: Sequence[CocoImage], root: str | None, remedy: str) -> tuple[str, list[ImageRef]]:
     """Where the photos of a COCO file are, and its images with their places below that folder.
 
     Raises SourceError, which ends with the remedy, when none is there, or none is below the folder.
@@ -83,8 +81,8 @@ def coco_refs(
         path = None if image.trouble else below(name, base)
         if path is None:
             shown = without_secret(name)
-            why = image.trouble or f'{location}: "file_name" {shown!r:.200} is not below {base}; {remedy}, or rewrite it'
-            refs.append(odd_ref(name, location, why, image.id))
+            outside = f'{location}: "file_name" {shown!r:.200} is not below {base}; {remedy}, or rewrite it'
+            refs.append(odd_ref(name, location, image.trouble or outside))
             continue
         facts = {"height": image.height, "width": image.width, "coco_id": image.id}
         refs.append(named_ref(path, resolve(path, base), **facts))
@@ -147,7 +145,7 @@ def placed_refs(
             return named_ref(id_, place, trouble=known)
         path = paths[place]
         if path is None:
-            return odd_ref(name, location, f"{location}: {place} is not below the root {root}; choose one that holds all")
+            return odd_ref(name, location, f"{location}: {place} is not below --root {root}; give one that holds all")
         return named_ref(path, place)
 
     return base, [ref_of(row) for row in range(len(names))]

@@ -27,7 +27,7 @@ def grey_8bit(image: Image.Image) -> tuple[np.ndarray, str]:
     left_out = int(grey.size - with_data.sum())
     remarks = [f"{left_out} pixels without data left out"] if left_out else []
     low, high = (float(grey[with_data].min()), float(grey[with_data].max())) if with_data.any() else (0.0, 0.0)
-    scales = (1.0,) if image.mode == "F" else (_SIXTEEN,)
+    scales: tuple[float, ...] = (1.0,) if image.mode == "F" else (_SIXTEEN,)
     # 32-bit integers do not say their depth; 16 bits of a PNG or PGM do.
     if image.mode == "I" and image.format == "TIFF":
         scales = (255.0, _SIXTEEN)
@@ -108,15 +108,15 @@ def _lower_bytes(data: bytes, formats: tuple[str, ...]) -> np.ndarray | None:
     """What `Image.load` leaves out of 16-bit colours, uint8 (H, W, C); None where Pillow cannot give it."""
     image = Image.open(io.BytesIO(data), formats=formats)
     tiles = []
-    for tile in image.tile:  # type: ignore[attr-defined]
+    for tile in image.tile:
         mode = _raw_mode(tile)
         other = _SWAPPED.get(mode[-3:])
         if other is None:
             return None
         swapped = mode[:-3] + other
-        arguments = swapped if isinstance(tile[3], str) else (swapped, *tile[3][1:])
-        tiles.append(tile._replace(args=arguments))
-    image.tile = tiles  # type: ignore[attr-defined]
+        more = tile.args[1:] if isinstance(tile.args, tuple) else None
+        tiles.append(tile._replace(args=swapped if more is None else (swapped, *more)))
+    image.tile = tiles
     try:
         image.load()
     except (ValueError, OSError, SystemError):

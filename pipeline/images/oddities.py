@@ -1,5 +1,5 @@
-"""Names and rows of a source that cannot be taken as they are: each becomes an image that is set aside, with the reason,
-and the others are taken.
+"""Names and rows of a source that cannot be taken: each becomes an image that is set aside, with the reason, and the
+others are taken.
 """
 
 import re
@@ -23,13 +23,13 @@ def named_ref(name: str, uri: str, **fields: Any) -> ImageRef:
         return odd_ref(name, uri, str(error))
 
 
-def odd_ref(name: str, uri: str, why: str, coco_id: int | None = None) -> ImageRef:
+def odd_ref(name: str, uri: str, why: str) -> ImageRef:
     """An image that is set aside without being looked at.
 
     name: what the source calls it; the id is made of it.
     uri: of the file that names it.
     """
-    return ImageRef(_id_of(without_secret(name)), uri, coco_id=coco_id, trouble=why)
+    return ImageRef(_id_of(without_secret(name)), uri, trouble=why)
 
 
 def without_secret(name: str) -> str:
@@ -70,7 +70,7 @@ def as_id(name: str) -> str:
 
 
 def _id_of(name: str) -> str:
-    """An id for a name that cannot be one: what makes it unsafe is written as in URLs, "%2E%2E/a.jpg" for "../a.jpg"."""
+    """An id for a name that cannot be one, with what is unsafe as URLs have it: "%2E%2E/a.jpg" for "../a.jpg"."""
     return safe_id(_UNSAFE.sub(_escaped, name) or "%")
 
 

@@ -10,7 +10,7 @@ Reasons, the words that quarantine records carry:
     too_large     more pixels than the limit, seen in the header before anything is decoded (decompression bombs)
     too_small     a side of fewer than MIN_SIDE pixels: no patch grid to speak of
     truncated     the header is fine, the pixels end early or are corrupt
-    odd_entry     the source names it in a way that cannot be taken, found when it was listed (`pipeline.images.oddities`)
+    odd_entry     the source names it in a way that cannot be taken, see `pipeline.images.oddities`
 """
 
 import io
@@ -119,7 +119,8 @@ def load_photo(ref: ImageRef, max_pixels: int = MAX_PIXELS) -> Photo:
     """Reads and decodes one image.
 
     Grey, palette, CMYK, 1-bit, 16-bit, float and animated images (their first frame) become RGB; transparent ones are
-    laid on white. Texts and profiles that Pillow gives up on are left out. Pillow's own limit on pixels (`PIL.Image.MAX_IMAGE_PIXELS`) holds too where it is the smaller.
+    laid on white. Texts and profiles that Pillow gives up on are left out. Pillow's own limit on pixels
+    (`PIL.Image.MAX_IMAGE_PIXELS`) holds too where it is the smaller.
 
     Raises:
         ImageError: the image cannot be used; the reasons are listed at the top of this module.

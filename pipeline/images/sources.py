@@ -61,9 +61,8 @@ def listing_of(root: str, refs: Sequence[ImageRef], source: str, skipped: Mappin
     log.info("%d images in %s%s", len(found), source, f" (passed over: {passed})" if passed else "")
     odd = [ref for ref in listing.refs if ref.trouble is not None]
     if odd:
-        log.warning(
-            "%d of them cannot be taken and are set aside, %s: %s", len(odd), few_of([ref.id for ref in odd]), odd[0].trouble
-        )
+        names = few_of([ref.id for ref in odd])
+        log.warning("%d of them cannot be taken and are set aside, %s: %s", len(odd), names, odd[0].trouble)
     return listing
 
 

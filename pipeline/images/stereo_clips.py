@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ImageError, SourceError
-from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
 from pipeline.images.beside import below
+from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
 from pipeline.images.image_lists import placed_refs
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import odd_ref
@@ -116,11 +116,12 @@ def _with_clip(ref: ImageRef, row: Mapping[str, Any], root: str | None, location
     if ref.trouble is not None:
         return ref
     try:
-        pictures = [_picture(name, _text(row[name]), root or parent_of(location), root) for name in PICTURES]
+        base = root or parent_of(location)
+        right, left_next, right_next = (_picture(name, _text(row[name]), base, root) for name in PICTURES)
         camera = Camera(**{name: _number(row[name]) for name in NUMBERS})
     except SourceError as error:
         return odd_ref(ref.id, location, f"{place}: {error}")
-    return replace(ref, clip=ClipFiles(*pictures, camera))
+    return replace(ref, clip=ClipFiles(right, left_next, right_next, camera))
 
 
 def _picture(name: str, path: str, base: str, root: str | None) -> str:
@@ -128,7 +129,7 @@ def _picture(name: str, path: str, base: str, root: str | None) -> str:
         raise SourceError(f"it has no {name}: a clip needs all four pictures")
     uri = resolve(path, base)
     if root is not None and below(uri, root) is None:
-        raise SourceError(f"{uri} is not below the root {root}; choose one that holds all")
+        raise SourceError(f"{uri} is not below --root {root}; give one that holds all")
     return uri
 
 

@@ -100,8 +100,8 @@ class JsonLists:
 
 @contextmanager
 def open_lists(location: str) -> Iterator[JsonLists]:
-    """A JSON file, local or at an fsspec URL (fetched into a temporary file); SourceError when it cannot be read. One in
-    UTF-16 or UTF-32, as PowerShell writes it, is read as what it is in UTF-8.
+    """A JSON file, local or at an fsspec URL (fetched into a temporary file), in UTF-8, or UTF-16 and UTF-32 as PowerShell
+    writes them; SourceError when it cannot be read.
     """
     files, path = filesystem(location)
     with ExitStack() as stack:
@@ -116,22 +116,20 @@ def open_lists(location: str) -> Iterator[JsonLists]:
         file.seek(0)
         encoding = json.detect_encoding(file.read(4))
         if not encoding.startswith("utf-8"):
-            file = stack.enter_context(_in_utf8(file, encoding, location))
+            copy = stack.enter_context(tempfile.TemporaryFile("w+b"))
+            _copy_in_utf8(file, encoding, copy, location)
+            file = copy
         yield JsonLists(file, location)
 
 
-def _in_utf8(file: IO[bytes], encoding: str, name: str) -> IO[bytes]:
-    """The same text in a temporary file."""
+def _copy_in_utf8(file: IO[bytes], encoding: str, copy: IO[bytes], name: str) -> None:
     file.seek(0)
     text = codecs.getreader(encoding)(file)
-    copy = tempfile.TemporaryFile("w+b")
     try:
         while piece := text.read(_CHUNK):
             copy.write(piece.encode())
     except UnicodeError as error:
-        copy.close()
         raise SourceError(f"{name} is not JSON in {encoding.upper()}, which it begins like: {error}") from error
-    return copy
 
 
 class _Window:

@@ -46,7 +46,7 @@ class Truth:
             raise SourceError(f"{name} lists no images")
         first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], name)
         self._ids = {image.id: images[first].id for image, first in zip(images, first_I.tolist(), strict=True)}
-        self._sizes = {image.id: (image.height, image.width) for image in images}
+        self._sizes = {image.id: (image.height or 0, image.width or 0) for image in images}
         self.images = {images[first].id: entries[first] for first in sorted(set(first_I.tolist()))}
         self._annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
         for annotation in list_in(dataset, "annotations", name):

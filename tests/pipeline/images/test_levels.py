@@ -78,7 +78,7 @@ def tiff_of_planes(pixels: np.ndarray) -> bytes:
 
 def test_what_pillow_misreads_is_set_aside(tmp_path: Path) -> None:
     deep = np.rint(np.repeat(RAMP[..., None], 3, axis=2) * 65535).astype(np.uint16)
-    with pytest.raises(ImageError, match="unsupported: .*16-bit colours in planes of their own"):
+    with pytest.raises(ImageError, match=r"unsupported: .*16-bit colours in planes of their own"):
         photo_of(tiff_of_planes(deep), tmp_path)
 
 
