@@ -100,8 +100,8 @@ class JsonLists:
 
 @contextmanager
 def open_lists(location: str) -> Iterator[JsonLists]:
-    """A JSON file, local or at an fsspec URL (fetched into a temporary file), in UTF-8, or UTF-16 and UTF-32 as PowerShell
-    writes them; SourceError when it cannot be read.
+    """A JSON file, local or at an fsspec URL (fetched into a temporary file), in UTF-8, or UTF-16 or 32 as PowerShell
+    writes it; SourceError when it cannot be read.
     """
     files, path = filesystem(location)
     with ExitStack() as stack:
