@@ -13,8 +13,8 @@ from pipeline.errors import SourceError
 from pipeline.images.beside import as_written_here, below, first_that_holds, folder_of_photos, none_is_there
 from pipeline.images.coco import ID_RULE, CocoImage, listed_images, pixels_of
 from pipeline.images.manifest import ImageRef
-from pipeline.images.oddities import named_ref, odd_ref, without_secret
-from pipeline.storage.locations import contents_of, parent_of, resolve, text_of
+from pipeline.images.oddities import named_ref, odd_ref
+from pipeline.storage.locations import contents_of, parent_of, refuse_secrets, resolve, text_of
 
 ROOT_REMEDY = "say with --root what folder the names are relative to"
 
@@ -80,8 +80,8 @@ def coco_refs(location: str, images: Sequence[CocoImage], root: str | None, reme
         name = names.get(image.file_name, image.file_name)
         path = None if image.trouble else below(name, base)
         if path is None:
-            shown = without_secret(name)
-            outside = f'{location}: "file_name" {shown!r:.200} is not below {base}; {remedy}, or rewrite it'
+            refuse_secrets(name)
+            outside = f'{location}: "file_name" {name!r:.200} is not below {base}; {remedy}, or rewrite it'
             refs.append(odd_ref(name, location, image.trouble or outside))
             continue
         facts = {"height": image.height, "width": image.width, "coco_id": image.id}
@@ -155,6 +155,7 @@ def _place(name: Any, base: str, row: str) -> str | SourceError:
     """Where a row's image is, or why that cannot be said."""
     if not isinstance(name, str) or not name.strip():
         return SourceError(f"{row} is empty or not text: it must be a path or URL; drop or mend it")
+    refuse_secrets(name)  # which is for the user to mend: nothing of it may be kept, in no record either
     try:
         return resolve(name, base)
     except SourceError as error:

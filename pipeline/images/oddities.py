@@ -8,7 +8,6 @@ from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.images.manifest import ImageRef, safe_id
-from pipeline.storage.locations import redacted, secret_in
 
 REASON = "odd_entry"
 
@@ -29,12 +28,7 @@ def odd_ref(name: str, uri: str, why: str) -> ImageRef:
     name: what the source calls it; the id is made of it.
     uri: of the file that names it.
     """
-    return ImageRef(_id_of(without_secret(name)), uri, trouble=why)
-
-
-def without_secret(name: str) -> str:
-    """A name for runs and logs, which keep no passwords of URLs."""
-    return redacted(name) if secret_in(name) else name
+    return ImageRef(_id_of(name), uri, trouble=why)
 
 
 def without_repeats(refs: Sequence[ImageRef]) -> tuple[list[ImageRef], int]:
