@@ -176,7 +176,7 @@ def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str], sou
     skipped.update({ext or "(no extension)": len(found) for ext, found in by_extension.items() if ext not in used})
     refs: list[ImageRef] = []
     prefix = root.rstrip("/") + "/"
-    for file in images or tars:
+    for file in sorted(images or tars, key=lambda name: "//" in name):  # of equal ids the plain name comes first
         uri = location_of(fs, file)
         # Keys of a store may have "//", which is an empty name of a folder there, and no root of anything.
         name = uri.removeprefix(prefix) if is_local(fs) else uri.removeprefix(prefix).lstrip("/")

@@ -671,6 +671,7 @@ def test_keys_with_empty_parts(memory: fsspec.AbstractFileSystem) -> None:
         memory.store[key] = MemoryFile(memory, key, PNG)
     listing = list_images("memory://set")
     assert sound(listing) == ["a.png", "b.png", "x/c.png"]
+    assert listing.refs[2].uri == "memory:///set/x/c.png"
     assert "the name of an image that comes before" in odd(listing)["x/c.png%2"]
 
 
