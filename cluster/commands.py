@@ -13,6 +13,7 @@ import click
 
 from cluster.jobs import commands as job_commands
 from pipeline.commands.executing import ExecutingCommand, set_executor
+from pipeline.commands.options import Number
 
 LOCAL = "local"
 
@@ -46,7 +47,7 @@ RAY_OPTIONS: list[click.Parameter] = [
     click.Option(["--cpu-workers"], type=click.IntRange(min=0), help="With --ray: more workers, without a GPU. [0]"),
     click.Option(
         ["--deadline"],
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         help="With --ray: seconds that a shard may take. [learnt from the others]",
     ),
 ]

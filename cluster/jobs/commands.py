@@ -10,6 +10,7 @@ import click
 
 from cluster.jobs.package import Package
 from cluster.jobs.submit import Job, checked_command, is_secret, own_checkout, shown, submit_job
+from pipeline.commands.options import Number
 from pipeline.errors import ClusterError
 from pipeline.wording import clock
 
@@ -49,11 +50,11 @@ def _pairs(_: click.Context, option: click.Parameter, values: tuple[str, ...]) -
 
 
 def _amounts(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, float]:
-    pairs = _pairs(context, option, values)
+    amount = Number(min=0)
     try:
-        return {name: float(value) for name, value in pairs.items()}
-    except ValueError as error:
-        raise click.BadParameter("give NAME=NUMBER") from error
+        return {name: amount.convert(text, option, context) for name, text in _pairs(context, option, values).items()}
+    except click.BadParameter as error:
+        raise click.BadParameter(f"{error.message.rstrip('.')}: give NAME=NUMBER") from error
 
 
 def _bytes(_: click.Context, __: click.Parameter, gigabytes: float | None) -> int | None:
@@ -65,13 +66,11 @@ def _bytes(_: click.Context, __: click.Parameter, gigabytes: float | None) -> in
 @click.option("--working-dir", metavar="DIR|none", help="Folder to send along. [this source, where run from source]")
 @click.option("--image", metavar="CONTAINER", help="Container image that has cuts3d, for the job and its workers.")
 @click.option("--env", multiple=True, callback=_pairs, metavar="NAME[=VALUE]", help="Environment of the job.")
-@click.option(
-    "--num-cpus", "cpus", type=click.FloatRange(min=0), help="CPU cores for the command itself, beside its workers."
-)
-@click.option("--num-gpus", "gpus", type=click.FloatRange(min=0), help="GPUs for the command itself.")
+@click.option("--num-cpus", "cpus", type=Number(min=0), help="CPU cores for the command itself, beside its workers.")
+@click.option("--num-gpus", "gpus", type=Number(min=0), help="GPUs for the command itself.")
 @click.option(
     "--memory",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     callback=_bytes,
     metavar="GB",
     help="Memory for the command itself.",

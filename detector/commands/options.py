@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Command = Callable[..., None]
 
+SEED = click.IntRange(0, (1 << 32) - 1)  # what NumPy's and Python's generators take alike
+
 # Before the names of what `training_options` adds to a command's arguments: it may have a `batch_size` of its own.
 _PREFIX = "training_"
 
@@ -77,7 +79,7 @@ def training_options(config: str, prefix: str = "") -> Callable[[Command], Comma
         click.option(
             "--seed",
             f"{_PREFIX}seed",
-            type=click.IntRange(min=0),
+            type=SEED,
             help="Of weights, order and augmentations. [the configuration's, 0]",
         ),
         click.option(

@@ -4,6 +4,7 @@ MMDetection is imported by the commands only.
 """
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ import click
 from detector.commands.options import TrainingOptions, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import device_options
+from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, Number, device_options
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from detector.training.self_training import SelfTraining
     from detector.training.wanted import Training
 
 _checkpoint_option = click.option("--checkpoint", required=True, metavar="FILE", help="Detector, of `cuts3d train`.")
@@ -26,8 +28,8 @@ _amp_option = click.option("--amp", is_flag=True, help="Half precision where tha
 @click.command(cls=ExecutingCommand)
 @click.argument("sources", nargs=-1, required=True)
 @_checkpoint_option
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for everything.")
-@click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score kept.")
+@click.option("--out", required=True, type=OUTPUT_FOLDER, help="Folder for everything.")
+@click.option("--min-score", type=Number(0, 1), default=0.5, show_default=True, help="Least score kept.")
 @click.option("--max-per-image", type=click.IntRange(min=1), default=100, show_default=True, help="The best by score.")
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos: every N-th frame.")
 @_amp_option
@@ -63,7 +65,7 @@ def predict(
 @click.command("self-train", cls=ExecutingCommand)
 @click.option("--run", required=True, help="Run whose images are used, and whose masks the detector was trained on.")
 @_checkpoint_option
-@click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for all rounds.")
+@click.option("--work-dir", required=True, type=OUTPUT_FOLDER, help="Folder for all rounds.")
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of rounds.")
 @click.option(
     "--thresholds",
@@ -101,9 +103,10 @@ def self_train(
     training = how.training(runs=(), work_dir="", device=device)
     rounds = SelfTraining(training=training, thresholds=_numbers(thresholds), **wanted)
     check_settings(training)
-    detector = do_rounds(
-        rounds, _reporting(executor()), _trainer(train_workers, train_ray), device=device, batch_size=batch_size
-    )
+    trainer = _trainer(train_workers, train_ray)
+    if train_workers is None:  # here, with what is on this machine
+        _try_out(training, rounds)
+    detector = do_rounds(rounds, _reporting(executor()), trainer, device=device, batch_size=batch_size)
     click.echo(f"detector   {detector}")
 
 
@@ -120,8 +123,8 @@ def self_train(
 @click.option(
     "--images", "folders", multiple=True, metavar="FOLDER", help="Photos of each truth, in order, if not beside."
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="JSON file to write; its runs go beside.")
-@click.option("--markdown", type=click.Path(dir_okay=False), help="The papers' tables, with ours, to write as well.")
+@click.option("--out", required=True, type=OUTPUT_FILE, help="JSON file to write; its runs go beside.")
+@click.option("--markdown", type=OUTPUT_FILE, help="The papers' tables, with ours, to write as well.")
 @click.option("--compare", metavar="FILE", help="A detector to compare with, on the same images and resamples.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
@@ -147,7 +150,7 @@ def evaluate_detector(
     from detector.model.weight_files import need_checkpoint
     from pipeline.evaluation.report import print_report
     from pipeline.evaluation.truth.formats import read_truth
-    from pipeline.storage.atomic import written_whole
+    from pipeline.storage.outputs import output_file
 
     if folders and len(folders) != len(truths):
         raise click.UsageError(f"{len(folders)} --images for {len(truths)} --truth: give one for each, or none")
@@ -162,11 +165,11 @@ def evaluate_detector(
         click.echo(f"speed   {one.speed.images_per_second:.2f} images/s of a worker\n")
     tables = published.tables(rows_of(detector, other, scored))
     published.print_tables(tables, Console(highlight=False, width=None if sys.stdout.isatty() else 200))
-    with written_whole(Path(out)) as file:
+    with output_file(out) as file:
         file.write(metrics_json(detector, other, scored))
     click.echo(f"written {out}")
     if markdown:
-        with written_whole(Path(markdown)) as file:
+        with output_file(markdown) as file:
             file.write(published.markdown(tables))
         click.echo(f"written {markdown}")
 
@@ -203,6 +206,13 @@ def _train_on_ray(training: "Training", address: str | None, workers: int) -> Pa
     from detector.training.on_ray import RayTraining, train_on_ray
 
     return train_on_ray(training, RayTraining(address, workers))
+
+
+def _try_out(training: "Training", rounds: "SelfTraining") -> None:
+    """Before the first round predicts, which may take a day."""
+    from detector.training.train import try_out
+
+    try_out(replace(training, runs=(rounds.run,), init_from=rounds.checkpoint))
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -49,8 +49,8 @@ class InstanceFilter:
             if not isinstance(value, kinds) or isinstance(value, bool):
                 number = "a number" if float in kinds else "a whole number"
                 raise ConfigError(f"filters: {name} must be {number}, not {value!r}")
-        if self.min_score is not None and math.isnan(self.min_score):
-            raise ConfigError("filters: min_score must be a number, not NaN")
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise ConfigError("filters: min_score must be a number, neither NaN nor infinite")
         for name in ("min_confidence", "min_area", "max_area"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:

@@ -22,6 +22,7 @@ from detector.data.dataset import StoreDataset
 from detector.data.sampling import Draw, SeededSampler, begin
 from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.results.instance_overlay import instance_colours
+from pipeline.storage.outputs import output_file
 
 SIDE = 320  # pixels of a picture's longer side
 COLUMNS = 3  # samples in a row
@@ -71,10 +72,8 @@ def write_samples(dataset: StoreDataset, path: str | Path, count: int = 24, seed
         StoreError: the picture cannot be written.
     """
     cells = [draw_sample(sample) for sample in training_samples(dataset, count, seed)]
-    try:
-        _sheet(cells).save(path, format="PNG")
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}. Name another --out") from error
+    with output_file(path, "wb") as file:
+        _sheet(cells).save(file, format="PNG")
     return len(cells)
 
 

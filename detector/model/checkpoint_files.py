@@ -17,7 +17,7 @@ import safetensors
 
 from detector.model.weight_files import need_checkpoint
 from pipeline.errors import WeightsError
-from pipeline.storage.atomic import written_whole
+from pipeline.storage.outputs import output_file
 from pipeline.wording import brief
 from stages.late import torch
 
@@ -37,7 +37,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mappin
     content = memoryview(safetensors.torch.save(plain, {"format": "pt", **texts}))
     end = _LENGTH_BYTES + int.from_bytes(content[:_LENGTH_BYTES], "little")
     header = _ordered(bytes(content[_LENGTH_BYTES:end]))
-    with written_whole(path, "wb") as file:
+    with output_file(path, "wb") as file:
         file.write(len(header).to_bytes(_LENGTH_BYTES, "little"))
         file.write(header)
         file.write(content[end:])

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError
 from pipeline.storage.atomic import folder_made_whole, leftovers, path_written_whole
+from pipeline.storage.outputs import writing
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def _refuse_others(folder: Path, every: int) -> None:
 
 def _extract(capture: cv2.VideoCapture, video: Path, folder: Path, every: int) -> None:
     _sweep(folder)
-    with folder_made_whole(folder) as partial:
+    with writing(folder), folder_made_whole(folder) as partial:
         _write_frames(capture, video, partial, every)
 
 
@@ -108,7 +109,7 @@ def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:
     Raises StoreError when there is none, or OpenCV cannot write videos here.
     """
     _sweep(file)
-    with path_written_whole(file) as partial:
+    with writing(file), path_written_whole(file) as partial:
         return _write_pictures(pictures, partial, file, rate)
 
 

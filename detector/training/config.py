@@ -29,6 +29,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 RANDOM = "random"
 
 _SECTIONS = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "test_pipeline")
+_COUNTS = (("train_cfg", "max_iters"), ("train_cfg", "val_interval"), ("train_dataloader", "batch_size"))
 # Of optimiser wrappers the one in mixed precision.
 _AMP = {"OptimWrapper": "AmpOptimWrapper", "ClippingOptimWrapper": "ClippingAmpOptimWrapper"}
 
@@ -115,6 +116,18 @@ def set_values(config: Any, options: Sequence[str], mapping: type[dict[str, Any]
         new = isinstance(place, Mapping) and last not in place and "type" in place
         key = last if new else _key(place, last, name)
         place[key] = _as(mapping, _parsed(text))
+
+
+def check_numbers(config: Any) -> None:
+    """ConfigError for counts that are none: MMEngine trains for -1 iterations without a word."""
+    for section, name in (
+        ("train_cfg", "max_iters"),
+        ("train_cfg", "val_interval"),
+        ("train_dataloader", "batch_size"),
+    ):
+        value = config[section].get(name, 1)
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{section}.{name} is {value!r}: it must be a whole number of at least 1")
 
 
 def set_runs(config: Config, runs: Sequence[str]) -> None:
@@ -245,7 +258,10 @@ def describe(config: Config, name: str) -> dict[str, Any]:
         raise ConfigError("test_pipeline must have one Resize with keep_ratio=True and a scale: photos are scaled so")
     long, short = max(resizes[0].scale), min(resizes[0].scale)
     preprocessor = config.model.data_preprocessor
-    mean, std = list(preprocessor.mean), list(preprocessor.std)
+    try:
+        mean, std = list(map(float, preprocessor.mean)), list(map(float, preprocessor.std))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError("model.data_preprocessor needs mean and std, three numbers each") from error
     if not preprocessor.get("bgr_to_rgb"):
         raise ConfigError("model.data_preprocessor needs bgr_to_rgb=True: that is how photos are given to detectors")
     model = plain(config.model)

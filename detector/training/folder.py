@@ -54,11 +54,11 @@ def claim(folder: Path, identity: Mapping[str, Any], resume: bool | None) -> Pat
 
 
 def check_resume(folder: Path, resume: bool | None) -> None:
-    """What `claim` raises whatever the training is; without torch: a checkpoint that is no torn one is a ZIP."""
+    """What `claim` raises whatever the training is; without torch."""
     recorded = _recorded(folder)
     if resume and recorded is None:
         raise TrainingError(f"{folder} holds no training to resume: leave out --resume to start one")
-    if resume is False and recorded is not None and any(map(zipfile.is_zipfile, folder.glob("iter_*.pth"))):
+    if resume is False and recorded is not None and has_checkpoints(folder):
         raise RunMismatchError(
             f"{folder} holds a training already: add --resume to continue it, or give another --work-dir"
         )
@@ -69,6 +69,11 @@ def record(folder: Path, identity: Mapping[str, Any], config: Mapping[str, Any],
     text = json.dumps({"schema": SCHEMA, "identity": identity}, indent=1, sort_keys=True)
     files_at(folder).write_atomic(TRAINING_FILE, f"{text}\n".encode())
     write_description(folder, config, trained_on)
+
+
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a training may be resumed here: there is a checkpoint that is no torn one, which is a ZIP."""
+    return any(map(zipfile.is_zipfile, folder.glob("iter_*.pth")))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

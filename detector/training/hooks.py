@@ -67,13 +67,16 @@ class StartFrom(Hook):
             return
         if self.checkpoint is None:
             raise WeightsError("the hook StartFrom needs a checkpoint of a detector to start from")
-        try:
-            bare(runner.model).load_state_dict(dict(read_detector(self.checkpoint).state_dict))
-        except RuntimeError as error:
-            raise WeightsError(
-                f"{self.checkpoint} is of another model than is to be trained: {brief(error)}"
-            ) from error
+        start_from(bare(runner.model), self.checkpoint)
         logger.info("starting from %s", self.checkpoint)
+
+
+def start_from(model: nn.Module, checkpoint: str) -> None:
+    """Put all weights of a trained detector into a model; WeightsError when there is none, or it is of another."""
+    try:
+        model.load_state_dict(dict(read_detector(checkpoint).state_dict))
+    except RuntimeError as error:
+        raise WeightsError(f"{checkpoint} is of another model than is to be trained: {brief(error)}") from error
 
 
 @HOOKS.register_module()

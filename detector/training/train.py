@@ -26,12 +26,13 @@ from detector.training import folder as training_folder
 from detector.training.hooks import bare
 from detector.training.identity import identity, trained_on
 from detector.training.processes import Process, mmengine_on, this_process, wait_for_all
+from detector.training.trial import NOT_BUILT, cannot_be_built, try_parts
 from detector.training.validation import set_validation
 from detector.training.wanted import Training
 from pipeline.errors import ConfigError, CutsError
 from pipeline.runs.lease import Lease
 from pipeline.storage.files_at import files_at
-from pipeline.wording import brief
+from pipeline.storage.outputs import writing
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ def train(wanted: Training) -> Path:
     folder = Path(wanted.work_dir)
     with this_process(wanted.device) as process, mmengine_on(process.device), _without_old_warnings(), _in_own_words():
         config = _prepared(wanted, process)
+        try_parts(config, resumes=training_folder.has_checkpoints(folder))
         store = FlatStore.open(**train_config.store_arguments(config))
         frozen = identity(config, process.world_size)
         with Lease(files_at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
@@ -69,6 +71,12 @@ def train(wanted: Training) -> Path:
                 logger.info("the detector is in %s", detector)
             wait_for_all(process)
     return detector
+
+
+def try_out(wanted: Training) -> None:
+    """Raises what `train` does before it looks at a mask: for what is to be trained only after something long."""
+    with this_process(wanted.device) as process, mmengine_on(process.device), _without_old_warnings():
+        try_parts(_prepared(wanted, process), resumes=False)
 
 
 class _Holding(Hook):
@@ -108,6 +116,7 @@ def _prepared(wanted: Training, process: Process) -> Config:
     train_config.set_start(config, wanted.init_from)
     config.randomness = {"seed": config.get("randomness", {}).get("seed") or 0 if wanted.seed is None else wanted.seed}
     train_config.set_options(config, wanted.settings)
+    train_config.check_numbers(config)
     train_config.set_workers(config, process.here)
     if wanted.amp:
         if process.device.type != "cuda":
@@ -150,7 +159,18 @@ def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Ma
     runner = _built(config)
     if lease is not None:
         runner.register_hook(_Holding(lease))
-    trained: Mapping[str, torch.Tensor] = bare(runner.train()).state_dict()
+    begun = runner.iter
+    try:
+        with writing(config.work_dir):
+            trained: Mapping[str, torch.Tensor] = bare(runner.train()).state_dict()
+    except CutsError:
+        raise
+    except NOT_BUILT as error:
+        if runner.iter > begun:
+            raise
+        # Before the first step: a value that a component takes when it is built, and cannot use.
+        logger.debug("before the first iteration", exc_info=True)
+        raise cannot_be_built(config, error) from error
     return trained
 
 
@@ -158,8 +178,10 @@ def _built(config: Config) -> Runner:
     try:
         runner = _Runner.from_cfg(config)
         assert runner.train_loop is not None  # which builds the data set, too
-    except (KeyError, TypeError) as error:  # what the registry raises for an unknown component or argument
-        raise ConfigError(f"the configuration {config.filename} cannot be built: {brief(error, 300)}") from error
+    except CutsError:
+        raise
+    except NOT_BUILT as error:
+        raise cannot_be_built(config, error) from error
     return runner
 
 

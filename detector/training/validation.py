@@ -1,7 +1,6 @@
 """Validation while training: detections on photos with known objects, scored by `pipeline.evaluation.scores`."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,10 +11,9 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from pycocotools import mask as coco_mask
 
-from pipeline.errors import SourceError
+from detector.training.validation_truth import read_validation
 from pipeline.evaluation.scores import score_detections
 from pipeline.evaluation.truth.coco import Truth
-from pipeline.images.manifest import ImageRef
 
 _REPORTED = ("mask_AP", "mask_AP50", "mask_AR100", "box_AP", "box_AP50", "box_AR100")
 
@@ -27,27 +25,19 @@ class TruthPhotos(BaseDetDataset):
     truth: COCO JSON, path or URL.
     images: the folder that its file names are relative to.
 
-    Raises SourceError when the file cannot be read, or not one of its photos is in the folder.
+    Raises SourceError as `read_validation` does.
     """
 
     METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
 
     def __init__(self, truth: str, images: str, pipeline: Sequence[Any]) -> None:
-        self.truth, self.images = truth, Path(images)
+        self.truth, self.images = truth, images
         super().__init__(pipeline=list(pipeline), test_mode=True, serialize_data=False)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """A photo each: img_id of the COCO file, and `ref`, which LoadPhoto reads."""
-        entries = Truth.read(self.truth).images.values()
-        refs = {image["id"]: ImageRef(image["file_name"], str(self.images / image["file_name"])) for image in entries}
-        there = {id_: ref for id_, ref in refs.items() if Path(ref.uri).is_file()}
-        if len(there) < len(refs):
-            absent = next(ref.uri for id_, ref in refs.items() if id_ not in there)
-            raise SourceError(
-                f"{len(refs) - len(there)} of the {len(refs)} photos of {self.truth} are not in {self.images}, such as "
-                f"{absent}: give the folder that its file names are relative to"
-            )
-        return [{"img_id": id_, "img_path": ref.uri, "ref": ref} for id_, ref in there.items()]
+        _, refs = read_validation(self.truth, self.images)
+        return [{"img_id": id_, "img_path": ref.uri, "ref": ref} for id_, ref in refs.items()]
 
 
 @METRICS.register_module()
@@ -63,11 +53,14 @@ class ClassAgnosticAP(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Keep the detections of a batch, in COCO's form."""
         for sample in data_samples:
-            self.results.append((sample["img_id"], _detections(sample)))
+            self.results.append((sample["img_id"], sample["ori_shape"], _detections(sample)))
 
-    def compute_metrics(self, results: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[int, tuple[int, int], list[dict[str, Any]]]]) -> dict[str, float]:
         """The metrics by name, as shares of 1."""
-        found = dict(results)
+        found = {}
+        for image_id, size, detections in results:
+            found[image_id] = detections
+            self.truth.is_of_size(image_id, (size[0], size[1]), lambda: False)  # `TruthPhotos` has looked at the photo
         every = [detection for detections in found.values() for detection in detections]
         scores = score_detections(self.truth, every, list(found), iou_types=("segm", "bbox"))
         return {name: scores[name] for name in _REPORTED}

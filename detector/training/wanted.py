@@ -11,7 +11,8 @@ from detector.training.plain_config import plain_config
 from pipeline.errors import ConfigError
 from pipeline.models.device import check_device
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.locations import absolute, need_readable
+from pipeline.storage.locations import absolute
+from pipeline.storage.outputs import need_folder
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,15 @@ class Training:
         return replace(self, runs=tuple(map(absolute, self.runs)), work_dir=absolute(self.work_dir), **changed)
 
     def check_validation(self) -> None:
-        """ConfigError where only one of val_truth and val_images is given."""
+        """ConfigError where only one of val_truth and val_images is given; SourceError when they cannot be used."""
         if (self.val_truth is None) != (self.val_images is None):
             raise ConfigError(
                 "--val-truth and --val-images go together: the true objects, and the folder of their photos"
             )
+        if self.val_truth is not None and self.val_images is not None:
+            from detector.training.validation_truth import read_validation  # pycocotools
+
+            read_validation(self.val_truth, self.val_images)
 
 
 def check_training(wanted: Training) -> None:
@@ -71,16 +76,15 @@ def check_training(wanted: Training) -> None:
     if config is not None:
         train_config.set_runs(config, wanted.runs)
         train_config.set_start(config, wanted.init_from)
-    wanted.check_validation()
     for url in wanted.runs:
         RunFolder.open(url)
     if wanted.backbone not in (None, train_config.RANDOM):
         need_backbone(Path(wanted.backbone))
     if wanted.init_from is not None:
         need_checkpoint(Path(wanted.init_from))
-    if wanted.val_truth is not None:
-        need_readable(wanted.val_truth)
+    need_folder(wanted.work_dir)
     training_folder.check_resume(Path(wanted.work_dir), wanted.resume)
+    wanted.check_validation()
 
 
 def check_settings(wanted: Training) -> Any:
@@ -92,4 +96,5 @@ def check_settings(wanted: Training) -> Any:
         return None
     config = plain_config(path)
     train_config.set_values(config, wanted.settings)
+    train_config.check_numbers(config)
     return config

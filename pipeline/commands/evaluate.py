@@ -1,11 +1,10 @@
 """The command that scores a run: evaluate."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.commands.options import min_score_option
+from pipeline.commands.options import OUTPUT_FILE, min_score_option
 
 
 @click.command()
@@ -23,8 +22,8 @@ from pipeline.commands.options import min_score_option
     "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Scores that rank masks."
 )
 @min_score_option
-@click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="CSV file to write.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="JSON file to write.")
+@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 def evaluate(
@@ -40,6 +39,7 @@ def evaluate(
     from pipeline.evaluation.report import evaluate_runs, print_report, report_csv, report_json
     from pipeline.evaluation.truth.formats import read_truth
     from pipeline.runs.run_folder import RunFolder
+    from pipeline.storage.outputs import output_file
 
     run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
     truths = read_truth(truth, truth_images)
@@ -47,6 +47,6 @@ def evaluate(
     print_report(report)
     for file, text in ((csv_file, report_csv), (json_file, report_json)):
         if file:
-            Path(file).parent.mkdir(parents=True, exist_ok=True)
-            Path(file).write_text(text(report), encoding="utf-8")
+            with output_file(file) as out:
+                out.write(text(report))
             click.echo(f"written {file}")

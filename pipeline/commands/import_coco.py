@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import say
+from pipeline.commands.options import OUTPUT_RUN, Number, say
 
 if TYPE_CHECKING:
     from pipeline.runs.summary import Reporter, RunSummary
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 @click.command("import-coco", cls=ExecutingCommand)
 @click.argument("coco", metavar="JSON")
 @click.option("--images", help="Folder that the file's names are relative to. [the file's own, images/ in it, ...]")
-@click.option("--out", required=True, help="Run folder, path or URL; an import that was begun there resumes.")
+@click.option(
+    "--out", required=True, type=OUTPUT_RUN, help="Run folder, path or URL; an import that was begun there resumes."
+)
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
-@click.option("--min-score", type=float, default=0.0, show_default=True, help="Drop masks with lower scores.")
+@click.option("--min-score", type=Number(), default=0.0, show_default=True, help="Drop masks with lower scores.")
 @click.option("--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]")
 def import_coco_command(coco: str, out: str, **settings: Any) -> None:
     """Make a run of masks that others have made: a COCO instances file, CutLER's for instance.
@@ -48,30 +50,40 @@ def import_coco(
     out: run folder.
     execute: does the work, see `executor`; None: this process.
 
-    Raises SourceError when the file is no COCO file, has no masks, its ids do not fit, or none of its images is there;
-    ConfigError when a setting is out of range; and what `engine.run.run` raises. Photos that are elsewhere now are read
-    from there by all that reads the run.
+    Raises SourceError when the file is no COCO file, not one of its masks is taken, its ids do not fit, or none of its
+    images is there; ConfigError when a setting is out of range; and what `engine.run.run` raises. Photos that are
+    elsewhere now are read from there by all that reads the run.
     """
     from pipeline.engine.run import retry_quarantined, run
-    from pipeline.methods.coco_import.importing import CocoImport, usable_again
+    from pipeline.methods.coco_import.importing import (
+        CocoImport,
+        refuse_nothing,
+        tell_of_swapped_sizes,
+        usable_again,
+    )
     from pipeline.methods.coco_import.settings import launch_of
     from pipeline.runs.run_folder import RunFolder
 
     launch = launch_of(coco, images, **settings)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
-    _refuse_another_import(out, method.config())
+    if not _is_begun(out, method.config()):
+        refuse_nothing(method, manifest)
     summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter)
     if ids := usable_again(RunFolder.open(out), method):
         again = retry_quarantined(out, ids=ids, method=method)
         summary.add(again.counts, again.seconds)
+    tell_of_swapped_sizes(method, RunFolder.open(out))
     return summary
 
 
-def _refuse_another_import(out: str | Path, config: Mapping[str, Any]) -> None:
-    """Of another file, or with other settings."""
+def _is_begun(out: str | Path, config: Mapping[str, Any]) -> bool:
+    """Whether something of this import is done already. RunMismatchError for one of another file or other settings."""
     from pipeline.runs.run_folder import RUN_FILE, RunFolder
     from pipeline.storage.files_at import files_at
 
-    if files_at(out).exists(RUN_FILE):
-        RunFolder.open(out).refuse_other_config(config)
+    if not files_at(out).exists(RUN_FILE):
+        return False
+    folder = RunFolder.open(out)
+    folder.refuse_other_config(config)
+    return bool(folder.ledger.committed_keys())

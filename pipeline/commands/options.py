@@ -1,6 +1,8 @@
 """Options that several commands share, and what is made of them."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -35,8 +37,47 @@ def method_options(command: Any) -> Any:
     return command
 
 
+class Number(click.FloatRange):
+    """A number from `min` to `max`, neither of them infinite, and never NaN: comparisons with that are all false."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+    def __repr__(self) -> str:
+        return f"Number({self.min}, {self.max})"
+
+
+class Output(click.ParamType):
+    """A path that a command writes to; whether it can is known before the command begins. kind: "file", "folder",
+    "page", a file if it has an ending, else a folder, or "run", a folder or a URL.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.name = "file" if kind == "page" else "folder" if kind == "run" else kind
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises StoreAccessError where it cannot be written."""
+        from pipeline.storage.locations import is_url
+        from pipeline.storage.outputs import need_file, need_folder
+
+        # Without one above it, the command is only read here, to be done on another machine: see `submit`.
+        if ctx is None or ctx.parent is None or (self._kind == "run" and is_url(value)):
+            return value
+        is_page = self._kind == "page" and bool(Path(value).suffix) and not Path(value).is_dir()
+        (need_file if is_page or self._kind == "file" else need_folder)(value)
+        return value
+
+
+OUTPUT_FILE, OUTPUT_FOLDER, OUTPUT_PAGE, OUTPUT_RUN = map(Output, ("file", "folder", "page", "run"))
+
 min_score_option = click.option(
-    "--min-score", type=float, default=0.0, show_default=True, help="Leave out masks with lower scores."
+    "--min-score", type=Number(), default=0.0, show_default=True, help="Leave out masks with lower scores."
 )
 
 

@@ -5,14 +5,22 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import device_option, method_options, min_score_option, taken_settings
+from pipeline.commands.options import (
+    OUTPUT_FILE,
+    OUTPUT_FOLDER,
+    OUTPUT_PAGE,
+    device_option,
+    method_options,
+    min_score_option,
+    taken_settings,
+)
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--coco", type=click.Path(dir_okay=False), help="COCO JSON file to write.")
-@click.option("--masks", type=click.Path(file_okay=False), help="Folder for one PNG an image, pixel = mask number.")
-@click.option("--overlays", type=click.Path(file_okay=False), help="Folder for one picture an image, masks on it.")
+@click.option("--coco", type=OUTPUT_FILE, help="COCO JSON file to write.")
+@click.option("--masks", type=OUTPUT_FOLDER, help="Folder for one PNG an image, pixel = mask number.")
+@click.option("--overlays", type=OUTPUT_FOLDER, help="Folder for one picture an image, masks on it.")
 @click.option("--limit", type=click.IntRange(min=1), help="Overlays: at most this many.")
 @min_score_option
 def export(
@@ -39,7 +47,13 @@ def export(
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--out", default="gallery.html", show_default=True, help="File to write, or a folder for gallery.html.")
+@click.option(
+    "--out",
+    type=OUTPUT_PAGE,
+    default="gallery.html",
+    show_default=True,
+    help="File to write, or a folder for gallery.html.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="At most this many images.")
 @click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of the pictures, in pixels.")
 def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
@@ -58,7 +72,7 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 
 @click.command()
 @click.argument("image")
-@click.option("--out", type=click.Path(file_okay=False), help="Folder to write to. [inspect-NAME]")
+@click.option("--out", type=OUTPUT_FOLDER, help="Folder to write to. [inspect-NAME]")
 @method_options
 @device_option
 def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:

@@ -7,14 +7,16 @@ from typing import Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, executor
-from pipeline.commands.options import device_options, launch_of, launch_options, say
+from pipeline.commands.options import OUTPUT_FOLDER, OUTPUT_RUN, device_options, launch_of, launch_options, say
 from pipeline.methods.cuts.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
 
 
 @click.command(cls=ExecutingCommand)
-@click.option("--out", required=True, help="Run folder, path or URL; a run that was begun there resumes.")
+@click.option(
+    "--out", required=True, type=OUTPUT_RUN, help="Run folder, path or URL; a run that was begun there resumes."
+)
 @launch_options
 @click.option("--until", metavar="STAGE", help=f"Keep the output of this stage; of cuts: {', '.join(STAGES)}.")
 def run(out: str, until: str | None, device: str, batch_size: int | None, **settings: Any) -> None:
@@ -59,7 +61,9 @@ def recipes() -> None:
 
 
 @click.command()
-@click.option("--out", default="demo", show_default=True, help="Folder for photos, run and pictures.")
+@click.option(
+    "--out", type=OUTPUT_FOLDER, default="demo", show_default=True, help="Folder for photos, run and pictures."
+)
 @click.option("--images", help="Photos of your own; default: photos that scikit-image and scikit-learn ship.")
 @click.option("--recipe", default="cuts3d", show_default=True)
 @device_options

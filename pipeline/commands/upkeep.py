@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from pipeline.commands.options import Number
 from pipeline.wording import printable
 
 
@@ -60,7 +61,9 @@ def verify(run_folder: str) -> None:
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--min-age", type=float, default=3600.0, show_default=True, help="Spare files younger than this (s).")
+@click.option(
+    "--min-age", type=Number(min=0), default=3600.0, show_default=True, help="Spare files younger than this (s)."
+)
 def gc(run_folder: str, min_age: float) -> None:
     """Delete what crashed attempts left behind."""
     from pipeline.runs.run_folder import RunFolder

@@ -4,10 +4,14 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pipeline.errors import SourceError
+from pipeline.errors import ImageError, SourceError
 from pipeline.evaluation.truth.coco import Truth
+from pipeline.images.coco_masks import tell_of_swapped
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import photo_size
 from pipeline.results.kinds import Failed
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.run_folder import RunFolder
@@ -20,7 +24,8 @@ class RunDetections:
     by_image: COCO results of each image that can be scored, by its id in the truth, in the order of discovery.
     unlabelled: images of the run that the truth has not.
     set_aside: images that the run could not use.
-    other_size: images that have another size in the truth, so that masks cannot be compared.
+    other_size: images that have another size in the truth, so that masks cannot be compared; a size that is swapped
+        there is put right, see `Truth.is_of_size`.
     """
 
     url: str
@@ -41,7 +46,8 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
         SourceError: two images of the run are the same one of the truth, or none can be scored.
         StoreError: the run is damaged.
     """
-    find = _finder(run, truth)
+    find, refs = _finder(run, truth), {ref.id: ref for ref in run.manifest.refs}
+    swapped = len(truth.swapped)
     by_image: dict[int, list[dict[str, Any]]] = {}
     unlabelled, set_aside, other_size = [], [], []
     for record in InstanceReader(run, min_score):
@@ -50,7 +56,7 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
             unlabelled.append(record.id)
         elif isinstance(record, Failed):
             set_aside.append(record.id)
-        elif record.size != truth.size(image_id):
+        elif not truth.is_of_size(image_id, record.size, partial(_is_turned, refs[record.id])):
             other_size.append(record.id)
         elif image_id in by_image:
             raise SourceError(
@@ -68,6 +74,7 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
                 }
                 for instance in record.instances
             ]
+    tell_of_swapped(truth.name, len(truth.swapped) - swapped, len(truth.images))
     if not by_image:
         raise SourceError(
             f"no image of {run.url} can be scored with {truth.name}: {len(unlabelled)} are not in it (the run has "
@@ -102,6 +109,14 @@ def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
 def _plain(path: str) -> str:
     """In one form of Unicode, of which names have two, and with "/" where Windows has "\\"."""
     return unicodedata.normalize("NFC", path).replace("\\", "/")
+
+
+def _is_turned(ref: ImageRef) -> bool:
+    """Whether EXIF data turns a photo; so it is said of one that cannot be read, for nobody knows."""
+    try:
+        return photo_size(ref).turned
+    except ImageError:
+        return True
 
 
 def _name(path: str) -> str:

@@ -16,6 +16,7 @@ from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTION
 from pipeline.evaluation.bootstrap import interval, resamples
 from pipeline.evaluation.measures import mask_measures
 from pipeline.evaluation.truth.coco import Truth
+from pipeline.images.coco_masks import UnusableMaskError, checked_rle
 
 SCORES = ("own", "constant")
 IOU_TYPES = ("segm", "bbox")
@@ -143,7 +144,8 @@ def evaluate(
 
     Raises:
         ConfigError: a setting is out of range.
-        SourceError: image_ids is empty or names images that the truth has not, or a mask is not of its image's size.
+        SourceError: image_ids is empty or names images that the truth has not, or a mask is none, or not of its image's
+            size.
     """
     measures = _measures(truth, detections, image_ids, scores, iou_types, max_detections)
     values, samples = _resampled([measures], len(set(image_ids)), bootstrap, seed)
@@ -216,7 +218,7 @@ def _measures(
         of_masks = mask_measures(truth, ids, [[d["segmentation"] for d in image] for image in found])
         parts[""] = lambda weights_IB: {name: ratio(weights_IB) for name, ratio in of_masks.items()}
     if "bbox" in iou_types:
-        boxes = [_boxes(image, scores) for image in ranked]
+        boxes = [_boxes(truth, image_id, image, scores) for image_id, image in zip(ids, ranked, strict=True)]
         parts["box_"] = coco_values(match(objects, boxes, "bbox", max_detections), max_detections)
 
     def values(weights_IB: np.ndarray) -> dict[str, np.ndarray]:
@@ -232,31 +234,40 @@ def _ranked(detections: list[Mapping[str, Any]], scores: str) -> list[Mapping[st
 
 def _masks(truth: Truth, image_id: int, ranked: list[Mapping[str, Any]], scores: str) -> list[dict[str, Any]]:
     """The masks found in an image, best first, with the fields that pycocotools' matching needs."""
-    rles = [d["segmentation"] for d in ranked]
-    if any(tuple(rle["size"]) != truth.size(image_id) for rle in rles):
-        height, width = truth.size(image_id)
-        raise SourceError(f"a mask of image {image_id} is not of the size that {truth.name} gives, {height} × {width}")
+    rles = [_rle(d, truth, image_id) for d in ranked]
     areas = coco_mask.area(rles) if rles else ()
     if any(area == 0 for area in areas):
         raise SourceError(f"a mask of image {image_id} is empty: leave it out")
     return [
-        {
-            "id": number,
-            "score": _score(detection, scores),
-            "segmentation": detection["segmentation"],
-            "area": float(area),
-        }
-        for number, (detection, area) in enumerate(zip(ranked, areas, strict=True), start=1)
+        {"id": number, "score": _score(detection, scores), "segmentation": rle, "area": float(area)}
+        for number, (detection, rle, area) in enumerate(zip(ranked, rles, areas, strict=True), start=1)
     ]
 
 
-def _boxes(ranked: list[Mapping[str, Any]], scores: str) -> list[dict[str, Any]]:
+def _boxes(truth: Truth, image_id: int, ranked: list[Mapping[str, Any]], scores: str) -> list[dict[str, Any]]:
     """The same of boxes: those given, else those of the masks."""
-    boxes = [list(d.get("bbox") or coco_mask.toBbox(d["segmentation"]).tolist()) for d in ranked]
+    boxes = [list(d.get("bbox") or coco_mask.toBbox(_rle(d, truth, image_id)).tolist()) for d in ranked]
     return [
         {"id": number, "score": _score(detection, scores), "bbox": box, "area": box[2] * box[3]}
         for number, (detection, box) in enumerate(zip(ranked, boxes, strict=True), start=1)
     ]
+
+
+def _rle(detection: Mapping[str, Any], truth: Truth, image_id: int) -> dict[str, Any]:
+    """The mask of a detection as pycocotools can be given it. Bytes are its own work, or our store's; text is from
+    files, and checked.
+    """
+    size, rle = truth.size(image_id), detection.get("segmentation")
+    if isinstance(rle, dict) and isinstance(rle.get("counts"), bytes) and tuple(rle["size"]) == size:
+        return rle
+    try:
+        return checked_rle(rle, size)
+    except UnusableMaskError as error:
+        if error.reason == "other_size":
+            what = f"is not of the size that {truth.name} gives, {size[0]} × {size[1]}"
+        else:
+            what = f"cannot be scored: {error}"
+        raise SourceError(f"a mask of image {image_id} {what}") from error
 
 
 def _score(detection: Mapping[str, Any], scores: str) -> float:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import SourceError
+from pipeline.images.flags import is_crowd
+from pipeline.images.left_out import LeftOut
 from pipeline.storage.json_lists import ROOT, Entry, JsonLists, open_lists
 
 log = logging.getLogger(__name__)
@@ -174,8 +176,11 @@ class CocoIndex:
     (I, 2), height and width as listed, 0 where they are not), `troubles` (of images that are set aside, by place),
     `n_annotations`, `n_masks` (annotations that have a segmentation).
 
+    Annotations of no image that is listed are left out, and the log says how many.
+
     Raises:
-        SourceError: an image or annotation lacks a field, ids do not fit together, there is no image or no mask.
+        SourceError: an image lacks a field, two have one id, an annotation does not say whether it is a crowd, there is
+            no image, or no mask of one.
     """
 
     def __init__(self, lists: JsonLists, images_of: JsonLists | None = None) -> None:
@@ -186,6 +191,7 @@ class CocoIndex:
         self._image_ids, self._sizes = array("q"), array("i")
         self._of, self._starts, self._lengths = array("q"), array("q"), array("i")
         self.n_masks = 0
+        self._left_out = LeftOut(lists.name, "annotations")
         for entry in lists.entries():
             if entry.key == _IMAGES and images_of is None:
                 self._add_image(entry.value, lists.name)
@@ -199,7 +205,7 @@ class CocoIndex:
             raise SourceError(self._no_images(ROOT in lists.keys, images_of))
         if len(self.troubles) == len(self.file_names):
             raise SourceError(self.troubles[0])
-        self.n_annotations = len(self._of)
+        self.n_annotations = len(self._of) + self._left_out.total
         if not self.n_masks:
             raise SourceError(
                 f"{self.name} has {self.n_annotations or 'no'} annotations, none of them with a segmentation: "
@@ -232,7 +238,13 @@ class CocoIndex:
         self._sizes.extend((image.height or 0, image.width or 0))
 
     def _add_annotation(self, entry: Entry) -> None:
-        self._of.append(image_id_of(entry.value, self.name))
+        try:
+            image_id = image_id_of(entry.value, self.name)
+        except SourceError as error:
+            self._left_out.add("without image_id", str(error).removeprefix(f"{self.name}: "))
+            return
+        is_crowd(entry.value, self.name)
+        self._of.append(image_id)
         self._starts.append(entry.start)
         self._lengths.append(entry.end - entry.start)
         self.n_masks += entry.value.get("segmentation") is not None
@@ -245,21 +257,20 @@ class CocoIndex:
         sorted_ids = ids[by_id]
         of = np.array(self._of, np.int64)
         places = np.minimum(np.searchsorted(sorted_ids, of), len(sorted_ids) - 1)
-        strangers = np.flatnonzero(sorted_ids[places] != of)
-        if len(strangers):
-            raise SourceError(
-                f"{self.name}: {len(strangers)} annotations are of images that are not listed, such as image "
-                f"{of[strangers[0]]}"
-            )
+        is_listed_A = sorted_ids[places] == of
+        for image_id in of[~is_listed_A].tolist():
+            self._left_out.add("not_listed", f"one of image {image_id}, which is not listed")
+        self._left_out.tell(self.n_annotations)
         kept, number_I = np.unique(first_I, return_inverse=True)
         self.ids = ids[kept]
         self.listed = np.array(self._sizes, np.int32).reshape(-1, 2)[kept]
         self.file_names = [self.file_names[place] for place in kept.tolist()]
         renamed = dict(zip(kept.tolist(), range(len(kept)), strict=True)) if self.troubles else {}
         self.troubles = {renamed[place]: why for place, why in self.troubles.items() if place in renamed}
-        image_A = number_I[by_id[places]]
-        self._order = np.argsort(image_A, kind="stable")
-        self._edges: Sequence[int] = np.searchsorted(image_A[self._order], np.arange(len(kept) + 1)).tolist()
+        image_A = number_I[by_id[places[is_listed_A]]]
+        by_image = np.argsort(image_A, kind="stable")
+        self._order, image_A = np.flatnonzero(is_listed_A)[by_image], image_A[by_image]
+        self._edges: Sequence[int] = np.searchsorted(image_A, np.arange(len(kept) + 1)).tolist()
 
     def _no_images(self, is_list: bool, images_of: JsonLists | None) -> str:
         if images_of is not None:

@@ -4,11 +4,14 @@ them, and in its own canonical form of run-length codes.
 H, W pixels · S symbols of a compressed code · C counts
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+log = logging.getLogger(__name__)
 
 # No photo has such coordinates; pycocotools allocates a point for every pixel of an outline.
 _FARTHEST = 100_000
@@ -20,15 +23,37 @@ class StoredMask(NamedTuple):
     """rle: compressed COCO counts in canonical form (no empty runs, no idle symbols).
     area: pixels.
     box: x, y, width, height.
+    bad_parts: why parts of the mask were left out, one text each.
     """
 
     rle: bytes
     area: int
     box: tuple[float, float, float, float]
+    bad_parts: tuple[str, ...] = ()
+
+
+class CheckedMask(NamedTuple):
+    """A mask that pycocotools can be given.
+
+    code: polygons, those of them that are such, or compressed run-length codes in canonical form.
+    size: height, width.
+    bad_parts: why parts of the mask were left out, one text each.
+    """
+
+    code: list[Any] | dict[str, Any]
+    size: tuple[int, int]
+    bad_parts: tuple[str, ...] = ()
+
+    def rle(self) -> dict[str, Any]:
+        """{"size": [H, W], "counts": bytes}."""
+        if isinstance(self.code, dict):
+            return self.code
+        merged: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(self.code, *self.size))
+        return merged
 
 
 class UnusableMaskError(ValueError):
-    """A mask that cannot be stored. reason: "empty", "malformed", "no_mask" or "other_size"; the text says more."""
+    """A mask that cannot be used. reason: "empty", "malformed", "no_mask" or "other_size"; the text says more."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -39,56 +64,80 @@ class UnusableMaskError(ValueError):
         return type(self), (self.reason, str(self))
 
 
+def plain_segmentation(segmentation: Any) -> Any:
+    """The same, without the list around run-length codes that some tools write."""
+    if isinstance(segmentation, list) and len(segmentation) == 1 and isinstance(segmentation[0], Mapping):
+        return segmentation[0]
+    return segmentation
+
+
 def stored_mask(segmentation: Any, size: tuple[int, int]) -> StoredMask:
     """The mask of an annotation: polygons, or run-length codes, compressed or not.
 
     size: height and width of the image. Raises UnusableMaskError, also for a mask without a pixel.
     """
-    if isinstance(segmentation, list) and not segmentation:
-        raise UnusableMaskError("empty", "it has no polygon")
-    counts_C = _counts(segmentation, size)
-    area = int(counts_C[1::2].sum())
+    checked = checked_mask(segmentation, size)
+    rle = checked.rle()
+    if isinstance(checked.code, list):  # whose codes pycocotools has made: with empty runs, where polygons overlap
+        rle = _encoded(_without_empty_runs(_symbols_to_counts(rle["counts"])), size)
+    area = int(coco_mask.area(rle))
     if not area:
         raise UnusableMaskError("empty", "no pixel belongs to it")
-    rle = _encoded(counts_C, size)
     x, y, width, height = coco_mask.toBbox(rle).tolist()
-    return StoredMask(rle["counts"], area, (x, y, width, height))
+    return StoredMask(rle["counts"], area, (x, y, width, height), checked.bad_parts)
+
+
+def checked_mask(segmentation: Any, size: tuple[int, int]) -> CheckedMask:
+    """The same, not yet drawn. It may be without a pixel; a list of polygons may not be empty.
+
+    Of polygons those that are none are left out: UnusableMaskError when all of them are.
+    """
+    segmentation = plain_segmentation(segmentation)
+    if segmentation is None:
+        raise UnusableMaskError("no_mask", "it has no segmentation")
+    if isinstance(segmentation, list):
+        if not segmentation:
+            raise UnusableMaskError("empty", "it has no polygon")
+        faults = [_polygon_fault(polygon) for polygon in segmentation]
+        bad = tuple(fault for fault in faults if fault)
+        if len(bad) == len(faults):
+            raise UnusableMaskError("malformed", bad[0])
+        good = [polygon for polygon, fault in zip(segmentation, faults, strict=True) if not fault]
+        return CheckedMask(good, size, bad)
+    if not isinstance(segmentation, Mapping):
+        raise UnusableMaskError("malformed", "segmentation must be polygons or run-length codes")
+    counts_C = _given_counts(segmentation, size)
+    if (counts_C < 0).any() or counts_C.sum() != size[0] * size[1]:
+        raise UnusableMaskError("malformed", f"its runs do not add up to {size[0]} × {size[1]} pixels")
+    return CheckedMask(_encoded(_without_empty_runs(counts_C), size), size)
 
 
 def checked_rle(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """The same as {"size": [H, W], "counts": bytes}, for pycocotools. A mask may be empty, a list of polygons not."""
-    if isinstance(segmentation, list):
-        return _polygons(segmentation, size)
-    return _encoded(_counts(segmentation, size), size)
+    """The same as {"size": [H, W], "counts": bytes}, for pycocotools."""
+    return checked_mask(segmentation, size).rle()
 
 
 def rle_size(segmentation: Any) -> tuple[int, int] | None:
     """Height and width that run-length codes say they have; None for polygons and whatever is no code."""
+    segmentation = plain_segmentation(segmentation)
     size = segmentation.get("size") if isinstance(segmentation, Mapping) else None
-    if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(side) is int for side in size):
+    if not isinstance(size, list | tuple) or len(size) != 2:
         return None
-    return size[0], size[1]
+    height, width = size
+    if not all(type(side) in (int, float) and 0 < side < 1 << 31 and side == int(side) for side in size):
+        return None
+    return int(height), int(width)
+
+
+def tell_of_swapped(name: str, swapped: int, of: int) -> None:
+    """Say that so many of so many images of a file are listed with height and width swapped, if any are."""
+    if swapped:
+        log.warning("%s has height and width of images swapped, as CutLER writes them: %d of %d", name, swapped, of)
 
 
 def _encoded(counts_C: np.ndarray, size: tuple[int, int]) -> dict[str, Any]:
     rle: dict[str, Any] = coco_mask.frPyObjects({"size": list(size), "counts": counts_C.tolist()}, *size)
     return rle
-
-
-def _counts(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Counts without empty runs, which cover the image, int64 (C,)."""
-    height, width = size
-    if segmentation is None:
-        raise UnusableMaskError("no_mask", "it has no segmentation")
-    if isinstance(segmentation, list):
-        counts_C = _symbols_to_counts(_polygons(segmentation, size)["counts"])
-    elif isinstance(segmentation, Mapping):
-        counts_C = _given_counts(segmentation, size)
-    else:
-        raise UnusableMaskError("malformed", "segmentation must be polygons or run-length codes")
-    if (counts_C < 0).any() or counts_C.sum() != height * width:
-        raise UnusableMaskError("malformed", f"its runs do not add up to {height} × {width} pixels")
-    return _without_empty_runs(counts_C)
 
 
 def _given_counts(segmentation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
@@ -145,18 +194,14 @@ def _without_empty_runs(counts_C: np.ndarray) -> np.ndarray:
     return merged if not inside[0] else np.concatenate([[0], merged])
 
 
-def _polygons(polygons: list[Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Run-length codes of what polygons cover."""
-    if not polygons:
-        raise UnusableMaskError("malformed", f"{_CORNERS}, and there is none")
-    for polygon in polygons:
-        try:
-            corners = np.asarray(polygon, np.float64)
-        except (TypeError, ValueError) as error:
-            raise UnusableMaskError("malformed", "a polygon must be a list of numbers") from error
-        if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
-            raise UnusableMaskError("malformed", _CORNERS)
-        if not (np.abs(corners) <= _FARTHEST).all():
-            raise UnusableMaskError("malformed", f"a polygon has a corner beyond ±{_FARTHEST} pixels")
-    rle: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
-    return rle
+def _polygon_fault(polygon: Any) -> str:
+    """Why this is no polygon; "" for one."""
+    try:
+        corners = np.asarray(polygon, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return "a polygon must be a list of numbers"
+    if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
+        return _CORNERS
+    if not (np.abs(corners) <= _FARTHEST).all():
+        return f"a polygon has a corner beyond ±{_FARTHEST} pixels"
+    return ""

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from pipeline.errors import SourceError
+from pipeline.storage.outputs import writing
 
 # package, folder within it, file
 PHOTOS = (
@@ -22,7 +23,6 @@ PHOTOS = (
 def copy_samples(folder: str | Path) -> list[Path]:
     """Copy the sample photos into a folder; returns the files. SourceError when the packages are not installed."""
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
     copied = []
     for package, inner, name in PHOTOS:
         try:
@@ -31,6 +31,7 @@ def copy_samples(folder: str | Path) -> list[Path]:
             raise SourceError(
                 "the sample photos come with scikit-image and scikit-learn: pip install 'cuts3d[demo]'"
             ) from error
-        with importlib.resources.as_file(source) as path:
+        with importlib.resources.as_file(source) as path, writing(target):
+            target.mkdir(parents=True, exist_ok=True)
             copied.append(Path(shutil.copyfile(path, target / name)))
     return copied

@@ -11,20 +11,23 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import ImageError, StoreError
+from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
 from pipeline.results.instance_overlay import decode
 from pipeline.results.instances import ImageRecord, mean_confidence
 from pipeline.results.kinds import Failed
 from pipeline.runs.instance_reader import InstanceReader
+from pipeline.runs.ledger import by_try
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.atomic import written_whole
 from pipeline.storage.files import VERIFY_HINT
+from pipeline.storage.outputs import output_file, writing
 from pipeline.views.picture_files import output_path, picture_names
 
 T = TypeVar("T")
+
+_MOST_IN_8_BITS, _MOST_IN_16_BITS = (1 << 8) - 1, (1 << 16) - 1
 
 
 def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int:
@@ -35,9 +38,8 @@ def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int
     annotation has score, mean_confidence (0..1, over the mask's patches) and iscrowd 0. The file appears whole or not
     at all. min_score: masks with lower scores are left out, of this and of the other exports.
     """
-    path = Path(file)
     annotations = 0
-    with written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
+    with output_file(file) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
         info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.recipe}
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
         out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
@@ -72,17 +74,21 @@ def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int
 
 
 def export_masks(run: RunFolder, folder: str | Path, min_score: float = 0.0) -> int:
-    """Write each image's masks as one PNG, see `picture_names`: 0 background, i+1 for its i-th mask (8 bit; smaller
-    masks over larger ones where they overlap); returns the number of files. Images without masks get an all-zero file.
+    """Write each image's masks as one PNG, see `picture_names`: 0 background, i+1 for its i-th mask; 8 bit, 16 for an
+    image with more than 255 masks; smaller masks over larger ones where they overlap. Returns the number of files.
+    Images without masks get an all-zero file.
+
+    Raises ConfigError, before anything is written, for an image with more masks than 16 bits can number.
     """
     root, names = Path(folder), picture_names(run)
+    reader = InstanceReader(run, min_score)
+    _refuse_too_many(reader)
     files = 0
-    for record in InstanceReader(run, min_score):
+    for record in reader:
         if isinstance(record, Failed):
             continue
-        labels = np.zeros(record.size, np.uint8)
-        by_area = sorted(enumerate(record.instances), key=lambda pair: -pair[1].area)
-        for i, instance in by_area[:255]:
+        labels = np.zeros(record.size, np.uint8 if len(record.instances) <= _MOST_IN_8_BITS else np.uint16)
+        for i, instance in sorted(enumerate(record.instances), key=lambda pair: -pair[1].area):
             labels[decode(instance.rle, record.size)] = i + 1
         _save(Image.fromarray(labels), root, _name_of(names, record))
         files += 1
@@ -115,13 +121,24 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
     return files
 
 
+def _refuse_too_many(reader: InstanceReader) -> None:
+    """Shards have to be opened only where one has more masks than an image may have."""
+    for key in by_try(reader.commits)[0]:
+        if reader.commits[key].counts["masks"] <= _MOST_IN_16_BITS:
+            continue
+        for record in reader.results(key):
+            if not isinstance(record, Failed) and len(record.instances) > _MOST_IN_16_BITS:
+                raise ConfigError(
+                    f"{record.id} has {len(record.instances)} masks, and a PNG of 16 bits numbers {_MOST_IN_16_BITS}: "
+                    "raise --min-score, or export as COCO JSON"
+                )
+
+
 def _save(image: Image.Image, root: Path, name: str) -> Path:
     path = output_path(root, name)
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, format="PNG")
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}. Mend that, or export elsewhere") from error
     return path
 
 

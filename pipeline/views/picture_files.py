@@ -1,7 +1,8 @@
 """Where the pictures of a run's images go below a folder."""
 
 import hashlib
-from collections import Counter
+import unicodedata
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import StoreError
@@ -11,13 +12,50 @@ _MAX_NAME = 255  # bytes, of the common file systems
 
 
 def picture_names(run: RunFolder) -> dict[str, str]:
-    """Name of the PNG of each image below an output folder: its id with the ending .png; where two images differ in
-    their endings alone (cat.jpg, cat.webp), .png is appended to the whole id. Of parts that are too long for a file
-    system (object stores and tars have such) the end gives way to a digest.
+    """Name of the PNG of each image below an output folder, each one a file of its own on any file system: its id with
+    the ending .png; where two images would have the same (cat.jpg, cat.webp), .png is appended to the whole id; where
+    another has that already (cat.jpg, cat.png, cat.jpg.webp), to the id with a digest of it. Of parts that are too long
+    for a file system (object stores and tars have such) the end gives way to a digest.
     """
-    plain = {ref.id: PurePosixPath(ref.id).with_suffix(".png").as_posix() for ref in run.manifest.refs}
-    uses = Counter(plain.values())
-    return {id_: _shortened(name if uses[name] == 1 else f"{id_}.png") for id_, name in plain.items()}
+    return unique_names([ref.id for ref in run.manifest.refs])
+
+
+def unique_names(ids: Sequence[str]) -> dict[str, str]:
+    """See `picture_names`."""
+    names = {id_: _name(id_, 0) for id_ in ids}
+    choice = dict.fromkeys(ids, 0)
+    while clashing := _clashing(names):
+        for group in clashing:
+            plainest = min(choice[id_] for id_ in group)
+            for id_ in group:
+                if choice[id_] == plainest:
+                    choice[id_] += 1
+                    names[id_] = _name(id_, choice[id_])
+    return names
+
+
+def _clashing(names: Mapping[str, str]) -> list[list[str]]:
+    """Groups of images whose files would be one file, or of which one's file would be another's folder. Some file
+    systems know no capitals, some no way to write an accent but one.
+    """
+    users: dict[str, list[str]] = {}
+    folders: dict[str, str] = {}
+    for id_, name in names.items():
+        key = unicodedata.normalize("NFC", name).casefold()
+        users.setdefault(key, []).append(id_)
+        while "/" in key and (key := key.rpartition("/")[0]) not in folders:
+            folders[key] = id_
+    groups = [group for group in users.values() if len(group) > 1]
+    return groups + [[group[0]] for key, group in users.items() if len(group) == 1 and key in folders]
+
+
+def _name(id_: str, choice: int) -> str:
+    """The plainest name is 0, 2 and more are names with a digest."""
+    if choice == 0:
+        return _shortened(PurePosixPath(id_).with_suffix(".png").as_posix())
+    if choice == 1:
+        return _shortened(f"{id_}.png")
+    return _shortened(f"{id_}~{hashlib.sha256(f'{choice} {id_}'.encode()).hexdigest()[:16]}.png")
 
 
 def output_path(root: Path, name: str) -> Path:

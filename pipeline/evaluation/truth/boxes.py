@@ -7,17 +7,26 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.errors import SourceError
-from pipeline.evaluation.truth.files import files_in, read_many, read_text, sizes_of
+from pipeline.evaluation.truth.files import files_in, read_many, read_text, sizes_of, text_of
 from pipeline.images.beside import first_that_holds, places_beside
+from pipeline.images.flags import read_flag
+from pipeline.images.left_out import LeftOut
 from pipeline.storage.locations import filesystem
 
 Box = tuple[float, float, float, float]
+Size = tuple[int, int]  # height, width
+
+# What follows the name of an image in VOC's lists of one class: whether it is there, not there, or difficult.
+_VOC_FLAGS = ("1", "-1", "0")
+_XML_DECLARATION = re.compile(rb"\s*<\?xml[^>]*encoding\s*=\s*[\"']([^\"']+)[\"'][^>]*\?>")
+_ROUNDING = 0.001  # by which a fraction of an image may be off: half a pixel or so
 
 
 @dataclass(frozen=True)
@@ -31,22 +40,55 @@ class _Object:
     ignored: bool
 
 
+class _UnclearError(ValueError):
+    """An object that does not say whether it counts; the text names the place."""
+
+
+class _NoObjectError(ValueError):
+    """What stands at the place of an object and is none. reason: a word or two; the text names the place."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
 def voc_dataset(folder: str, split: str, images: str | None) -> tuple[dict[str, Any], str]:
     """The layout of PASCAL VOC: ImageSets/Main/<split>.txt, Annotations/*.xml and JPEGImages/*.jpg. Returns the
     document, and where the photos are.
 
     Boxes are given there by their first and last pixel, counted from 1. What is difficult is ignored: VOC's own rule.
+    Names without a readable annotation, and objects without a box, are left out, and the log says so.
     split: one, or several joined by "+".
     """
-    names = [name for part in split.split("+") for name in _voc_split(folder, part)]
+    stems = {path.rpartition("/")[2].removesuffix(".xml") for path in files_in(f"{folder}/Annotations", ".xml")}
+    names = dict.fromkeys(name for part in split.split("+") for name in _voc_split(folder, part, stems))
     root = images or f"{folder}/JPEGImages"
     paths = {name: f"{folder}/Annotations/{name}.xml" for name in names}
-    sizes: dict[str, tuple[int, int]] = {}
+    sizes: dict[str, Size] = {}
     objects: dict[str, list[_Object]] = {}
+    left_out, files = LeftOut(f"{folder}/Annotations", "objects"), LeftOut(f"{folder}/Annotations", "files")
+    n_objects = 0
     for (name, path), data in zip(paths.items(), read_many(list(paths.values())), strict=True):
-        objects[f"{name}.jpg"], size = _voc_objects(data, path)
-        if size:
+        try:
+            if isinstance(data, SourceError):
+                raise data
+            annotation = _voc_annotation(data, path)
+        except SourceError as error:
+            files.add("unreadable", str(error))
+            continue
+        found = annotation.findall("object")
+        n_objects += len(found)
+        objects[f"{name}.jpg"] = _usable(
+            (
+                partial(_voc_object, element, f"{name}.xml, object {number}")
+                for number, element in enumerate(found, start=1)
+            ),
+            left_out,
+        )
+        if size := _voc_size(annotation):
             sizes[f"{name}.jpg"] = size
+    files.tell(len(paths))
+    left_out.tell(n_objects)
     without = [name for name in objects if name not in sizes]
     if without:
         sizes |= {name: size[:2] for name, size in sizes_of(without, root, folder).items()}
@@ -55,7 +97,8 @@ def voc_dataset(folder: str, split: str, images: str | None) -> tuple[dict[str, 
 
 def kitti_dataset(folder: str, images: str | None) -> tuple[dict[str, Any], str]:
     """KITTI's objects: label_2/*.txt and image_2/*.png, in the folder or in training/ in it. Returns the document, and
-    where the photos are, whose headers give the sizes. Of type DontCare are regions, which are ignored.
+    where the photos are, whose headers give the sizes. Of type DontCare are regions, which are ignored. Lines and files
+    that are no labels are left out, and the log says so.
     """
     labels = files_in(f"{folder}/label_2", ".txt") or files_in(f"{folder}/training/label_2", ".txt")
     if not labels:
@@ -63,30 +106,55 @@ def kitti_dataset(folder: str, images: str | None) -> tuple[dict[str, Any], str]
             f"{folder} has no label_2/*.txt: give the folder of KITTI's objects that has label_2 and image_2"
         )
     folder = labels[0].rpartition("/label_2/")[0]
-    stems = [path.rpartition("/")[2].removesuffix(".txt") for path in labels]
-    root, ending = _kitti_photos([images] if images else [f"{folder}/image_2", f"{folder}/JPEGImages"], stems[0])
-    objects = {f"{stem}{ending}": _kitti_objects(path) for stem, path in zip(stems, labels, strict=True)}
+    left_out, files = LeftOut(f"{folder}/label_2", "lines"), LeftOut(f"{folder}/label_2", "files")
+    found: dict[str, list[_Object]] = {}
+    n_lines = 0
+    for path, data in zip(labels, read_many(labels), strict=True):
+        try:
+            if isinstance(data, SourceError):
+                raise data
+            lines = text_of(data, path).splitlines()
+        except SourceError as error:
+            files.add("unreadable", str(error))
+            continue
+        numbered = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
+        n_lines += len(numbered)
+        name = path.rpartition("/")[2]
+        found[name.removesuffix(".txt")] = _usable(
+            (partial(_kitti_object, words, f"{name}, line {number}") for number, words in numbered), left_out
+        )
+    files.tell(len(labels))
+    left_out.tell(n_lines)
+    root, ending = _kitti_photos([images] if images else [f"{folder}/image_2", f"{folder}/JPEGImages"], list(found))
+    objects = {f"{stem}{ending}": its for stem, its in found.items()}
     sizes = {name: size[:2] for name, size in sizes_of(list(objects), root, f"{folder}/label_2").items()}
     return _document(objects, sizes), root
 
 
 def open_images_dataset(location: str, images: str | None) -> tuple[dict[str, Any], str]:
     """Boxes of Open Images: a CSV with a row a box, corners as fractions of the image. Returns the document, and where
-    the photos, <ImageID>.jpg, are, whose headers give the sizes. What IsGroupOf marks is ignored.
+    the photos, <ImageID>.jpg, are, whose headers give the sizes. What IsGroupOf marks is ignored. Rows that are no box
+    are left out, and the log says so.
     """
     rows = csv.DictReader(io.StringIO(read_text(location)))
-    missing = [name for name in _OPEN_IMAGES if name not in (rows.fieldnames or ())]
-    if missing:
-        raise SourceError(
-            f"{location} has no column {missing[0]}: it takes a file like validation-annotations-bbox.csv"
-        )
-    fractions: dict[str, list[_Object]] = {}
-    for row in rows:
-        fractions.setdefault(f"{row['ImageID']}.jpg", []).append(
-            _open_images_object(row, f"{location}, line {rows.line_num}")
-        )
-    if not fractions:
+    try:
+        missing = [name for name in _OPEN_IMAGES if name not in (rows.fieldnames or ())]
+        if missing:
+            raise SourceError(
+                f"{location} has no column {missing[0]}: it takes a file like validation-annotations-bbox.csv"
+            )
+        numbered = [(rows.line_num, row) for row in rows]
+    except csv.Error as error:
+        raise SourceError(f"{location}, line {rows.line_num}: {error}") from error
+    if not numbered:
         raise SourceError(f"{location} has no boxes")
+    left_out = LeftOut(location, "rows")
+    fractions: dict[str, list[_Object]] = {}
+    for number, row in numbered:
+        found = _usable([partial(_open_images_object, row, f"line {number}")], left_out)
+        if found:
+            fractions.setdefault(f"{row['ImageID']}.jpg", []).extend(found)
+    left_out.tell(len(numbered))
     names = sorted(fractions)
     places = places_beside(location)
     root = images or first_that_holds(places, names) or places[0]
@@ -98,7 +166,7 @@ def open_images_dataset(location: str, images: str | None) -> tuple[dict[str, An
 _OPEN_IMAGES = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
 
 
-def _document(objects: Mapping[str, Iterable[_Object]], sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+def _document(objects: Mapping[str, Iterable[_Object]], sizes: Mapping[str, Size]) -> dict[str, Any]:
     """The COCO document of objects by file name; images without a size are left out. sizes: height, width."""
     categories = sorted({one.category for found in objects.values() for one in found})
     numbers = {category: number for number, category in enumerate(categories, start=1)}
@@ -124,7 +192,21 @@ def _document(objects: Mapping[str, Iterable[_Object]], sizes: Mapping[str, tupl
     return document
 
 
-def _voc_split(folder: str, split: str) -> list[str]:
+def _usable(readers: Iterable[Callable[[], _Object]], left_out: LeftOut) -> list[_Object]:
+    """What they read; what is no object is counted. SourceError for one that may count or be ignored, nobody knows."""
+    objects = []
+    for read in readers:
+        try:
+            objects.append(read())
+        except _NoObjectError as error:
+            left_out.add(error.reason, str(error))
+        except _UnclearError as error:
+            raise SourceError(f"{left_out.name}: {error}") from error
+    return objects
+
+
+def _voc_split(folder: str, split: str, stems: Collection[str]) -> list[str]:
+    """Names that a split lists. stems: those that there are annotations of."""
     location = f"{folder}/ImageSets/Main/{split}.txt"
     files, path = filesystem(location)
     if not files.exists(path):
@@ -134,70 +216,100 @@ def _voc_split(folder: str, split: str) -> list[str]:
             f"it has {', '.join(plain)}" if plain else "give the folder that has ImageSets, Annotations and JPEGImages"
         )
         raise SourceError(f"{location} is not there: {what}")
-    names = [words[0] for line in read_text(location).splitlines() if (words := line.split())]
-    bad = next((name for name in names if not re.fullmatch(r"[\w.-]+", name)), None)
-    if bad is not None or not names:
-        raise SourceError(f"{location} must list names of images, one a line" + (f", not {bad!r:.80}" if bad else ""))
+    lines = [line.strip() for line in read_text(location).splitlines() if line.strip()]
+    if not lines:
+        raise SourceError(f"{location} must list names of images, one a line")
+    names, left_out = [], LeftOut(location, "names")
+    for line in lines:
+        # Names may have spaces; the lists of one class have a flag after the name.
+        name, flag = words if len(words := line.rsplit(maxsplit=1)) == 2 else (line, "")
+        if line in stems:
+            names.append(line)
+        elif flag in _VOC_FLAGS and name in stems:
+            names.append(name)
+        elif "/" in line or "\\" in line or not line.isprintable():
+            left_out.add("no_name", f"{location} must list names of images, one a line, not {line!r:.80}")
+        else:
+            missing = f"{folder}/Annotations/{line}.xml"
+            left_out.add("without an annotation", f"{missing} cannot be read: No such file or directory")
+    left_out.tell(len(lines))
     return names
 
 
-def _voc_objects(data: bytes, location: str) -> tuple[list[_Object], tuple[int, int] | None]:
-    """Objects of an image, and its height and width where the file has them."""
+def _voc_annotation(data: bytes, location: str) -> ElementTree.Element:
+    """An XML file in any encoding that it declares and Python knows."""
     try:
-        root = ElementTree.fromstring(data)
+        return ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
         raise SourceError(f"{location} is not XML: {error}") from error
-    height, width = (root.findtext(f"size/{side}", "") for side in ("height", "width"))
-    size = (int(height), int(width)) if height.isdecimal() and width.isdecimal() else (0, 0)
-    objects = []
-    for number, element in enumerate(root.findall("object"), start=1):
-        place = f"{location}, object {number}"
-        corners = (_number(element.findtext(f"bndbox/{end}"), place, end) for end in ("xmin", "ymin", "xmax", "ymax"))
-        left, top, right, bottom = corners
-        box = _box((left - 1, top - 1, right, bottom), place)
-        ignored = (element.findtext("difficult") or "0").strip() not in ("0", "Unspecified")
-        objects.append(_Object(element.findtext("name") or "object", box, ignored))
-    return objects, size if min(size) > 0 else None
+    except (ValueError, LookupError):
+        pass  # an encoding with characters of several bytes, or an unknown one: the parser itself takes neither
+    declaration = _XML_DECLARATION.match(data)
+    encoding = declaration[1].decode("ascii", "replace") if declaration else "?"
+    try:
+        text = data[declaration.end() if declaration else 0 :].decode(encoding)
+        return ElementTree.fromstring(text)
+    except (LookupError, ValueError) as error:
+        raise SourceError(f"{location} cannot be read in the encoding that it declares, {encoding}: {error}") from error
+    except ElementTree.ParseError as error:
+        raise SourceError(f"{location} is not XML: {error}") from error
 
 
-def _kitti_photos(roots: list[str], stem: str) -> tuple[str, str]:
+def _voc_size(annotation: ElementTree.Element) -> Size | None:
+    """Height and width of the image where the file has them."""
+    sides = []
+    for side in ("height", "width"):
+        try:
+            sides.append(float(annotation.findtext(f"size/{side}") or ""))
+        except ValueError:
+            return None
+    if not all(0 < side < 1 << 31 and side == int(side) for side in sides):
+        return None
+    return int(sides[0]), int(sides[1])
+
+
+def _voc_object(element: ElementTree.Element, place: str) -> _Object:
+    corners = (_number(element.findtext(f"bndbox/{end}"), place, end) for end in ("xmin", "ymin", "xmax", "ymax"))
+    left, top, right, bottom = corners
+    box = _box((left - 1, top - 1, right, bottom), place)
+    ignored = _flag(element.findtext("difficult"), place, "difficult", {"unspecified"})
+    return _Object(element.findtext("name") or "object", box, ignored)
+
+
+def _kitti_photos(roots: list[str], stems: list[str]) -> tuple[str, str]:
     """The folder of the photos and their ending; some have converted KITTI to the layout of VOC."""
     places = [(root, ending) for root in roots for ending in (".png", ".jpg")]
     for root, ending in places:
-        files, path = filesystem(f"{root}/{stem}{ending}")
-        if files.exists(path):
+        if first_that_holds([root], [f"{stem}{ending}" for stem in stems]):
             return root, ending
     return places[0]
 
 
-def _kitti_objects(location: str) -> list[_Object]:
-    objects = []
-    for number, line in enumerate(read_text(location).splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        place = f"{location}, line {number}"
-        if len(words) < 8:
-            raise SourceError(
-                f"{place}: a label has a type and at least 7 numbers, the box the last of them: {line!r:.80}"
-            )
-        left, top, right, bottom = (_number(word, place, "the box") for word in words[4:8])
-        objects.append(_Object(words[0], _box((left, top, right, bottom), place), words[0] == "DontCare"))
-    return objects
+def _kitti_object(words: list[str], place: str) -> _Object:
+    if len(words) < 8:
+        raise _NoObjectError(
+            "malformed",
+            f"{place}: a label has a type and at least 7 numbers, the box the last of them: {' '.join(words)!r:.80}",
+        )
+    left, top, right, bottom = (_number(word, place, "the box") for word in words[4:8])
+    return _Object(words[0], _box((left, top, right, bottom), place), words[0].lower() == "dontcare")
 
 
-def _open_images_object(row: Mapping[str, str], place: str) -> _Object:
+def _open_images_object(row: Mapping[str, str | None], place: str) -> _Object:
     if not re.fullmatch(r"[\w-]+", row["ImageID"] or ""):
-        raise SourceError(f"{place}: ImageID is {row['ImageID']!r:.80}")
+        raise _NoObjectError("no_name", f"{place}: ImageID is {row['ImageID']!r:.80}")
     corners = [_number(row[name], place, name) for name in ("XMin", "YMin", "XMax", "YMax")]
-    if not all(0 <= corner <= 1 for corner in corners):
-        raise SourceError(f"{place}: XMin, YMin, XMax and YMax are fractions of the image, 0 to 1, not {corners}")
-    return _Object(
-        row["LabelName"], _box((corners[0], corners[1], corners[2], corners[3]), place), row["IsGroupOf"] == "1"
-    )
+    if not all(-_ROUNDING <= corner <= 1 + _ROUNDING for corner in corners):
+        raise _NoObjectError(
+            "malformed", f"{place}: XMin, YMin, XMax and YMax are fractions of the image, 0 to 1, not {corners}"
+        )
+    left, top, right, bottom = (min(max(corner, 0.0), 1.0) for corner in corners)
+    # -1 is Open Images' own word for a box that nobody asked this about.
+    is_group = _flag(row["IsGroupOf"], place, "IsGroupOf", {"-1", "-1.0"})
+    return _Object(row["LabelName"] or "", _box((left, top, right, bottom), place), is_group)
 
 
-def _scaled(one: _Object, size: tuple[int, int]) -> _Object:
+def _scaled(one: _Object, size: Size) -> _Object:
     x, y, width, height = one.box
     return _Object(one.category, (x * size[1], y * size[0], width * size[1], height * size[0]), one.ignored)
 
@@ -208,12 +320,21 @@ def _number(text: str | None, place: str, what: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise SourceError(f"{place}: {what} must be a number, not {text or ''!r:.40}")
+        raise _NoObjectError("malformed", f"{place}: {what} must be a number, not {text or ''!r:.40}")
     return value
+
+
+def _flag(text: str | None, place: str, what: str, unknown: Collection[str]) -> bool:
+    try:
+        return read_flag(text, unknown)
+    except ValueError as error:
+        raise _UnclearError(f"{place}: {what}: {error}") from error
 
 
 def _box(corners: tuple[float, float, float, float], place: str) -> Box:
     left, top, right, bottom = corners
     if right < left or bottom < top:
-        raise SourceError(f"{place}: its box ends before it begins: {left:g}, {top:g} to {right:g}, {bottom:g}")
+        raise _NoObjectError(
+            "malformed", f"{place}: its box ends before it begins: {left:g}, {top:g} to {right:g}, {bottom:g}"
+        )
     return left, top, right - left, bottom - top

@@ -3,9 +3,11 @@
 H, W pixels
 """
 
+import logging
 import math
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Self
 
@@ -14,43 +16,93 @@ import scipy
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
-from pipeline.images.coco import checked_image, first_of_each_photo, image_id_of, list_in
-from pipeline.images.coco_masks import UnusableMaskError, checked_rle
+from pipeline.images.coco import CocoImage, checked_image, first_of_each_photo, image_id_of, list_in
+from pipeline.images.coco_masks import CheckedMask, UnusableMaskError, checked_mask, rle_size, tell_of_swapped
+from pipeline.images.flags import is_crowd
+from pipeline.images.left_out import LeftOut
 from pipeline.storage.locations import read_json
 
 # Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
 # gaps of a few pixels.
 TOUCH_REACH = 2
 
-_REQUIRED = ("image_id", "category_id", "bbox")
+log = logging.getLogger(__name__)
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An annotation, checked. area and box: None where the mask has to tell."""
+
+    category: Any
+    crowd: bool
+    area: float | None
+    box: list[float] | None
+    mask: CheckedMask | None
 
 
 class Truth:
-    """A COCO instances data set, checked; masks are made when an image is first asked for, and kept.
+    """A COCO instances data set. All of it is checked when it is made; masks are drawn when an image is first asked
+    for, and kept.
+
+    Annotations that cannot be used are left out, and the log says how many, by reason. Where an annotation has no area
+    or no box, they are those of its mask.
 
     dataset: a COCO instances document (`COCO.dataset` of pycocotools will do); not changed.
     name: for messages.
-    masks: whether every object has one; a truth without masks can score boxes, see `has_masks`, and where its objects
-        have no area, it is that of their boxes.
+    masks: whether objects have one; a truth without masks can score boxes, see `has_masks`, and where its objects have
+        no area, it is that of their boxes.
+
+    Attributes: `images` (by id, as listed, with the height and width that hold), `swapped` (ids of those whose height
+    and width are the other way round in the file).
 
     Raises:
-        SourceError: a list is missing, an image or annotation lacks a field, or ids do not fit together.
+        SourceError: a list is missing, an image lacks a field, ids do not fit together, an annotation does not say
+            whether it is a crowd, or not one annotation can be used.
     """
 
     def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
         self.name = name
         self.has_masks = masks
-        entries = list_in(dataset, "images", name)
-        images = [checked_image(image, name, sized=True) for image in entries]
-        if not images:
-            raise SourceError(f"{name} lists no images")
-        first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], name)
-        self._ids = {image.id: images[first].id for image, first in zip(images, first_I.tolist(), strict=True)}
-        self._sizes = {image.id: (image.height or 0, image.width or 0) for image in images}
-        self.images = {images[first].id: entries[first] for first in sorted(set(first_I.tolist()))}
-        self._annotations: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-        for annotation in list_in(dataset, "annotations", name):
-            self._add_annotation(annotation)
+        without, self._bad_parts = LeftOut(name, "images"), LeftOut(name, "parts of masks")
+        listed = images_in(dataset, name, without)
+        same = _same_photos([image for image, _ in listed], name)
+        by_image: dict[int, list[Any]] = defaultdict(list)
+        left_out = LeftOut(name, "annotations")
+        annotations = list_of(dataset, "annotations", name)
+        for annotation in annotations:
+            try:
+                image_id = image_id_of(annotation, name)
+            except SourceError:
+                left_out.add("without image_id", f'one whose "image_id" is no whole number: {str(annotation)[:120]}')
+                continue
+            if image_id not in same:
+                left_out.add("not_listed", f"{_place(annotation)} is of image {image_id}, which is not listed")
+            elif same[image_id] == image_id or not any(_is_same(annotation, one) for one in by_image[same[image_id]]):
+                by_image[same[image_id]].append(annotation)
+        self.images: dict[int, Mapping[str, Any]] = {}
+        self.swapped: set[int] = set()
+        self._is_sure_of: set[int] = set()  # images whose masks are run-length codes of their size
+        for image, entry in listed:
+            if same[image.id] == image.id:
+                self._add_image(image, entry, [_size_of(one) for one in by_image[image.id]], without)
+        if not self.images:
+            checked_image(listed[0][1], name, sized=True)
+        without.tell(len(dataset["images"]))
+        self._annotations: dict[int, list[_Object]] = {}
+        for image_id in self.images:
+            self._annotations[image_id] = [
+                one
+                for annotation in by_image.get(image_id, ())
+                if (one := self._checked(annotation, image_id, left_out))
+            ]
+        left_out.tell(len(annotations))
+        self._bad_parts.tell()
+        tell_of_swapped(name, len(self.swapped), len(self.images))
+        ignored = [one.crowd for its in self._annotations.values() for one in its]
+        if ignored and all(ignored):
+            log.warning("%s: all of its %d objects are to be ignored: there is none to find", name, len(ignored))
         self._objects: dict[int, list[dict[str, Any]]] = {}
         self._pairs: dict[int, list[tuple[int, int]]] = {}
 
@@ -59,21 +111,39 @@ class Truth:
         """Read a COCO JSON file, local or an fsspec URL; SourceError when it cannot be read or is not one."""
         return cls(read_json(location), location)
 
-    def size(self, image_id: int) -> tuple[int, int]:
+    def size(self, image_id: int) -> Size:
         """Height and width in pixels."""
-        return self._sizes[image_id]
+        image = self.images[image_id]
+        return image["height"], image["width"]
+
+    def is_of_size(self, image_id: int, size: Size, turned: Callable[[], bool]) -> bool:
+        """Whether an image is of the size of its photo. If it has that size but for height and width, which are
+        swapped, the image has the photo's from now on: its polygons and boxes are right where they are.
+
+        turned: whether it is its EXIF data that turns the photo; then objects were drawn on it as it lay on its side,
+        and it is of another size.
+        """
+        if self.size(image_id) == size:
+            return True
+        if self.size(image_id) != size[::-1] or image_id in self._is_sure_of or turned():
+            return False
+        self.swapped.add(image_id)
+        self.images[image_id] = {**self.images[image_id], "height": size[0], "width": size[1]}
+        self._annotations[image_id] = [_turned(one, size) for one in self._annotations[image_id]]
+        self._objects.pop(image_id, None)
+        self._pairs.pop(image_id, None)
+        return True
 
     def objects(self, image_id: int) -> list[dict[str, Any]]:
         """Annotations of an image in the file's order, as pycocotools' matching takes them.
 
-        id counts from 1, because pycocotools takes a match with the id 0 for none; area and bbox are the file's;
-        segmentation is run-length coded, and not there without masks; iscrowd is 0 or 1; category is the file's
-        category_id.
+        id counts from 1, because pycocotools takes a match with the id 0 for none; area and bbox are the file's, or the
+        mask's; segmentation is run-length coded, and not there without masks; iscrowd is 0 or 1; category is the file's
+        category_id, None where it has none.
         """
         if image_id not in self._objects:
             self._objects[image_id] = [
-                self._object(number, annotation)
-                for number, annotation in enumerate(self._annotations.get(image_id, ()), start=1)
+                _entry(number, one) for number, one in enumerate(self._annotations[image_id], start=1)
             ]
         return self._objects[image_id]
 
@@ -90,58 +160,125 @@ class Truth:
             ]
         return self._pairs[image_id]
 
-    def _object(self, number: int, annotation: Mapping[str, Any]) -> dict[str, Any]:
-        crowd = int(annotation.get("iscrowd", 0))
-        box = annotation["bbox"]
-        entry = {
-            "id": number,
-            "category": annotation["category_id"],
-            "area": annotation.get("area", box[2] * box[3]),
-            "bbox": box,
-            "iscrowd": crowd,
-            "ignore": crowd,
-        }
-        return entry | {"segmentation": self._rle(annotation)} if self.has_masks else entry
+    def _add_image(self, image: CocoImage, entry: Any, sizes: list[Size | None], left_out: LeftOut) -> None:
+        """sizes: what the run-length codes of its masks say."""
+        own = Counter(size for size in sizes if size is not None)
+        listed = (image.height, image.width) if image.height and image.width else None
+        if listed is None:
+            if not own:
+                left_out.add("without a size", f'{image.file_name}, which has no "height" and "width" above 0')
+                return
+            listed = own.most_common(1)[0][0]
+        elif listed not in own and listed[::-1] in own:
+            self.swapped.add(image.id)
+            listed = listed[::-1]
+        if listed in own:
+            self._is_sure_of.add(image.id)
+        self.images[image.id] = {**entry, "height": listed[0], "width": listed[1]}
 
-    def _add_annotation(self, annotation: Mapping[str, Any]) -> None:
-        """Of an image that is listed under a second id the same objects count once."""
-        self._check_annotation(annotation)
-        image_id = image_id_of(annotation, self.name)
-        its = self._annotations[self._ids[image_id]]
-        if self._ids[image_id] == image_id or not any(_is_same_object(annotation, other) for other in its):
-            its.append(annotation)
+    def _checked(self, annotation: Mapping[str, Any], image_id: int, left_out: LeftOut) -> _Object | None:
+        """None for one that is left out."""
+        crowd, mask = is_crowd(annotation, self.name), None
+        segmentation, box, area = (annotation.get(field) for field in ("segmentation", "bbox", "area"))
+        if self.has_masks or not _is_box(box):
+            try:
+                mask = checked_mask(segmentation, self.size(image_id))
+            except UnusableMaskError as error:
+                if not self.has_masks:
+                    left_out.add("without a box", f'{_place(annotation)}: "bbox" must be x, y, width, height')
+                else:
+                    left_out.add(error.reason, f"{_place(annotation)}: {error}")
+                return None
+        for fault in mask.bad_parts if mask else ():
+            self._bad_parts.add("bad_part", f"one of {_place(annotation)}: {fault}")
+        if mask is not None and not self.has_masks:
+            box, mask = coco_mask.toBbox(mask.rle()).tolist(), None
+        return _Object(
+            annotation.get("category_id"),
+            crowd,
+            area if area is not None and _numbers([area]) and area >= 0 else None,
+            list(box) if box is not None and _is_box(box) else None,
+            mask,
+        )
 
-    def _check_annotation(self, annotation: Mapping[str, Any]) -> None:
-        required = (*_REQUIRED, "area", "segmentation") if self.has_masks else _REQUIRED
-        missing = [field for field in required if annotation.get(field) is None]
-        if missing:
-            what = "a mask" if self.has_masks else "a box"
-            raise SourceError(
-                f'{self.name}: an annotation has no "{missing[0]}": {str(annotation)[:120]}. '
-                f"It takes an instances file, with {what} for every object"
-            )
-        if image_id_of(annotation, self.name) not in self._ids:
-            raise SourceError(f"{self._place(annotation)} is of image {annotation['image_id']}, which is not listed")
-        box = annotation["bbox"]
-        if not _numbers(box) or len(box) != 4 or not _numbers([annotation.get("area", 0)]):
-            raise SourceError(f"{self._place(annotation)}: bbox must be x, y, width, height, and area a number")
 
-    def _rle(self, annotation: Mapping[str, Any]) -> dict[str, Any]:
+def images_in(document: Any, name: str, left_out: LeftOut) -> list[tuple[CocoImage, Any]]:
+    """The images of a COCO document that has been read, each beside its entry. SourceError when it lists none, or when
+    none of them is one; one among others may be anything, and is left out.
+    """
+    found = list_of(document, "images", name)
+    images, odd = [], []
+    for entry in found:
         try:
-            return checked_rle(annotation["segmentation"], self._sizes[annotation["image_id"]])
-        except UnusableMaskError as error:
-            raise SourceError(f"{self._place(annotation)}: {error}") from error
+            images.append((checked_image(entry, name), entry))
+        except SourceError as error:
+            odd.append(error)
+            left_out.add("odd", str(error).removeprefix(f"{name}: "))
+    if images:
+        return images
+    raise odd[0] if odd else SourceError(f"{name} lists no images")
 
-    def _place(self, annotation: Mapping[str, Any]) -> str:
-        return f"{self.name}: annotation {annotation.get('id', '')}"
+
+def list_of(document: Any, key: str, name: str) -> list[Any]:
+    """A list of a COCO document that has been read; SourceError when it is not there, or has no object in it. One entry
+    among others may be anything.
+    """
+    found = document.get(key) if isinstance(document, Mapping) else None
+    if isinstance(found, list) and any(isinstance(entry, Mapping) for entry in found):
+        return found
+    return list_in(document, key, name)
 
 
-def _is_same_object(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _same_photos(images: list[CocoImage], name: str) -> dict[int, int]:
+    """Of each id the first one with the same file name: some tools list a photo once for each of its annotations.
+
+    SourceError when they differ in size.
+    """
+    first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], name).tolist()
+    for image, first in zip(images, first_I, strict=True):
+        other = images[first]
+        if (image.height, image.width) != (other.height, other.width):
+            raise SourceError(
+                f"{name}: images {other.id} and {image.id} are both {image.file_name}, of different sizes: give each "
+                "photo a name of its own"
+            )
+    return {image.id: images[first].id for image, first in zip(images, first_I, strict=True)}
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two annotations are of one object, listed with a photo's second id once more."""
     return all(one.get(field) == other.get(field) for field in ("category_id", "bbox", "segmentation"))
 
 
+def _entry(number: int, one: _Object) -> dict[str, Any]:
+    rle = one.mask.rle() if one.mask is not None else None
+    box = one.box if one.box is not None else coco_mask.toBbox(rle).tolist()
+    area = one.area
+    if area is None:
+        area = box[2] * box[3] if rle is None else float(coco_mask.area(rle))
+    entry = {"id": number, "category": one.category, "area": area, "bbox": box}
+    entry |= {"iscrowd": int(one.crowd), "ignore": int(one.crowd)}
+    return entry if rle is None else entry | {"segmentation": rle}
+
+
+def _place(annotation: Mapping[str, Any]) -> str:
+    return f"annotation {annotation.get('id', '')}"
+
+
+def _size_of(annotation: Mapping[str, Any]) -> Size | None:
+    return rle_size(annotation.get("segmentation"))
+
+
+def _turned(one: _Object, size: Size) -> _Object:
+    return one if one.mask is None else replace(one, mask=one.mask._replace(size=size))
+
+
+def _is_box(box: Any) -> bool:
+    return _numbers(box) and len(box) == 4 and min(box[2:]) >= 0
+
+
 def _numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)
+    return isinstance(values, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
 
 
 def _touch(first: dict[str, Any], second: dict[str, Any]) -> bool:

@@ -14,10 +14,17 @@ log = logging.getLogger(__name__)
 _READERS = 16  # of files at a time
 
 
-def read_many(locations: Sequence[str]) -> list[bytes]:
-    """Small files, many at a time; SourceError, naming the first that cannot be read."""
+def read_many(locations: Sequence[str]) -> list[bytes | SourceError]:
+    """Small files, many at a time; of one that cannot be read, the error."""
+
+    def attempt(location: str) -> bytes | SourceError:
+        try:
+            return contents_of(location)
+        except SourceError as error:
+            return error
+
     with ThreadPoolExecutor(_READERS, thread_name_prefix="read") as pool:
-        return list(pool.map(contents_of, locations))
+        return list(pool.map(attempt, locations))
 
 
 def files_in(folder: str, ending: str) -> list[str]:
@@ -32,8 +39,13 @@ def files_in(folder: str, ending: str) -> list[str]:
 
 def read_text(location: str) -> str:
     """A text file in UTF-8; SourceError, naming it, when it cannot be read."""
+    return text_of(contents_of(location), location)
+
+
+def text_of(content: bytes, location: str) -> str:
+    """The same of a file that has been read."""
     try:
-        return contents_of(location).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SourceError(f"{location} is not text in UTF-8: {error}") from error
 

@@ -26,10 +26,13 @@ from urllib.parse import urlsplit
 from pipeline.errors import SourceError
 from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTIONS
 from pipeline.evaluation.truth.boxes import kitti_dataset, open_images_dataset, voc_dataset
-from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.coco import Truth, images_in, list_of
 from pipeline.evaluation.truth.files import files_in, read_text
 from pipeline.images.beside import first_that_holds, places_beside
-from pipeline.images.coco import list_in
+from pipeline.images.coco import CocoImage, checked_image
+from pipeline.images.left_out import LeftOut
+from pipeline.images.manifest import ImageRef
+from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.storage.locations import absolute, parent_of, read_json, resolve
 
 _SPLIT = re.compile(r"(.+):([\w+]+)")
@@ -101,7 +104,10 @@ def _lvis(benchmark: str, path: str, images: str | None) -> TruthSet:
     """LVIS itself names no files, but their URLs: .../val2017/000000000139.jpg."""
     location = absolute(path)
     dataset = read_json(location)
-    named = [{**image, "file_name": _lvis_name(image)} for image in list_in(dataset, "images", location)]
+    named = [
+        {**image, "file_name": _lvis_name(image)} if isinstance(image, Mapping) else image
+        for image in list_of(dataset, "images", location)
+    ]
     return _coco_set(benchmark, path, {**dataset, "images": named}, images, max_detections=LVIS_DETECTIONS)
 
 
@@ -111,7 +117,8 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
         return _coco(benchmark, path, images)
     location, wanted = absolute(parts[1]), _stems(parts[2])
     dataset = read_json(location)
-    chosen = {_stem(image.get("file_name")): image for image in list_in(dataset, "images", location)}
+    listed = [image for image in list_of(dataset, "images", location) if isinstance(image, Mapping)]
+    chosen = {_stem(image.get("file_name")): image for image in listed}
     missing = [stem for stem in wanted if stem not in chosen]
     if missing:
         raise SourceError(
@@ -119,25 +126,44 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
             "the list is of COCO train2014, and so must the annotations be"
         )
     ids = {chosen[stem].get("id") for stem in wanted}
-    kept = [image for image in dataset["images"] if image.get("id") in ids]
-    annotations = [one for one in list_in(dataset, "annotations", location) if one.get("image_id") in ids]
+    kept = [image for image in listed if image.get("id") in ids]
+    annotations = [
+        one
+        for one in list_of(dataset, "annotations", location)
+        if not isinstance(one, Mapping) or one.get("image_id") in ids
+    ]
     return _coco_set(benchmark, parts[1], {**dataset, "images": kept, "annotations": annotations}, images)
 
 
 def _sa1b(benchmark: str, path: str, images: str | None) -> TruthSet:
     folder = absolute(path)
     dataset: dict[str, Any] = {"images": [], "annotations": []}
-    for location in files_in(folder, ".json"):
-        document = read_json(location)
-        image = document.get("image") if isinstance(document, Mapping) else None
-        if not isinstance(image, Mapping):
-            raise SourceError(f'{location} is no file of SA-1B: it has no "image"')
-        its = {"image_id": image.get("image_id"), "category_id": 1}
-        dataset["images"].append({**image, "id": its["image_id"]})
-        dataset["annotations"] += [{**one, **its} for one in list_in(document, "annotations", location)]
+    locations, left_out = files_in(folder, ".json"), LeftOut(path, "files")
+    for location in locations:
+        try:
+            image, annotations = _sa1b_file(location)
+        except SourceError as error:
+            left_out.add("unreadable", str(error))
+            continue
+        dataset["images"].append({**image, "id": image.get("image_id")})
+        dataset["annotations"] += annotations
+    left_out.tell(len(locations))
     if not dataset["images"]:
         raise SourceError(f"{path} holds no JSON file: SA-1B has one beside each photo, such as sa_123.json")
     return TruthSet(Truth(dataset, path), benchmark, images or folder)
+
+
+def _sa1b_file(location: str) -> tuple[Mapping[str, Any], list[Any]]:
+    """An image and its annotations, as a COCO file would list them; SourceError for a file that has none."""
+    document = read_json(location)
+    image = document.get("image") if isinstance(document, Mapping) else None
+    if not isinstance(image, Mapping):
+        raise SourceError(f'{location} is no file of SA-1B: it has no "image"')
+    its = {"image_id": image.get("image_id"), "category_id": 1}
+    checked_image({**image, "id": its["image_id"]}, location)
+    return image, [
+        {**one, **its} if isinstance(one, Mapping) else one for one in list_of(document, "annotations", location)
+    ]
 
 
 def _voc(splits: str) -> Callable[[str, str, str | None], TruthSet]:
@@ -194,13 +220,31 @@ def _coco_set(
 ) -> TruthSet:
     """masks: whether those that are there are to be scored."""
     location = absolute(path)
-    list_in(dataset, "images", location)
-    annotations = list_in(dataset, "annotations", location)
-    has_masks = masks and (not annotations or any(one.get("segmentation") for one in annotations))
-    truth = Truth(dataset, path, masks=has_masks)
-    names = [image["file_name"] for image in truth.images.values()]
+    listed = images_in(dataset, path, LeftOut(path, "images"))  # of which Truth speaks
+    annotations = list_of(dataset, "annotations", location)
+    has_masks = masks and (not annotations or any(_has_mask(one) for one in annotations))
     places = [*places_beside(location), f"{parent_of(location)}/all_UVO_frames"]
-    return TruthSet(truth, benchmark, images or first_that_holds(places, names) or places[0], max_detections)
+    root = images or first_that_holds(places, [image.file_name for image, _ in listed]) or places[0]
+    sizes = _missing_sizes([image for image, _ in listed], root)
+    sized = [_with_size(entry, sizes) for entry in dataset["images"]] if sizes else dataset["images"]
+    truth = Truth({**dataset, "images": sized}, path, masks=has_masks)
+    return TruthSet(truth, benchmark, root, max_detections)
+
+
+def _has_mask(annotation: Any) -> bool:
+    return isinstance(annotation, Mapping) and bool(annotation.get("segmentation"))
+
+
+def _missing_sizes(images: list[CocoImage], root: str) -> dict[str, PhotoSize]:
+    """By name the sizes of photos that are there and whose size is not listed."""
+    names = [image.file_name for image in images if not (image.height and image.width)]
+    sizes = photo_sizes([ImageRef(name, resolve(name, root)) for name in names])
+    return {name: size for name, size in zip(names, sizes, strict=True) if isinstance(size, PhotoSize)}
+
+
+def _with_size(entry: Any, sizes: Mapping[str, PhotoSize]) -> Any:
+    size = sizes.get(str(entry.get("file_name"))) if isinstance(entry, Mapping) else None
+    return entry if size is None else {**entry, "height": size.height, "width": size.width}
 
 
 def _lvis_name(image: Mapping[str, Any]) -> Any:

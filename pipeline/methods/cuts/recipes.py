@@ -1,6 +1,7 @@
 """Recipes: named compositions of the stages, one for each row of the papers' tables, and how options override them."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,7 +28,7 @@ from stages.spatial_importance import SharpenConfig, SpatialImportanceConfig
 class RoundsConfig:
     """How the rounds of an image follow each other, and when they stop.
 
-    n: rounds at most, >= 1; the papers' N.
+    n: rounds at most, 1..256; the papers' N.
     taken_may_return: patches taken by an earlier round may be in a later group (MaskCut, which subtracts earlier masks
     from its output) or not (CutS3D, whose instance leaves its group).
     take_dropped: a dropped mask is taken out of the graph too, so that the next round sees something else. MaskCut
@@ -41,8 +42,8 @@ class RoundsConfig:
     rest_iou: float | None = 0.9
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"rounds.n must be at least 1, got {self.n}")
+        if not 1 <= self.n <= 256:
+            raise ValueError(f"rounds.n must be 1..256, got {self.n}")
         if self.rest_iou is not None and not 0.0 < self.rest_iou <= 1.0:
             raise ValueError(f"rounds.rest_iou must lie in (0, 1] or be none, got {self.rest_iou}")
 
@@ -262,7 +263,10 @@ def _parse(text: str, hint: Any, whole: str) -> Any:
         return text.lower() == "true"
     if kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             raise ValueError(f"{whole} is a number ({kind.__name__}), got {text!r}") from None
+        if kind is float and not math.isfinite(number):
+            raise ValueError(f"{whole} is a finite number, got {text!r}")
+        return number
     return text

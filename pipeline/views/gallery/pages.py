@@ -21,7 +21,7 @@ from pipeline.images.manifest import Shard
 from pipeline.images.photos import Photo, load_photos
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.atomic import written_whole
+from pipeline.storage.outputs import need_file, output_file, writing
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def _with_photos(shard: Shard, places: list[int], results: list[Any]) -> Iterato
 @contextmanager
 def begun_page(run: RunFolder, path: Path, page: Page) -> Iterator["PageWriter"]:
     """A page of a run to put images on. Their blocks wait on the disk, since the index comes first."""
-    with tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
+    need_file(path)
+    with writing(path), tempfile.TemporaryFile("w+", encoding="ascii") as blocks:
         yield PageWriter(run, path, page, blocks)
 
 
@@ -119,7 +120,7 @@ def _write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks
     head, foot = (_part("head.html") + _part(page.body)).split("{{DATA}}")
     texts = {"{{POLICY}}": policy, "{{NAME}}": html.escape(name), "{{STYLE}}": style}
     head = re.sub("|".join(texts), lambda mark: texts[mark[0]], head)
-    with written_whole(path) as out:
+    with output_file(path) as out:
         out.write(head)
         out.write(data_block("index", index))
         out.write(f"<script>{program}</script>\n")

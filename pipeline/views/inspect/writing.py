@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.load import load_cuts
 from pipeline.runs.launch import Launch
+from pipeline.storage.outputs import need_folder, writing
 from pipeline.views.inspect.inspection import Inspection, inspect_image
 from pipeline.views.inspect.page import page_html
 from pipeline.views.inspect.panel import draw_panel
@@ -26,11 +27,12 @@ def inspect(image: str, out: str | Path, launch: Launch | None = None, device: s
     refs = list_images(image).refs
     if len(refs) != 1:
         raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
+    folder = Path(out)
+    need_folder(folder)
     photo = load_photo(refs[0])
     inspection = inspect_image(photo, load_cuts(launch or Launch(), device))
-    folder = Path(out)
     files = [folder / "panel.png"]
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         draw_panel(inspection).save(files[0])
         if inspection.depth is not None:
@@ -38,8 +40,6 @@ def inspect(image: str, out: str | Path, launch: Launch | None = None, device: s
         if inspection.recipe.local_cut is not None:
             files.append(folder / "cloud.html")
             files[-1].write_text(page_html(inspection), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"the inspection cannot be written to {folder}: {error}") from error
     return files
 
 

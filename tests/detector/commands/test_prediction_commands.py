@@ -64,14 +64,36 @@ def test_self_train(checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: 
         return write_tiny(folder / "detector.safetensors", seed=len(requests)).path
 
     monkeypatch.setattr(training, "train", train)
+    tried: list[Training] = []
+    monkeypatch.setattr(training, "try_out", tried.append)
     arguments = ["self-train", "--run", tmp_path / "run", "--checkpoint", checkpoint, "--work-dir", tmp_path / "rounds"]
     done = call(*arguments, "--config", "tiny", "--thresholds", "0.8,0.7", "--iterations", 5, "--device", "cpu")
     assert done.exit_code == 0, done.output
     assert f"detector   {tmp_path / 'rounds' / 'round-2' / 'training' / 'detector.safetensors'}" in done.output
     assert [(r.config, r.iterations, r.device, r.resume) for r in requests] == [("tiny", 5, "cpu", None)] * 2
+    assert [(one.runs, one.init_from) for one in tried] == [((str(tmp_path / "run"),), checkpoint)]
     refused = call(*arguments, "--config", "tiny", "--thresholds", "0.8", "--iterations", 5)
     assert refused.exit_code == 2
     assert "thresholds: before [0.8, 0.7], now [0.8]" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "is of another model than is to be trained"),
+        (["--set", "optim_wrapper.foo=1"], "cannot be built"),
+        (["--train-amp"], "--amp, mixed precision, is for GPUs"),
+    ],
+)
+def test_a_self_training_that_could_not_train_does_not_begin(
+    checkpoint: str, options: list[str], message: str, tmp_path: Path
+) -> None:
+    """The checkpoint is of a model that `tiny` is not."""
+    arguments = ["self-train", "--run", "x", "--checkpoint", checkpoint, "--work-dir", tmp_path / "rounds"]
+    refused = call(*arguments, "--config", "tiny", "--device", "cpu", *options)
+    assert refused.exit_code == 2
+    assert message in refused.output
+    assert not (tmp_path / "rounds").exists()
 
 
 @pytest.mark.parametrize(

@@ -101,8 +101,9 @@ def test_samples_without_masks_are_shown(run: StoredRun, tmp_path: Path) -> None
 
 def test_what_cannot_be_shown_is_said(run: StoredRun, tmp_path: Path) -> None:
     made = data_set(run, tmp_path, [*LOAD, PACK])
+    (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write .*page\.png"):
-        write_samples(made, tmp_path / "nowhere" / "page.png", 1)
+        write_samples(made, tmp_path / "file" / "page.png", 1)
     with pytest.raises(ConfigError, match="samples can be shown of a StoreDataset, not of a list"):
         next(training_samples([], 1))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="must load masks and end in PackDetInputs"):

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from detector.training.loop import SeededTrainLoop, seed_step
 from detector.training.optimizer import ClippingOptimWrapper, clip_each
 from detector.training.train import Training, train
 from detector.training.validation import TruthPhotos
+from detector.training.validation_truth import read_validation
+from detector.training.wanted import check_training
 from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError, TrainingError, WeightsError
 from pipeline.evaluation.scores import score_detections
 from pipeline.evaluation.truth.coco import Truth
@@ -382,6 +384,18 @@ def detect(model: Any, path: Path, image_id: int) -> list[dict[str, Any]]:
         ({"settings": (*SMALL, "train_dataloader.dataset.filters={'min_score': 2.0}")}, ConfigError, "min_score"),
         ({"settings": (*SMALL, "train_dataloader.sampler={'type': 'InfiniteSampler'}")}, ConfigError, "SeededSampler"),
         ({"val_truth": "t.json"}, ConfigError, "go together"),
+        ({"settings": (*SMALL, "optim_wrapper.optimizer.foo=1")}, ConfigError, "cannot be built.*foo"),
+        ({"settings": (*SMALL, "optim_wrapper.optimizer.lr='x'")}, ConfigError, "cannot be built"),
+        ({"settings": (*SMALL, "optim_wrapper.foo=1")}, ConfigError, "cannot be built.*foo"),
+        ({"settings": (*SMALL, "param_scheduler.0.foo=1")}, ConfigError, "cannot be built.*foo"),
+        ({"settings": (*SMALL, "default_hooks.logger.foo=1")}, ConfigError, "cannot be built.*foo"),
+        ({"settings": (*SMALL, "train_dataloader.dataset.pipeline.0.foo=1")}, ConfigError, "cannot be built"),
+        ({"settings": (*SMALL, "test_pipeline.0.foo=1")}, ConfigError, "cannot be built"),
+        ({"settings": (*SMALL, "model.data_preprocessor.mean=1")}, ConfigError, "mean|cannot be built"),
+        ({"settings": (*SMALL, "default_hooks.checkpoint.interval='a'")}, ConfigError, "cannot be built"),
+        ({"settings": (*SMALL, "train_cfg.val_interval=0")}, ConfigError, "val_interval is 0: it must be a whole"),
+        ({"settings": (*SMALL, "train_cfg.max_iters=-1")}, ConfigError, "max_iters is -1: it must be a whole"),
+        ({"settings": (*SMALL, "train_dataloader.batch_size=0")}, ConfigError, "batch_size is 0: it must be a whole"),
     ],
 )
 def test_what_cannot_be_trained(run: str, tmp_path: Path, change: dict[str, Any], kind: type, message: str) -> None:
@@ -406,6 +420,43 @@ def test_photos_to_validate_with_have_to_be_there(painted: StoredRun, tmp_path: 
     write_truth(painted, tmp_path / "truth.json")
     with pytest.raises(SourceError, match="12 of the 12 photos"):
         TruthPhotos(str(tmp_path / "truth.json"), str(tmp_path), []).full_init()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: [a.update(iscrowd="maybe") for a in d["annotations"]], "iscrowd: 'maybe' is neither yes nor no"),
+        (lambda d: [a.update(segmentation=[[1, 2, 3, 4]]) for a in d["annotations"]], r"none of its \d+ annotations"),
+        (lambda d: [a.pop("segmentation") for a in d["annotations"]], "no_mask"),
+        (lambda d: d["images"][0].update(height=1000), r"1 of the 12 photos .* cannot be validated with: .* 1000 × "),
+    ],
+)
+def test_a_truth_to_validate_with_is_checked_before_the_training(
+    painted: StoredRun, run: str, tmp_path: Path, change: Callable[[Any], Any], message: str
+) -> None:
+    truth, photos = tmp_path / "truth.json", str(Path(run).parent / "photos")
+    write_truth(painted, truth)
+    change(document := json.loads(truth.read_text()))
+    truth.write_text(json.dumps(document))
+    wanted = small_training(run, tmp_path / "work", val_truth=str(truth), val_images=photos)
+    for attempt in (train, check_training):
+        with pytest.raises(SourceError, match=message):
+            attempt(wanted)
+    assert not list(tmp_path.glob("work/*"))
+
+
+def test_sizes_of_a_truth_to_validate_with_may_be_swapped(painted: StoredRun, run: str, tmp_path: Path) -> None:
+    truth = tmp_path / "truth.json"
+    write_truth(painted, truth)
+    straight = json.loads(truth.read_text())
+    swapped = json.loads(truth.read_text())
+    for image in swapped["images"]:
+        image["height"], image["width"] = image["width"], image["height"]
+    truth.write_text(json.dumps(swapped))
+    found, _ = read_validation(str(truth), str(Path(run).parent / "photos"))
+    assert [found.size(image["id"]) for image in straight["images"]] == [
+        (image["height"], image["width"]) for image in straight["images"]
+    ]
 
 
 def test_a_loss_that_is_no_number_ends_the_training(run: str, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Scoring whole runs: which image is which, and what is said, written and refused."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pipeline.cli import main
@@ -167,6 +169,33 @@ def test_two_runs_are_compared_on_the_images_of_both(tmp_path: Path) -> None:
     defined = [estimate for estimate in same.values() if not np.isnan(estimate.value)]
     assert len(defined) > 20
     assert {(e.value, e.low, e.high) for e in defined} == {(0.0, 0.0, 0.0)}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_swapped_sizes_of_a_truth(tmp_path: Path, turned: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Polygons are right where they are, unless they were drawn on a photo that lay on its side."""
+    files = {f"{i}.png": [0, 20] for i in range(3)}
+    run = make_run(tmp_path / "run", [record(name, lefts) for name, lefts in files.items()])
+    swapped = make_truth(files)
+    for image in swapped["images"][:2]:
+        image["height"], image["width"] = image["width"], image["height"]
+    photo = tmp_path / "photo.jpg"
+    size = SIZE if turned else SIZE[::-1]  # Pillow's are width, height
+    Image.new("RGB", size).save(photo, exif=orientation(6 if turned else 1))
+    run.manifest.refs = tuple(dataclasses.replace(ref, uri=str(photo)) for ref in run.manifest.refs)
+    found = run_detections(run, Truth(swapped, "truth.json"))
+    assert len(found.by_image) == (1 if turned else 3)
+    assert found.other_size == (("0.png", "1.png") if turned else ())
+    assert ("truth.json has height and width of images swapped, as CutLER writes them: 2 of 3" in caplog.text) != turned
+    if not turned:
+        reports = (evaluate_runs(Truth(data, "truth.json"), run, bootstrap=0) for data in (swapped, make_truth(files)))
+        assert len(set(map(report_json, reports))) == 1
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
 
 
 def test_nothing_in_common_is_refused(tmp_path: Path) -> None:

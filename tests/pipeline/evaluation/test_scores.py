@@ -385,14 +385,21 @@ def broken(**changes: Any) -> dict[str, Any]:
     [
         ([], 'no list "images"'),
         ({"images": []}, "lists no images"),
-        ({"images": [{"id": 1, "file_name": "a.jpg"}]}, '"height" of type int'),
+        ({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}, '"height" of type int'),
         ({"images": scene([(A, 1)])["images"]}, 'no list "annotations"'),
         ({"images": [{**scene([(A, 1)])["images"][0], "file_name": i} for i in "ab"]}, "two images have the id 1"),
-        (broken(segmentation=None), 'no "segmentation".*instances file'),
-        (broken(bbox=[1, 2, 3]), "annotation 1: bbox must be"),
-        (broken(area="large"), "annotation 1: bbox must be"),
+        (
+            {
+                "images": [{**scene([(A, 1)])["images"][0], "id": i, "height": 60 * i} for i in (1, 2)],
+                "annotations": [],
+            },
+            "images 1 and 2 are both scene.png, of different sizes",
+        ),
+        (broken(segmentation=None), "1 no_mask, such as annotation 1: it has no segmentation"),
+        (broken(image_id="1"), 'one whose "image_id" is no whole number'),
+        (broken(iscrowd="perhaps"), "annotation 1: iscrowd: 'perhaps' is neither yes nor no"),
         (broken(image_id=9), "annotation 1 is of image 9, which is not listed"),
-        (broken(segmentation=[]), "annotation 1: a polygon must have"),
+        (broken(segmentation=[]), "annotation 1: it has no polygon"),
         (broken(segmentation=[[1, 1, 5, 5]]), "annotation 1: a polygon must have"),
         (broken(segmentation={"size": [3, 3], "counts": "abc"}), "annotation 1: .* of the image's size, 60 × 120"),
         (broken(segmentation={"size": [60, 120]}), "annotation 1: run-length codes must be"),
@@ -408,8 +415,131 @@ def test_a_bad_truth_is_refused(data: Any, says: str, tmp_path: Path) -> None:
     file = tmp_path / "truth.json"
     file.write_text(json.dumps(data))
     with pytest.raises(SourceError, match=says) as caught:
-        Truth.read(str(file)).objects(1)
+        Truth.read(str(file))
     assert str(file) in str(caught.value)
+
+
+def among_good_ones(**changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A scene of two objects, and the same with a third one, of which fields are changed; None takes one out."""
+    good = scene([(A, 1), (B, 1)])
+    odd = {**good["annotations"][0], "id": 9, **changes}
+    odd = {field: value for field, value in odd.items() if value is not None}
+    return good, {**good, "annotations": [*good["annotations"], odd]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"segmentation": None}, "1 no_mask, such as annotation 9: it has no segmentation"),
+        ({"segmentation": []}, "1 empty, such as annotation 9"),
+        ({"segmentation": [[1, 1, 5, 5]]}, "1 malformed, such as annotation 9: a polygon must have"),
+        ({"segmentation": {"size": [3, 3], "counts": "abc"}}, "1 other_size, such as annotation 9"),
+        ({"segmentation": {"size": [60, 120], "counts": "o" * 30}}, "1 malformed, such as annotation 9: counts are no"),
+        ({"image_id": 99}, "1 not_listed, such as annotation 9 is of image 99, which is not listed"),
+        ({"image_id": "1"}, '1 without image_id, such as one whose "image_id" is no whole number'),
+        ({"image_id": None}, "1 without image_id"),
+    ],
+)
+def test_one_odd_annotation_does_not_cost_the_others(
+    changes: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, odd = among_good_ones(**changes)
+    assert Truth(odd).objects(1) == Truth(good).objects(1)
+    assert f"the truth: 1 of 3 annotations left out: {reason}" in caplog.text
+
+
+def test_an_entry_that_is_no_annotation(caplog: pytest.LogCaptureFixture) -> None:
+    good = scene([(A, 1)])
+    assert Truth({**good, "annotations": [None, *good["annotations"], 3]}).objects(1) == Truth(good).objects(1)
+    assert "2 of 3 annotations left out" in caplog.text
+
+
+def test_area_box_and_category_follow_from_the_mask(caplog: pytest.LogCaptureFixture) -> None:
+    good = scene([(A, 1)])
+    for bare in (
+        {field: value for field, value in good["annotations"][0].items() if field not in ("area", "bbox")},
+        {**good["annotations"][0], "area": "large", "bbox": [1, 2, 3]},
+        {**good["annotations"][0], "area": float("nan"), "bbox": [0, 0, -3, 4]},
+    ):
+        (found,) = Truth({**good, "annotations": [bare]}).objects(1)
+        (straight,) = Truth(good).objects(1)
+        assert found == straight | {"area": A.sum()}
+    del bare["category_id"]
+    assert Truth({**good, "annotations": [bare]}).objects(1)[0]["category"] is None
+    assert caplog.text == ""
+
+
+def test_a_box_follows_from_the_mask_where_boxes_are_scored() -> None:
+    good = scene([(A, 1)])
+    bare = {field: value for field, value in good["annotations"][0].items() if field not in ("area", "bbox")}
+    (found,) = Truth({**good, "annotations": [bare]}, masks=False).objects(1)
+    rows, columns = np.nonzero(A)
+    assert found["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+    assert "segmentation" not in found
+
+
+def test_bad_parts_of_a_mask_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    good, line = [10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0], [10.0, 10.0, 12.0, 10.0]
+    (found,) = Truth(broken(segmentation=[line, good, "x"])).objects(1)
+    assert found["segmentation"] == Truth(broken(segmentation=[good])).objects(1)[0]["segmentation"]
+    assert "2 parts of masks left out: 2 bad_part, such as one of annotation 1: a polygon must have" in caplog.text
+
+
+def test_codes_as_other_tools_write_them() -> None:
+    rle = broken()["annotations"][0]["segmentation"]
+    straight = Truth(broken()).objects(1)
+    assert Truth(broken(segmentation=[rle])).objects(1) == straight
+    assert Truth(broken(segmentation={**rle, "size": [60.0, 120.0]})).objects(1) == straight
+
+
+def test_a_truth_with_nothing_to_find_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    Truth(broken(iscrowd=1))
+    assert "the truth: all of its 1 objects are to be ignored: there is none to find" in caplog.text
+
+
+def test_a_photo_under_two_ids_is_one_image(caplog: pytest.LogCaptureFixture) -> None:
+    both, second = scene([(A, 1), (B, 1)]), scene([(A, 1), (B, 1)])["annotations"][1] | {"image_id": 2}
+    image = both["images"][0]
+    twice = {"images": [image, {**image, "id": 2}], "annotations": [both["annotations"][0], second]}
+    truth = Truth(twice)
+    assert list(truth.images) == [1]
+    assert truth.objects(1) == Truth(both).objects(1)
+    assert "1 file names are listed under more than one id, such as scene.png" in caplog.text
+
+
+def test_swapped_sizes_that_the_masks_give_away(caplog: pytest.LogCaptureFixture) -> None:
+    swapped = scene([(A, 1)])
+    swapped["images"][0] |= {"height": 120, "width": 60}
+    truth = Truth(swapped)
+    assert truth.size(1) == (60, 120)
+    assert truth.objects(1) == Truth(scene([(A, 1)])).objects(1)
+    assert "has height and width of images swapped, as CutLER writes them: 1 of 1" in caplog.text
+
+
+def test_swapped_sizes_that_the_photo_gives_away() -> None:
+    polygon = [[50, 5, 110, 5, 110, 30, 50, 30]]  # beyond the width that is listed
+    swapped = broken(segmentation=polygon)
+    swapped["images"][0] |= {"height": 120, "width": 60}
+    truth = Truth(swapped)
+    assert not truth.is_of_size(1, (61, 120), lambda: False)
+    assert not truth.is_of_size(1, (60, 120), lambda: True), "the photo lay on its side when it was drawn on"
+    assert truth.size(1) == (120, 60)
+    assert truth.objects(1)[0]["segmentation"]["size"] == [120, 60]
+    assert truth.is_of_size(1, (60, 120), lambda: False)
+    assert (truth.size(1), truth.swapped) == ((60, 120), {1})
+    assert truth.objects(1) == Truth(broken(segmentation=polygon)).objects(1)
+    sure = Truth(scene([(A, 1)]))
+    assert not sure.is_of_size(1, (120, 60), lambda: False), "its codes say how large the image is"
+
+
+def test_images_without_a_size(caplog: pytest.LogCaptureFixture) -> None:
+    data = scene([(A, 1)])
+    del data["images"][0]["height"], data["images"][0]["width"]
+    data["images"].append({"id": 2, "file_name": "b.png"})
+    truth = Truth(data)
+    assert truth.objects(1) == Truth(scene([(A, 1)])).objects(1), "its codes have it"
+    assert list(truth.images) == [1]
+    assert "1 of 2 images left out: 1 without a size, such as b.png" in caplog.text
 
 
 def test_a_truth_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -428,6 +558,12 @@ def test_what_cannot_be_scored_is_refused() -> None:
         evaluate(truth, [], [1, 2])
     with pytest.raises(SourceError, match="image 1 is not of the size"):
         evaluate(truth, [detection(1, A.T)], [1])
+    for counts in ("o" * 30, "o" * 30 + "0", "é", ""):  # what pycocotools would read past the end of
+        text = detection(1, A) | {"segmentation": {"size": [60, 120], "counts": counts}}
+        with pytest.raises(SourceError, match="a mask of image 1 cannot be scored: counts are no compressed"):
+            evaluate(truth, [text], [1])
+        with pytest.raises(SourceError, match="a mask of image 1 cannot be scored: counts are no compressed"):
+            evaluate(truth, [{k: v for k, v in text.items() if k != "bbox"}], [1], iou_types=["bbox"])
     with pytest.raises(SourceError, match="image 1 is empty"):
         evaluate(truth, [detection(1, A & B)], [1])
     with pytest.raises(ConfigError, match="scores is 'best'"):

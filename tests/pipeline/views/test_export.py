@@ -1,25 +1,32 @@
 """COCO JSON, mask files and overlays of a run."""
 
 import dataclasses
+import itertools
 import json
 import math
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
+from pipeline.commands.import_coco import import_coco
 from pipeline.engine import run as runner
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.evaluation.report import evaluate_runs
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.verify import verify_run
 from pipeline.views.export import export_coco, export_masks, export_overlays
-from pipeline.views.picture_files import output_path, picture_names
+from pipeline.views.gallery.gallery import write_gallery
+from pipeline.views.picture_files import output_path, picture_names, unique_names
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +121,44 @@ def test_mask_files_hold_the_numbers_of_the_masks(run: RunFolder, tmp_path: Path
         assert (labels > 0).any() == bool(record.instances)
 
 
+def imported(folder: Path, n_masks: int) -> RunFolder:
+    """A run of one photo with so many masks of one pixel each, as detectors and SA-1B have them."""
+    folder.mkdir()
+    side = 20
+    Image.new("RGB", (side, side)).save(folder / "a.png")
+    masks = [{"size": [side, side], "counts": [i, 1, side * side - i - 1]} for i in range(n_masks)]
+    annotations = [{"id": i, "image_id": 1, "segmentation": mask} for i, mask in enumerate(masks, start=1)]
+    (folder / "masks.json").write_text(
+        json.dumps({"images": [{"id": 1, "file_name": "a.png"}], "annotations": annotations})
+    )
+    import_coco(str(folder / "masks.json"), folder / "run", str(folder))
+    return RunFolder.open(folder / "run")
+
+
+@pytest.mark.parametrize("n_masks", [255, 256, 300])
+def test_mask_files_number_any_number_of_masks(tmp_path: Path, n_masks: int) -> None:
+    run = imported(tmp_path / "data", n_masks)
+    assert export_masks(run, tmp_path / "masks") == 1
+    with Image.open(tmp_path / "masks" / "a.png") as picture:
+        assert picture.mode == ("L" if n_masks <= 255 else "I;16")
+        labels = np.asarray(picture)
+    expected = np.zeros(400, int)
+    expected[:n_masks] = np.arange(1, n_masks + 1)
+    assert (labels == expected.reshape(20, 20).T).all()
+    assert len(export_overlays(run, tmp_path / "overlays")) == 1
+    assert export_coco(run, tmp_path / "masks.json") == n_masks
+    assert write_gallery(run, tmp_path / "page.html").images == 1
+    assert verify_run(run) == []
+
+
+def test_more_masks_than_16_bits_number_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = imported(tmp_path / "data", 4)
+    monkeypatch.setattr("pipeline.views.export._MOST_IN_16_BITS", 3)
+    with pytest.raises(ConfigError, match=r"a\.png has 4 masks, and a PNG of 16 bits numbers 3: raise --min-score"):
+        export_masks(run, tmp_path / "masks")
+    assert not (tmp_path / "masks").exists(), "before anything is written"
+
+
 def test_overlays_colour_the_masks_and_leave_the_rest(run: RunFolder, tmp_path: Path) -> None:
     files = export_overlays(run, tmp_path, limit=4)
     assert len(files) == 4
@@ -146,6 +191,33 @@ def test_endings_are_kept_only_where_they_tell_images_apart(tmp_path: Path, monk
         "000.png": "000.png.png",
         "001.png": "001.png",
     }
+
+
+@pytest.mark.parametrize(
+    ("ids", "names"),
+    [
+        (["photo.jpg", "photo.png", "photo.jpg.webp"], ["photo.jpg.png", "photo.png.png", "photo.jpg.webp.png"]),
+        (["a.jpg", "b/a.jpg"], ["a.png", "b/a.png"]),
+        (["a.jpg", "a.png/b.jpg"], ["a.jpg.png", "a.png/b.png"]),
+        (["x.jpg", "x"], ["x.jpg.png", "x.png"]),
+    ],
+)
+def test_no_picture_takes_the_place_of_another(ids: list[str], names: list[str]) -> None:
+    for order in itertools.permutations(zip(ids, names, strict=True)):
+        given = [id_ for id_, _ in order]
+        found = unique_names(given)
+        assert list(found) == given
+        assert len(set(found.values())) == len(ids)
+        if ids[0] != "x.jpg":
+            assert found == dict(order)
+
+
+@given(st.lists(st.text("aA.pngé\u0301/j", min_size=1, max_size=8), unique=True, max_size=12))
+def test_names_are_unique_on_any_file_system(ids: list[str]) -> None:
+    ids = [id_ for id_ in ids if all(part.strip(".") for part in id_.split("/"))]
+    keys = [unicodedata.normalize("NFC", name).casefold() for name in unique_names(ids).values()]
+    assert len(set(keys)) == len(ids)
+    assert not any(other.startswith(f"{key}/") for key in keys for other in keys)
 
 
 @pytest.mark.parametrize("hostile", ["../evil", "a/../../evil", "/etc/evil"])

@@ -340,6 +340,63 @@ def test_drops_are_counted_by_reason(data: Data) -> None:
     assert [instance.score for instance in record.instances] == [1.0, pytest.approx(0.6)]
 
 
+@pytest.mark.parametrize("change", [{"image_id": 9}, {"image_id": "70"}, {"image_id": None}])
+def test_an_annotation_of_no_image_does_not_cost_the_others(
+    data: Data, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    straight = records_of(data.run())
+    data.annotations.insert(1, {**data.annotations[0], "id": 99, **change})
+    assert records_of(data.run_into("odd")) == straight
+    assert "1 of 7 annotations left out: 1 " in caplog.text
+
+
+def test_bad_parts_of_a_mask_are_left_out(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.annotations.clear()
+    data.annotate(0, [[1, 2], [10, 10, 30, 10, 30, 30, 10, 30], [5, 5, float("nan"), 5, 6, 6]])
+    record = records_of(data.run())["n00/0.JPEG"]
+    assert (record.instances[0].area, record.drops) == (400, {"bad_part": 2})
+    assert caplog.text.count("dropped as bad_part, this one first: annotation 1: a polygon must have") == 1
+
+
+@pytest.mark.parametrize("crowd", [1, 1.0, True, "1", "true", "YES"])
+def test_crowds_in_any_words(data: Data, crowd: Any) -> None:
+    for annotation, word in zip(data.annotations, [None, "", 0.0, "0", "false", "no"], strict=True):
+        annotation["iscrowd"] = word
+    data.annotate(0, rle_of(disc(40, 60, 30, 50, 5)), iscrowd=crowd)
+    records = records_of(data.run())
+    assert sum(len(record.instances) for record in records.values()) == 6
+    assert records["n00/0.JPEG"].drops == {"crowd": 1}
+
+
+def test_codes_and_scores_as_other_tools_write_them(data: Data) -> None:
+    straight = records_of(data.run())
+    for annotation in data.annotations:
+        height, width = annotation["segmentation"]["size"]
+        annotation["segmentation"] = [{**annotation["segmentation"], "size": [float(height), float(width)]}]
+        annotation["score"] = None
+    assert records_of(data.run_into("other")) == straight
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "fields", "says"),
+    [
+        ([10, 10, 30, 10, 30, 30], {}, "6 malformed, such as annotation 1: a polygon must"),
+        ([[[10, 10], [30, 10], [30, 30]]], {}, "6 malformed, such as annotation 1: a polygon must"),
+        ([[10, 10, 30, 10, 30, 30]], {"score": "0.5"}, "6 malformed, such as annotation 1: its score is '0.5'"),
+        ([[10, 10, 30, 10, 30, 30]], {"iscrowd": 1}, "6 crowd, such as annotation 1: it is a crowd"),
+        ([[10, 10, 30, 10, 30, 30]], {"score": 0.1}, "6 low_score, such as annotation 1: it scores 0.1"),
+    ],
+)
+def test_an_import_that_takes_no_mask_is_refused(
+    data: Data, segmentation: Any, fields: dict[str, Any], says: str
+) -> None:
+    for annotation in data.annotations:
+        annotation |= {"segmentation": segmentation, **fields}
+    with pytest.raises(SourceError, match=rf"pseudo\.json: none of its 6 masks can be used: {says}"):
+        data.run(min_score=0.5)
+    assert not (data.folder / "run").exists()
+
+
 def test_swapped_sizes_are_put_right(data: Data, caplog: pytest.LogCaptureFixture) -> None:
     """CutLER's files: the size of the image is width, height; that of the run-length codes is right."""
     straight = records_of(data.run())
@@ -347,7 +404,7 @@ def test_swapped_sizes_are_put_right(data: Data, caplog: pytest.LogCaptureFixtur
         image["height"], image["width"] = image["width"], image["height"]
     swapped = records_of(data.run_into("swapped"))
     assert swapped == straight
-    assert caplog.text.count("has height and width of images swapped") == 1, "said once, not for each image"
+    assert caplog.text.count("has height and width of images swapped, as CutLER writes them: 3 of 3") == 1, "said once"
 
 
 def test_polygons_of_swapped_images_are_put_right(data: Data) -> None:
@@ -493,11 +550,10 @@ def test_min_score_must_be_a_number(data: Data) -> None:
         (lambda d: d.update(annotations=[]), "no annotations, none of them with a segmentation"),
         (lambda d: [a.pop("segmentation") for a in d["annotations"]], "6 annotations, none of them with a segm"),
         (lambda d: d["images"].append(d["images"][0] | {"file_name": "x"}), "two images have the id 70"),
-        (lambda d: d["annotations"][0].update(image_id=9), "1 annotations are of images that are not listed, .* 9"),
-        (lambda d: d["annotations"][0].pop("image_id"), 'an annotation has no "image_id"'),
-        (lambda d: d["annotations"].append([]), 'an annotation has no "image_id"'),
+        (lambda d: [a.update(image_id=9) for a in d["annotations"]], "none of its 6 .*: 6 not_listed, .* of image 9"),
+        (lambda d: d["annotations"][1].update(iscrowd="x"), "annotation 2: iscrowd: 'x' is neither yes nor no"),
         (lambda d: [i.update(id=str(i["id"])) for i in d["images"]], 'an image must have an "id", a whole number'),
-        (lambda d: d["annotations"][0].update(image_id=1 << 63), r'"image_id" 9223372036854775808: ids may be'),
+        (lambda d: [i.update(id=1 << 63) for i in d["images"]], r'the "id" 9223372036854775808: ids may be'),
         (lambda d: [i.pop("file_name") for i in d["images"]], 'an image must have an "id"'),
         (lambda d: d.update(images=[3]), "an image is no object"),
         (
