@@ -504,7 +504,7 @@ def test_a_photo_under_two_ids_is_one_image(caplog: pytest.LogCaptureFixture) ->
     truth = Truth(twice)
     assert list(truth.images) == [1]
     assert truth.objects(1) == Truth(both).objects(1)
-    assert "1 file names are listed under more than one id, such as scene.png" in caplog.text
+    assert "lists 1 photos again, such as scene.png" in caplog.text
 
 
 def test_swapped_sizes_that_the_masks_give_away(caplog: pytest.LogCaptureFixture) -> None:
