@@ -48,8 +48,8 @@ class Number(click.FloatRange):
             self.fail(f"{value} is no finite number.", param, ctx)
         return number
 
-    def __repr__(self) -> str:
-        return f"Number({self.min}, {self.max})"
+    def _describe_range(self) -> str:
+        return "" if self.min is None and self.max is None else super()._describe_range()
 
 
 class Output(click.ParamType):

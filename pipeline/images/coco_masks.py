@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 # No photo has such coordinates; pycocotools allocates a point for every pixel of an outline.
 _FARTHEST = 100_000
 _SYMBOLS = 12  # of 5 bits that a count may have: 60 bits
+_NUMBERS = "a polygon must be a list of numbers, x1, y1, x2, y2 and so on, in the list of a mask's polygons"
 _CORNERS = "a polygon must have x, y of at least three corners"
 
 
@@ -199,8 +200,10 @@ def _polygon_fault(polygon: Any) -> str:
     try:
         corners = np.asarray(polygon, np.float64)
     except (TypeError, ValueError, OverflowError):
-        return "a polygon must be a list of numbers"
-    if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
+        return _NUMBERS
+    if corners.ndim != 1:  # a segmentation that is one flat list, or has lists of points
+        return _NUMBERS
+    if len(corners) < 6 or len(corners) % 2:
         return _CORNERS
     if not (np.abs(corners) <= _FARTHEST).all():
         return f"a polygon has a corner beyond ±{_FARTHEST} pixels"

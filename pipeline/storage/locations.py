@@ -91,15 +91,6 @@ def contents_of(location: str) -> bytes:
         raise _unreadable(location, error) from error
 
 
-def need_readable(location: str) -> None:
-    """SourceError when there is no such file, or it cannot be opened: what `contents_of` raises, without its time."""
-    files, path = filesystem(location)
-    try:
-        files.open(path, "rb").close()
-    except OSError as error:
-        raise _unreadable(location, error) from error
-
-
 def _unreadable(location: str, error: OSError) -> SourceError:
     return SourceError(f"{location} cannot be read: {error.strerror or error}")
 

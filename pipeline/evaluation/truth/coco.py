@@ -5,7 +5,7 @@ H, W pixels
 
 import logging
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -65,46 +65,31 @@ class Truth:
     def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
         self.name = name
         self.has_masks = masks
-        without, self._bad_parts = LeftOut(name, "images"), LeftOut(name, "parts of masks")
-        listed = images_in(dataset, name, without)
-        same = _same_photos([image for image, _ in listed], name)
-        by_image: dict[int, list[Any]] = defaultdict(list)
-        left_out = LeftOut(name, "annotations")
-        annotations = list_of(dataset, "annotations", name)
-        for annotation in annotations:
-            try:
-                image_id = image_id_of(annotation, name)
-            except SourceError:
-                left_out.add("without image_id", f'one whose "image_id" is no whole number: {str(annotation)[:120]}')
-                continue
-            if image_id not in same:
-                left_out.add("not_listed", f"{_place(annotation)} is of image {image_id}, which is not listed")
-            elif same[image_id] == image_id or not any(_is_same(annotation, one) for one in by_image[same[image_id]]):
-                by_image[same[image_id]].append(annotation)
         self.images: dict[int, Mapping[str, Any]] = {}
         self.swapped: set[int] = set()
         self._is_sure_of: set[int] = set()  # images whose masks are run-length codes of their size
+        self._annotations: dict[int, list[_Object]] = {}
+        self._objects: dict[int, list[dict[str, Any]]] = {}
+        self._pairs: dict[int, list[tuple[int, int]]] = {}
+        images, annotations = LeftOut(name, "images"), LeftOut(name, "annotations")
+        parts = LeftOut(name, "parts of masks")
+        listed = images_in(dataset, name, images)
+        by_image = _by_image(dataset, [image for image, _ in listed], name, annotations)
         for image, entry in listed:
-            if same[image.id] == image.id:
-                self._add_image(image, entry, [_size_of(one) for one in by_image[image.id]], without)
+            if image.id in by_image:
+                self._add_image(image, entry, by_image[image.id], images)
         if not self.images:
             checked_image(listed[0][1], name, sized=True)
-        without.tell(len(dataset["images"]))
-        self._annotations: dict[int, list[_Object]] = {}
         for image_id in self.images:
-            self._annotations[image_id] = [
-                one
-                for annotation in by_image.get(image_id, ())
-                if (one := self._checked(annotation, image_id, left_out))
-            ]
-        left_out.tell(len(annotations))
-        self._bad_parts.tell()
+            found = (self._checked(one, image_id, annotations, parts) for one in by_image[image_id])
+            self._annotations[image_id] = [one for one in found if one is not None]
+        images.tell(len(dataset["images"]))
+        annotations.tell(len(dataset["annotations"]))
+        parts.tell()
         tell_of_swapped(name, len(self.swapped), len(self.images))
         ignored = [one.crowd for its in self._annotations.values() for one in its]
         if ignored and all(ignored):
             log.warning("%s: all of its %d objects are to be ignored: there is none to find", name, len(ignored))
-        self._objects: dict[int, list[dict[str, Any]]] = {}
-        self._pairs: dict[int, list[tuple[int, int]]] = {}
 
     @classmethod
     def read(cls, location: str) -> Self:
@@ -160,9 +145,9 @@ class Truth:
             ]
         return self._pairs[image_id]
 
-    def _add_image(self, image: CocoImage, entry: Any, sizes: list[Size | None], left_out: LeftOut) -> None:
-        """sizes: what the run-length codes of its masks say."""
-        own = Counter(size for size in sizes if size is not None)
+    def _add_image(self, image: CocoImage, entry: Any, annotations: list[Any], left_out: LeftOut) -> None:
+        """Of the size that is listed, as far as the run-length codes of its masks do not say otherwise."""
+        own = Counter(size for one in annotations if (size := rle_size(one.get("segmentation"))) is not None)
         listed = (image.height, image.width) if image.height and image.width else None
         if listed is None:
             if not own:
@@ -176,7 +161,9 @@ class Truth:
             self._is_sure_of.add(image.id)
         self.images[image.id] = {**entry, "height": listed[0], "width": listed[1]}
 
-    def _checked(self, annotation: Mapping[str, Any], image_id: int, left_out: LeftOut) -> _Object | None:
+    def _checked(
+        self, annotation: Mapping[str, Any], image_id: int, left_out: LeftOut, parts: LeftOut
+    ) -> _Object | None:
         """None for one that is left out."""
         crowd, mask = is_crowd(annotation, self.name), None
         segmentation, box, area = (annotation.get(field) for field in ("segmentation", "bbox", "area"))
@@ -190,13 +177,13 @@ class Truth:
                     left_out.add(error.reason, f"{_place(annotation)}: {error}")
                 return None
         for fault in mask.bad_parts if mask else ():
-            self._bad_parts.add("bad_part", f"one of {_place(annotation)}: {fault}")
+            parts.add("bad_part", f"one of {_place(annotation)}: {fault}")
         if mask is not None and not self.has_masks:
             box, mask = coco_mask.toBbox(mask.rle()).tolist(), None
         return _Object(
             annotation.get("category_id"),
             crowd,
-            area if area is not None and _numbers([area]) and area >= 0 else None,
+            area if area is not None and _is_number(area) and area >= 0 else None,
             list(box) if box is not None and _is_box(box) else None,
             mask,
         )
@@ -227,6 +214,27 @@ def list_of(document: Any, key: str, name: str) -> list[Any]:
     if isinstance(found, list) and any(isinstance(entry, Mapping) for entry in found):
         return found
     return list_in(document, key, name)
+
+
+def _by_image(
+    dataset: Mapping[str, Any], images: list[CocoImage], name: str, left_out: LeftOut
+) -> dict[int, list[Any]]:
+    """The annotations of each photo, by the first of its ids."""
+    same = _same_photos(images, name)
+    by_image: dict[int, list[Any]] = {id_: [] for id_ in same.values()}
+    for annotation in list_of(dataset, "annotations", name):
+        try:
+            image_id = image_id_of(annotation, name)
+        except SourceError:
+            left_out.add("without image_id", f'one whose "image_id" is no whole number: {str(annotation)[:120]}')
+            continue
+        if image_id not in same:
+            left_out.add("not_listed", f"{_place(annotation)} is of image {image_id}, which is not listed")
+            continue
+        its = by_image[same[image_id]]
+        if same[image_id] == image_id or not any(_is_same(annotation, one) for one in its):
+            its.append(annotation)
+    return by_image
 
 
 def _same_photos(images: list[CocoImage], name: str) -> dict[int, int]:
@@ -265,10 +273,6 @@ def _place(annotation: Mapping[str, Any]) -> str:
     return f"annotation {annotation.get('id', '')}"
 
 
-def _size_of(annotation: Mapping[str, Any]) -> Size | None:
-    return rle_size(annotation.get("segmentation"))
-
-
 def _turned(one: _Object, size: Size) -> _Object:
     return one if one.mask is None else replace(one, mask=one.mask._replace(size=size))
 
@@ -278,7 +282,11 @@ def _is_box(box: Any) -> bool:
 
 
 def _numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    return isinstance(values, list | tuple) and all(_is_number(v) for v in values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _touch(first: dict[str, Any], second: dict[str, Any]) -> bool:

@@ -45,6 +45,11 @@ def test_every_number_and_every_output_is_of_the_one_type() -> None:
     assert len(OUTPUTS) >= 15
 
 
+def test_the_help_says_the_range_where_there_is_one() -> None:
+    assert "x<=None" not in CliRunner().invoke(main, ["export", "--help"]).output
+    assert "x>=0" in CliRunner().invoke(main, ["gc", "--help"]).output
+
+
 @pytest.mark.parametrize("text", ["nan", "NaN", "inf", "-inf", "1e999", "-infinity"])
 @pytest.mark.parametrize("case", NUMBERS, ids=named)
 def test_numbers_are_finite(case: tuple[tuple[str, ...], click.Option], text: str) -> None:

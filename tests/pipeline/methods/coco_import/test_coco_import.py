@@ -380,8 +380,12 @@ def test_codes_and_scores_as_other_tools_write_them(data: Data) -> None:
 @pytest.mark.parametrize(
     ("segmentation", "fields", "says"),
     [
-        ([10, 10, 30, 10, 30, 30], {}, "6 malformed, such as annotation 1: a polygon must"),
-        ([[[10, 10], [30, 10], [30, 30]]], {}, "6 malformed, such as annotation 1: a polygon must"),
+        ([10, 10, 30, 10, 30, 30], {}, "6 malformed, such as annotation 1: a polygon must be a list of numbers, x1"),
+        (
+            [[[10, 10], [30, 10], [30, 30]]],
+            {},
+            "6 malformed, such as annotation 1: a polygon must be a list of numbers",
+        ),
         ([[10, 10, 30, 10, 30, 30]], {"score": "0.5"}, "6 malformed, such as annotation 1: its score is '0.5'"),
         ([[10, 10, 30, 10, 30, 30]], {"iscrowd": 1}, "6 crowd, such as annotation 1: it is a crowd"),
         ([[10, 10, 30, 10, 30, 30]], {"score": 0.1}, "6 low_score, such as annotation 1: it scores 0.1"),
