@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -195,7 +196,8 @@ def _folder(out: str | Path, launch: Launch, manifest: Manifest | None, fleet: R
 
 def _some_images(shards: Sequence[Shard]) -> tuple[str, ...]:
     step = max(1, len(shards) // PROBED_IMAGES)
-    return tuple(shard.refs[0].uri for shard in shards[::step][:PROBED_IMAGES])
+    firsts = (next((ref.uri for ref in shard.refs if ref.trouble is None), None) for shard in shards[::step])
+    return tuple(islice(filter(None, firsts), PROBED_IMAGES))
 
 
 def _kinds(launch: Launch, until: str | None, device: str, batch_size: int | None, options: RayOptions) -> list[Kind]:

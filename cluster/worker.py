@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,7 +28,7 @@ from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
 from pipeline.runs.lease import read_lease
 from pipeline.runs.run_folder import RunFolder
-from pipeline.storage.locations import is_url
+from pipeline.storage.locations import existing, is_url
 from stages.late import torch
 
 log = logging.getLogger(__name__)
@@ -122,7 +121,7 @@ class Worker:
             raise StoreError(f"{here} {run.url} is another folder than the driver's. {SHARE_IT}")
         method = self._worker.method
         folder.refuse_other_config(method.config(), earlier_values(method))
-        if run.images and not any(is_url(image) or Path(image).is_file() for image in run.images):
+        if run.images and not any(is_url(image) or existing(image) for image in run.images):
             raise StoreError(f"{here} the images cannot be seen, {run.images[0]} among them: mount them there, too")
         self._job = ShardJob(folder, self._spec.until, self._worker)
 

@@ -21,7 +21,10 @@ from pipeline.commands.executing import RunExecutor
 from pipeline.errors import CutsError
 from pipeline.evaluation.report import Report, evaluate_runs, report_json
 from pipeline.evaluation.truth.formats import TruthSet
-from pipeline.images.manifest import ImageRef, Manifest, default_shard_size, safe_id
+from pipeline.images.coco import CocoImage
+from pipeline.images.image_lists import coco_refs
+from pipeline.images.manifest import Manifest, default_shard_size
+from pipeline.images.sources import listing_of
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -29,6 +32,7 @@ from pipeline.storage.files_at import files_at
 
 logger = logging.getLogger(__name__)
 
+IMAGES_REMEDY = "say with --images what folder its names are relative to"
 SCHEMA = "cuts3d-detector-metrics/1"
 _DIGITS = 8  # of a digest in the name of a folder
 
@@ -115,8 +119,9 @@ def _predictions(
     execution: dict[str, Any],
 ) -> RunFolder:
     """The complete run of a detector over a truth's photos."""
-    names = {id_: safe_id(str(image["file_name"])) for id_, image in truth.truth.images.items()}
-    refs = [ImageRef(names[id_], uri, coco_id=id_) for id_, uri in truth.images]
+    name = truth.truth.name
+    images = [CocoImage(id_, str(image["file_name"]), None, None) for id_, image in truth.truth.images.items()]
+    refs = listing_of(*coco_refs(name, images, truth.images_root, IMAGES_REMEDY), name).refs
     manifest = Manifest(refs, default_shard_size(len(refs)))
     title = re.sub(r"\W+", "-", truth.benchmark or PurePosixPath(truth.truth.name).stem).strip("-").lower()
     name = f"{title}-{manifest.digest[:_DIGITS]}"

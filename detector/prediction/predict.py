@@ -22,7 +22,7 @@ from detector.prediction.videos import Frames, extract_frames, is_video, need_vi
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, RunMismatchError
 from pipeline.images.manifest import ImageRef, Manifest, default_shard_size
-from pipeline.images.sources import IMAGE_EXTENSIONS, list_images
+from pipeline.images.sources import files_below, is_image, list_images
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -93,37 +93,45 @@ def predict(
 
 
 def _found(sources: Sequence[str]) -> tuple[list[ImageRef], dict[str, Path]]:
-    """The photos among the sources, listed, and the files of videos by their names."""
+    """The photos among the sources, listed, and the files of videos by their names; those in folders, too."""
     photos: list[ImageRef] = []
     films: dict[str, Path] = {}
-    for name, source in _named(sources):
+    taken: set[str] = set()
+    for source in sources:
+        name = _unique(*_stem_and_suffix(source), taken)
         if is_video(source):
             films[name] = need_video(Path(source))
-        else:
-            photos += _refs(source, name, alone=len(sources) == 1)
+            continue
+        files = files_below(source)
+        inside = [file for file in files if is_video(file)]
+        films |= {_unique(Path(file).stem, "", taken): Path(file) for file in inside}
+        if not inside or any(is_image(file) or file.lower().endswith(".tar") for file in files):
+            photos += _refs(source, name, alone=len(sources) == 1 and not inside)
     return photos, films
 
 
-def _named(sources: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each source with a name of its own: its file's or folder's, numbered where two have the same."""
-    taken: set[str] = set()
-    for source in sources:
-        path = PurePosixPath(source.rstrip("/"))
-        suffix = path.suffix if path.suffix.lower() in IMAGE_EXTENSIONS else ""
-        is_file = suffix or is_video(source) or path.suffix.lower() in _LISTS
-        stem = path.stem if is_file else path.name
-        name, number = f"{stem}{suffix}", 1
-        while name in taken:
-            number += 1
-            name = f"{stem}-{number}{suffix}"
-        taken.add(name)
-        yield name, source
+def _stem_and_suffix(source: str) -> tuple[str, str]:
+    """What a source is called: its file's or folder's name, and the ending of a photo."""
+    path = PurePosixPath(source.rstrip("/"))
+    suffix = path.suffix if is_image(source) else ""
+    is_file = suffix or is_video(source) or path.suffix.lower() in _LISTS
+    return path.stem if is_file else path.name, suffix
+
+
+def _unique(stem: str, suffix: str, taken: set[str]) -> str:
+    """A name of its own, numbered where two are the same; it is taken then."""
+    name, number = f"{stem}{suffix}", 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}{suffix}"
+    taken.add(name)
+    return name
 
 
 def _refs(source: str, name: str, alone: bool) -> list[ImageRef]:
     """The images of a source; their ids begin with its name where there are several sources."""
     refs = list_images(source).refs
-    if PurePosixPath(source).suffix.lower() in IMAGE_EXTENSIONS and len(refs) == 1:
+    if is_image(source) and len(refs) == 1:
         return [replace(refs[0], id=name)]
     # COCO ids of two files may be the same.
     return list(refs) if alone else [replace(ref, id=f"{name}/{ref.id}", coco_id=None) for ref in refs]

@@ -12,7 +12,6 @@ from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
 from pipeline.commands.options import OUTPUT_RUN, Number, say
 
 if TYPE_CHECKING:
-    from pipeline.images.manifest import Manifest
     from pipeline.runs.summary import Reporter, RunSummary
 
 
@@ -52,8 +51,8 @@ def import_coco(
     execute: does the work, see `executor`; None: this process.
 
     Raises SourceError when the file is no COCO file, not one of its masks is taken, its ids do not fit, or none of its
-    images is there;
-    ConfigError when a setting is out of range, or the run's photos are elsewhere; and what `engine.run.run` raises.
+    images is there; ConfigError when a setting is out of range; and what `engine.run.run` raises. Photos that are
+    elsewhere now are read from there by all that reads the run.
     """
     from pipeline.engine.run import retry_quarantined, run
     from pipeline.methods.coco_import.importing import (
@@ -68,7 +67,7 @@ def import_coco(
     launch = launch_of(coco, images, **settings)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
-    if not _is_begun(out, method.config(), manifest):
+    if not _is_begun(out, method.config()):
         refuse_nothing(method, manifest)
     summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter)
     if ids := usable_again(RunFolder.open(out), method):
@@ -78,13 +77,8 @@ def import_coco(
     return summary
 
 
-def _is_begun(out: str | Path, config: Mapping[str, Any], manifest: Manifest) -> bool:
-    """Whether something of this import is done already.
-
-    ConfigError for an import of another file, or with other settings; or with photos elsewhere: the manifest that
-    readers of the run will see is that of the first import, and so is where it finds photos.
-    """
-    from pipeline.errors import ConfigError
+def _is_begun(out: str | Path, config: Mapping[str, Any]) -> bool:
+    """Whether something of this import is done already. RunMismatchError for one of another file or other settings."""
     from pipeline.runs.run_folder import RUN_FILE, RunFolder
     from pipeline.storage.files_at import files_at
 
@@ -92,12 +86,4 @@ def _is_begun(out: str | Path, config: Mapping[str, Any], manifest: Manifest) ->
         return False
     folder = RunFolder.open(out)
     folder.refuse_other_config(config)
-    if not folder.ledger.committed_keys():
-        return False
-    before = folder.manifest.refs[0].uri
-    if before != manifest.refs[0].uri:
-        raise ConfigError(
-            f"{folder.url} was begun with photos elsewhere, such as {before}, now {manifest.refs[0].uri}: give the "
-            "same --images, or another --out"
-        )
-    return True
+    return bool(folder.ledger.committed_keys())

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pipeline.engine.presence import Presence
+from pipeline.engine.shard_job import ledger_of
 from pipeline.images.manifest import Manifest
 from pipeline.methods.registry import known_config, manifest_of
 from pipeline.models.device import check_device
@@ -23,3 +25,13 @@ def checked_manifest(
     manifest = None if launch.images is None else manifest_of(launch)
     RunFolder.refuse_another(out, known, manifest)
     return manifest
+
+
+def need_photos(folder: RunFolder, until: str | None) -> None:
+    """SourceError when a launch that resumes a run finds none of the photos that come next. What stages have kept may
+    do without photos: nothing is looked for then.
+    """
+    done = ledger_of(folder, until).committed_keys()
+    following = next((shard for shard in folder.manifest.shards() if shard.key not in done), None)
+    if following is not None and not folder.kept_stages():
+        Presence(folder, is_resumed=True).need(following)

@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.engine.batch_size import fitting_batch_size
-from pipeline.engine.checks import checked_manifest
+from pipeline.engine.checks import checked_manifest, need_photos
 from pipeline.engine.cpu_pool import cpu_pool
+from pipeline.engine.presence import Presence
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Manifest, Shard
@@ -58,6 +59,7 @@ def run(
     launch = launch or replace(last_launch(out), images=None)
     if method is None:
         launch = with_absolute_paths(launch)
+    is_resumed = manifest is None and launch.images is None
     if manifest is None:
         manifest = _images_of(out, launch, until, method, device)
     method = method or load_method(launch, device, until)
@@ -67,7 +69,8 @@ def run(
     ledger = ledger_of(folder, until)
     summary = RunSummary(folder.url, folder.result, until)
     with Lease(folder.files) as lease:
-        _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease)
+        presence = Presence(folder, is_resumed)
+        _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease, presence)
     summary.settle(folder, ledger, started)
     return summary
 
@@ -93,11 +96,14 @@ def retry_quarantined(
     wanted = None if ids is None else set(ids)
     chosen = [image.id for image in RunReader(folder).quarantined() if wanted is None or image.id in wanted]
     if chosen:
+        shards = folder.retry_shards(chosen)
+        presence = Presence(folder, is_resumed=False)
+        presence.need(shards[0])
         method = method or load_method(with_absolute_paths(launch or last_launch(out)), device, None)
         folder = _folder_of(out, method, folder.manifest, mended_values(method, folder.config))
         with Lease(folder.files) as lease:
             shards = folder.retry_shards(chosen)
-            _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease)
+            _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease, presence)
     summary.wall = time.perf_counter() - started
     return summary
 
@@ -108,7 +114,11 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
         listed = checked_manifest(out, launch, until, device)
     else:
         listed = None if launch.images is None else manifest_of(launch)
-    return listed or RunFolder.open(out).manifest
+    if listed is not None:
+        return listed
+    folder = RunFolder.open(out)
+    need_photos(folder, until)
+    return folder.manifest
 
 
 def _folder_of(
@@ -139,12 +149,13 @@ def _work(
     reporter: Reporter,
     summary: RunSummary,
     lease: Lease,
+    presence: Presence,
 ) -> None:
     if not shards:
         return
     start_reporting(reporter, folder, shards)
     worker = local_worker(method, batch_size, len(os.sched_getaffinity(0)))
-    job = ShardJob(folder, until, worker)
+    job = ShardJob(folder, until, worker, presence)
     try:
         for shard in shards:
             lease.check()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.engine.presence import Presence
 from pipeline.engine.shard_worker import ShardResult, ShardWorker
 from pipeline.errors import ImageError
 from pipeline.images.manifest import Shard
@@ -25,11 +26,15 @@ def ledger_of(folder: RunFolder, until: str | None) -> Ledger:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """The run, the last stage, and who does the work."""
+    """The run, the last stage, and who does the work.
+
+    presence: looks for the photos of each shard first; None: nobody does.
+    """
 
     folder: RunFolder
     until: str | None
     worker: ShardWorker
+    presence: Presence | None = None
 
     def compute(
         self,
@@ -37,9 +42,13 @@ class ShardJob:
         on_image: Callable[[Counts], None] = lambda counts: None,
         given_up: Mapping[str, ImageError] | None = None,
     ) -> ShardResult:
-        """The shard up to the last stage, not yet committed; arguments and errors as of `ShardWorker.process`."""
+        """The shard up to the last stage, not yet committed; arguments and errors as of `ShardWorker.process`, and
+        SourceError when its photos are not where the run looks for them.
+        """
         attributes = self.folder.shard_attributes(self.until)
         with self._kept(shard.key) as kept:
+            if self.presence and (not kept or self.worker.method.needs_inputs(self.until, kept)):
+                self.presence.need(shard)
             return self.worker.process(shard, self.until, kept, attributes, on_image, given_up)
 
     def probe(self, shard: Shard, positions: Sequence[int]) -> None:

@@ -15,9 +15,11 @@ from typing import Any
 from pipeline.errors import CutsError, ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
 from pipeline.images.manifest import ImageRef, Shard
+from pipeline.images.oddities import REASON as ODD_ENTRY
 from pipeline.images.stereo_clips import load_inputs
 from pipeline.methods.protocol import Batch, Method
 from pipeline.results.kinds import Counts, Failed, quarantine_of
+from pipeline.wording import few_of
 from stages.late import torch
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ class ShardResult:
 
     data: bytes of its file.
     quarantine: id, reason and detail of the images set aside.
-    counts: as the kind of result counts them, and gpu_out_of_memory where that happened.
+    counts: as the kind of result counts them, and gpu_out_of_memory and stretched where that happened.
     seconds: by stage; where batches overlap, their sum is more than the time that passed.
     log: one dict an image, for the shard's structured log.
     started: by `time.monotonic`.
@@ -49,6 +51,7 @@ class ShardResult:
 class _Pass:
     """What is known of a shard while its images go through the stages; by position in the shard.
 
+    remarks: on pictures that had to be stretched, see `Photo`.
     results: of the images that are finished, or `Failed`.
     starved: images that did not fit the GPU's memory even as a batch of one, while other batches were there; they are
     tried once more when is_alone says that none is.
@@ -58,6 +61,7 @@ class _Pass:
     until: str | None
     kept: Mapping[str, Any]
     on_image: Callable[[Any], None]
+    remarks: dict[int, str] = field(default_factory=dict)
     results: dict[int, Any] = field(default_factory=dict)
     faults: list[Exception] = field(default_factory=list)
     seconds: Counter[str] = field(default_factory=Counter)
@@ -138,7 +142,9 @@ class ShardWorker:
         state = _Pass(shard, until, kept, lambda result: on_image(kind.counts([result])))
         wanted = []
         for position, ref in enumerate(shard.refs):
-            if given_up and ref.id in given_up:
+            if ref.trouble is not None:
+                state.set_aside(position, ImageError(ODD_ENTRY, ref.trouble))
+            elif given_up and ref.id in given_up:
                 state.set_aside(position, given_up[ref.id])
             else:
                 wanted.append(position)
@@ -240,6 +246,8 @@ class ShardWorker:
             if isinstance(loaded, ImageError):
                 state.set_aside(position, loaded)
             else:
+                if loaded.remark:
+                    state.remarks[position] = loaded.remark
                 batch.append(position)
                 inputs.append(loaded)
             if len(batch) >= self.batch_size:
@@ -254,12 +262,27 @@ class ShardWorker:
         counts = kind.counts(results)
         if state.out_of_memory:
             counts["gpu_out_of_memory"] = state.out_of_memory
+        if state.remarks:
+            counts["stretched"] = len(state.remarks)
+            _tell_of_stretched(state)
         lines = [
             {"image": ref.id, **(_why(result) if isinstance(result, Failed) else kind.log(result))}
             for ref, result in zip(state.shard.refs, results, strict=True)
         ]
+        for position, remark in state.remarks.items():
+            lines[position]["remark"] = remark
         data = kind.write(results, attributes)
         return ShardResult(data, quarantine_of(results), counts, dict(state.seconds), lines, state.started)
+
+
+def _tell_of_stretched(state: _Pass) -> None:
+    """Once a shard: all pictures of a data set may be such."""
+    positions = sorted(state.remarks)
+    log.warning(
+        "shard %s: the grey levels of %d pictures were stretched: %s (the first: %s)",
+        *(state.shard.key, len(positions), few_of([state.shard.refs[position].id for position in positions])),
+        state.remarks[positions[0]],
+    )
 
 
 def _failed(ref: ImageRef, error: Exception) -> Failed:

@@ -1,5 +1,6 @@
 """A run's pseudo-masks as detections in the images of a COCO truth."""
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,22 +87,28 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
 
 def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
     """From the id of an image of the run to the id of the same image in the truth."""
-    by_path: dict[str, int] = {image["file_name"]: id_ for id_, image in truth.images.items()}
+    by_path: dict[str, int] = {_plain(image["file_name"]): id_ for id_, image in truth.images.items()}
     by_name: dict[str, list[int]] = defaultdict(list)
     for path, id_ in by_path.items():
         by_name[_name(path)].append(id_)
     coco_ids = {ref.id: ref.coco_id for ref in run.manifest.refs}
 
     def find(image: str) -> int | None:
-        if image in by_path:
-            return by_path[image]
-        same_name = by_name.get(_name(image), [])
+        path = _plain(image)
+        if path in by_path:
+            return by_path[path]
+        same_name = by_name.get(_name(path), [])
         if len(same_name) == 1:
             return same_name[0]
         coco_id = coco_ids[image]
         return coco_id if coco_id in truth.images else None
 
     return find
+
+
+def _plain(path: str) -> str:
+    """In one form of Unicode, of which names have two, and with "/" where Windows has "\\"."""
+    return unicodedata.normalize("NFC", path).replace("\\", "/")
 
 
 def _is_turned(ref: ImageRef) -> bool:

@@ -1,11 +1,13 @@
 """Where the photos of an annotation file are: it names them relative to a folder that it does not name."""
 
+import os
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from pipeline.errors import SourceError
-from pipeline.storage.locations import filesystem, is_url, parent_of, resolve
+from pipeline.storage.locations import existing, filesystem, is_url, parent_of, resolve
 
 # Photos that are looked for in each place before the next one is tried, and, when these are in none, before it is
 # believed that none is there; a server takes its time for each.
@@ -23,6 +25,32 @@ def places_beside(location: str) -> list[str]:
     names = ["images", *dict.fromkeys(_SPLIT.findall(PurePosixPath(location).name))]
     bases = dict.fromkeys((folder, parent_of(folder)))
     return [place for base in bases for place in (base, *(f"{base.rstrip('/')}/{name}" for name in names))]
+
+
+def below(name: str, root: str) -> str | None:
+    """A name in a file as a path below the folder that it is relative to, without ".."; None when it is not below.
+
+    name: relative to `root`, or absolute.
+    """
+    if name[:1] not in ("", ".", "/") and "/." not in name and "://" not in name:
+        return name  # nearly all are
+    if name.startswith(("file://", "local://")):
+        name = filesystem(name)[1]
+    is_whole = is_url(name) or name.startswith("/")
+    # The root may be a link, and the name be of where it leads.
+    bases = [root.rstrip("/")] if is_url(root) else [root.rstrip("/"), os.path.realpath(root)]
+    for base in bases:
+        path = _without_dots(name if is_whole else f"{base}/{name}")
+        prefix = f"{_without_dots(base)}/"
+        if path.startswith(prefix):
+            return path.removeprefix(prefix)
+    return None
+
+
+def _without_dots(location: str) -> str:
+    """A path or URL without ".." and ".", by its letters alone."""
+    scheme, mark, path = location.rpartition("://")
+    return f"{scheme}{mark}{posixpath.normpath(path)}" if "/." in path else location
 
 
 def first_that_holds(folders: Sequence[str], names: Sequence[str]) -> str | None:
@@ -46,6 +74,17 @@ def folder_of_photos(location: str, names: Sequence[str], given: str | None, rem
     return found
 
 
+def as_written_here(location: str, names: Sequence[str], given: str | None) -> Sequence[str]:
+    """The names in an annotation file, with "/" where Windows has "\\" if photos are there by these names alone."""
+    if not any("\\" in name for name in names):
+        return names
+    folders = [given] if given is not None else places_beside(location)
+    turned = [name.replace("\\", "/") for name in names]
+    if first_that_holds(folders, names) is not None or first_that_holds(folders, turned) is None:
+        return names
+    return turned
+
+
 def none_is_there(location: str, names: Sequence[str], folders: Sequence[str], remedy: str) -> SourceError:
     """The error for it.
 
@@ -54,18 +93,24 @@ def none_is_there(location: str, names: Sequence[str], folders: Sequence[str], r
     """
     looked = f" in {' or '.join(folders)}" if any(folders) else ""
     count = len(list(_sample(names, folders[0], None)))
+    name = names[0]
+    example = name if ".." in name and is_url(folders[0]) else resolve(name, folders[0])
+    hint = ""
+    if "\\" in name:
+        hint = ' (its name has "\\" between folders, as Windows writes it: "/" was tried, too)'
+    elif any(folders) and all(below(name, folder) is None for folder in folders):
+        hint = ", which is in none of these folders"
     return SourceError(
-        f"{location}: none of {count} images looked for{looked} exists, for example {resolve(names[0], folders[0])}; "
-        f"{remedy}"
+        f"{location}: none of {count} images looked for{looked} exists, for example {example}{hint}; {remedy}"
     )
 
 
 def _sample(names: Sequence[str], folder: str, at_most: int | None) -> Iterator[str]:
     """Evenly spread ones."""
-    most = at_most or (MOST_REMOTE if is_url(resolve(names[0], folder)) else MOST_LOCAL)
+    most = at_most or (MOST_REMOTE if is_url(folder or names[0]) else MOST_LOCAL)
     yield from names[:: -(-len(names) // most)]
 
 
 def _exists(name: str, folder: str) -> bool:
-    files, path = filesystem(resolve(name, folder))
-    return bool(files.exists(path))
+    found = below(name, folder) if folder else name
+    return found is not None and existing(resolve(found, folder)) is not None

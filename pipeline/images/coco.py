@@ -4,9 +4,11 @@ annotations of each of them lie.
 I images · A annotations
 """
 
+import logging
+import posixpath
 from array import array
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,16 +17,27 @@ from pipeline.images.flags import is_crowd
 from pipeline.images.left_out import LeftOut
 from pipeline.storage.json_lists import ROOT, Entry, JsonLists, open_lists
 
+log = logging.getLogger(__name__)
+
 _IMAGES, _ANNOTATIONS = "images", "annotations"
+
+MOST_ID = (1 << 63) - 1
+ID_RULE = f"{MOST_ID} (2^63 - 1) at most"
 
 
 class CocoImage(NamedTuple):
-    """An image as a file lists it. height, width: pixels, None where the file has none, or 0."""
+    """An image as a file lists it.
+
+    id: of the image; where it has none that can be taken a number that no file has.
+    height, width: pixels, None where the file has none: what is no whole number above 0 is none.
+    trouble: why the image is set aside; None for one that can be taken.
+    """
 
     id: int
     file_name: str
     height: int | None
     width: int | None
+    trouble: str | None = None
 
 
 def checked_image(image: Any, name: str, *, sized: bool = False) -> CocoImage:
@@ -37,35 +50,97 @@ def checked_image(image: Any, name: str, *, sized: bool = False) -> CocoImage:
     """
     if not isinstance(image, Mapping):
         raise SourceError(f'{name}: an image is no object: it has no "file_name" and no "id": {str(image)[:120]}')
-    id_, file_name = image.get("id"), image.get("file_name")
-    has = 'an image must have an "id", a whole number, and a "file_name"'
-    if not _is_id(id_):
-        raise _without(image, "id", int, has, name)
+    id_, file_name = id_of(image, "id", name, "an image"), image.get("file_name")
     if not isinstance(file_name, str):
-        raise _without(image, "file_name", str, has, name)
-    sides = {side: image.get(side) for side in ("height", "width")}
-    for side, pixels in sides.items():
-        if not sized and (pixels is None or pixels == 0):
-            sides[side] = None
-        elif type(pixels) is not int or not 0 < pixels < 1 << 31:
-            raise _without(image, side, int, f'"{side}" of an image must be a number of pixels', name)
-    return CocoImage(id_, file_name, **sides)
+        raise _without(image, "file_name", str, 'an image must have an "id", a whole number, and a "file_name"', name)
+    height, width = pixels_of(image.get("height")), pixels_of(image.get("width"))
+    if sized and not (height and width):
+        side = "width" if height else "height"
+        raise _without(image, side, int, f'"{side}" of an image must be a number of pixels', name)
+    return CocoImage(id_, file_name, height, width)
+
+
+def listed_image(image: Any, number: int, name: str) -> CocoImage:
+    """The same, where one odd entry must not cost the others: it has its trouble then.
+
+    number: of the entry, from 1.
+    """
+    try:
+        return checked_image(image, name)
+    except SourceError as error:
+        id_ = whole_number(image.get("id")) if isinstance(image, Mapping) else None
+        if id_ is None or abs(id_) > MOST_ID:
+            id_ = number - MOST_ID
+        return CocoImage(id_, f"entry {number}", None, None, str(error))
+
+
+def pixels_of(value: Any) -> int | None:
+    """A side of an image as files list it; None for what is no whole number above 0. 240.0 is 240."""
+    number = whole_number(value)
+    return number if number is not None and 0 < number < 1 << 31 else None
+
+
+def whole_number(value: Any) -> int | None:
+    """An int, or a float that is one, as pandas writes them; None for all else."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
+def id_of(entry: Any, field: str, name: str, what: str) -> int:
+    """An id that an image or annotation must have.
+
+    what: that must have it, for the SourceError when it has none, or one that does not fit 64 bits with a sign.
+    """
+    value = entry.get(field) if isinstance(entry, Mapping) else None
+    number = whole_number(value)
+    if number is None:
+        raise SourceError(
+            f'{name}: {what} has no "{field}" of type int: {str(entry)[:120]}; {what} must have an "{field}", a whole '
+            "number"
+        )
+    if abs(number) > MOST_ID:
+        raise SourceError(
+            f'{name}: {what} has the "{field}" {number}: ids may be {ID_RULE}; write the file with smaller ids, in its '
+            "images and annotations alike"
+        )
+    return number
 
 
 def image_id_of(annotation: Any, name: str) -> int:
     """The "image_id" of an annotation; SourceError when it has none."""
-    image_id = annotation.get("image_id") if isinstance(annotation, Mapping) else None
-    if not _is_id(image_id):
-        raise SourceError(f'{name}: an annotation has no "image_id", a whole number: {str(annotation)[:120]}')
-    return image_id
+    return id_of(annotation, "image_id", name, "an annotation")
 
 
-def refuse_equal_ids(ids: Sequence[int] | np.ndarray, name: str) -> None:
-    """SourceError when two images of a file have one id."""
-    sorted_ids = np.sort(np.asarray(ids, np.int64))
+def first_of_each_photo(ids: Sequence[int] | np.ndarray, file_names: Iterable[str], name: str) -> np.ndarray:
+    """For each image of a file the place of the first one with the same file name, int64 (I,): a photo that is listed
+    under two ids is one image, with the annotations of both. The log says so.
+
+    name: of the file.
+
+    Raises SourceError when two photos have one id.
+    """
+    plain = [_plain(path) for path in file_names]
+    places: dict[str, int] = {}
+    first_I = np.array([places.setdefault(path, place) for place, path in enumerate(plain)], np.int64)
+    _refuse_equal_ids(np.unique(np.stack([np.asarray(ids, np.int64), first_I], axis=1), axis=0)[:, 0], name)
+    again = np.flatnonzero(first_I != np.arange(len(first_I)))
+    if len(again):
+        log.warning(
+            "%s lists %d photos again, such as %s: each is one image, with the annotations of all its ids",
+            *(name, len(again), plain[again[0]]),
+        )
+    return first_I
+
+
+def _refuse_equal_ids(sorted_ids: np.ndarray, name: str) -> None:
     twice = sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]]
     if len(twice):
         raise SourceError(f"{name}: two images have the id {twice[0]}; ids must be unique")
+
+
+def _plain(file_name: str) -> str:
+    return posixpath.normpath(file_name) if "/." in file_name or file_name[:1] == "." else file_name
 
 
 def list_in(document: Any, key: str, name: str) -> list[Any]:
@@ -77,18 +152,19 @@ def list_in(document: Any, key: str, name: str) -> list[Any]:
 
 
 def listed_images(location: str) -> list[CocoImage]:
-    """The images of a COCO file of any size, in its order; path or fsspec URL.
+    """The images of a COCO file of any size, in its order, each photo once; path or fsspec URL.
 
     Raises SourceError when it cannot be read, lists none, or two of them have one id.
     """
     with open_lists(location) as lists:
-        images = [checked_image(entry.value, location) for entry in lists.entries() if entry.key == _IMAGES]
+        entries = (entry.value for entry in lists.entries() if entry.key == _IMAGES)
+        images = [listed_image(entry, number, location) for number, entry in enumerate(entries, start=1)]
         if not images and _IMAGES not in lists.keys:
             raise SourceError(f'{location} is not a COCO file: it has no list "images"')
     if not images:
         raise SourceError(f"{location} lists no images")
-    refuse_equal_ids([image.id for image in images], location)
-    return images
+    first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], location)
+    return [images[place] for place in np.unique(first_I)]
 
 
 class CocoIndex:
@@ -96,8 +172,9 @@ class CocoIndex:
 
     Of an annotation some twenty bytes are in memory; `annotations` reads the rest when it is asked for.
 
-    Attributes: `file_names` (of the images, in the file's order), `ids` (int64 (I,)), `listed` (int32 (I, 2), height
-    and width as listed, 0 where they are not), `n_annotations`, `n_masks` (annotations that have a segmentation).
+    Attributes: `file_names` (of the images, in the file's order, each photo once), `ids` (int64 (I,)), `listed` (int32
+    (I, 2), height and width as listed, 0 where they are not), `troubles` (of images that are set aside, by place),
+    `n_annotations`, `n_masks` (annotations that have a segmentation).
 
     Annotations of no image that is listed are left out, and the log says how many.
 
@@ -110,6 +187,7 @@ class CocoIndex:
         self._lists = lists
         self.name = lists.name
         self.file_names: list[str] = []
+        self.troubles: dict[int, str] = {}
         self._image_ids, self._sizes = array("q"), array("i")
         self._of, self._starts, self._lengths = array("q"), array("q"), array("i")
         self.n_masks = 0
@@ -125,8 +203,8 @@ class CocoIndex:
                     self._add_image(entry.value, images_of.name)
         if not self.file_names:
             raise SourceError(self._no_images(ROOT in lists.keys, images_of))
-        self.ids = np.array(self._image_ids, np.int64)
-        self.listed = np.array(self._sizes, np.int32).reshape(-1, 2)
+        if len(self.troubles) == len(self.file_names):
+            raise SourceError(self.troubles[0])
         self.n_annotations = len(self._of) + self._left_out.total
         if not self.n_masks:
             raise SourceError(
@@ -134,6 +212,13 @@ class CocoIndex:
                 "pseudo-masks need masks"
             )
         self._sort()
+
+    def images(self) -> list[CocoImage]:
+        """The images, without sizes: those that the file says may be wrong."""
+        return [
+            CocoImage(id_, file_name, None, None, self.troubles.get(place))
+            for place, (id_, file_name) in enumerate(zip(self.ids.tolist(), self.file_names, strict=True))
+        ]
 
     def annotations(self, image: int) -> list[dict[str, Any]]:
         """Annotations of an image, given by its place in `file_names`, in the order of the file; read from it again."""
@@ -144,7 +229,10 @@ class CocoIndex:
         ]
 
     def _add_image(self, entry: Any, name: str) -> None:
-        image = checked_image(entry, name)
+        place = len(self.file_names)
+        image = listed_image(entry, place + 1, name)
+        if image.trouble is not None:
+            self.troubles[place] = image.trouble
         self.file_names.append(image.file_name)
         self._image_ids.append(image.id)
         self._sizes.extend((image.height or 0, image.width or 0))
@@ -163,19 +251,26 @@ class CocoIndex:
 
     def _sort(self) -> None:
         """Bring images and annotations together."""
-        refuse_equal_ids(self.ids, self.name)
-        by_id = np.argsort(self.ids, kind="stable")
-        sorted_ids = self.ids[by_id]
+        ids = np.array(self._image_ids, np.int64)
+        first_I = first_of_each_photo(ids, self.file_names, self.name)
+        by_id = np.argsort(ids, kind="stable")
+        sorted_ids = ids[by_id]
         of = np.array(self._of, np.int64)
         places = np.minimum(np.searchsorted(sorted_ids, of), len(sorted_ids) - 1)
         is_listed_A = sorted_ids[places] == of
         for image_id in of[~is_listed_A].tolist():
             self._left_out.add("not_listed", f"one of image {image_id}, which is not listed")
         self._left_out.tell(self.n_annotations)
-        image_A = by_id[places[is_listed_A]]
+        kept, number_I = np.unique(first_I, return_inverse=True)
+        self.ids = ids[kept]
+        self.listed = np.array(self._sizes, np.int32).reshape(-1, 2)[kept]
+        self.file_names = [self.file_names[place] for place in kept.tolist()]
+        renamed = dict(zip(kept.tolist(), range(len(kept)), strict=True)) if self.troubles else {}
+        self.troubles = {renamed[place]: why for place, why in self.troubles.items() if place in renamed}
+        image_A = number_I[by_id[places[is_listed_A]]]
         by_image = np.argsort(image_A, kind="stable")
         self._order, image_A = np.flatnonzero(is_listed_A)[by_image], image_A[by_image]
-        self._edges: Sequence[int] = np.searchsorted(image_A, np.arange(len(self.ids) + 1)).tolist()
+        self._edges: Sequence[int] = np.searchsorted(image_A, np.arange(len(kept) + 1)).tolist()
 
     def _no_images(self, is_list: bool, images_of: JsonLists | None) -> str:
         if images_of is not None:
@@ -190,7 +285,3 @@ class CocoIndex:
 
 def _without(image: Any, field: str, kind: type, rule: str, name: str) -> SourceError:
     return SourceError(f'{name}: an image has no "{field}" of type {kind.__name__}: {str(image)[:120]}; {rule}')
-
-
-def _is_id(value: Any) -> TypeGuard[int]:
-    return type(value) is int and abs(value) < 1 << 63

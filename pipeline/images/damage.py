@@ -4,9 +4,9 @@ import struct
 
 from pipeline.errors import ImageError
 
-_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _TIFF_MAGIC = (b"II*\0", b"MM\0*")
-_MAGIC = (b"\xff\xd8\xff", _PNG_MAGIC, *_TIFF_MAGIC, b"GIF8", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+_MAGIC = (b"\xff\xd8\xff", PNG_MAGIC, *_TIFF_MAGIC, b"GIF8", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _FOREIGN = {b"8BPS": "Photoshop", b"%PDF": "PDF", b"%!PS": "PostScript", b"\xff\x0a": "JPEG XL", b"<svg": "SVG"}
 
 
@@ -47,7 +47,7 @@ def _check_jpeg(data: bytes) -> None:
 
 def _check_png(data: bytes) -> None:
     """Refuses a PNG whose chunks do not lead to its end: Pillow gives black rows for a zero-filled tail."""
-    position = len(_PNG_MAGIC)
+    position = len(PNG_MAGIC)
     while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"IEND":

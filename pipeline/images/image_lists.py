@@ -2,31 +2,35 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
-from pipeline.images.beside import first_that_holds, folder_of_photos, none_is_there
-from pipeline.images.coco import listed_images
-from pipeline.images.manifest import ImageRef, safe_id
-from pipeline.storage.locations import contents_of, parent_of, resolve
+from pipeline.images.beside import as_written_here, below, first_that_holds, folder_of_photos, none_is_there
+from pipeline.images.coco import ID_RULE, CocoImage, listed_images, pixels_of
+from pipeline.images.manifest import ImageRef
+from pipeline.images.oddities import named_ref, odd_ref
+from pipeline.storage.locations import contents_of, parent_of, refuse_secrets, resolve, text_of
 
-ROOT_REMEDY = "tell where the images are with root="
+ROOT_REMEDY = "say with --root what folder the names are relative to"
+
+_INTEGERS = ("offset", "length", "height", "width", "coco_id")
 
 
 def read_text_list(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
     """One path or URL per line, relative to the list's folder (or `root`). Blank lines and lines from "#" are comments.
 
     Returns:
-        The common root of the images, to which their ids are relative (or `root`), and the images.
+        The common root of the images, to which their ids are relative (or `root`), and the images; those that cannot
+        be taken, as they are outside of `root` for instance, with their trouble.
     """
-    try:
-        lines = contents_of(location).decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{location} is not a text list in UTF-8 ({error}); convert it with iconv") from error
+    lines = text_of(contents_of(location), location, "a text list").split("\n")
     names = [name for line in lines if (name := line.strip()) and not name.startswith("#")]
-    return _from_names(location, names, root)
+    return placed_refs(location, names, root)
 
 
 def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
@@ -42,31 +46,46 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
     column = next((name for name in ("uri", "path") if name in table.column_names), None)
     if column is None:
         raise SourceError(f"{location} has columns {table.column_names}: one must be called uri or path")
-    names = table[column].to_pylist()
-    if not all(isinstance(name, str) and name for name in names):
-        raise SourceError(f"{location}: column {column} has rows that are empty or not text; drop or mend them")
-    root, refs = _from_names(location, names, root, ids=table["id"].to_pylist() if "id" in table.column_names else None)
-    extra = [name for name in ("offset", "length", "height", "width", "coco_id") if name in table.column_names]
-    for name in extra:
-        if not pa.types.is_integer(table[name].type) and not pa.types.is_null(table[name].type):
-            raise SourceError(f"{location}: column {name} is {table[name].type}, it must hold integers")
-    if extra:
-        rows = zip(*(table[name].to_pylist() for name in extra), strict=True)
-        refs = [
-            ImageRef(ref.id, ref.uri, **dict(zip(extra, row, strict=True))) for ref, row in zip(refs, rows, strict=True)
-        ]
+    texts = [name for name in (column, "id", "trouble") if name in table.column_names]
+    extra = {name: _integers(table[name], name, location) for name in _INTEGERS if name in table.column_names}
+    columns = {name: table[name].to_pylist() for name in texts}
+    root, refs = placed_refs(location, columns[column], root, columns.get("id"), columns.get("trouble"))
+    for row, ref in enumerate(refs):
+        fields: dict[str, Any] = {name: values[row] for name, values in extra.items()}
+        if ref.trouble is None and fields:
+            try:
+                refs[row] = replace(ref, **fields)
+            except SourceError as error:
+                refs[row] = odd_ref(ref.id, ref.uri, str(error))
     return root, refs
 
 
 def read_coco(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
     """The images of a COCO JSON file, in `root` or a folder beside it (`places_beside`). Ids are the file_name."""
-    images = listed_images(location)
-    ids = [safe_id(image.file_name) for image in images]
-    base = folder_of_photos(location, ids, root, ROOT_REMEDY)
-    refs = [
-        ImageRef(id_, resolve(image.file_name, base), height=image.height, width=image.width, coco_id=image.id)
-        for id_, image in zip(ids, images, strict=True)
-    ]
+    return coco_refs(location, listed_images(location), root, ROOT_REMEDY)
+
+
+def coco_refs(location: str, images: Sequence[CocoImage], root: str | None, remedy: str) -> tuple[str, list[ImageRef]]:
+    """Where the photos of a COCO file are, and its images with their places below that folder.
+
+    Raises SourceError, which ends with the remedy, when none is there, or none is below the folder.
+    """
+    sound = [image.file_name for image in images if image.trouble is None]
+    if not sound:
+        raise SourceError(str(images[0].trouble))
+    names = dict(zip(sound, as_written_here(location, sound, root), strict=True))
+    base = folder_of_photos(location, list(names.values()), root, remedy)
+    refs = []
+    for image in images:
+        name = names.get(image.file_name, image.file_name)
+        path = None if image.trouble else below(name, base)
+        if path is None:
+            refuse_secrets(name)
+            outside = f'{location}: "file_name" {name!r:.200} is not below {base}; {remedy}, or rewrite it'
+            refs.append(odd_ref(name, location, image.trouble or outside))
+            continue
+        facts = {"height": image.height, "width": image.width, "coco_id": image.id}
+        refs.append(named_ref(path, resolve(path, base), **facts))
     return base, refs
 
 
@@ -83,30 +102,81 @@ def common_root(uris: Sequence[str]) -> tuple[str, list[str]]:
     return (root.rstrip("/") or "/") if depth else "", relative
 
 
-def _from_names(
-    location: str, names: list[str], root: str | None, ids: list[str] | None = None
+def placed_refs(
+    location: str,
+    names: Sequence[Any],
+    root: str | None,
+    ids: Sequence[Any] | None = None,
+    troubles: Sequence[str | None] | None = None,
 ) -> tuple[str, list[ImageRef]]:
+    """The rows of a list as images, in its order.
+
+    names: paths or URLs, relative to `root`, or to the list's folder.
+    ids: of the images; None: their paths below `root`, or below their common root, which is returned with them.
+    troubles: of rows that were set aside before, in a manifest.
+
+    Raises SourceError when there are no rows, or none of the images is there.
+    """
     if not names:
         raise SourceError(f"{location} lists no images")
     base = root if root is not None else parent_of(location)
-    uris = [resolve(name, base) for name in names]
+    places = [_place(name, base, f"{location}: row {row}") for row, name in enumerate(names, start=1)]
+    uris = [place for place in places if isinstance(place, str)]
+    if not uris:
+        raise next(place for place in places if isinstance(place, SourceError))
     if first_that_holds([""], uris) is None:
         raise none_is_there(location, uris, [""], ROOT_REMEDY)
-    if ids is not None:
-        if not all(isinstance(name, str) for name in ids):
-            raise SourceError(f"{location}: column id has rows that are empty or not text; drop or mend them")
-        return base, [ImageRef(safe_id(name), uri) for name, uri in zip(ids, uris, strict=True)]
-    if root is None:
-        base, relative = common_root(uris)
-    else:
-        prefix = root.rstrip("/") + "/"
-        outside = next((uri for uri in uris if not uri.startswith(prefix)), None)
-        if outside is not None:
-            raise SourceError(
-                f"{location}: {outside} is not below the root {root}; choose a root that holds all images"
-            )
-        relative = [uri.removeprefix(prefix) for uri in uris]
-    return base, [ImageRef(safe_id(name), uri) for name, uri in zip(relative, uris, strict=True)]
+    paths: dict[str, str | None] = {}
+    if ids is None and root is None:
+        base, common = common_root(uris)
+        paths = dict(zip(uris, common, strict=True))
+    elif ids is None:
+        paths = {uri: below(uri, base) for uri in uris}
+
+    def ref_of(row: int) -> ImageRef:
+        place, name, id_ = places[row], names[row], None if ids is None else ids[row]
+        label = f"row {row + 1}"
+        if isinstance(place, SourceError):
+            return odd_ref(name if isinstance(name, str) and name else label, location, str(place))
+        if ids is not None:
+            if not isinstance(id_, str):
+                return odd_ref(label, location, f"{location}: {label} is empty or not text in column id; mend it")
+            known = troubles[row] if troubles is not None else None
+            return named_ref(id_, place, trouble=known)
+        path = paths[place]
+        if path is None:
+            return odd_ref(name, location, f"{location}: {place} is not below --root {root}; give one that holds all")
+        return named_ref(path, place)
+
+    return base, [ref_of(row) for row in range(len(names))]
+
+
+def _place(name: Any, base: str, row: str) -> str | SourceError:
+    """Where a row's image is, or why that cannot be said."""
+    if not isinstance(name, str) or not name.strip():
+        return SourceError(f"{row} is empty or not text: it must be a path or URL; drop or mend it")
+    refuse_secrets(name)  # which is for the user to mend: nothing of it may be kept, in no record either
+    try:
+        return resolve(name, base)
+    except SourceError as error:
+        return error
+
+
+def _integers(column: pa.ChunkedArray, name: str, location: str) -> list[int | None]:
+    """A column of whole numbers, as pandas writes it, too: floats, with NaN for none."""
+    if name in ("height", "width"):
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
+            raise SourceError(f"{location}: column {name} is {column.type}, it must hold numbers of pixels")
+        return [pixels_of(value) for value in column.to_pylist()]
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+    if pa.types.is_string(column.type):
+        raise SourceError(f"{location}: column {name} is {column.type}, it must hold whole numbers")
+    try:
+        found: list[int | None] = column.cast(pa.int64()).to_pylist()
+    except pa.ArrowException as error:
+        raise SourceError(f"{location}: column {name} must hold whole numbers, {ID_RULE}: {error}") from error
+    return found
 
 
 # By extension: location of a list and an optional root in; the root of the ids and the images out.

@@ -26,10 +26,9 @@ from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
 from pipeline.wording import few_of
 
-SCHEMA, CLIP_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2"  # the second: with clips
+# The second has clips; the third has images that were set aside when they were listed, and may have clips.
+SCHEMA, CLIP_SCHEMA, TROUBLE_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2", "cuts3d-manifest/3"
 MIN_SHARD_SIZE, MAX_SHARD_SIZE = 8, 256
-# Beyond this many names a message says how many more there are.
-
 _INTEGER_FIELDS = ("offset", "length", "height", "width", "coco_id")
 # Without any of these an id is safe and plain, whatever it is.
 _ODD_START, _ODD = ("", ".", "/"), ("..", "//", "/.", ":", "\\", "\0")
@@ -48,6 +47,7 @@ class ImageRef:
     height, width: pixels as listed, before any EXIF rotation; None when unknown.
     coco_id: `id` of the image in the COCO file it was listed in, else None.
     clip: the other pictures of a clip whose left one this is, else None.
+    trouble: why it is set aside without being looked at, found when it was listed; else None.
     """
 
     id: str
@@ -58,6 +58,7 @@ class ImageRef:
     width: int | None = None
     coco_id: int | None = None
     clip: ClipFiles | None = None
+    trouble: str | None = None
 
     def __post_init__(self) -> None:
         if (self.offset is None) != (self.length is None) or (self.offset or 0) < 0 or (self.length or 0) < 0:
@@ -117,6 +118,11 @@ class Manifest:
         """Whether any image is the left picture of a clip."""
         return any(ref.clip is not None for ref in self.refs)
 
+    @cached_property
+    def has_troubles(self) -> bool:
+        """Whether any image was set aside when it was listed."""
+        return any(ref.trouble is not None for ref in self.refs)
+
     def shards(self) -> list[Shard]:
         """Shards in order. Keys are zero-padded to one width, five digits or more, so that they sort as text."""
         with _without_gc():
@@ -145,7 +151,7 @@ class Manifest:
 
     def to_parquet_bytes(self) -> bytes:
         """Parquet file: id, uri, offset, length, height, width, coco_id, shard, and with clips right, left_next,
-        right_next, fx, fy, cx, cy, baseline. Same manifest, same bytes.
+        right_next, fx, fy, cx, cy, baseline, and with images in trouble trouble. Same manifest, same bytes.
         """
         shards = np.arange(len(self), dtype=np.int64) // self.shard_size
         columns = {
@@ -156,8 +162,10 @@ class Manifest:
         }
         if self.has_clips:
             columns |= self._clip_columns()
+        if self.has_troubles:
+            columns["trouble"] = pa.array([ref.trouble for ref in self.refs], pa.string())
         meta = {
-            "schema": CLIP_SCHEMA if self.has_clips else SCHEMA,
+            "schema": TROUBLE_SCHEMA if self.has_troubles else CLIP_SCHEMA if self.has_clips else SCHEMA,
             "shard_size": self.shard_size,
             "digest": self.digest,
         }
@@ -173,12 +181,12 @@ class Manifest:
         try:
             table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
             meta = json.loads((table.schema.metadata or {})[b"cuts3d"])
-            if meta["schema"] not in (SCHEMA, CLIP_SCHEMA):
-                raise ValueError(f"its schema is {meta['schema']}, this version reads {SCHEMA} and {CLIP_SCHEMA}")
+            if meta["schema"] not in (SCHEMA, CLIP_SCHEMA, TROUBLE_SCHEMA):
+                raise ValueError(f"its schema is {meta['schema']}, this version reads {SCHEMA} to {TROUBLE_SCHEMA}")
             with _without_gc():
                 columns = [table[name].to_pylist() for name in ("id", "uri", *_INTEGER_FIELDS)]
-                if meta["schema"] == CLIP_SCHEMA:
-                    columns.append(_clips(table))
+                if meta["schema"] != SCHEMA:
+                    columns += _clips(table), _troubles(table)
                 refs = map(ImageRef, *columns)
                 manifest = cls(_InOrder(refs) if _is_plain_and_sorted(table["id"]) else refs, meta["shard_size"])
         except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
@@ -207,11 +215,18 @@ class Manifest:
 
 def _clips(table: pa.Table) -> list[ClipFiles | None]:
     """The clips of a stored manifest's rows; SourceError, a ValueError, for a camera that cannot be."""
+    if PICTURES[0] not in table.column_names:
+        return [None] * len(table)
     rows = zip(*(table[name].to_pylist() for name in (*PICTURES, *NUMBERS)), strict=True)
     return [
         None if right is None else ClipFiles(right, left_next, right_next, Camera(*numbers))
         for right, left_next, right_next, *numbers in rows
     ]
+
+
+def _troubles(table: pa.Table) -> list[str | None]:
+    found: list[str | None] = table["trouble"].to_pylist() if "trouble" in table.column_names else [None] * len(table)
+    return found
 
 
 class _InOrder(list[ImageRef]):

@@ -10,6 +10,7 @@ Reasons, the words that quarantine records carry:
     too_large     more pixels than the limit, seen in the header before anything is decoded (decompression bombs)
     too_small     a side of fewer than MIN_SIDE pixels: no patch grid to speak of
     truncated     the header is fine, the pixels end early or are corrupt
+    odd_entry     the source names it in a way that cannot be taken, see `pipeline.images.oddities`
 """
 
 import io
@@ -20,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,8 +34,11 @@ from PIL.ImageFile import ImageFile
 
 from pipeline.errors import ConfigError, ImageError, SourceError
 from pipeline.images.damage import check_complete, why_unidentified
+from pipeline.images.levels import colour_8bit, grey_8bit, is_deep_colour, is_misread
 from pipeline.images.manifest import ImageRef
-from pipeline.storage.locations import filesystem, is_url
+from pipeline.images.metadata import without_metadata
+from pipeline.images.oddities import REASON
+from pipeline.storage.locations import existing, filesystem, is_url
 
 T = TypeVar("T")
 
@@ -54,10 +58,16 @@ _TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Photo:
-    """A decoded image. rgb: uint8 (H, W, 3), C-contiguous, rotated as its EXIF orientation says."""
+    """A decoded image.
+
+    rgb: uint8 (H, W, 3), C-contiguous, rotated as its EXIF orientation says.
+    remark: what was done to a picture of more than 8 bits that would be nearly black otherwise, or has no full scale
+        (`pipeline.images.levels`); "" for nothing.
+    """
 
     id: str
     rgb: np.ndarray
+    remark: str = ""
 
 
 class PhotoSize(NamedTuple):
@@ -76,7 +86,7 @@ def photo_size(ref: ImageRef) -> PhotoSize:
     Raises as `load_photo` does where there is no usable header; damage further on is not seen.
     """
     # Opening a pipe or a device could block for ever.
-    if ref.offset is None and (is_url(ref.uri) or Path(ref.uri).is_file()):
+    if ref.offset is None and ref.trouble is None and (is_url(ref.uri) or Path(ref.uri).is_file()):
         fs, path = filesystem(ref.uri)
         with suppress(Exception), _pillow_keeps_quiet(), fs.open(path, "rb") as file:
             image = Image.open(file, formats=FORMATS)
@@ -109,7 +119,8 @@ def load_photo(ref: ImageRef, max_pixels: int = MAX_PIXELS) -> Photo:
     """Reads and decodes one image.
 
     Grey, palette, CMYK, 1-bit, 16-bit, float and animated images (their first frame) become RGB; transparent ones are
-    laid on white. Pillow's own limit on pixels (`PIL.Image.MAX_IMAGE_PIXELS`) holds too where it is the smaller.
+    laid on white. Texts and profiles that Pillow gives up on are left out. Pillow's own limit on pixels
+    (`PIL.Image.MAX_IMAGE_PIXELS`) holds too where it is the smaller.
 
     Raises:
         ImageError: the image cannot be used; the reasons are listed at the top of this module.
@@ -122,7 +133,7 @@ def load_photo(ref: ImageRef, max_pixels: int = MAX_PIXELS) -> Photo:
         raise ImageError("zero_byte", f"{ref.uri} is empty")
     try:
         with _pillow_keeps_quiet():
-            return Photo(ref.id, _decode(data, max_pixels))
+            return Photo(ref.id, *_decode(data, max_pixels))
     except ImageError as error:
         raise ImageError(error.reason, f"{_name(ref)}: {error.detail}") from error.__cause__
 
@@ -132,7 +143,7 @@ def photo_of(id_: str, image: Image.Image) -> Photo:
     try:
         _check_size(image, MAX_PIXELS)
         with _pillow_keeps_quiet():
-            return Photo(id_, _upright_rgb(image))
+            return Photo(id_, *_upright_rgb(image))
     except ImageError as error:
         raise ImageError(error.reason, f"{id_}: {error.detail}") from error.__cause__
 
@@ -184,19 +195,24 @@ def _name(ref: ImageRef) -> str:
 
 def _read(ref: ImageRef) -> bytes:
     """The bytes of one image, from the local disk directly and from elsewhere through fsspec."""
+    if ref.trouble is not None:
+        raise ImageError(REASON, ref.trouble)
     if ref.length is not None and ref.length > MAX_BYTES:
         raise ImageError("too_large", f"{_name(ref)} has {ref.length} bytes")
     try:
-        if not is_url(ref.uri):
-            data = _read_local(ref)
-        else:
-            fs, path = filesystem(ref.uri)
-            end = None if ref.offset is None or ref.length is None else ref.offset + ref.length
-            data = bytes(fs.cat_file(path, start=ref.offset, end=end))
+        try:
+            data = _bytes_of(ref)
+        except (FileNotFoundError, NotADirectoryError):
+            # The same name in its other form of Unicode is the same name to people.
+            other = None if ref.uri.isascii() else existing(ref.uri)
+            if other is None or other == ref.uri:
+                raise
+            data = _bytes_of(replace(ref, uri=other))
     except (ImageError, SourceError):
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError("missing", f"{ref.uri}: no such file") from error
+        hint = ' (its name has "\\" in it, which between folders must be "/")' if "\\" in ref.id else ""
+        raise ImageError("missing", f"{ref.uri}: no such file{hint}") from error
     except OSError as error:
         raise ImageError("unreadable", f"{ref.uri}: {error.strerror or error}") from error
     # File systems of fsspec raise the exceptions of whatever client they use; all of them are a refusal to read.
@@ -205,6 +221,14 @@ def _read(ref: ImageRef) -> bytes:
     if ref.length is not None and len(data) < ref.length:
         raise ImageError("truncated", f"{_name(ref)}: {len(data)} of {ref.length} bytes are there")
     return data
+
+
+def _bytes_of(ref: ImageRef) -> bytes:
+    if not is_url(ref.uri):
+        return _read_local(ref)
+    fs, path = filesystem(ref.uri)
+    end = None if ref.offset is None or ref.length is None else ref.offset + ref.length
+    return bytes(fs.cat_file(path, start=ref.offset, end=end))
 
 
 def _read_local(ref: ImageRef) -> bytes:
@@ -220,8 +244,20 @@ def _read_local(ref: ImageRef) -> bytes:
         return file.read(-1 if ref.length is None else ref.length)
 
 
-def _decode(data: bytes, max_pixels: int) -> np.ndarray:
-    """RGB of encoded bytes, uint8 (H, W, 3)."""
+def _decode(data: bytes, max_pixels: int) -> tuple[np.ndarray, str]:
+    """RGB of encoded bytes, uint8 (H, W, 3), and the remark on it."""
+    try:
+        return _decode_whole(data, max_pixels)
+    except ImageError as error:
+        if error.reason != "truncated" or len(plain := without_metadata(data)) == len(data):
+            raise
+        try:
+            return _decode_whole(plain, max_pixels)
+        except ImageError:
+            raise error from error.__cause__
+
+
+def _decode_whole(data: bytes, max_pixels: int) -> tuple[np.ndarray, str]:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -232,8 +268,10 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     except Exception as error:
         raise ImageError("truncated", f"the header is cut or corrupt ({error})") from error
     _check_size(image, max_pixels)
+    if is_misread(image):
+        raise ImageError("unsupported", "16-bit colours in planes of their own are not decoded here; convert it to PNG")
     check_complete(data, str(image.format))
-    return _upright_rgb(image)
+    return _upright_rgb(image, data)
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -244,12 +282,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise ImageError("too_small", f"{width}x{height} pixels, each side must have at least {MIN_SIDE}")
 
 
-def _upright_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels of an opened image, which may still have to be decoded, uint8 (H, W, 3)."""
+def _upright_rgb(image: Image.Image, data: bytes | None = None) -> tuple[np.ndarray, str]:
+    """Pixels of an opened image, which may still have to be decoded, uint8 (H, W, 3), and the remark on it.
+
+    data: its file, where there is one.
+    """
     try:
+        deep = data if is_deep_colour(image) else None
         image.load()
         orientation = _orientation(image)
-        rgb = _rgb(image)
+        flat, remark = (image, "") if deep is None else colour_8bit(image, deep, FORMATS)
+        rgb, said = _rgb(flat)
     except ImageError:
         raise
     except MemoryError as error:
@@ -258,14 +301,18 @@ def _upright_rgb(image: Image.Image) -> np.ndarray:
         if "not available" in str(error):
             raise ImageError("unsupported", f"Pillow was built without a codec: {error}") from error
         raise ImageError("truncated", f"the pixels are cut or corrupt ({error})") from error
-    return np.ascontiguousarray(_upright(rgb, orientation))
+    return np.ascontiguousarray(_upright(rgb, orientation)), remark or said
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """Pixels of a loaded image of any mode as uint8 (H, W, 3)."""
+def _rgb(image: Image.Image) -> tuple[np.ndarray, str]:
+    """Pixels of a loaded image of any mode as uint8 (H, W, 3), and the remark on it."""
     if image.mode == "F" or image.mode.startswith("I"):
-        grey = _grey_to_8bit(np.asarray(image), image)
-        return np.repeat(grey[..., None], 3, axis=2)
+        grey, remark = grey_8bit(image)
+        return np.repeat(grey[..., None], 3, axis=2), remark
+    return _rgb_of_8bit(image), ""
+
+
+def _rgb_of_8bit(image: Image.Image) -> np.ndarray:
     if image.has_transparency_data:
         # On white, as on a page. Dropping alpha would bring to light colours that nobody ever saw, often black or the
         # remains of a removed background, and they would be cut into objects.
@@ -274,20 +321,6 @@ def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("LAB", "HSV"):
         raise ImageError("unsupported", f"pixels are stored as {image.mode}; convert the image to RGB")
     return np.asarray(image.convert("RGB"))
-
-
-def _grey_to_8bit(grey: np.ndarray, image: Image.Image) -> np.ndarray:
-    """High-depth grey as uint8. Full scale of integers is 255 or 65535, of floats 1; anything else is stretched."""
-    finite = np.isfinite(grey)
-    low, high = (float(grey[finite].min()), float(grey[finite].max())) if finite.any() else (0.0, 0.0)
-    scales: tuple[float, ...] = (1.0,) if image.mode == "F" else (65535.0,)
-    # 32-bit integers do not say their depth; 16 bits of a PNG or PGM do.
-    if image.mode == "I" and image.format == "TIFF":
-        scales = (255.0, 65535.0)
-    top = next((scale for scale in scales if low >= 0 and high <= scale), None)
-    bottom, span = (0.0, top) if top is not None else (low, high - low or 1.0)
-    scaled = (np.where(finite, grey, low).astype(np.float32) - np.float32(bottom)) * np.float32(255.0 / span)
-    return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
 
 def _orientation(image: ImageFile | Image.Image) -> int:

@@ -1,20 +1,25 @@
 """Listing the images of a data set: a folder, an image, a list, a COCO file or WebDataset tars; local or fsspec URL."""
 
+import logging
 import os
 import re
 import tarfile
 from collections import Counter, deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.images.image_lists import LIST_READERS, common_root
-from pipeline.images.manifest import ImageRef, safe_id, sort_refs
+from pipeline.images.manifest import ImageRef, sort_refs
+from pipeline.images.oddities import as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
 from pipeline.images.stereo_clips import PREFIX, read_clips
 from pipeline.storage.locations import absolute, filesystem, is_local, location_of, parent_of
+from pipeline.wording import few_of
+
+log = logging.getLogger(__name__)
 
 IMAGE_EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
@@ -22,6 +27,9 @@ IMAGE_EXTENSIONS = frozenset(
 COMPRESSED_TAR = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 MAX_BRACE_NAMES = 1_000_000
 
+_ZEROS = 1 << 20  # bytes that are read at a time after a tar's end mark
+
+_NOT_UNICODE = "its name is not UTF-8, which names of images must be: rename it, with convmv for instance"
 _BRACE = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -31,13 +39,31 @@ class Listing:
     """The images of a source.
 
     root: folder or URL that the ids are relative to; "" when a list mixes servers.
-    refs: sorted by id, at least one.
+    refs: sorted by id, at least one without trouble; those with one are set aside when their turn comes.
     skipped: what was passed over, as extension -> count, with "(hidden)", "(broken link)" and their like.
     """
 
     root: str
     refs: tuple[ImageRef, ...]
     skipped: dict[str, int]
+
+
+def listing_of(root: str, refs: Sequence[ImageRef], source: str, skipped: Mapping[str, int] | None = None) -> Listing:
+    """What a source came to, said in the log; the other arguments as in `Listing`.
+
+    Raises SourceError when there is no image, or none that can be taken.
+    """
+    found, repeats = without_repeats(refs)
+    refuse_if_all_are_odd(found, source)
+    counts = dict(sorted({**(skipped or {}), **({"(listed again)": repeats} if repeats else {})}.items()))
+    listing = Listing(root, sort_refs(found), counts)
+    passed = ", ".join(f"{count} {what}" for what, count in counts.items())
+    log.info("%d images in %s%s", len(found), source, f" (passed over: {passed})" if passed else "")
+    odd = [ref for ref in listing.refs if ref.trouble is not None]
+    if odd:
+        names = few_of([ref.id for ref in odd])
+        log.warning("%d of them cannot be taken and are set aside, %s: %s", len(odd), names, odd[0].trouble)
+    return listing
 
 
 def list_images(source: str, root: str | None = None) -> Listing:
@@ -50,17 +76,16 @@ def list_images(source: str, root: str | None = None) -> Listing:
         root: for lists and COCO files only: the folder that relative names are in, where it is not the list's own.
 
     Raises:
-        SourceError: not found, not readable, empty, no images, duplicate or hostile names, a missing fsspec package.
+        SourceError: not found, not readable, empty, no images that can be taken, a missing fsspec package.
     """
     if source.startswith(PREFIX):
-        clips_root, clips = read_clips(source, root)
-        return Listing(clips_root, sort_refs(clips), {})
+        return listing_of(*read_clips(source, root), source)
     fs, path = filesystem(source)
     location = location_of(fs, path)
     read_list = LIST_READERS.get(_extension(path))
     if root is not None:
         if read_list is None:
-            raise SourceError(f"root={root} applies to lists and COCO files only, not to {source}")
+            raise SourceError(f"--root {root} is for lists and COCO files, not for {source}: leave it out")
         root = absolute(root)
     skipped: Counter[str] = Counter()
     # A known extension settles it for remote sources: asking a web server for a folder can mean to download the file.
@@ -71,7 +96,7 @@ def list_images(source: str, root: str | None = None) -> Listing:
     )
     if (is_local(fs) or not known) and fs.isdir(path):
         files = _walk_local(Path(path), skipped) if is_local(fs) else _walk_remote(fs, path, skipped)
-        return _from_files(fs, location, sorted(files), skipped)
+        return _from_files(fs, location, sorted(files), skipped, source)
     if not fs.exists(path):
         if re.search(r"[*?\[{]", path):
             return _from_pattern(fs, path, source)
@@ -82,9 +107,19 @@ def list_images(source: str, root: str | None = None) -> Listing:
             "(JPEGs gain nothing from gzip) or unpack it to a folder"
         )
     if read_list is not None:
-        list_root, refs = read_list(location, root)
-        return Listing(list_root, sort_refs(refs), {})
-    return _from_files(fs, parent_of(location), [path], skipped)
+        return listing_of(*read_list(location, root), source)
+    return _from_files(fs, parent_of(location), [path], skipped, source)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image, by its name."""
+    return _extension(name) in IMAGE_EXTENSIONS
+
+
+def files_below(source: str) -> list[str]:
+    """All files of a local folder and the folders in it, but hidden ones, sorted; [] where there is no such folder."""
+    fs, path = filesystem(source)
+    return sorted(_walk_local(Path(path), Counter())) if is_local(fs) and fs.isdir(path) else []
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -127,10 +162,10 @@ def _from_pattern(fs: Any, pattern: str, source: str) -> Listing:
         raise SourceError(f"{source}: {len(missing)} names match no file, the first is {missing[0]}")
     files = sorted(set(files))
     root, _ = common_root([location_of(fs, file) for file in files])
-    return _from_files(fs, root, files, Counter())
+    return _from_files(fs, root, files, Counter(), source)
 
 
-def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str]) -> Listing:
+def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str], source: str) -> Listing:
     """Images among `files`, or else members of the tars among them."""
     by_extension: dict[str, list[str]] = {}
     for file in files:
@@ -141,32 +176,65 @@ def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str]) -> 
     skipped.update({ext or "(no extension)": len(found) for ext, found in by_extension.items() if ext not in used})
     refs: list[ImageRef] = []
     prefix = root.rstrip("/") + "/"
-    for file in images or tars:
+    for file in sorted(images or tars, key=lambda name: "//" in name):  # of equal ids the plain name comes first
         uri = location_of(fs, file)
-        name = safe_id(uri.removeprefix(prefix))
-        refs += [ImageRef(name, uri)] if images else _tar_members(fs, file, uri, name, skipped)
+        # Keys of a store may have "//", which is an empty name of a folder there, and no root of anything.
+        name = uri.removeprefix(prefix) if is_local(fs) else uri.removeprefix(prefix).lstrip("/")
+        if not images:
+            refs += _tar_members(fs, file, uri, as_id(name), skipped)
+        else:
+            refs.append(named_ref(name, uri) if _is_unicode(uri) else odd_ref(name, root, _NOT_UNICODE))
     if not refs:
         seen = ", ".join(f"{count} {what}" for what, count in skipped.most_common(5)) or "it is empty"
         raise SourceError(
             f"{root}: no images found ({seen}); images are known by extension: {' '.join(sorted(IMAGE_EXTENSIONS))}"
         )
-    return Listing(root, sort_refs(refs), dict(sorted(skipped.items())))
+    return listing_of(root, refs, source, skipped)
 
 
 def _tar_members(fs: Any, path: str, uri: str, name: str, skipped: Counter[str]) -> Iterator[ImageRef]:
-    """The image members of one tar with the byte ranges of their data."""
+    """The image members of one tar, or of several that were joined, with the byte ranges of their data."""
     try:
-        with fs.open(path, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-            for member in tar:
+        with fs.open(path, "rb") as stream:
+            for member in _members(stream):
                 if member.isdir():
                     continue
                 what = _why_not(member.name) if member.isreg() and not member.issparse() else "(not a regular file)"
                 if what:
                     skipped[what] += 1
                 else:
-                    yield ImageRef(f"{name}/{safe_id(member.name)}", uri, member.offset_data, member.size)
+                    ref = named_ref(member.name, uri, offset=member.offset_data, length=member.size)
+                    yield replace(ref, id=f"{name}/{ref.id}")
     except (tarfile.TarError, EOFError, OSError) as error:
         raise SourceError(f"{uri} cannot be read as a plain tar ({error}); fetch or pack it again") from error
+
+
+def _members(stream: Any) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar, and of those that come after its end mark; TarError where something else comes there, or
+    within it (which tarfile by itself takes for the end).
+    """
+    start: int | None = 0
+    while start is not None:
+        stream.seek(start)
+        found = False
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                found = True
+                yield member
+            end = tar.offset
+        if start and not found:
+            raise tarfile.ReadError(f"at byte {start} there is no header of a member")
+        start = _first_after_zeros(stream, end)
+
+
+def _first_after_zeros(stream: Any, position: int) -> int | None:
+    """The first block from a position on that is not zero; None at the end."""
+    stream.seek(position)
+    while chunk := stream.read(_ZEROS):
+        if rest := chunk.lstrip(b"\0"):
+            return int(position + (len(chunk) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE)
+        position += len(chunk)
+    return None
 
 
 def _why_not(name: str) -> str:
@@ -180,7 +248,7 @@ def _why_not(name: str) -> str:
 def _walk_remote(fs: Any, root: str, skipped: Counter[str]) -> Iterator[str]:
     prefix = root.rstrip("/") + "/"
     for path in fs.find(root):
-        if any(part.startswith(".") for part in path.removeprefix(prefix).split("/")):
+        if any(part.startswith(".") and part != ".." for part in path.removeprefix(prefix).split("/")):
             skipped["(hidden)"] += 1
         else:
             yield path
@@ -206,8 +274,6 @@ def _walk_local(root: Path, skipped: Counter[str]) -> Iterator[str]:
         for entry in entries:
             if entry.name.startswith("."):
                 skipped["(hidden)"] += 1
-            elif not entry.name.isprintable() and not _is_unicode(entry.name):
-                skipped["(name is not UTF-8)"] += 1
             elif entry.is_dir():
                 (links if entry.is_symlink() else folders).append(entry.path)
             elif entry.is_file():

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ImageError, SourceError
+from pipeline.images.beside import below
 from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
-from pipeline.images.image_lists import common_root
-from pipeline.images.manifest import ImageRef, safe_id
+from pipeline.images.image_lists import placed_refs
+from pipeline.images.manifest import ImageRef
+from pipeline.images.oddities import odd_ref
 from pipeline.images.photos import Photo, load_ahead, load_photo
-from pipeline.storage.locations import absolute, contents_of, parent_of, resolve
+from pipeline.storage.locations import absolute, contents_of, parent_of, resolve, text_of
 
 PREFIX = "clips:"
 COLUMNS = ("left", *PICTURES, *NUMBERS)
@@ -36,6 +38,12 @@ class Clip:
     left_next: Photo
     right_next: Photo
     camera: Camera
+
+    @property
+    def remark(self) -> str:
+        """See `Photo`; of the first picture that has one."""
+        pictures = (self.left, self.right, self.left_next, self.right_next)
+        return next((photo.remark for photo in pictures if photo.remark), "")
 
 
 def load_clip(ref: ImageRef) -> Clip:
@@ -88,38 +96,49 @@ def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
     """The clips of `clips:FILE`, a .csv with a line of names first or a .parquet, with the columns of COLUMNS; paths
     are relative to the file's folder, or to `root`.
 
-    Returns the common root of the left pictures, to which their ids are relative (or `root`), and the images.
-    Raises SourceError, with the row from 1 and the column, when something is missing or no number.
+    Returns the common root of the left pictures, to which their ids are relative (or `root`), and the images; a row in
+    which something is missing, no number or outside of `root` with its trouble, row (from 1) and column.
+
+    Raises SourceError when there are no rows, or no left picture is there.
     """
     location = absolute(source.removeprefix(PREFIX))
-    base = absolute(root) if root else parent_of(location)
+    root = absolute(root) if root else None
     rows = _parquet_rows(location) if location.endswith(".parquet") else _csv_rows(location)
-    refs = []
-    for number, row in enumerate(rows, start=1):
-        for name in ("left", *PICTURES):
-            if not isinstance(row[name], str) or not row[name].strip():
-                raise SourceError(f"{location}: row {number} has no {name}: a clip needs all four pictures")
-        try:
-            camera = Camera(**{name: _number(row[name]) for name in NUMBERS})
-        except SourceError as error:
-            raise SourceError(f"{location}: row {number}: {error}") from error
-        left, right, left_next, right_next = (resolve(row[name].strip(), base) for name in ("left", *PICTURES))
-        refs.append(ImageRef("-", left, clip=ClipFiles(right, left_next, right_next, camera)))
-    if not refs:
+    if not rows:
         raise SourceError(f"{location} has no rows: a line for each clip, with {', '.join(COLUMNS)}")
-    found, names = common_root([ref.uri for ref in refs])
-    if root:
-        prefix = base.rstrip("/") + "/"
-        names = [ref.uri.removeprefix(prefix) if ref.uri.startswith(prefix) else ref.uri for ref in refs]
-        found = base
-    return found, [replace(ref, id=safe_id(name)) for ref, name in zip(refs, names, strict=True)]
+    found, refs = placed_refs(location, [_text(row["left"]) for row in rows], root)
+    numbered = enumerate(zip(refs, rows, strict=True), start=1)
+    return found, [_with_clip(ref, row, root, location, f"{location}: row {number}") for number, (ref, row) in numbered]
+
+
+def _with_clip(ref: ImageRef, row: Mapping[str, Any], root: str | None, location: str, place: str) -> ImageRef:
+    """The image of a left picture with the rest of its row."""
+    if ref.trouble is not None:
+        return ref
+    try:
+        base = root or parent_of(location)
+        right, left_next, right_next = (_picture(name, _text(row[name]), base, root) for name in PICTURES)
+        camera = Camera(**{name: _number(row[name]) for name in NUMBERS})
+    except SourceError as error:
+        return odd_ref(ref.id, location, f"{place}: {error}")
+    return replace(ref, clip=ClipFiles(right, left_next, right_next, camera))
+
+
+def _picture(name: str, path: str, base: str, root: str | None) -> str:
+    if not path:
+        raise SourceError(f"it has no {name}: a clip needs all four pictures")
+    uri = resolve(path, base)
+    if root is not None and below(uri, root) is None:
+        raise SourceError(f"{uri} is not below --root {root}; give one that holds all")
+    return uri
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _csv_rows(location: str) -> list[dict[str, Any]]:
-    try:
-        text = contents_of(location).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{location} is not a table in UTF-8 ({error}); convert it with iconv") from error
+    text = text_of(contents_of(location), location, "a table")
     reader = csv.DictReader(io.StringIO(text))
     _refuse_missing(location, reader.fieldnames or [])
     return list(reader)

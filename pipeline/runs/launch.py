@@ -1,7 +1,6 @@
 """The settings of a run as a user gives them, kept beside it for the next launch."""
 
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,8 +11,6 @@ from pipeline.images.manifest import Manifest, default_shard_size
 from pipeline.images.sources import list_images
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.locations import refuse_secrets
-
-log = logging.getLogger(__name__)
 
 LAUNCH_FILE = "launch.json"
 
@@ -78,6 +75,4 @@ def listed_manifest(launch: Launch) -> Manifest:
     if launch.images is None:
         raise ConfigError("there are no images to list: give a folder, list, tar or COCO file")
     listing = list_images(launch.images, launch.root)
-    skipped = ", ".join(f"{count} {name}" for name, count in sorted(listing.skipped.items()))
-    log.info("%d images in %s%s", len(listing.refs), launch.images, f" (passed over: {skipped})" if skipped else "")
     return Manifest(listing.refs, launch.shard_size or default_shard_size(len(listing.refs)))

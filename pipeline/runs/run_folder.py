@@ -2,13 +2,14 @@
 
 run.json          method, kind of result, configuration and its fingerprint, digest of the manifest, library versions;
                   created once, never changed
-manifest.parquet  every image, and its shard
+manifest.parquet  every image, where it is, and its shard; written again when the same images are somewhere else
 shards/, commits/, quarantine/         see `pipeline.runs.ledger`
 stages/<stage>/   the same three folders again, for what a stage target keeps
 """
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -23,6 +24,8 @@ from pipeline.runs.ledger import Ledger, is_retry, retry_key, retry_number
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import RunFiles, is_temporary
 from pipeline.storage.files_at import files_at
+
+log = logging.getLogger(__name__)
 
 SCHEMA = "cuts3d-run/1"
 WHOLE = "refine"  # what files say of whole results, of any method: a shard's file has had the word from the beginning
@@ -86,8 +89,7 @@ class RunFolder:
         """Make the run, or resume it: the first to come makes it, and all others must mean the same run.
 
         config: JSON-able.
-        manifest: becomes `manifest` of what is returned, with its URIs, which may differ from those of the first launch
-            (the data may be mounted elsewhere here).
+        manifest: becomes `manifest` of what is returned, and its URIs those of the run: the photos may have moved.
         method, result: names of the method ("own": nobody's but the caller's) and of its kind of result.
         earlier: see `refuse_other_config`.
 
@@ -117,8 +119,7 @@ class RunFolder:
         crash_point("after_run_json")
         run = cls(files, _read_record(files), manifest)
         run._refuse_differences(record["config"], manifest, earlier, method=method, result=result)
-        if not files.exists(MANIFEST_FILE):
-            files.write_atomic(MANIFEST_FILE, manifest.to_parquet_bytes())
+        run._keep_places(manifest)
         return run
 
     @classmethod
@@ -147,6 +148,24 @@ class RunFolder:
         if manifest.digest != self.digest:
             raise StoreError(f"{MANIFEST_FILE} in {self.url} is not the one of this run: delete it, then {remedy}")
         return manifest
+
+    def _keep_places(self, manifest: Manifest) -> None:
+        """Write the manifest where it is missing, damaged or names other places for the same images."""
+        content = manifest.to_parquet_bytes()
+        try:
+            before = self.files.read_bytes(MANIFEST_FILE)
+        except FileNotFoundError:
+            self.files.write_atomic(MANIFEST_FILE, content)
+            return
+        if before == content:
+            return
+        try:
+            stored = Manifest.from_parquet_bytes(before)
+        except StoreError:
+            stored = None
+        if stored is None or stored.refs != manifest.refs:
+            log.info("%s: its images are looked for in other places now, such as %s", self.url, manifest.refs[0].uri)
+            self.files.write_atomic(MANIFEST_FILE, content)
 
     def stage_ledger(self, stage: str) -> Ledger:
         """Commits of the kept output of one stage, e.g. "depth"."""

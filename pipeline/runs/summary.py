@@ -69,6 +69,8 @@ class RunSummary:
         lines.append(f"this time  {self.images} images in {self.wall:.1f} s")
         if self.until is None:
             lines += [f"{word:<10} {value}" for word, value in kind_named(self.result).summary(self.counts)]
+        if stretched := self.counts.get("stretched"):
+            lines.append(f"stretched  grey levels of {stretched} images: see `remark` in {self.out}/logs")
         if self.quarantined:
             lines.append(f"set aside  {self.quarantined} images: see `cuts3d info {self.out}`")
         seconds = ", ".join(f"{stage} {value / self.images:.3f}" for stage, value in self.seconds.items())

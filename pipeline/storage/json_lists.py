@@ -4,6 +4,7 @@ A COCO file of ImageNet is gigabytes: as Python objects it would fill the memory
 needed once, a shard's worth at a time. So a first look walks over the entries, and later ones read some of them again.
 """
 
+import codecs
 import hashlib
 import json
 import os
@@ -99,7 +100,9 @@ class JsonLists:
 
 @contextmanager
 def open_lists(location: str) -> Iterator[JsonLists]:
-    """A JSON file, local or at an fsspec URL (fetched into a temporary file); SourceError when it cannot be read."""
+    """A JSON file, local or at an fsspec URL (fetched into a temporary file), in UTF-8, or UTF-16 or 32 as PowerShell
+    writes it; SourceError when it cannot be read.
+    """
     files, path = filesystem(location)
     with ExitStack() as stack:
         try:
@@ -110,7 +113,23 @@ def open_lists(location: str) -> Iterator[JsonLists]:
                 files.get_file(path, file)
         except OSError as error:
             raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
+        file.seek(0)
+        encoding = json.detect_encoding(file.read(4))
+        if not encoding.startswith("utf-8"):
+            copy = stack.enter_context(tempfile.TemporaryFile("w+b"))
+            _copy_in_utf8(file, encoding, copy, location)
+            file = copy
         yield JsonLists(file, location)
+
+
+def _copy_in_utf8(file: IO[bytes], encoding: str, copy: IO[bytes], name: str) -> None:
+    file.seek(0)
+    text = codecs.getreader(encoding)(file)
+    try:
+        while piece := text.read(_CHUNK):
+            copy.write(piece.encode())
+    except UnicodeError as error:
+        raise SourceError(f"{name} is not JSON in {encoding.upper()}, which it begins like: {error}") from error
 
 
 class _Window:

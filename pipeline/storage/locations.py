@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -17,6 +18,7 @@ _SECRET_PARAMETER = re.compile(
     re.IGNORECASE,
 )
 # Settings name files as maps:URL or NAME=URL, too.
+_MARKS = {b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 _BEFORE_SCHEME = re.compile(r"^.*?(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
@@ -93,13 +95,57 @@ def _unreadable(location: str, error: OSError) -> SourceError:
     return SourceError(f"{location} cannot be read: {error.strerror or error}")
 
 
+def text_of(content: bytes, location: str, what: str = "text") -> str:
+    """Text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which PowerShell and Excel write.
+
+    location, what: of the file, for the SourceError when it is neither.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8-sig")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{location} is not {what} in UTF-8 ({error}); convert it with iconv") from error
+
+
 def read_json(location: str) -> Any:
-    """A JSON file, with or without a byte order mark; SourceError, naming it, when it is none or cannot be read."""
+    """A JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; SourceError, naming it, when it is
+    none or cannot be read.
+    """
     content = contents_of(location)
     try:
         return json.loads(content)
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{location} is not JSON in UTF-8 ({error}); convert it with iconv") from error
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{location} is not JSON: {error}") from error
+
+
+def existing(location: str) -> str | None:
+    """A location where there is something; where there is nothing, the same name in its other form of Unicode: a Mac
+    writes "é" as two characters, others as one. None where there is neither.
+    """
+    files, path = filesystem(location)
+    if files.exists(path):
+        return location
+    if path.isascii():
+        return None
+    found = _in_other_forms(path) if is_local(files) else next(filter(files.exists, _forms(path)), None)
+    return found and location_of(files, found)
+
+
+def _in_other_forms(path: str) -> str | None:
+    """A local path, part by part in the form that is there."""
+    found = Path("/")
+    for part in Path(path).parts[1:]:
+        there = next((found / form for form in (part, *_forms(part)) if (found / form).exists()), None)
+        if there is None:
+            return None
+        found = there
+    return str(found)
+
+
+def _forms(name: str) -> list[str]:
+    return [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
 
 
 def location_of(fs: Any, path: str) -> str:

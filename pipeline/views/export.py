@@ -103,7 +103,10 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
         try:
             photo = load_photo(_name_of(refs, record))
         except ImageError as error:
-            raise StoreError(f"photo {record.id} of the run cannot be read any more: {error.detail}") from error
+            raise StoreError(
+                f"photo {record.id} of the run cannot be read any more: {error.detail}",
+                f"Where photos have moved to is said by `cuts3d run --out {run.url} --images PLACE`",
+            ) from error
         files.append(_save(reader.kind.draw(photo.rgb, record), root, _name_of(names, record)))
     return files
 
@@ -143,7 +146,8 @@ def _with_coco_ids(
     Both run in the manifest's order, so the two are merged and no table of a million ids is built.
     """
     refs: tuple[ImageRef, ...] = run.manifest.refs
-    given = all(ref.coco_id is not None for ref in refs) and len({ref.coco_id for ref in refs}) == len(refs)
+    sound = [ref.coco_id for ref in refs if ref.trouble is None]  # the others have no result
+    given = None not in sound and len(set(sound)) == len(sound)
     ranked = enumerate(refs, start=1)
     for record in records:
         rank, ref = next(((rank, ref) for rank, ref in ranked if ref.id == record.id), (0, None))

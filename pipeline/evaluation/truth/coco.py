@@ -16,7 +16,7 @@ import scipy
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
-from pipeline.images.coco import CocoImage, checked_image, image_id_of, list_in, refuse_equal_ids
+from pipeline.images.coco import CocoImage, checked_image, first_of_each_photo, image_id_of, list_in
 from pipeline.images.coco_masks import CheckedMask, UnusableMaskError, checked_mask, rle_size, tell_of_swapped
 from pipeline.images.flags import is_crowd
 from pipeline.images.left_out import LeftOut
@@ -220,7 +220,6 @@ def _by_image(
     dataset: Mapping[str, Any], images: list[CocoImage], name: str, left_out: LeftOut
 ) -> dict[int, list[Any]]:
     """The annotations of each photo, by the first of its ids."""
-    refuse_equal_ids([image.id for image in images], name)
     same = _same_photos(images, name)
     by_image: dict[int, list[Any]] = {id_: [] for id_ in same.values()}
     for annotation in list_of(dataset, "annotations", name):
@@ -229,10 +228,12 @@ def _by_image(
         except SourceError:
             left_out.add("without image_id", f'one whose "image_id" is no whole number: {str(annotation)[:120]}')
             continue
-        if image_id in same:
-            by_image[same[image_id]].append(annotation)
-        else:
+        if image_id not in same:
             left_out.add("not_listed", f"{_place(annotation)} is of image {image_id}, which is not listed")
+            continue
+        its = by_image[same[image_id]]
+        if same[image_id] == image_id or not any(_is_same(annotation, one) for one in its):
+            its.append(annotation)
     return by_image
 
 
@@ -241,23 +242,20 @@ def _same_photos(images: list[CocoImage], name: str) -> dict[int, int]:
 
     SourceError when they differ in size.
     """
-    first: dict[str, CocoImage] = {}
-    same = {image.id: first.setdefault(image.file_name, image).id for image in images}
-    twice = [image for image in images if same[image.id] != image.id]
-    for image in twice:
-        other = first[image.file_name]
+    first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], name).tolist()
+    for image, first in zip(images, first_I, strict=True):
+        other = images[first]
         if (image.height, image.width) != (other.height, other.width):
             raise SourceError(
                 f"{name}: images {other.id} and {image.id} are both {image.file_name}, of different sizes: give each "
                 "photo a name of its own"
             )
-    if twice:
-        log.warning(
-            "%s: %d file names are listed under more than one id, such as %s: each counts as one image, with all its "
-            "objects",
-            *(name, len({image.file_name for image in twice}), twice[0].file_name),
-        )
-    return same
+    return {image.id: images[first].id for image, first in zip(images, first_I, strict=True)}
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two annotations are of one object, listed with a photo's second id once more."""
+    return all(one.get(field) == other.get(field) for field in ("category_id", "bbox", "segmentation"))
 
 
 def _entry(number: int, one: _Object) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from pipeline.errors import ImageError
-from pipeline.images.beside import folder_of_photos
 from pipeline.images.coco import CocoIndex
 from pipeline.images.coco_masks import (
     UnusableMaskError,
@@ -25,9 +24,11 @@ from pipeline.images.coco_masks import (
     tell_of_swapped,
 )
 from pipeline.images.flags import read_flag
+from pipeline.images.image_lists import coco_refs
 from pipeline.images.left_out import LeftOut
-from pipeline.images.manifest import ImageRef, Manifest, Shard, default_shard_size, safe_id
+from pipeline.images.manifest import ImageRef, Manifest, Shard, default_shard_size
 from pipeline.images.photos import PhotoSize, photo_sizes
+from pipeline.images.sources import listing_of
 from pipeline.methods.coco_import.settings import NAME, RECIPE, ImportSettings
 from pipeline.methods.protocol import Batch, Inputs
 from pipeline.results.instance_kind import InstanceKind
@@ -37,7 +38,6 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.json_lists import open_lists
-from pipeline.storage.locations import resolve
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +89,8 @@ class CocoImport:
 
     def manifest(self, launch: Launch) -> Manifest:
         """The images of the file, at their places; SourceError when none of them is there."""
-        ids = [safe_id(name) for name in self._index.file_names]
-        root = folder_of_photos(self.file, ids, launch.root, IMAGES_REMEDY)
-        refs = [
-            ImageRef(id_, resolve(name, root), coco_id=coco_id)
-            for id_, name, coco_id in zip(ids, self._index.file_names, self._index.ids.tolist(), strict=True)
-        ]
-        return Manifest(refs, launch.shard_size or default_shard_size(len(refs)))
+        listing = listing_of(*coco_refs(self.file, self._index.images(), launch.root, IMAGES_REMEDY), self.file)
+        return Manifest(listing.refs, launch.shard_size or default_shard_size(len(listing.refs)))
 
     def kind(self, until: str | None) -> InstanceKind:
         """Instances, on a grid of one patch."""

@@ -1,6 +1,7 @@
 """Predictions for people: what comes in, what comes out, and that it goes on."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_pa
     assert again.summary.images == 0, "nothing was left to do"
     assert again.set_aside == 1
     assert (again.masks, again.overlays) == (found.masks, found.overlays)
+
+
+def test_videos_in_a_folder_are_taken(options: DetectorOptions, video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    draw_photos(folder / "photos", 1)
+    for place in ("", "more/", ".hidden/"):
+        (folder / place).mkdir(exist_ok=True)
+        shutil.copy(video, folder / place / "clip.MP4")
+    out = tmp_path / "out"
+    found = predict([str(folder)], out, options, runner.run, every=4, device="cpu")
+    ids = {ref.id for ref in RunFolder.open(out / "run").manifest.refs}
+    frames = {f"{name}/{i:06d}.jpg" for name in ("clip", "clip-2") for i in (0, 4)}
+    assert ids == {"mixed/photos/000.png"} | frames
+    assert found.videos == [out / "videos" / f"{name}.mp4" for name in ("clip", "clip-2")]
+    alone = predict([str(folder / "more")], tmp_path / "alone", options, runner.run, every=4, device="cpu")
+    assert alone.videos == [tmp_path / "alone" / "videos" / "clip.mp4"]
 
 
 def test_one_folder_keeps_its_names(options: DetectorOptions, tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from support.sample_run import CONFIG, GRID, do_shard, launch, sample_manifest, 
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from pipeline.cli import main
-from pipeline.errors import ConfigError, SourceError, StoreError
-from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.errors import ConfigError, ImageError, SourceError, StoreError
+from pipeline.images.manifest import ImageRef, Manifest, safe_id
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
 from pipeline.results.instance_file import ShardFile, write_shard
@@ -192,8 +192,17 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.
     ],
 )
 def test_tar_members_that_would_leave_a_folder(tmp_path: Path, name: str) -> None:
+    """They are set aside, under ids that leave none, and no byte of them is read."""
+    refs = list_images(tar_with(tmp_path / "a.tar", member("ok.png"), member(name))).refs
+    good, bad = sorted(refs, key=lambda ref: bool(ref.trouble))
+    assert (good.id, good.trouble) == ("a.tar/ok.png", None)
+    assert "cannot be an image id" in str(bad.trouble)
+    assert bad.id == f"a.tar/{safe_id(bad.id.removeprefix('a.tar/'))}"
+    assert not {"..", ""} & set(bad.id.replace("\\", "/").split("/"))
+    with pytest.raises(ImageError, match="odd_entry"):
+        load_photo(bad)
     with pytest.raises(SourceError, match="cannot be an image id"):
-        list_images(tar_with(tmp_path / "a.tar", member("ok.png"), member(name)))
+        list_images(tar_with(tmp_path / "b.tar", member(name)))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])

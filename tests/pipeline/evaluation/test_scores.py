@@ -387,7 +387,7 @@ def broken(**changes: Any) -> dict[str, Any]:
         ({"images": []}, "lists no images"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}, '"height" of type int'),
         ({"images": scene([(A, 1)])["images"]}, 'no list "annotations"'),
-        ({"images": scene([(A, 1)])["images"] * 2}, "two images have the id 1"),
+        ({"images": [{**scene([(A, 1)])["images"][0], "file_name": i} for i in "ab"]}, "two images have the id 1"),
         (
             {
                 "images": [{**scene([(A, 1)])["images"][0], "id": i, "height": 60 * i} for i in (1, 2)],
@@ -504,7 +504,7 @@ def test_a_photo_under_two_ids_is_one_image(caplog: pytest.LogCaptureFixture) ->
     truth = Truth(twice)
     assert list(truth.images) == [1]
     assert truth.objects(1) == Truth(both).objects(1)
-    assert "1 file names are listed under more than one id, such as scene.png" in caplog.text
+    assert "lists 1 photos again, such as scene.png" in caplog.text
 
 
 def test_swapped_sizes_that_the_masks_give_away(caplog: pytest.LogCaptureFixture) -> None:
@@ -572,3 +572,15 @@ def test_what_cannot_be_scored_is_refused() -> None:
         evaluate(truth, [], [1], iou_types=["keypoints"])
     with pytest.raises(ConfigError, match="bootstrap is -1"):
         evaluate(truth, [], [1], bootstrap=-1)
+
+
+def test_one_photo_under_two_ids_is_one_image(caplog: pytest.LogCaptureFixture) -> None:
+    """With the objects of both, each once."""
+    one, other = scene([(A, 1)]), scene([(B, 1)])
+    again = {**one["images"][0], "id": 2}
+    moved = [{**annotation, "id": 5, "image_id": 2} for annotation in other["annotations"]]
+    twice = [{**annotation, "id": 9, "image_id": 2} for annotation in one["annotations"]]
+    truth = Truth({**one, "images": [*one["images"], again], "annotations": [*one["annotations"], *moved, *twice]})
+    assert list(truth.images) == [1]
+    assert len(truth.objects(1)) == len(one["annotations"]) + len(moved)
+    assert "lists 1 photos again, such as scene.png" in caplog.text

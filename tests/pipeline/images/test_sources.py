@@ -9,20 +9,22 @@ import tarfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from unicodedata import normalize
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from hypothesis import given
 from hypothesis import strategies as st
 from support.bad_images import encoded, gradient, write
 
-from pipeline.errors import SourceError
+from pipeline.errors import ImageError, SourceError
 from pipeline.images.image_lists import LIST_READERS
 from pipeline.images.manifest import ImageRef, Manifest
-from pipeline.images.photos import load_photo
+from pipeline.images.photos import load_photo, photo_size
 from pipeline.images.sources import Listing, expand_braces, list_images
 from pipeline.storage.locations import filesystem, location_of, read_json
 
@@ -38,6 +40,15 @@ def memory() -> Iterator[fsspec.AbstractFileSystem]:
 
 def ids(listing: Listing) -> list[str]:
     return [ref.id for ref in listing.refs]
+
+
+def sound(listing: Listing) -> list[str]:
+    return [ref.id for ref in listing.refs if ref.trouble is None]
+
+
+def odd(listing: Listing) -> dict[str, str]:
+    """Why images are set aside, by their ids."""
+    return {ref.id: ref.trouble for ref in listing.refs if ref.trouble is not None}
 
 
 def tar_of(path: Path, members: dict[str, bytes]) -> Path:
@@ -104,12 +115,17 @@ def test_symlinks_are_followed_once(tmp_path: Path) -> None:
     assert listing.skipped == {"(broken link)": 1, "(folder already listed)": 3, "(not a regular file)": 1}
 
 
-def test_names_that_are_not_unicode_are_counted(tmp_path: Path) -> None:
+def test_names_that_are_not_unicode_are_set_aside(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", PNG)
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg"))).write_bytes(PNG)
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt"))).write_bytes(b"")
     listing = list_images(str(tmp_path))
-    assert ids(listing) == ["a.jpg"]
-    assert listing.skipped == {"(name is not UTF-8)": 1}
+    assert sound(listing) == ["a.jpg"]
+    assert listing.skipped == {".txt": 1}
+    ((name, why),) = odd(listing).items()
+    assert name == "caf%ED%B3%A9.jpg"
+    assert "its name is not UTF-8" in why
+    Manifest(listing.refs, 8).to_parquet_bytes()
 
 
 def test_a_folder_that_cannot_be_listed_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,14 +213,19 @@ def test_text_list_with_a_root(tmp_path: Path) -> None:
     for name in ("set/a/1.jpg", "set/a/2.jpg"):
         write(tmp_path / name, PNG)
     path = write(tmp_path / "lists" / "train.txt", b"a/1.jpg\na/2.jpg\n")
-    with pytest.raises(SourceError, match=r"none of 2 images looked for exists, for example .*lists/a/1.jpg.*root="):
+    with pytest.raises(SourceError, match=r"none of 2 images looked for exists, for example .*lists/a/1.jpg.*--root"):
         list_images(str(path))
     listing = list_images(str(path), root=str(tmp_path / "set"))
     assert (listing.root, ids(listing)) == (str(tmp_path / "set"), ["a/1.jpg", "a/2.jpg"])
     write(tmp_path / "lists" / "train.txt", b"a/1.jpg\n../other/2.jpg\n")
-    with pytest.raises(SourceError, match=r"other/2.jpg is not below the root"):
+    listing = list_images(str(path), root=str(tmp_path / "set"))
+    assert sound(listing) == ["a/1.jpg"]
+    assert "other/2.jpg is not below --root" in odd(listing)["%2E%2E/other/2.jpg"]
+    write(tmp_path / "other" / "2.jpg", PNG)
+    write(tmp_path / "lists" / "train.txt", b"../other/2.jpg\n")
+    with pytest.raises(SourceError, match=r"none of 1 images can be taken: .*other/2.jpg is not below --root"):
         list_images(str(path), root=str(tmp_path / "set"))
-    with pytest.raises(SourceError, match="applies to lists and COCO files only"):
+    with pytest.raises(SourceError, match=r"--root .* is for lists and COCO files, not for"):
         list_images(str(tmp_path / "set"), root=str(tmp_path))
 
 
@@ -218,12 +239,35 @@ def test_bad_text_lists(tmp_path: Path) -> None:
     write(tmp_path / "1.jpg", PNG)
     for content, match in (
         (b"# nothing\n\n", "lists no images"),
-        (b"1.jpg\n./1.jpg\n", "occur more than once: 1.jpg"),
-        (b"1.jpg\nhttp://host/../x.jpg\n", "not allowed in a URL"),
-        (b"\xff\xfe1\0", "not a text list in UTF-8"),
+        (b"http://host/../x.jpg\n", "not allowed in a URL"),
+        (b"caf\xe9.jpg", "not a text list in UTF-8 .* convert it with iconv"),
     ):
         with pytest.raises(SourceError, match=match):
             list_images(str(write(tmp_path / "list.txt", content)))
+
+
+def test_one_odd_line_costs_no_other(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        write(tmp_path / name, PNG)
+    lines = "1.jpg\n./1.jpg\nhttp://host/../x.jpg\n2.jpg\n"
+    listing = list_images(str(write(tmp_path / "list.txt", lines.encode())))
+    assert sound(listing) == ["1.jpg", "2.jpg"]
+    assert listing.skipped == {"(listed again)": 1}
+    assert "not allowed in a URL" in odd(listing)["http%3A/%2Fhost/%2E%2E/x.jpg"]
+    (tmp_path / "list.txt").write_text(f"{lines}s3://key:hidden@bucket/3.jpg\n")
+    with pytest.raises(SourceError, match="carries a password") as caught:
+        list_images(str(tmp_path / "list.txt"))
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig"])
+def test_lists_in_other_forms_of_unicode(encoding: str, tmp_path: Path) -> None:
+    """As PowerShell and Excel write them."""
+    write(tmp_path / "é.jpg", PNG)
+    text = write(tmp_path / "list.txt", "é.jpg\r\n".encode(encoding))
+    listed = coco(tmp_path / "i.json", []).encode()
+    Path(os.fsdecode(listed)).write_bytes(json.dumps({"images": [{"id": 1, "file_name": "é.jpg"}]}).encode(encoding))
+    assert ids(list_images(str(text))) == ids(list_images(os.fsdecode(listed))) == ["é.jpg"]
 
 
 # --- parquet ----------------------------------------------------------------------------------------------------------
@@ -257,13 +301,13 @@ def test_a_manifest_is_a_list(tmp_path: Path) -> None:
     ("columns", "match"),
     [
         ({"file": ["a.jpg"]}, "one must be called uri or path"),
-        ({"uri": ["a.jpg", None]}, "column uri has rows that are empty"),
-        ({"uri": [1]}, "column uri has rows that are empty or not text"),
-        ({"uri": ["a.jpg"], "id": [1]}, "column id has rows"),
+        ({"uri": [1]}, "row 1 is empty or not text"),
+        ({"uri": ["a.jpg"], "id": [1]}, "row 1 is empty or not text in column id"),
         ({"uri": ["a.jpg"], "id": ["../../etc/x"]}, "cannot be an image id"),
         ({"uri": ["a.jpg"], "height": ["tall"]}, "column height is string"),
         ({"uri": ["a.jpg"], "offset": [3]}, "byte range 3"),
-        ({"uri": ["a.jpg", "a.jpg"], "id": ["x", "x"]}, "occur more than once: x"),
+        ({"uri": ["a.jpg"], "coco_id": pa.array([1 << 63], pa.uint64())}, "column coco_id must hold whole .* at most"),
+        ({"uri": ["a.jpg"], "offset": [0.5]}, "column offset must hold whole numbers"),
         ({"uri": pa.array([], pa.string())}, "lists no images"),
     ],
 )
@@ -272,6 +316,29 @@ def test_bad_parquet_lists(tmp_path: Path, columns: dict, match: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "list.parquet")
     with pytest.raises(SourceError, match=match):
         list_images(str(tmp_path / "list.parquet"))
+
+
+def test_one_odd_row_costs_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", PNG)
+    columns = {
+        "uri": ["a.jpg", None, "a.jpg", "a.jpg", "a.jpg", "a.jpg"],
+        "id": ["a", "b", None, "../c", "a", "d"],
+        "offset": [0, None, None, None, 5, 3],
+        "length": [9, None, None, None, 9, None],
+        "height": [48.0, None, None, None, None, -1.0],
+        "coco_id": [7.0, float("nan"), None, None, None, None],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "list.parquet")
+    listing = list_images(str(tmp_path / "list.parquet"))
+    assert sound(listing) == ["a"]
+    first = next(ref for ref in listing.refs if ref.id == "a")
+    assert (first.offset, first.height, first.coco_id) == (0, 48, 7)
+    assert set(odd(listing)) == {"%2E%2E/c", "a%2", "d", "row 2", "row 3"}
+    assert "cannot be an image id" in odd(listing)["%2E%2E/c"]
+    assert "the name of an image that comes before" in odd(listing)["a%2"]
+    assert "byte range 3" in odd(listing)["d"]
+    stored = write(tmp_path / "manifest.parquet", Manifest(listing.refs, 8).to_parquet_bytes())
+    assert list_images(str(stored)).refs == listing.refs, "a manifest is a list, with what was set aside"
 
 
 def test_torn_parquet(tmp_path: Path) -> None:
@@ -304,7 +371,7 @@ def test_coco_files(tmp_path: Path) -> None:
     assert list_images(source).root == str(tmp_path / "set")
     write(tmp_path / "train2017" / "a.jpg", PNG)
     assert list_images(source, root=str(tmp_path / "train2017")).refs[0].uri == str(tmp_path / "train2017" / "a.jpg")
-    with pytest.raises(SourceError, match=r"none of 2 images looked for in .*/other exists.*root="):
+    with pytest.raises(SourceError, match=r"none of 2 images looked for in .*/other exists.*--root"):
         list_images(source, root=str(tmp_path / "other"))
 
 
@@ -323,18 +390,97 @@ def test_coco_file_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
         ([{"id": 1}], 'no "file_name" of type str'),
         ([{"file_name": "a.jpg"}], 'no "id" of type int'),
         ([{"id": "1", "file_name": "a.jpg"}], 'no "id" of type int'),
-        ([{"id": 1, "file_name": "a.jpg", "height": 4.5}], 'no "height" of type int'),
+        ([{"id": 1 << 63, "file_name": "a.jpg"}], r'has the "id" 9223372036854775808: ids may be .* at most; write'),
         (["a.jpg"], 'no "file_name"'),
-        ([{"id": 1, "file_name": "../../a.jpg"}], "cannot be an image id"),
-        ([{"id": 1, "file_name": "/etc/a.jpg"}], "cannot be an image id"),
+        (
+            [{"id": 1, "file_name": "../../a.jpg"}],
+            r"i\.json: none of 1 .* which is in none of these folders; .* --root",
+        ),
+        ([{"id": 1, "file_name": "/etc/a.jpg"}], r"example /etc/a\.jpg, which is in none of these folders; .* --root"),
+        ([{"id": 1, "file_name": "x\\a.jpg"}], r'as Windows writes it: "/" was tried'),
         ([{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}], "two images have the id 1"),
-        ([{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "./a.jpg"}], "occur more than once: a.jpg"),
     ],
 )
 def test_bad_coco_files(tmp_path: Path, images: object, match: str) -> None:
     write(tmp_path / "a.jpg", PNG)
     with pytest.raises(SourceError, match=match):
         list_images(coco(tmp_path / "i.json", images))
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "taken"),
+    [
+        (180.0, 240.0, (180, 240)),
+        (-1, -1, (None, None)),
+        (0, 0, (None, None)),
+        ("180", "240", (None, None)),
+        (4.5, True, (None, None)),
+        (float("inf"), 1 << 40, (None, None)),
+    ],
+)
+def test_sizes_that_are_none(height: object, width: object, taken: tuple[object, object], tmp_path: Path) -> None:
+    """The photo's header counts, whatever a file says."""
+    write(tmp_path / "a.jpg", PNG)
+    image = {"id": 1, "file_name": "a.jpg", "height": height, "width": width}
+    (ref,) = list_images(coco(tmp_path / "i.json", [image])).refs
+    assert (ref.height, ref.width) == taken
+
+
+def test_one_odd_entry_costs_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "set" / "a.jpg", PNG)
+    write(tmp_path / "secret.jpg", PNG)
+    images = [
+        {"id": 1.0, "file_name": "a.jpg"},
+        {"id": 2, "file_name": "../secret.jpg"},
+        {"id": 3, "file_name": str(tmp_path / "secret.jpg")},
+        {"id": 4},
+        {"id": 1 << 63, "file_name": "b.jpg"},
+        {"id": 5, "file_name": "./a.jpg"},
+    ]
+    listing = list_images(coco(tmp_path / "set" / "i.json", images), root=str(tmp_path / "set"))
+    assert [(ref.id, ref.coco_id) for ref in listing.refs if ref.trouble is None] == [("a.jpg", 1)]
+    assert len(odd(listing)) == 4, "the photo that is listed again is one image"
+    for ref in listing.refs:
+        if ref.trouble is not None:
+            assert "i.json" in ref.trouble
+            with pytest.raises(ImageError, match="odd_entry"):
+                load_photo(ref)
+            with pytest.raises(ImageError, match="odd_entry"):
+                photo_size(ref)
+
+
+def test_file_names_as_label_tools_write_them(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "images" / "a" / "1.jpg", PNG)
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    names = ["a/1.jpg", str(tmp_path / "data/images/a/1.jpg"), "../images/a/1.jpg", "a\\1.jpg", "a//../a/./1.jpg"]
+    for number, name in enumerate(names):
+        source = coco(tmp_path / "data" / f"{number}.json", [{"id": 1, "file_name": name}])
+        for root in ("data/images", "link/images"):
+            (ref,) = list_images(source, root=str(tmp_path / root)).refs
+            assert (ref.id, ref.uri) == ("a/1.jpg", str(tmp_path / root / "a/1.jpg")), name
+    absolute = coco(tmp_path / "data" / "x.json", [{"id": 1, "file_name": names[1]}])
+    assert ids(list_images(absolute)) == ["images/a/1.jpg"], "a place beside the file will do"
+
+
+def test_the_other_form_of_unicode(tmp_path: Path) -> None:
+    """A Mac zips "é" as two characters; both parts of the path, and only one."""
+    for folder, file in (("NFD", "NFD"), ("NFC", "NFD"), ("NFD", "NFC")):
+        root = tmp_path / f"{folder}{file}"
+        write(root / normalize(folder, "é") / normalize(file, "ü.png"), PNG)
+        source = coco(root / "i.json", [{"id": 1, "file_name": normalize("NFC", "é/ü.png")}])
+        (ref,) = list_images(source).refs
+        assert ref.id == normalize("NFC", "é/ü.png")
+        np.testing.assert_array_equal(load_photo(ref).rgb, gradient())
+        assert photo_size(ref)[:2] == (48, 64)
+        text = write(root / "list.txt", normalize("NFC", "é/ü.png").encode())
+        assert load_photo(list_images(str(text)).refs[0]).rgb.shape == (48, 64, 3)
+
+
+def test_the_other_form_of_unicode_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
+    memory.pipe_file(normalize("NFD", "/set/é.png"), PNG)
+    memory.pipe_file("/set/list.txt", normalize("NFC", "é.png").encode())
+    (ref,) = list_images("memory://set/list.txt").refs
+    np.testing.assert_array_equal(load_photo(ref).rgb, gradient())
 
 
 @pytest.mark.parametrize("kind", ["txt", "parquet", "json"])
@@ -476,6 +622,57 @@ def test_tar_members_that_are_no_plain_files(tmp_path: Path) -> None:
 def test_hostile_tar_members(tmp_path: Path, name: str) -> None:
     with pytest.raises(SourceError, match="cannot be an image id"):
         list_images(str(tar_of(tmp_path / "a.tar", {name: PNG})))
+    listing = list_images(str(tar_of(tmp_path / "b.tar", {"1.png": PNG, name: PNG, "2.png": PNG})))
+    assert sound(listing) == ["b.tar/1.png", "b.tar/2.png"]
+    ((id_, why),) = odd(listing).items()
+    assert id_.startswith("b.tar/")
+    assert ".." not in id_
+    assert repr(name) in why
+
+
+def joined(path: Path, *parts: Path, between: bytes = b"") -> Path:
+    return write(path, between.join(part.read_bytes() for part in parts))
+
+
+def test_tars_that_were_joined_are_read_to_their_end(tmp_path: Path, memory: fsspec.AbstractFileSystem) -> None:
+    parts = [tar_of(tmp_path / "parts" / f"{i}.tar", {f"{i}.png": PNG, f"{i}.txt": b"x"}) for i in range(3)]
+    path = joined(tmp_path / "joined.tar", *parts)
+    listing = list_images(str(path))
+    assert (ids(listing), listing.skipped) == ([f"joined.tar/{i}.png" for i in range(3)], {".txt": 3})
+    for ref in listing.refs:
+        np.testing.assert_array_equal(load_photo(ref).rgb, gradient())
+    memory.put(str(path), "/joined.tar")
+    assert ids(list_images("memory://joined.tar")) == ids(listing)
+    # With more zeros between, and without an end mark.
+    assert len(list_images(str(joined(tmp_path / "wide.tar", *parts, between=bytes(512 * 5000)))).refs) == 3
+    write(tmp_path / "open.tar", parts[0].read_bytes().rstrip(b"\0").ljust(2560, b"\0") + parts[1].read_bytes())
+    assert len(list_images(str(tmp_path / "open.tar")).refs) == 2
+
+
+@pytest.mark.parametrize("rest", [b"x" * 512, b"x" * 5000, b"\0" * 1024 + b"junk"])
+def test_what_follows_the_end_mark_and_is_no_tar(rest: bytes, tmp_path: Path) -> None:
+    part = tar_of(tmp_path / "part.tar", {"1.png": PNG})
+    with pytest.raises(SourceError, match=r"a.tar cannot be read as a plain tar \(at byte \d+ there is no header"):
+        list_images(str(write(tmp_path / "a.tar", part.read_bytes() + rest)))
+
+
+def test_a_damaged_header_is_no_end(tmp_path: Path) -> None:
+    data = bytearray(tar_of(tmp_path / "part.tar", {f"{i}.png": PNG for i in range(3)}).read_bytes())
+    second = list_images(str(tmp_path / "part.tar")).refs[1]
+    assert second.offset is not None
+    data[second.offset - 512 : second.offset - 412] = b"?" * 100
+    with pytest.raises(SourceError, match="there is no header of a member"):
+        list_images(str(write(tmp_path / "a.tar", bytes(data))))
+
+
+def test_keys_with_empty_parts(memory: fsspec.AbstractFileSystem) -> None:
+    """Keys of a store are no paths."""
+    for key in ("/set/a.png", "/set//b.png", "/set/x//c.png", "/set/x/c.png"):
+        memory.store[key] = MemoryFile(memory, key, PNG)
+    listing = list_images("memory://set")
+    assert sound(listing) == ["a.png", "b.png", "x/c.png"]
+    assert listing.refs[2].uri == "memory:///set/x/c.png"
+    assert "the name of an image that comes before" in odd(listing)["x/c.png%2"]
 
 
 def test_a_member_listed_twice(tmp_path: Path) -> None:
@@ -483,8 +680,9 @@ def test_a_member_listed_twice(tmp_path: Path) -> None:
     with tarfile.open(path, "w") as tar:
         for _ in range(2):
             tar.add(write(tmp_path / "x.png", PNG), "x.png")
-    with pytest.raises(SourceError, match=r"occur more than once: a.tar/x.png"):
-        list_images(str(path))
+    listing = list_images(str(path))
+    assert sound(listing) == ["a.tar/x.png"]
+    assert "a.tar/x.png is the name of an image that comes before it, too" in odd(listing)["a.tar/x.png%2"]
 
 
 # --- locations --------------------------------------------------------------------------------------------------------

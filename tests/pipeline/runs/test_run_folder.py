@@ -6,13 +6,15 @@ import secrets
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
 
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
-from pipeline.images.manifest import Manifest
+from pipeline.images.clip_files import Camera, ClipFiles
+from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.runs.ledger import Outcome
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -102,6 +104,17 @@ def test_same_images_mounted_elsewhere_are_the_same_run(tmp_path: Path) -> None:
     here = sample_manifest()
     moved = Manifest([type(ref)(ref.id, ref.uri.replace("/data", "/mnt")) for ref in here.refs], here.shard_size)
     assert RunFolder.create_or_open(tmp_path, CONFIG, moved).manifest.refs[0].uri == "/mnt/0.jpg"
+    assert RunFolder.open(tmp_path).manifest.refs == moved.refs, "the place is kept"
+
+
+def test_images_that_were_set_aside_when_listed_are_kept_as_such(tmp_path: Path) -> None:
+    refs = [ImageRef("a", "/a"), ImageRef("b", "/list.txt", trouble="its name is odd")]
+    manifest = Manifest(refs, 2)
+    RunFolder.create_or_open(tmp_path / "run", CONFIG, manifest)
+    assert RunFolder.open(tmp_path / "run").manifest.refs == manifest.refs
+    clip = ClipFiles("/r", "/ln", "/rn", Camera(1, 1, 0, 0, 1))
+    both = Manifest([replace(refs[0], clip=clip), refs[1]], 2)
+    assert Manifest.from_parquet_bytes(both.to_parquet_bytes()).refs == both.refs
 
 
 def test_settings_that_json_cannot_hold(tmp_path: Path) -> None:

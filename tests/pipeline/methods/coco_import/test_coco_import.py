@@ -19,6 +19,7 @@ from support.browser import chromium
 
 from pipeline import cli
 from pipeline.commands.import_coco import import_coco
+from pipeline.engine import run as engine
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
 from pipeline.images.coco_masks import UnusableMaskError, stored_mask
 from pipeline.images.manifest import ImageRef
@@ -246,6 +247,58 @@ def test_masks_survive_export_and_import(data: Data) -> None:
     export_coco(again, data.folder / "again.json")
     one, two = (json.loads((data.folder / name).read_text()) for name in ("first.json", "again.json"))
     assert one | {"info": None} == two | {"info": None}
+
+
+def test_odd_images_are_set_aside_and_the_others_imported(data: Data) -> None:
+    write(data.folder / "secret.jpg", encoded(gradient(), "JPEG"))
+    data.images[1]["file_name"] = "../secret.jpg"
+    del data.images[2]["file_name"]
+    run = data.run()
+    reasons = {record.id: record.reason for record in RunReader(run).quarantined()}
+    assert reasons == {"%2E%2E/secret.jpg": "odd_entry", "entry 3": "odd_entry"}
+    assert [i for i, r in records_of(run).items() if isinstance(r, ImageRecord)] == ["n00/0.JPEG"]
+    export_coco(run, data.folder / "out.json")
+    assert [image["id"] for image in json.loads((data.folder / "out.json").read_text())["images"]] == [70]
+
+
+def test_one_photo_under_two_ids_is_one_image(data: Data, caplog: pytest.LogCaptureFixture) -> None:
+    data.images.append(data.images[0] | {"id": 7, "file_name": f"./{data.images[0]['file_name']}"})
+    moved = next(a for a in data.annotations if a["image_id"] == 71)
+    moved["image_id"] = 7
+    data.annotate(-63, rle_of(disc(*pixels_of(data, 0), 20, 40, 5)))  # of id 7
+    run = data.run()
+    assert "lists 1 photos again, such as n00/0.JPEG" in caplog.text
+    assert run.n_images == 3
+    assert {ref.coco_id for ref in run.manifest.refs} == {70, 71, 72}
+    assert len(pixels(records_of(run)["n00/0.JPEG"])) == 2
+
+
+def pixels_of(data: Data, image: int) -> tuple[int, int]:
+    return data.images[image]["height"], data.images[image]["width"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_files_in_other_forms_of_unicode(encoding: str, data: Data) -> None:
+    """As PowerShell writes them."""
+    expected = records_of(data.run_into("plain"))
+    text = json.dumps({"images": data.images, "annotations": data.annotations, "info": "é"}, ensure_ascii=False)
+    write(data.folder / "other.json", text.encode(encoding))
+    import_coco(str(data.folder / "other.json"), data.folder / "run", str(data.folder / "photos"))
+    assert records_of(RunFolder.open(data.folder / "run")) == expected
+    write(data.folder / "other.json", text.encode(encoding)[:-3])
+    with pytest.raises(SourceError, match=r"other\.json is not JSON"):
+        import_coco(str(data.folder / "other.json"), data.folder / "cut", str(data.folder / "photos"))
+
+
+def test_an_import_whose_photos_moved_finds_them_again(data: Data) -> None:
+    run = data.run()
+    (data.folder / "photos").rename(data.folder / "moved")
+    (data.folder / "run" / "commits" / "00001.json").unlink()
+    with pytest.raises(SourceError, match="none of the 1 images looked for is there"):
+        engine.run(run.url)
+    again = data.run(images=str(data.folder / "moved"))
+    assert again.manifest.refs[0].uri == str(data.folder / "moved" / "n00/0.JPEG")
+    assert not list(RunReader(again).quarantined())
 
 
 @settings(max_examples=15)
@@ -483,8 +536,6 @@ def test_another_file_or_setting_is_refused_by_name(data: Data) -> None:
     with pytest.raises(RunMismatchError, match=r"recipe\.min_score: run has 0\.0, now 0\.5"):
         data.run(min_score=0.5)
     (data.folder / "photos").rename(data.folder / "moved")
-    with pytest.raises(ConfigError, match=r"begun with photos elsewhere, such as .*photos/n00/0\.JPEG"):
-        data.run(images=str(data.folder / "moved"))
     data.annotate(0, rle_of(disc(40, 60, 30, 50, 5)))
     with pytest.raises(RunMismatchError, match=r"source\.sha256"):
         data.run(images=str(data.folder / "moved"))
@@ -503,15 +554,16 @@ def test_min_score_must_be_a_number(data: Data) -> None:
         (lambda d: d.update(annotations=[]), "no annotations, none of them with a segmentation"),
         (lambda d: [a.pop("segmentation") for a in d["annotations"]], "6 annotations, none of them with a segm"),
         (lambda d: d["images"].append(d["images"][0] | {"file_name": "x"}), "two images have the id 70"),
-        (lambda d: d["images"].append(d["images"][0] | {"id": 7}), "image ids occur more than once: n00/0.JPEG"),
         (lambda d: [a.update(image_id=9) for a in d["annotations"]], "none of its 6 .*: 6 not_listed, .* of image 9"),
         (lambda d: d["annotations"][1].update(iscrowd="x"), "annotation 2: iscrowd: 'x' is neither yes nor no"),
-        (lambda d: d["images"][0].update(id="70"), 'an image must have an "id", a whole number'),
-        (lambda d: d["images"][0].update(id=1 << 70), 'an image must have an "id", a whole number'),
-        (lambda d: d["images"][0].pop("file_name"), 'an image must have an "id"'),
-        (lambda d: d["images"][0].update(height="40"), '"height" of an image'),
-        (lambda d: d["images"].append(3), "an image is no object"),
-        (lambda d: d["images"][0].update(file_name="../x.jpg"), r"'\.\./x\.jpg' cannot be an image id"),
+        (lambda d: [i.update(id=str(i["id"])) for i in d["images"]], 'an image must have an "id", a whole number'),
+        (lambda d: [i.update(id=1 << 63) for i in d["images"]], r'the "id" 9223372036854775808: ids may be'),
+        (lambda d: [i.pop("file_name") for i in d["images"]], 'an image must have an "id"'),
+        (lambda d: d.update(images=[3]), "an image is no object"),
+        (
+            lambda d: [i.update(file_name=f"../{i['file_name']}") for i in d["images"]],
+            r"pseudo\.json: none of 3 images looked for .* none of these folders; say with --images",
+        ),
     ],
 )
 def test_files_that_do_not_fit_are_refused(data: Data, change: Callable[[Any], Any], message: str) -> None:
