@@ -50,16 +50,16 @@ def is_misread(image: Image.Image) -> bool:
     return 16 in bits and any(tile[0] == "raw" and _raw_mode(tile) in ("R", "G", "B", "A") for tile in tiles)
 
 
-def colour_8bit(image: Image.Image, data: bytes, formats: tuple[str, ...]) -> tuple[Image.Image, str]:
+def colour_8bit(image: Image.Image, data: bytes | None, formats: tuple[str, ...]) -> tuple[Image.Image, str]:
     """A loaded image of 16-bit colours, stretched where it uses less than a quarter of them; and what was done to it.
 
-    data: the file.
+    data: the file, None where there is none.
     """
     upper = np.asarray(image)
     n_colours = upper.shape[2] - (image.mode in ("RGBA", "LA"))
     if upper[..., :n_colours].max() >= 64:
         return image, ""
-    lower = _lower_bytes(data, formats)
+    lower = None if data is None else _lower_bytes(data, formats)
     if lower is None or lower.shape != upper.shape:
         lower = upper  # few levels, but not black
     colours = upper[..., :n_colours].astype(np.float64) * 256 + lower[..., :n_colours]
