@@ -51,11 +51,13 @@ class OpenRun:
     """The run that workers work on. token: of the driver's lease, by which a worker knows that it sees the same folder.
 
     images: a few of its images, to see whether this machine has them.
+    accept_set_aside: see `ShardWorker.process`.
     """
 
     url: str
     token: str
     images: tuple[str, ...]
+    accept_set_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Worker:
         folder.refuse_other_config(self._worker.method.config())
         if run.images and not any(is_url(image) or Path(image).is_file() for image in run.images):
             raise StoreError(f"{here} the images cannot be seen, {run.images[0]} among them: mount them there, too")
-        self._job = ShardJob(folder, self._spec.until, self._worker)
+        self._job = ShardJob(folder, self._spec.until, self._worker, run.accept_set_aside)
 
     def compute(self, task: Task) -> Answer:
         """Work on the task. What a whole shard gives is kept here until `commit`."""

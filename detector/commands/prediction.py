@@ -13,7 +13,7 @@ import click
 from detector.commands.options import TrainingOptions, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import device_options
+from pipeline.commands.options import device_options, exit_with
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def predict(
         click.echo(f"video {video}")
     if found.set_aside:
         click.echo(f"set aside: {found.set_aside} photos or frames, see `cuts3d info {Path(out) / 'run'}`")
-    if not found.summary.complete:
-        sys.exit(1)
+    exit_with(found.summary.standing)
 
 
 @click.command("self-train", cls=ExecutingCommand)
@@ -145,6 +144,7 @@ def evaluate_detector(
     from detector.evaluation.evaluate import metrics_json, rows_of
     from detector.model.checkpoints import read_detector
     from detector.model.weight_files import need_checkpoint
+    from pipeline.runs.standing import INCOMPLETE
     from pipeline.evaluation.report import print_report
     from pipeline.evaluation.truth.formats import read_truth
     from pipeline.storage.atomic import written_whole
@@ -169,6 +169,8 @@ def evaluate_detector(
         with written_whole(Path(markdown)) as file:
             file.write(published.markdown(tables))
         click.echo(f"written {markdown}")
+    if any(one.report.missing for one in scored):
+        sys.exit(INCOMPLETE)
 
 
 COMMANDS: tuple[click.Command, ...] = (predict, self_train, evaluate_detector)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import min_score_option
+from pipeline.commands.options import exit_by, min_score_option
 
 
 @click.command()
@@ -50,3 +50,4 @@ def evaluate(
             Path(file).parent.mkdir(parents=True, exist_ok=True)
             Path(file).write_text(text(report), encoding="utf-8")
             click.echo(f"written {file}")
+    exit_by(*filter(None, (run, other)))

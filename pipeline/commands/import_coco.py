@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import say
+from pipeline.commands.options import exit_with, say
 
 if TYPE_CHECKING:
     from pipeline.images.manifest import Manifest
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 def import_coco_command(coco: str, out: str, **settings: Any) -> None:
     """Make a run of masks that others have made: a COCO instances file, CutLER's for instance.
 
-    Their spatial confidence is 1. What reads runs reads it: export, gallery, evaluate, training.
+    Their spatial confidence is 1. What reads runs reads it: export, gallery, evaluate, training. Exits with 1 while any
+    image is missing or set aside.
     """
     from pipeline.commands.progress import ProgressReporter
 
-    say(import_coco(coco, out, execute=executor(), reporter=ProgressReporter(), **settings))
+    summary = import_coco(coco, out, execute=executor(), reporter=ProgressReporter(), **settings)
+    say(summary)
+    exit_with(summary.standing)
 
 
 def import_coco(
@@ -65,6 +68,7 @@ def import_coco(
     if ids := usable_again(RunFolder.open(out), method):
         again = retry_quarantined(out, ids=ids, method=method)
         summary.add(again.counts, again.seconds)
+        summary.standing = again.standing
     return summary
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share, and what is made of them."""
 
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -83,3 +84,20 @@ def say(summary: Any) -> None:
     """The outcome of a launch, in a few lines on stdout."""
     for line in summary.lines():
         click.echo(line)
+
+
+def exit_with(standing: Any) -> None:
+    """End a command as the rule of `pipeline.runs.standing` has it. standing: a `Standing`, or a `RunStatus`."""
+    if standing.exit_status:
+        sys.exit(standing.exit_status)
+
+
+def exit_by(*runs: Any) -> None:
+    """The same for a command that has read runs, `RunFolder`s, and said nothing of what they lack."""
+    from pipeline.runs.standing import standing_of
+
+    found = [standing_of(run) for run in runs]
+    for run, standing in zip(runs, found, strict=True):
+        if lacks := standing.lacks():
+            click.echo(f"cuts3d: {run.url}: {lacks}", err=True)
+    exit_with(max(found, key=lambda standing: standing.exit_status))

@@ -1,13 +1,12 @@
 """Commands that make pseudo-masks: run, retry-quarantined, demo, and the recipes that they know."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.commands.executing import ExecutingCommand, executor
-from pipeline.commands.options import device_options, launch_of, launch_options, say
+from pipeline.commands.options import device_options, exit_with, launch_of, launch_options, say
 from pipeline.methods.cuts.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
@@ -16,35 +15,40 @@ DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/de
 @click.command(cls=ExecutingCommand)
 @click.option("--out", required=True, help="Run folder, path or URL; a run that was begun there resumes.")
 @launch_options
+@click.option("--accept-set-aside", is_flag=True, help="Commit shards of which every image is set aside, too.")
 @click.option("--until", metavar="STAGE", help=f"Keep the output of this stage; of cuts: {', '.join(STAGES)}.")
-def run(out: str, until: str | None, device: str, batch_size: int | None, **settings: Any) -> None:
+def run(
+    out: str, until: str | None, accept_set_aside: bool, device: str, batch_size: int | None, **settings: Any
+) -> None:
     """Make pseudo-masks: start a run, or resume one.
 
-    Settings that are not given are those of the run's last launch, if it has had one.
+    Settings that are not given are those of the run's last launch, if it has had one. Exits with 1 while any image is
+    missing or set aside.
     """
     from pipeline.commands.progress import ProgressReporter
     from pipeline.methods.registry import stage_of
 
     launch, reporter = launch_of(out, settings), ProgressReporter()
     stage = stage_of(launch.recipe, until)
-    summary = executor()(out, launch, until=stage, device=device, batch_size=batch_size, reporter=reporter)
+    accepted = {"accept_set_aside": True} if accept_set_aside else {}
+    summary = executor()(
+        out, launch, until=stage, device=device, batch_size=batch_size, reporter=reporter, **accepted
+    )
     say(summary)
-    if not summary.complete:
-        sys.exit(1)
+    exit_with(summary.standing)
 
 
 @click.command("retry-quarantined")
 @click.argument("run_folder", metavar="RUN")
 @device_options
 def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> None:
-    """Process the images that were set aside once more. Exits with 1 while any is still set aside."""
+    """Process the images that were set aside once more. Exits with 1 while any image is missing or set aside."""
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine import run as runner
 
     summary = runner.retry_quarantined(run_folder, device=device, batch_size=batch_size, reporter=ProgressReporter())
     click.echo(f"{summary.images} images tried again, {summary.images - summary.quarantined} succeeded")
-    if summary.quarantined:
-        sys.exit(1)
+    exit_with(summary.standing)
 
 
 @click.command()
@@ -95,5 +99,4 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     click.echo(f"pictures   {pictures}/ (masks that score {DEMO_MIN_SCORE:g} or more)")
     click.echo(f"COCO JSON  {coco}")
     click.echo(f"store      {run_folder}/shards/")
-    if not summary.complete:
-        sys.exit(1)
+    exit_with(summary.standing)

@@ -5,8 +5,9 @@ done.
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.engine.batch_size import fitting_batch_size
@@ -37,6 +38,7 @@ def run(
     manifest: Manifest | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    accept_set_aside: bool = False,
     reporter: Reporter | None = None,
 ) -> RunSummary:
     """Make results: start a run, or resume it, until every shard is committed.
@@ -48,9 +50,10 @@ def run(
     manifest: the images of the launch, where they are listed already.
     device: "auto", "cpu", "cuda" or "cuda:N".
     batch_size: images at a time; None picks one.
+    accept_set_aside: commit shards of which every image is set aside, too.
 
     Raises ConfigError, SourceError, WeightsError for what is wrong with the settings, RunMismatchError when the folder
-    holds another run, StoreError when it cannot be written.
+    holds another run, StoreError when it cannot be written, WholeShardError see `whole_shards`.
     """
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
@@ -63,8 +66,9 @@ def run(
     ledger = ledger_of(folder, until)
     summary = RunSummary(folder.url, folder.result, until)
     with Lease(folder.files) as lease:
-        _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease)
-    summary.settle(folder, ledger, started)
+        job = partial(ShardJob, folder, until, accept_set_aside=accept_set_aside)
+        _work(job, folder.pending(ledger), method, batch_size, reporter or Silent(), summary, lease)
+    summary.settle(folder, started)
     return summary
 
 
@@ -85,7 +89,7 @@ def retry_quarantined(
     """
     started = time.perf_counter()
     folder = RunFolder.open(out)
-    summary = RunSummary(folder.url, folder.result, done=folder.n_shards)
+    summary = RunSummary(folder.url, folder.result)
     wanted = None if ids is None else set(ids)
     chosen = [image.id for image in RunReader(folder).quarantined() if wanted is None or image.id in wanted]
     if chosen:
@@ -93,8 +97,8 @@ def retry_quarantined(
         folder = _folder_of(out, method, folder.manifest)
         with Lease(folder.files) as lease:
             shards = folder.retry_shards(chosen)
-            _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease)
-    summary.wall = time.perf_counter() - started
+            _work(partial(ShardJob, folder, None), shards, method, batch_size, reporter or Silent(), summary, lease)
+    summary.settle(folder, started)
     return summary
 
 
@@ -122,10 +126,9 @@ def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWor
 
 
 def _work(
-    folder: RunFolder,
+    job_with: Callable[[ShardWorker], ShardJob],
     shards: Sequence[Shard],
     method: Method,
-    until: str | None,
     batch_size: int | None,
     reporter: Reporter,
     summary: RunSummary,
@@ -133,9 +136,9 @@ def _work(
 ) -> None:
     if not shards:
         return
-    start_reporting(reporter, folder, shards)
     worker = local_worker(method, batch_size, len(os.sched_getaffinity(0)))
-    job = ShardJob(folder, until, worker)
+    job = job_with(worker)
+    start_reporting(reporter, job.folder, shards)
     try:
         for shard in shards:
             lease.check()

@@ -25,11 +25,12 @@ def ledger_of(folder: RunFolder, until: str | None) -> Ledger:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """The run, the last stage, and who does the work."""
+    """The run, the last stage, and who does the work; accept_set_aside: see `ShardWorker.process`."""
 
     folder: RunFolder
     until: str | None
     worker: ShardWorker
+    accept_set_aside: bool = False
 
     def compute(
         self,
@@ -40,7 +41,9 @@ class ShardJob:
         """The shard up to the last stage, not yet committed; arguments and errors as of `ShardWorker.process`."""
         attributes = self.folder.shard_attributes(self.until)
         with self._kept(shard.key) as kept:
-            return self.worker.process(shard, self.until, kept, attributes, on_image, given_up)
+            return self.worker.process(
+                shard, self.until, kept, attributes, on_image, given_up, self.accept_set_aside
+            )
 
     def probe(self, shard: Shard, positions: Sequence[int]) -> None:
         """See `ShardWorker.probe`."""
