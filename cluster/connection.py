@@ -2,14 +2,20 @@
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
-from pipeline.errors import ConfigError
+from cluster.jobs.submit import own_checkout
+from cluster.tokens import check_token, use_token_that_is_there
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.wording import brief
 
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of a job's driver
 OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes through it
 
 
@@ -26,11 +32,16 @@ def connected(address: str | None) -> Iterator[None]:
         arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         arguments |= {"_node_ip_address": "127.0.0.1"}
     else:
+        use_token_that_is_there()
         _knock(address)
         arguments["address"] = address
+    if (job := _installed_alone()) is not None:
+        arguments["job_config"] = job
     try:
         with _on_loopback() if address is None else contextlib.nullcontext():
             ray.init(**arguments)
+    except getattr(ray.exceptions, "AuthenticationError", ()) as error:  # no Ray before tokens has it
+        raise ClusterError(f"Ray's token is missing or cannot be read: {brief(error)}") from error
     except Exception as error:  # Ray's own kinds, and a bare one when a node does not start in time
         where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
         raise ConfigError(f"{where}: {error}") from error
@@ -41,7 +52,9 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """ConfigError when nothing answers at HOST:PORT: Ray itself takes minutes to find out."""
+    """ConfigError when nothing answers at HOST:PORT, ClusterError when it is the token: Ray itself takes minutes to find
+    out that there is something.
+    """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return  # "auto", and whatever else Ray understands
@@ -52,6 +65,19 @@ def _knock(address: str) -> None:
             f"there is no Ray cluster at {address} ({error.strerror or error}): give HOST:6379 of its head, or auto on "
             "a machine that belongs to it"
         ) from error
+    check_token(address)
+
+
+def _installed_alone() -> JobConfig | None:
+    """How workers find cuts3d: as it is installed, or in the checkout that this process runs from. Ray would let them
+    look into the driver's present folder first, where any file may have the name of a module.
+
+    None for the driver of a job: Ray has its path from the job.
+    """
+    if JOB_CONFIG in os.environ:
+        return None
+    checkout = own_checkout()
+    return JobConfig(_client_job=True, _py_driver_sys_path=[str(checkout)] if checkout else [])
 
 
 @contextlib.contextmanager

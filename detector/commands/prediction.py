@@ -13,7 +13,7 @@ import click
 from detector.commands.options import TrainingOptions, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import device_options, exit_with
+from pipeline.commands.options import Written, device_options, exit_with
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _amp_option = click.option("--amp", is_flag=True, help="Half precision where tha
 @click.command(cls=ExecutingCommand)
 @click.argument("sources", nargs=-1, required=True)
 @_checkpoint_option
-@click.option("--out", required=True, type=click.Path(file_okay=False), help="Folder for everything.")
+@click.option("--out", required=True, type=Written(file_okay=False), help="Folder for everything.")
 @click.option("--min-score", type=click.FloatRange(0, 1), default=0.5, show_default=True, help="Least score kept.")
 @click.option("--max-per-image", type=click.IntRange(min=1), default=100, show_default=True, help="The best by score.")
 @click.option("--every", type=click.IntRange(min=1), default=1, show_default=True, help="Of videos: every N-th frame.")
@@ -62,7 +62,7 @@ def predict(
 @click.command("self-train", cls=ExecutingCommand)
 @click.option("--run", required=True, help="Run whose images are used, and whose masks the detector was trained on.")
 @_checkpoint_option
-@click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for all rounds.")
+@click.option("--work-dir", required=True, type=Written(file_okay=False), help="Folder for all rounds.")
 @click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of rounds.")
 @click.option(
     "--thresholds",
@@ -119,8 +119,8 @@ def self_train(
 @click.option(
     "--images", "folders", multiple=True, metavar="FOLDER", help="Photos of each truth, in order, if not beside."
 )
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="JSON file to write; its runs go beside.")
-@click.option("--markdown", type=click.Path(dir_okay=False), help="The papers' tables, with ours, to write as well.")
+@click.option("--out", required=True, type=Written(dir_okay=False), help="JSON file to write; its runs go beside.")
+@click.option("--markdown", type=Written(dir_okay=False), help="The papers' tables, with ours, to write as well.")
 @click.option("--compare", metavar="FILE", help="A detector to compare with, on the same images and resamples.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")

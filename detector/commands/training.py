@@ -9,12 +9,12 @@ import click
 
 from detector.commands.options import TrainingOptions, configuration_options, training_options
 from detector.needs import need_mmdet
-from pipeline.commands.options import device_option
+from pipeline.commands.options import Written, device_option
 
 
 @click.command()
 @click.option("--run", "runs", multiple=True, help="Run folder or URL whose masks are learnt; several add up.")
-@click.option("--work-dir", required=True, type=click.Path(file_okay=False), help="Folder for checkpoints and logs.")
+@click.option("--work-dir", required=True, type=Written(file_okay=False), help="Folder for checkpoints and logs.")
 @click.option("--resume", is_flag=True, help="Resume from the last checkpoint in the work folder.")
 @training_options(config="cuts3d_r50_fpn")
 @device_option
@@ -88,7 +88,7 @@ def configs(name: str | None) -> None:
 @click.argument("checkpoint")
 @click.option("--config", required=True, metavar="FILE", help="What it was trained by; MMEngine keeps it beside it.")
 @click.option(
-    "--out", required=True, type=click.Path(dir_okay=False), help="File to write, such as detector.safetensors."
+    "--out", required=True, type=Written(dir_okay=False), help="File to write, such as detector.safetensors."
 )
 def import_detector_command(checkpoint: str, config: str, out: str) -> None:
     """A detector.safetensors out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
@@ -101,7 +101,7 @@ def import_detector_command(checkpoint: str, config: str, out: str) -> None:
 @click.command("training-samples")
 @click.option("--run", "runs", multiple=True, required=True, help="Run folder or URL; several add up.")
 @configuration_options("cuts3d_r50_fpn")
-@click.option("--out", required=True, type=click.Path(dir_okay=False), help="Picture to write.")
+@click.option("--out", required=True, type=Written(dir_okay=False), help="Picture to write.")
 @click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="How many.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of their choice.")
 def training_samples(

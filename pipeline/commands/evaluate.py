@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import exit_by, min_score_option
+from pipeline.commands.options import Written, exit_by, min_score_option
 
 
 @click.command()
@@ -23,8 +23,8 @@ from pipeline.commands.options import exit_by, min_score_option
     "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Scores that rank masks."
 )
 @min_score_option
-@click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="CSV file to write.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="JSON file to write.")
+@click.option("--csv", "csv_file", type=Written(dir_okay=False), help="CSV file to write.")
+@click.option("--json", "json_file", type=Written(dir_okay=False), help="JSON file to write.")
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 def evaluate(

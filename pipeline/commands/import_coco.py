@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import exit_with, say
+from pipeline.commands.options import Written, exit_with, say
 
 if TYPE_CHECKING:
     from pipeline.images.manifest import Manifest
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @click.command("import-coco", cls=ExecutingCommand)
 @click.argument("coco", metavar="JSON")
 @click.option("--images", help="Folder that the file's names are relative to. [the file's own, images/ in it, ...]")
-@click.option("--out", required=True, help="Run folder, path or URL; an import that was begun there resumes.")
+@click.option(
+    "--out",
+    required=True,
+    type=Written(urls=True),
+    help="Run folder, path or URL; an import that was begun there resumes.",
+)
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
 @click.option("--min-score", type=float, default=0.0, show_default=True, help="Drop masks with lower scores.")
 @click.option("--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]")

@@ -10,6 +10,28 @@ import click
 METHOD_SETTINGS = ("features", "depth", "depth_kind")
 
 
+class Written(click.Path):
+    """A place that a command writes to: by this type `cuts3d submit` knows what would be lost in a job.
+
+    urls: whether it may be a URL, as a run folder may; of others it is said that it may not.
+    unless_given: where the command writes when the option is left out, if it does.
+    """
+
+    def __init__(self, *, urls: bool = False, unless_given: str | None = None, **checks: Any) -> None:
+        super().__init__(**checks)
+        self.urls, self.unless_given = urls, unless_given
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path or URL; fails as click.Path does."""
+        from pipeline.storage.locations import is_url
+
+        if not is_url(str(value)):
+            return super().convert(value, param, ctx)
+        if not self.urls:
+            self.fail(f"{value} is a URL: this is written to a disk, give a path", param, ctx)
+        return value
+
+
 def launch_options(command: Any) -> Any:
     """The settings of a run, shared by the commands that start one."""
     shard_size = click.option(

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import device_option, exit_by, method_options, min_score_option, taken_settings
+from pipeline.commands.options import Written, device_option, exit_by, method_options, min_score_option, taken_settings
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--coco", type=click.Path(dir_okay=False), help="COCO JSON file to write.")
-@click.option("--masks", type=click.Path(file_okay=False), help="Folder for one PNG an image, pixel = mask number.")
-@click.option("--overlays", type=click.Path(file_okay=False), help="Folder for one picture an image, masks on it.")
+@click.option("--coco", type=Written(dir_okay=False), help="COCO JSON file to write.")
+@click.option("--masks", type=Written(file_okay=False), help="Folder for one PNG an image, pixel = mask number.")
+@click.option("--overlays", type=Written(file_okay=False), help="Folder for one picture an image, masks on it.")
 @click.option("--limit", type=click.IntRange(min=1), help="Overlays: at most this many.")
 @min_score_option
 def export(
@@ -36,7 +36,7 @@ def export(
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--out", default="gallery.html", show_default=True, help="File to write, or a folder for gallery.html.")
+@click.option("--out", default="gallery.html", type=Written(), show_default=True, help="File to write, or a folder for gallery.html.")
 @click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="At most this many images.")
 @click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of the pictures, in pixels.")
 def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
@@ -57,7 +57,11 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 
 @click.command()
 @click.argument("image")
-@click.option("--out", type=click.Path(file_okay=False), help="Folder to write to. [inspect-NAME]")
+@click.option(
+    "--out",
+    type=Written(file_okay=False, unless_given="inspect-NAME"),
+    help="Folder to write to. [inspect-NAME]",
+)
 @method_options
 @device_option
 def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, executor
-from pipeline.commands.options import device_options, exit_with, launch_of, launch_options, say
+from pipeline.commands.options import Written, device_options, exit_with, launch_of, launch_options, say
 from pipeline.methods.cuts.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
 
 
 @click.command(cls=ExecutingCommand)
-@click.option("--out", required=True, help="Run folder, path or URL; a run that was begun there resumes.")
+@click.option("--out", required=True, type=Written(urls=True), help="Run folder, path or URL; a run that was begun there resumes.")
 @launch_options
 @click.option("--accept-set-aside", is_flag=True, help="Commit shards of which every image is set aside, too.")
 @click.option("--until", metavar="STAGE", help=f"Keep the output of this stage; of cuts: {', '.join(STAGES)}.")
@@ -63,7 +63,7 @@ def recipes() -> None:
 
 
 @click.command()
-@click.option("--out", default="demo", show_default=True, help="Folder for photos, run and pictures.")
+@click.option("--out", default="demo", type=Written(), show_default=True, help="Folder for photos, run and pictures.")
 @click.option("--images", help="Photos of your own; default: photos that scikit-image and scikit-learn ship.")
 @click.option("--recipe", default="cuts3d", show_default=True)
 @device_options

@@ -37,14 +37,14 @@ def test_the_whole_way(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     (photos / "bad.jpg").write_bytes(b"nothing")
     result = cuts3d("run", "--images", photos, "--out", out, "--shard-size", 4)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert "2 done, 0 missing" in result.output
-    assert "set aside  1 images" in result.output
+    assert "6 of 6 done, 1 of them set aside" in result.output
     assert "nothing was left to do" in cuts3d("run", "--out", out).output
 
     status = cuts3d("status", out)
-    assert status.exit_code == 0
-    assert "6 of 6 done" in status.output
+    assert status.exit_code == 1
+    assert "6 of 6 done, 1 of them set aside" in status.output
 
     info = cuts3d("info", out)
     assert "bad.jpg: not_an_image" in info.output
@@ -52,11 +52,12 @@ def test_the_whole_way(photos: Path, tmp_path: Path) -> None:
     assert facts["committed_images"] == 6
     assert sum(facts["score"]["counts"]) == facts["masks"] > 0
 
-    assert "no errors" in cuts3d("verify", out).output
+    verified = cuts3d("verify", out)
+    assert (verified.exit_code, "no errors" in verified.output) == (1, True)
     exported = cuts3d(
         "export", out, "--coco", tmp_path / "c.json", "--masks", tmp_path / "m", "--overlays", tmp_path / "o"
     )
-    assert exported.exit_code == 0, exported.output
+    assert (exported.exit_code, "1 of 6 images are set aside" in exported.output) == (1, True), exported.output
     assert len(json.loads((tmp_path / "c.json").read_text())["images"]) == 5
     assert len(list((tmp_path / "m").iterdir())) == len(list((tmp_path / "o").iterdir())) == 5
 

@@ -299,7 +299,7 @@ def test_what_is_wrong_is_said_in_a_line(head: str, tmp_path: Path) -> None:
     asked = [
         (start(head, "jobs", **{**bare, "RAY_AUTH_TOKEN_PATH": str(token_file)}), 0, "JOB"),
         (start(head, "jobs", **{**bare, "RAY_AUTH_TOKEN": TOKEN}), 0, "JOB"),
-        (start(head, "jobs", **bare), 2, f"{head} asks for a token: set RAY_AUTH_MODE=token"),
+        (start(head, "jobs", **bare), 2, f"{head} asks for a token: set RAY_AUTH_TOKEN"),
         (start(head, "jobs", RAY_AUTH_TOKEN="wrong"), 2, f"{head} refuses the token: RAY_AUTH_TOKEN"),
         (start(head, "submit", "--working-dir", "none", "--", "recipes", RAY_AUTH_TOKEN="wrong"), 2, "refuses the"),
         (start(nobody, "jobs"), 2, f"no job server can be reached at {nobody} (Connection refused)"),
