@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from detector.model.checkpoints import DetectorCheckpoint, read_detector
+from detector.model.weight_files import need_checkpoint
 from detector.needs import need_mmdet
 from detector.prediction.detections import Limits, PasteRule
 from detector.prediction.merging import KEEP_BELOW_IOU, merged_record
@@ -135,15 +136,28 @@ class DetectorMethod:
         return self._previous.records(batch.shard, batch.positions)
 
 
-def load(overrides: Sequence[str], device: torch.device) -> DetectorMethod:
-    """The method with a launch's overrides, such as "detector.min_score=0.7".
+class _Load:
+    """A trained detector, of `cuts3d train`; on photos of one's own `cuts3d predict` is less to type."""
 
-    Raises ConfigError for wrong options, or without MMDetection, WeightsError for a checkpoint that cannot be used, and
-    what `PreviousRound` raises.
-    """
-    need_mmdet()
-    options = detector_options(overrides)
-    return DetectorMethod(options, read_detector(Path(options.checkpoint)), device)
+    options = DetectorOptions
+
+    def __call__(self, overrides: Sequence[str], device: torch.device) -> DetectorMethod:
+        """The method with a launch's overrides, such as "detector.min_score=0.7".
+
+        Raises what `check` raises, WeightsError for a checkpoint that cannot be used, and what `PreviousRound` raises.
+        """
+        options = self.check(overrides)
+        return DetectorMethod(options, read_detector(Path(options.checkpoint)), device)
+
+    def check(self, overrides: Sequence[str]) -> DetectorOptions:
+        """The options; ConfigError for wrong ones, or without MMDetection, WeightsError without the checkpoint."""
+        need_mmdet()
+        options = detector_options(overrides)
+        need_checkpoint(Path(options.checkpoint))
+        return options
+
+
+load = _Load()
 
 
 def detector_options(overrides: Sequence[str]) -> DetectorOptions:

@@ -47,7 +47,7 @@ def launch_options(command: Any) -> Any:
 def method_options(command: Any) -> Any:
     """What decides the result for an image."""
     options = [
-        click.option("--recipe", help="Named recipe, see `cuts3d recipes`. [cuts3d]"),
+        click.option("--recipe", help="Named recipe, see `cuts3d recipes`, or FILE.toml with one's own. [cuts3d]"),
         click.option("--features", help="Feature preset, NAME=FILE, or a checkpoint. [dinov2_vits14]"),
         click.option("--depth", help="Depth model, .onnx file, transformers folder, or maps:FOLDER. [fastdepth]"),
         click.option("--depth-kind", type=click.Choice(["depth", "inverse_depth"]), help="What the depth model gives."),
@@ -81,7 +81,7 @@ def launch_of(out: str, settings: dict[str, Any]) -> Any:
     from pipeline.runs.run_folder import RUN_FILE
     from pipeline.storage.files_at import files_at
 
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    given = with_recipe_file({name: value for name, value in settings.items() if value not in (None, ())})
     try:
         base = replace(last_launch(out), images=None)  # the run's own manifest, unless --images is given again
     except StoreAccessError:
@@ -92,9 +92,22 @@ def launch_of(out: str, settings: dict[str, Any]) -> Any:
             if files_at(out).exists(RUN_FILE):
                 raise
             raise ConfigError(f"there is no run at {out} yet: give --images to start one") from error
+    if given.get("recipe", base.recipe) != base.recipe:  # what was set for another one means nothing here
+        base = replace(base, settings={}, overrides=())
     overrides = {override.partition("=")[0]: override for override in (*base.overrides, *given.pop("overrides", ()))}
     own = taken_settings(given)
     return replace(base, **given, settings={**base.settings, **own}, overrides=tuple(overrides.values()))
+
+
+def with_recipe_file(given: dict[str, Any]) -> dict[str, Any]:
+    """Given options, with what a file says that was given as the recipe in its place; they win over the file."""
+    from pipeline.methods.recipe_file import SUFFIX, read_recipe_file
+
+    if not str(given.get("recipe", "")).endswith(SUFFIX):
+        return given
+    own = read_recipe_file(given["recipe"])
+    overrides = (*own.overrides, *given.get("overrides", ()))
+    return {**own.settings, **given, "recipe": own.base, "overrides": overrides}
 
 
 def taken_settings(given: dict[str, Any]) -> dict[str, str]:

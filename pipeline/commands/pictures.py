@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import Written, device_option, exit_by, method_options, min_score_option, taken_settings
+from pipeline.commands.options import Written, device_option, exit_by, method_options, min_score_option, taken_settings, with_recipe_file
 
 
 @click.command()
@@ -69,7 +69,7 @@ def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:
     from pipeline.runs.launch import Launch
     from pipeline.views.inspect.writing import inspect as inspect_to
 
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = with_recipe_file({name: value for name, value in settings.items() if value is not None})
     launch = Launch(settings=taken_settings(given), **given)
     for file in inspect_to(image, out or f"inspect-{Path(image).stem}", launch, device):
         click.echo(str(file))

@@ -52,14 +52,27 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> N
 
 
 @click.command()
-def recipes() -> None:
-    """The named recipes and their options."""
-    from pipeline.methods.cuts.recipes import RECIPES, option_lines
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """The recipes by name; with NAME, or a FILE.toml, the options that this one reads, and what they are for."""
+    from pipeline.methods import registry
+    from pipeline.methods.recipe_file import SUFFIX, read_recipe_file
 
-    for recipe in RECIPES.values():
-        click.echo(recipe.name)
-        for line in option_lines(recipe):
-            click.echo(f"  {line}")
+    if name is None:
+        known = registry.recipes()
+        width = max(map(len, known))
+        for recipe in known:
+            click.echo(f"{recipe:{width}}  {registry.entry_of(recipe).about(recipe)}".rstrip())
+        return
+    own = read_recipe_file(name) if name.endswith(SUFFIX) else None
+    recipe = name if own is None else own.base
+    entry = registry.entry_of(recipe)
+    click.echo(f"{recipe}: {entry.about(recipe)}")
+    given = dict(override.split("=", 1) for override in own.overrides) if own else {}
+    for option in entry.options(recipe):
+        click.echo(f"  {option.path} = {given.pop(option.path, option.value)}\n      {option.words}".rstrip())
+    for path, value in given.items():
+        click.echo(f"  {path} = {value}")
 
 
 @click.command()

@@ -7,8 +7,14 @@ A package that is installed with an entry point of the group `cuts3d.methods` ad
         detector = detector.prediction.method:load
 
 `load(overrides, device)` is called with the launch's overrides ("detector.min_score=0.7", as texts) and the device, and
-returns a `Method`; stages that can be kept are named by an attribute `stages` of it, () without one. Runs made by it
-have the same store, commits, leases, retries and clusters as all others.
+returns a `Method`. What it has besides is asked before anything is loaded, each if it is there:
+
+    stages             names of the stages that can be kept, in order
+    options            a dataclass of its options; its docstring has their words for `cuts3d recipes NAME`
+    check(overrides)   raises ConfigError or WeightsError for what is wrong with a launch's overrides
+    __doc__            whose first line says what the recipe does
+
+Runs made by it have the same store, commits, leases, retries and clusters as all others.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.images.photos import Photo
 from pipeline.images.stereo_clips import Clip
+from pipeline.methods.option_words import OptionLine
 from pipeline.results.kinds import ResultFile
 from pipeline.runs.launch import Launch, listed_manifest
 
@@ -136,6 +143,8 @@ class MethodEntry:
     load: gives the method for a launch, on a device of this name, up to a stage; raises ConfigError, WeightsError.
     manifest: the images of a launch; raises ConfigError, SourceError.
     describe: a configuration in words and values, for people.
+    about: what a recipe does, in a line.
+    options: those that a recipe reads, as `--set` takes them.
     """
 
     name: str
@@ -146,3 +155,5 @@ class MethodEntry:
     known: Callable[[Launch, str | None, bool], Mapping[str, Any]] = lambda *_: {}
     manifest: Callable[[Launch], Manifest] = listed_manifest
     describe: Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]] = plain_description
+    about: Callable[[str], str] = lambda recipe: ""
+    options: Callable[[str], Sequence[OptionLine]] = lambda recipe: ()

@@ -7,6 +7,7 @@ from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest
 from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
 from pipeline.methods.cuts.entry import ENTRY as CUTS
+from pipeline.methods.option_words import OptionLine, option_lines
 from pipeline.methods.protocol import Method, MethodEntry, plain_description
 from pipeline.models.device import pick_device
 from pipeline.plugins import entries, loaded
@@ -83,7 +84,22 @@ def _of_another_package(name: str) -> MethodEntry:
     made = loaded(next(entry for entry in entries(GROUP) if entry.name == name))
 
     def load(launch: Launch, device: str, until: str | None) -> Method:
+        known(launch, until, True)
         method: Method = made(launch.overrides, pick_device(device))
         return method
 
-    return MethodEntry(name, (name,), load, tuple(getattr(made, "stages", ())))
+    def known(launch: Launch, until: str | None, files_here: bool) -> Mapping[str, Any]:
+        if launch.settings:
+            option = next(iter(launch.settings)).replace("_", "-")
+            raise ConfigError(f"recipe {name} never reads --{option}: its options are given by --set, see `cuts3d recipes {name}`")
+        if files_here and (check := getattr(made, "check", None)) is not None:
+            check(launch.overrides)
+        return {}
+
+    def options(recipe: str) -> Sequence[OptionLine]:
+        own = getattr(made, "options", None)
+        return [] if own is None else list(option_lines(own, f"{name}."))
+
+    about = (getattr(made, "__doc__", None) or "").strip().partition("\n")[0]
+    stages = tuple(getattr(made, "stages", ()))
+    return MethodEntry(name, (name,), load, stages, known=known, about=lambda _: about, options=options)

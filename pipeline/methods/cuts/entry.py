@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.methods.cuts.options import ABOUT, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES
 from pipeline.methods.cuts.settings import cuts_settings
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
@@ -31,4 +32,14 @@ def _known(launch: Launch, until: str | None, files_here: bool) -> Mapping[str, 
     return cuts_settings(launch, until, files_here).known()
 
 
-ENTRY = MethodEntry(NAME, tuple(RECIPES), _load, STAGES, whole=LAST, known=_known, describe=describe)
+ENTRY = MethodEntry(
+    NAME,
+    tuple(RECIPES),
+    _load,
+    STAGES,
+    whole=LAST,
+    known=_known,
+    describe=describe,
+    about=lambda recipe: ABOUT.get(recipe, ""),
+    options=recipe_lines,
+)

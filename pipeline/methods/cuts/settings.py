@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError
-from pipeline.methods.cuts.recipes import Recipe, get_recipe, parse_overrides
+from pipeline.methods.cuts.options import DEFAULT_FEATURES, read_recipe, refuse_unread_models
+from pipeline.methods.cuts.recipes import Recipe, parse_overrides
 from pipeline.models.specs import check_depth, feature_spec
 from pipeline.runs.launch import Launch
 from stages.features import FeatureConfig
@@ -18,7 +19,7 @@ class ModelNames:
     depth_kind: "depth" or "inverse_depth", overrides what is known of the depth model's output.
     """
 
-    features: str = "dinov2_vits14"
+    features: str = DEFAULT_FEATURES
     depth: str = "fastdepth"
     depth_kind: Literal["depth", "inverse_depth"] | None = None
 
@@ -67,7 +68,8 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     """
     ours = [o for o in launch.overrides if not o.startswith("features.")]
     theirs = [o.removeprefix("features.") for o in launch.overrides if o.startswith("features.")]
-    recipe, models = get_recipe(launch.recipe, ours), ModelNames.of(launch)
+    recipe, models = read_recipe(launch.recipe, ours), ModelNames.of(launch)
+    refuse_unread_models(recipe, launch.settings)
     if until == "depth" and not recipe.needs_depth:
         raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
     if recipe.needs_depth and files_here:
