@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,8 +40,11 @@ def connected(address: str | None) -> Iterator[None]:
     if (job := _installed_alone()) is not None:
         arguments["job_config"] = job
     try:
+        terminated = signal.getsignal(signal.SIGTERM)
         with _on_loopback() if address is None else contextlib.nullcontext():
             ray.init(**arguments)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)  # Ray's own handler ends the process without a word
     except getattr(ray.exceptions, "AuthenticationError", ()) as error:  # no Ray before tokens has it
         raise ClusterError(f"Ray's token is missing or cannot be read: {brief(error)}") from error
     except Exception as error:  # Ray's own kinds, and a bare one when a node does not start in time

@@ -15,6 +15,7 @@ from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
 from pipeline.commands.options import Written, device_options, exit_with
 from pipeline.errors import ConfigError
+from pipeline.exit_status import INCOMPLETE
 
 if TYPE_CHECKING:
     from detector.training.wanted import Training
@@ -144,7 +145,6 @@ def evaluate_detector(
     from detector.evaluation.evaluate import metrics_json, rows_of
     from detector.model.checkpoints import read_detector
     from detector.model.weight_files import need_checkpoint
-    from pipeline.runs.standing import INCOMPLETE
     from pipeline.evaluation.report import print_report
     from pipeline.evaluation.truth.formats import read_truth
     from pipeline.storage.atomic import written_whole

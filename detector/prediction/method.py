@@ -39,8 +39,11 @@ class DetectorOptions:
     """What `--set detector.OPTION=VALUE` can say.
 
     checkpoint: file of a trained detector.
-    min_score, max_per_image, nms_iou: see `detections.Limits`.
-    previous: run whose masks stay where no prediction overlaps them by keep_iou or more.
+    min_score: least score of what is kept, 0..1.
+    max_per_image: that many are kept, the best by score.
+    nms_iou: of two boxes that overlap more, the worse goes; None leaves it to the checkpoint.
+    previous: run whose masks stay where no prediction overlaps them.
+    keep_iou: from this IoU on a prediction overlaps a mask of the previous run.
     grid: patches a side of the confidences; None takes those of the previous run, or 60.
     boxes: "mask", the boxes of the masks, which is what the store of pseudo-masks means by a box, or "detector", its
         own, by which detectors are scored.

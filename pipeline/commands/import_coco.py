@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
 @click.option("--min-score", type=float, default=0.0, show_default=True, help="Drop masks with lower scores.")
-@click.option("--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]")
+@click.option("--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]")
 def import_coco_command(coco: str, out: str, **settings: Any) -> None:
     """Make a run of masks that others have made: a COCO instances file, CutLER's for instance.
 
@@ -63,9 +63,12 @@ def import_coco(
     from pipeline.engine.run import retry_quarantined, run
     from pipeline.methods.coco_import.importing import CocoImport, usable_again
     from pipeline.methods.coco_import.settings import launch_of
+    from pipeline.runs.launch import with_own_shard_size
     from pipeline.runs.run_folder import RunFolder
+    from pipeline.storage.files_at import files_at
 
-    launch = launch_of(coco, images, **settings)
+    files_at(out).need_writable()
+    launch = with_own_shard_size(launch_of(coco, images, **settings), out)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
     _refuse_another_import(out, method.config(), manifest)

@@ -35,7 +35,7 @@ class Written(click.Path):
 def launch_options(command: Any) -> Any:
     """The settings of a run, shared by the commands that start one."""
     shard_size = click.option(
-        "--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]"
+        "--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]"
     )
     command = method_options(shard_size(device_options(command)))
     command = click.option("--root", help="What the relative names of a list or COCO file are relative to.")(command)
@@ -122,7 +122,7 @@ def say(summary: Any) -> None:
 
 
 def exit_with(standing: Any) -> None:
-    """End a command as the rule of `pipeline.runs.standing` has it. standing: a `Standing`, or a `RunStatus`."""
+    """End a command as the rule of `pipeline.exit_status` has it. standing: a `Standing`, or a `RunStatus`."""
     if standing.exit_status:
         sys.exit(standing.exit_status)
 

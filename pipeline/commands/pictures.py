@@ -67,9 +67,13 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:
     """All stages of one image, run afresh: a panel, the cut point cloud as PLY, and as an interactive 3D page."""
     from pipeline.runs.launch import Launch
-    from pipeline.views.inspect.writing import inspect as inspect_to
+    from pipeline.views.inspect.checks import checked_image
 
     given = with_recipe_file({name: value for name, value in settings.items() if value is not None})
     launch = Launch(settings=taken_settings(given), **given)
-    for file in inspect_to(image, out or f"inspect-{Path(image).stem}", launch, device):
+    folder = out or f"inspect-{Path(image).stem}"
+    checked_image(image, folder, launch, device)  # before torch is loaded
+    from pipeline.views.inspect.writing import inspect as inspect_to
+
+    for file in inspect_to(image, folder, launch, device):
         click.echo(str(file))

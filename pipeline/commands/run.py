@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, executor
-from pipeline.commands.options import Written, device_options, exit_with, launch_of, launch_options, say
+from pipeline.commands.options import Written, device_options, exit_with, launch_of, launch_options, say, taken_settings, with_recipe_file
 from pipeline.methods.cuts.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
@@ -83,7 +83,7 @@ def recipes(name: str | None) -> None:
 def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int | None) -> None:
     """Sample photos in, pictures, COCO JSON and store out."""
     from pipeline.commands.progress import ProgressReporter
-    from pipeline.engine.run import run as run_pipeline
+    from pipeline.engine.checks import check_settings
     from pipeline.images.samples import copy_samples
     from pipeline.models import weights
     from pipeline.runs.launch import Launch
@@ -91,14 +91,20 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     from pipeline.views.export import export_coco, export_overlays
 
     root = Path(out)
-    weights.fetch()
+    given = with_recipe_file({"recipe": recipe})
+    recipe = Path(recipe).stem  # of a file
+    source = images or str(root / "photos")
+    launch = Launch(images=source, settings=taken_settings(given), **given)
+    run_folder = root / f"run-{recipe}"
+    check_settings(run_folder, launch, None, device)
     if images is None:
         copy_samples(root / "photos")
-    source = images or str(root / "photos")
-    run_folder = root / f"run-{recipe}"
+    from pipeline.engine.run import run as run_pipeline
+
+    weights.fetch()
     summary = run_pipeline(
         run_folder,
-        Launch(images=source, recipe=recipe),
+        launch,
         device=device,
         batch_size=batch_size,
         reporter=ProgressReporter(),

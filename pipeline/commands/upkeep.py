@@ -6,6 +6,7 @@ import sys
 import click
 
 from pipeline.commands.options import exit_by, exit_with
+from pipeline.exit_status import INCOMPLETE, exit_status
 from pipeline.wording import printable
 
 
@@ -36,7 +37,6 @@ def info(run_folder: str, as_json: bool) -> None:
     """Schema, configuration, counts and histograms of a run, and what was set aside."""
     from pipeline.methods.registry import describe
     from pipeline.runs.info import info_lines, info_of
-    from pipeline.runs.standing import exit_status
 
     found = info_of(run_folder)
     click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(info_lines(found, describe)))
@@ -58,7 +58,7 @@ def verify(run_folder: str) -> None:
     errors = sum(problem.severity == "error" for problem in problems)
     click.echo(f"{folder.n_shards} shards, {folder.n_images} images: {errors or 'no'} errors")
     if errors:
-        sys.exit(1)
+        sys.exit(INCOMPLETE)
     exit_by(folder)
 
 

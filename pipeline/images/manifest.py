@@ -27,7 +27,7 @@ from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
 from pipeline.wording import few_of
 
 SCHEMA, CLIP_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2"  # the second: with clips
-MIN_SHARD_SIZE, MAX_SHARD_SIZE = 8, 256
+MIN_SHARD_SIZE, MAX_SHARD_SIZE = 2, 256
 # Beyond this many names a message says how many more there are.
 
 _INTEGER_FIELDS = ("offset", "length", "height", "width", "coco_id")
@@ -239,7 +239,7 @@ def _without_gc() -> Iterator[None]:
 
 
 def default_shard_size(n_images: int) -> int:
-    """Images a shard: 8 to 256, about 32 shards in between, so that a run killed on a laptop loses little."""
+    """Images per shard: a 32nd of them, 2 to 256. What is killed loses the shard under way: two photos of a small run."""
     return min(max(-(-n_images // 32), MIN_SHARD_SIZE), MAX_SHARD_SIZE)
 
 

@@ -254,8 +254,12 @@ class RunFolder:
         found = {name: pair for name, pair in found.items() if pair != (RETIRED.get(name), ABSENT)}
         own = {"method": self.method, "result": self.result}
         found |= {name: (own[name], now) for name, now in names.items() if now != own[name]}
-        if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options
-            found = {n: pair for n, pair in found.items() if n == "recipe.name" or not n.startswith("recipe.")}
+        if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options, and one needs depth
+            found = {
+                n: pair
+                for n, pair in found.items()
+                if n == "recipe.name" or not (n.startswith("recipe.") or (n == "depth" and None in pair))
+            }
         lines = in_lines(found, "run has")
         if manifest is not None and manifest.digest != self.digest:
             lines.append(f"  images: {self._manifest_difference(manifest)}")

@@ -1,21 +1,13 @@
-"""What a run lacks, and the exit status that follows from it: one rule for every command.
-
-    0    every image of the run has its result
-    1    something is missing (shards that nobody committed) or set aside (images that could not be used)
-    2    refused: what was asked for cannot be done, see `pipeline.errors`
-    130  interrupted, by Ctrl-C or SIGTERM
-"""
+"""What there is of a run and what it lacks, from its commits alone; the exit status of commands follows from it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.exit_status import exit_status
 from pipeline.results.kinds import Counts, added
 from pipeline.runs.ledger import Ledger, by_try, is_retry
 from pipeline.runs.run_folder import RunFolder
-
-ALL_THERE, INCOMPLETE, REFUSED, INTERRUPTED = 0, 1, 2, 130
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -41,7 +33,7 @@ class Standing:
 
     @property
     def exit_status(self) -> int:
-        """See the rule above."""
+        """See `pipeline.exit_status`."""
         return exit_status(self.missing, self.set_aside)
 
     def lacks(self) -> str:
@@ -49,11 +41,6 @@ class Standing:
         parts = [f"{self.missing} of {self.shards} shards are missing"] if self.missing else []
         parts += [f"{self.set_aside} of {self.done_images} images are set aside"] if self.set_aside else []
         return ", ".join(parts)
-
-
-def exit_status(missing: int, set_aside: int) -> int:
-    """0 or 1, by the rule above. missing, set_aside: how many."""
-    return INCOMPLETE if missing or set_aside else ALL_THERE
 
 
 def standing_of(run: RunFolder, ledger: Ledger | None = None) -> Standing:

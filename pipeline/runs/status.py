@@ -9,11 +9,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pipeline.exit_status import exit_status
 from pipeline.results.kinds import Counts
 from pipeline.results.registry import kind_named
 from pipeline.runs.ledger import Commit, is_retry
 from pipeline.runs.run_folder import RunFolder
-from pipeline.runs.standing import exit_status, standing_by
+from pipeline.runs.standing import standing_by
 from pipeline.runs.throughput import WINDOW, Pace, TimedCommit, commit_times, pace_of
 from pipeline.storage.files import FileFacts
 from pipeline.wording import duration
@@ -85,7 +86,7 @@ class RunStatus:
 
     @property
     def exit_status(self) -> int:
-        """See `pipeline.runs.standing`."""
+        """See `pipeline.exit_status`."""
         return exit_status(not self.complete, self.quarantined)
 
     def as_dict(self) -> dict[str, Any]:

@@ -51,6 +51,9 @@ class RunFiles(ABC):
     url: str
     each_read_is_a_request: ClassVar[bool] = False  # to a server, some milliseconds each
 
+    def need_writable(self) -> None:
+        """StoreError when nothing can be written below the root, as far as that shows without leaving anything there."""
+
     @abstractmethod
     def read_bytes(self, name: str) -> bytes:
         """The whole file."""

@@ -2,14 +2,16 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from pipeline.errors import StoreError
 from pipeline.faults import crash_point
 from pipeline.storage.atomic import durable, sync_folder, temporary_beside, written_whole
-from pipeline.storage.files import FileFacts, RunFiles, checked
+from pipeline.storage.files import TEMPORARY_SUFFIX, FileFacts, RunFiles, checked
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -23,6 +25,9 @@ class LocalFiles(RunFiles):
 
     def _path(self, name: str) -> Path:
         return self._root / checked(name)
+
+    def need_writable(self) -> None:
+        need_folder(self._root)
 
     def read_bytes(self, name: str) -> bytes:
         path = self._path(name)
@@ -111,6 +116,22 @@ def _write(file: IO[bytes], data: bytes, name: str) -> None:
     file.flush()
     crash_point("mid_write", name)
     file.write(data[half:])
+
+
+def need_folder(path: Path) -> None:
+    """StoreError unless a folder is there and can be written to, or can be made; nothing is left behind."""
+    try:
+        there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        longest = os.pathconf(there, "PC_NAME_MAX")
+        if any(len(os.fsencode(part)) > longest for part in path.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+        made = Path(tempfile.mkdtemp(prefix=".cuts3d-", suffix=TEMPORARY_SUFFIX, dir=there))
+        made.rmdir()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StoreError(f"{path} cannot be written: {why}. Make room or mend it, or give another place") from error
 
 
 def _create_without_links(path: Path, data: bytes) -> bool:

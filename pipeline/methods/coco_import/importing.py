@@ -3,6 +3,8 @@
 Nothing is known of how sure such masks are: their Spatial Confidence is 1 everywhere, on a grid of one patch.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 import threading
@@ -12,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 
 from pipeline.errors import ImageError
 from pipeline.images.beside import folder_of_photos
@@ -30,6 +31,7 @@ from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.json_lists import open_lists
 from pipeline.storage.locations import resolve
+from stages.late import torch
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,6 @@ class CocoImport:
     takes: ClassVar[Inputs] = "photos"
     stages: ClassVar[Sequence[str]] = ()
     batch_size = 64  # whose headers are read side by side
-    device = torch.device("cpu")
 
     def __init__(self, settings: ImportSettings) -> None:
         self._settings = settings
@@ -81,6 +82,11 @@ class CocoImport:
             for id_, name, coco_id in zip(ids, self._index.file_names, self._index.ids.tolist(), strict=True)
         ]
         return Manifest(refs, launch.shard_size or default_shard_size(len(refs)))
+
+    @property
+    def device(self) -> torch.device:
+        """No GPU has anything to do."""
+        return torch.device("cpu")
 
     def kind(self, until: str | None) -> InstanceKind:
         """Instances, on a grid of one patch."""

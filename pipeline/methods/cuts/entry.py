@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.methods.cuts.options import ABOUT, recipe_lines
+from pipeline.methods.cuts.options import ABOUT, changed_lines, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES
 from pipeline.methods.cuts.settings import cuts_settings
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
@@ -25,6 +25,7 @@ def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("depth", depth["name"] if depth else "not used"),
         ("searched", "tree" if recipe["tree"] else "rounds"),
         ("score", recipe["score"]),
+        *(("changed", line) for line in changed_lines(config)),
     ]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.recipes import RECIPES, SEARCHES, STAGES_OF, Recipe, RoundsConfig, get_recipe
 from pipeline.methods.option_words import OptionLine, field_words
-from stages.feature_presets import PRESETS
+from pipeline.runs.changed_settings import ABSENT, differences, shown
+from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig
 
 # What does there what the option does here.
@@ -81,6 +82,30 @@ def recipe_lines(name: str) -> list[OptionLine]:
     recipe = RECIPES[name]
     lines = [line for line in _lines(recipe) if _why_unread(recipe, line.path) is None]
     return [*lines, *_feature_lines()]
+
+
+def changed_lines(config: Mapping[str, Any]) -> list[str]:
+    """What a run's configuration has that is not the default of its recipe, or of its features, as words for people."""
+    recipe, features = config["recipe"], config["features"]
+    usual: dict[str, Any] = {}
+    preset = next((p for p in PRESETS.values() if _is_of(p, features)), None)
+    if recipe["name"] in RECIPES:
+        usual["recipe"] = RECIPES[recipe["name"]].as_dict()
+        if preset is not None and usual["recipe"]["affinity"]["tau"] is None:
+            usual["recipe"]["affinity"]["tau"] = preset.tau
+    if preset is not None:
+        usual["features"] = {name: getattr(preset.config, name) for name in _OF_FEATURES}
+    now = {"recipe": recipe, "features": {name: features[name] for name in _OF_FEATURES if name in features}}
+    found = differences({part: usual.get(part, now[part]) for part in now}, now)
+    return [
+        f"{path.removeprefix('recipe.')} = {shown(value)} (default {shown(default)})"
+        for path, (default, value) in found.items()
+        if default is not ABSENT and value is not ABSENT
+    ]
+
+
+def _is_of(preset: FeaturePreset, features: Mapping[str, Any]) -> bool:
+    return (preset.config.model, preset.config.kind) == (features.get("model"), features.get("kind"))
 
 
 def _lines(recipe: Recipe) -> Iterator[OptionLine]:

@@ -18,7 +18,7 @@ def test_nested_settings_by_dotted_names() -> None:
 
 def test_a_line_each() -> None:
     assert in_lines({"a": ("é", None), "b": (ABSENT, [1])}, "run has") == [
-        '  a: run has "é", now null',
+        '  a: run has "é", now none',
         "  b: run has no such setting, now [1]",
     ]
     assert in_lines({}, "run has") == []
