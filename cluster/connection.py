@@ -37,7 +37,7 @@ def connected(address: str | None) -> Iterator[None]:
         use_token_that_is_there()
         _knock(address)
         arguments["address"] = address
-    if (job := _installed_alone()) is not None:
+    if (job := _installed_alone(address)) is not None:
         arguments["job_config"] = job
     try:
         terminated = signal.getsignal(signal.SIGTERM)
@@ -49,6 +49,8 @@ def connected(address: str | None) -> Iterator[None]:
         raise ClusterError(f"Ray's token is missing or cannot be read: {brief(error)}") from error
     except Exception as error:  # Ray's own kinds, and a bare one when a node does not start in time
         where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
+        if "ersion mismatch" in str(error):
+            where = f"the Ray cluster at {address} is of another version than this Ray or Python"
         raise ConfigError(f"{where}: {error}") from error
     try:
         yield
@@ -73,13 +75,13 @@ def _knock(address: str) -> None:
     check_token(address)
 
 
-def _installed_alone() -> JobConfig | None:
+def _installed_alone(address: str | None) -> JobConfig | None:
     """How workers find cuts3d: as it is installed, or in the checkout that this process runs from. Ray would let them
     look into the driver's present folder first, where any file may have the name of a module.
 
-    None for the driver of a job: Ray has its path from the job.
+    None for the driver of a job, whose path Ray has from the job; and for ray://, where Ray sees to it by itself.
     """
-    if JOB_CONFIG in os.environ:
+    if JOB_CONFIG in os.environ or (address or "").startswith("ray://"):
         return None
     checkout = own_checkout()
     return JobConfig(_client_job=True, _py_driver_sys_path=[str(checkout)] if checkout else [])

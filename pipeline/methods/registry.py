@@ -34,7 +34,8 @@ def entry_of(recipe: str) -> MethodEntry:
         if recipe in entry.recipes:
             return entry
     if recipe not in other_methods():
-        raise ConfigError(f"unknown recipe {recipe!r}; known: {', '.join(recipes())}")
+        known = ", ".join(recipes())
+        raise ConfigError(f"unknown recipe {recipe!r}; known: {known}. If another package brings it, install that here")
     return _of_another_package(recipe)
 
 
