@@ -59,8 +59,9 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """ConfigError when nothing answers at HOST:PORT, ClusterError when it is the token: Ray itself takes minutes to find
-    out that there is something.
+    """ConfigError when nothing answers at HOST:PORT, ClusterError when it is the token.
+
+    Ray itself takes minutes to find out the one, and takes the other for the first.
     """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():

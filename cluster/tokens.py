@@ -4,11 +4,13 @@ Ray sends a token only in a mode of its own. `ray.init` turns that on by itself 
 an address; and when a cluster refuses a token, it says after 20 s that there is no cluster.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ClusterError
 
@@ -29,10 +31,8 @@ def use_token_that_is_there() -> None:
         return
     os.environ[MODE] = "token"
     if "ray" in sys.modules:  # which has read the mode when it was loaded
-        with suppress(ImportError, AttributeError):  # a Ray that knows no tokens
-            from ray._raylet import Config
-
-            Config.initialize("")
+        with suppress(AttributeError):  # a Ray that knows no tokens
+            _raylet().Config.initialize("")
 
 
 def check_token(address: str) -> None:
@@ -70,11 +70,15 @@ def _header() -> Sequence[tuple[str, str]]:
     from ray.exceptions import RayError
 
     try:
-        from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, get_authentication_mode
-
-        if get_authentication_mode() != AuthenticationMode.TOKEN:
+        ray = _raylet()
+        if ray.get_authentication_mode() != ray.AuthenticationMode.TOKEN:
             return ()
-        header = AuthenticationTokenLoader.instance().get_token_for_http_header()
-    except (ImportError, RayError):  # one that is named and cannot be read is said by Ray when it connects
+        header = ray.AuthenticationTokenLoader.instance().get_token_for_http_header()
+    except (AttributeError, RayError):  # one that is named and cannot be read is said by Ray when it connects
         return ()
     return tuple((name.lower(), value) for name, value in header.items())
+
+
+def _raylet() -> Any:
+    """Ray's compiled part, which has no types, and of older Rays not these names."""
+    return importlib.import_module("ray._raylet")

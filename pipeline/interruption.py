@@ -1,4 +1,4 @@
-"""SIGTERM, which `kill`, Slurm and Kubernetes send, ends a command as Ctrl-C does: leases are given back, and it says so."""
+"""SIGTERM, which `kill`, Slurm and Kubernetes send, ends a command as Ctrl-C does."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from types import FrameType
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """While inside, SIGTERM raises KeyboardInterrupt in this process. Of processes that it forks each ends as before."""
+    """While inside, SIGTERM raises KeyboardInterrupt in this process; it ends those that this one forks, as ever."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can say what becomes of a signal
         return

@@ -88,9 +88,7 @@ def configs(name: str | None) -> None:
 @click.command("import-detector")
 @click.argument("checkpoint")
 @click.option("--config", required=True, metavar="FILE", help="What it was trained by; MMEngine keeps it beside it.")
-@click.option(
-    "--out", required=True, type=Written(dir_okay=False), help="File to write, such as detector.safetensors."
-)
+@click.option("--out", required=True, type=Written(dir_okay=False), help="File to write, such as detector.safetensors.")
 def import_detector_command(checkpoint: str, config: str, out: str) -> None:
     """A detector.safetensors out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
     need_mmdet()

@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import Written, device_option, exit_by, method_options, min_score_option, taken_settings, with_recipe_file
+from pipeline.commands.options import (
+    Written,
+    device_option,
+    exit_by,
+    method_options,
+    min_score_option,
+    taken_settings,
+    with_recipe_file,
+)
 
 
 @click.command()
@@ -36,7 +44,13 @@ def export(
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--out", default="gallery.html", type=Written(), show_default=True, help="File to write, or a folder for gallery.html.")
+@click.option(
+    "--out",
+    default="gallery.html",
+    type=Written(),
+    show_default=True,
+    help="File to write, or a folder for gallery.html.",
+)
 @click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="At most this many images.")
 @click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of the pictures, in pixels.")
 def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:

@@ -6,14 +6,25 @@ from typing import Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, executor
-from pipeline.commands.options import Written, device_options, exit_with, launch_of, launch_options, say, taken_settings, with_recipe_file
+from pipeline.commands.options import (
+    Written,
+    device_options,
+    exit_with,
+    launch_of,
+    launch_options,
+    say,
+    taken_settings,
+    with_recipe_file,
+)
 from pipeline.methods.cuts.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
 
 
 @click.command(cls=ExecutingCommand)
-@click.option("--out", required=True, type=Written(urls=True), help="Run folder, path or URL; a run that was begun there resumes.")
+@click.option(
+    "--out", required=True, type=Written(urls=True), help="Run folder, path or URL; a run that was begun there resumes."
+)
 @launch_options
 @click.option("--accept-set-aside", is_flag=True, help="Commit shards of which every image is set aside, too.")
 @click.option("--until", metavar="STAGE", help=f"Keep the output of this stage; of cuts: {', '.join(STAGES)}.")
@@ -31,9 +42,7 @@ def run(
     launch, reporter = launch_of(out, settings), ProgressReporter()
     stage = stage_of(launch.recipe, until)
     accepted = {"accept_set_aside": True} if accept_set_aside else {}
-    summary = executor()(
-        out, launch, until=stage, device=device, batch_size=batch_size, reporter=reporter, **accepted
-    )
+    summary = executor()(out, launch, until=stage, device=device, batch_size=batch_size, reporter=reporter, **accepted)
     say(summary)
     exit_with(summary.standing)
 

@@ -41,9 +41,7 @@ class ShardJob:
         """The shard up to the last stage, not yet committed; arguments and errors as of `ShardWorker.process`."""
         attributes = self.folder.shard_attributes(self.until)
         with self._kept(shard.key) as kept:
-            return self.worker.process(
-                shard, self.until, kept, attributes, on_image, given_up, self.accept_set_aside
-            )
+            return self.worker.process(shard, self.until, kept, attributes, on_image, given_up, self.accept_set_aside)
 
     def probe(self, shard: Shard, positions: Sequence[int]) -> None:
         """See `ShardWorker.probe`."""

@@ -135,8 +135,8 @@ class ShardWorker:
         on_image: called for each image done, with its counts.
         given_up: by id, why an image is set aside without being looked at.
         accept_set_aside: even when that is every image of the shard.
-        Raises WholeShardError when every image is set aside, see `whole_shards`. Raises WorkerBrokenError when a process of the pool dies, or the GPU reports anything but full
-        memory: this process can do no more then.
+        Raises WholeShardError when every image is set aside, see `whole_shards`. Raises WorkerBrokenError when a
+        process of the pool dies, or the GPU reports anything but full memory: this process can do no more then.
         """
         kind = self.method.kind(until)
         state = _Pass(shard, until, kept, lambda result: on_image(kind.counts([result])))
@@ -147,7 +147,9 @@ class ShardWorker:
             else:
                 wanted.append(position)
         self._run(state, wanted)
-        if not accept_set_aside and not is_retry(shard.key):  # which holds nothing but images that were set aside before
+        if not accept_set_aside and not is_retry(
+            shard.key
+        ):  # which holds nothing but images that were set aside before
             refuse_whole_shard(shard.key, [state.results[position] for position in wanted], state.faults)
         return self._result(state, attributes)
 

@@ -239,7 +239,7 @@ def _without_gc() -> Iterator[None]:
 
 
 def default_shard_size(n_images: int) -> int:
-    """Images per shard: a 32nd of them, 2 to 256. What is killed loses the shard under way: two photos of a small run."""
+    """Images per shard: a 32nd of them, 2 to 256, so that what is killed in a small run loses two photos."""
     return min(max(-(-n_images // 32), MIN_SHARD_SIZE), MAX_SHARD_SIZE)
 
 

@@ -92,7 +92,9 @@ def _of_another_package(name: str) -> MethodEntry:
     def known(launch: Launch, until: str | None, files_here: bool) -> Mapping[str, Any]:
         if launch.settings:
             option = next(iter(launch.settings)).replace("_", "-")
-            raise ConfigError(f"recipe {name} never reads --{option}: its options are given by --set, see `cuts3d recipes {name}`")
+            raise ConfigError(
+                f"recipe {name} never reads --{option}: its options are given by --set, see `cuts3d recipes {name}`"
+            )
         if files_here and (check := getattr(made, "check", None)) is not None:
             check(launch.overrides)
         return {}

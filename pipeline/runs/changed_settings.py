@@ -30,7 +30,7 @@ def in_lines(found: Mapping[str, tuple[Any, Any]], before: str) -> list[str]:
 
 
 def _without_noise(found: dict[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
-    """One line where a whole group is on or off, by the name that it has; and no digest beside what it is a digest of."""
+    """One line where a whole group is on or off, by the name that it has; no digest beside what it is a digest of."""
     found = dict(found)
     for name, pair in list(found.items()):
         below = [other for other in found if other.startswith(f"{name}.")]

@@ -9,6 +9,7 @@ from pipeline.results.kinds import Counts, added
 from pipeline.runs.ledger import Ledger, by_try, is_retry
 from pipeline.runs.run_folder import RunFolder
 
+
 @dataclass(frozen=True)
 class Standing:
     """What is there of a run, or of a stage that it keeps.

@@ -16,14 +16,15 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from detector.commands import extend as load_detector
 from cluster.commands import extend
 from cluster.jobs import commands as job_commands
 from cluster.jobs import job_server, submit
 from cluster.jobs.follow import Follower, exit_status
 from cluster.jobs.job_server import JobServer, LostConnectionError
 from cluster.jobs.submit import Job, checked_command, entrypoint, submit_job
+from detector.commands import extend as load_detector
 from pipeline.cli import command_line
+from pipeline.commands.options import Written
 from pipeline.engine import run as runner
 from pipeline.errors import ClusterError, ConfigError, SourceError
 from pipeline.runs.standing import Standing
@@ -105,7 +106,9 @@ def test_without_ray_nothing_changes(
     main: click.Group, on_ray: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here: list[str] = []
-    monkeypatch.setattr(runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, standing=Standing(1, 2)))
+    monkeypatch.setattr(
+        runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, standing=Standing(1, 2))
+    )
     assert call(main, "run", "--out", tmp_path, "--images", "photos").exit_code == 1
     assert (here, on_ray) == ([str(tmp_path)], [])
 

@@ -52,7 +52,9 @@ RUNS = (
     Wrong(f"{NEW} --device gpu", "unknown device 'gpu'"),
     Wrong(f"{NEW} --until ncutt", "ncutt"),
     Wrong(f"{NEW} --until depth --recipe maskcut", "there is no depth stage to run"),
-    Wrong(f"{NEW} --recipe maskcut --set select.masks=1", "never reads select.masks, since it searches by rounds: what"),
+    Wrong(
+        f"{NEW} --recipe maskcut --set select.masks=1", "never reads select.masks, since it searches by rounds: what"
+    ),
     Wrong(f"{NEW} --recipe maskcut --set boundary=none", "never reads boundary"),
     Wrong(f"{NEW} --set rounds.n=5", "what does this in recipe cuts3d is select.masks"),
     Wrong(f"{NEW} --set filters.max_iou=0.4", "what does this here is select.same_iou"),

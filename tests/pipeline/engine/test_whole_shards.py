@@ -13,8 +13,8 @@ from pipeline.cli import command_line
 from pipeline.engine.run import retry_quarantined, run
 from pipeline.engine.whole_shards import WholeShardError, refuse_whole_shard
 from pipeline.results.kinds import Failed
-from pipeline.runs.standing import standing_of
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.standing import standing_of
 
 
 def cuts3d(*words: object) -> Result:
