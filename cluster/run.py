@@ -126,7 +126,7 @@ def _drive(
         reporter.stop()
     if len(failed) == len(pending):
         key, why = next(iter(failed.items()))
-        raise CutsError(f"no shard could be done, {key} for one {why}")
+        raise CutsError(f"no shard could be done; {key} {why}")
     for key, why in failed.items():
         log.error("shard %s is missing: %s", key, why)
 
