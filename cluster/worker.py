@@ -82,7 +82,9 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s")
-        logging.getLogger("pipeline").setLevel(logging.DEBUG)  # into a file of Ray's, tracebacks of images set aside, too
+        logging.getLogger("pipeline").setLevel(
+            logging.DEBUG
+        )  # into a file of Ray's, tracebacks of images set aside, too
         self._spec = spec
         self._job: ShardJob | None = None
         self._results: dict[tuple[str, int], tuple[Shard, ShardResult]] = {}

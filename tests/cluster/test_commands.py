@@ -69,7 +69,7 @@ def on_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def run_on_ray(out: str, launch: Any, **settings: Any) -> RunSummary:
         assert callable(settings.pop("reporter").add)
         calls.append((out, launch, settings))
-        return RunSummary(out, settings["until"], standing=Standing(3, 6, 3, 6))
+        return RunSummary(out, until=settings["until"], standing=Standing(3, 6, 3, 6))
 
     module = types.ModuleType("cluster.run")
     module.__dict__.update(RayOptions=FakeOptions, run_on_ray=run_on_ray)
