@@ -179,7 +179,7 @@ def test_the_project_itself_as_a_job(head: str) -> None:
     ]
     (done, recipes, sent), (failed, said, remarks) = (ended(wait) for wait in waits)
     assert done == 0, sent
-    assert "local_cut.tau_knn = " in recipes
+    assert "cuts3d_rounds" in recipes
     assert "files, " in sent
     assert failed == 2
     assert "is not a run" in said

@@ -1,5 +1,7 @@
 """A shard of which every image is set aside for one reason commits nothing, and the command says why."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from support.tiny_run import tiny_launch
 
 from pipeline.cli import command_line
 from pipeline.engine.run import retry_quarantined, run
+from pipeline.engine.shard_worker import _Pass
 from pipeline.engine.whole_shards import WholeShardError, refuse_whole_shard
+from pipeline.errors import RunMismatchError
+from pipeline.images.manifest import ImageRef, Shard
 from pipeline.results.kinds import Failed
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.standing import standing_of
@@ -81,3 +86,29 @@ def test_one_broken_photo_of_many(tmp_path: Path) -> None:
     summary = run(out, launch, device="cpu")
     assert (summary.standing.set_aside, summary.standing.exit_status) == (1, 1)
     assert "images     4 of 4 done, 1 of them set aside" in "\n".join(summary.lines())
+
+
+@pytest.mark.parametrize(("level", "is_traced"), [(logging.INFO, False), (logging.DEBUG, True)])
+def test_tracebacks_are_logged_with_verbose_alone(
+    level: int, is_traced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(level, "pipeline")
+    state = _Pass(Shard("00000", (ImageRef("a.png", "a.png"),)), None, {}, lambda result: None)
+    try:
+        raise ValueError("no such channel")
+    except ValueError as error:
+        state.set_aside(0, error)
+    (record,) = caplog.records
+    assert "image a.png set aside: ValueError: no such channel" in record.getMessage()
+    assert bool(record.exc_info) == is_traced
+
+
+def test_a_run_keeps_its_own_shard_size(tmp_path: Path) -> None:
+    """Whatever the default is by now, and when photos have been added, which is told without it."""
+    launch, out = tiny_launch(tmp_path, images=6, shard_size=5), tmp_path / "run"
+    run(out, launch, device="cpu")
+    later = replace(launch, shard_size=None)
+    assert run(out, later, device="cpu").images == 0
+    draw_photos(tmp_path / "photos/more", 1)
+    with pytest.raises(RunMismatchError, match=r"1 image added \(more/000.png\)\n"):
+        run(out, later, device="cpu")
