@@ -237,9 +237,10 @@ class ShardFile:
         return {"size": self.size[image].tolist(), "counts": counts}
 
     def mask(self, mask: int) -> np.ndarray:
-        """uint8 (H, W), 1 on the instance, at the original image's size; StoreError when the code does not fit it."""
+        """uint8 (H, W), 1 on the instance, at the original image's size, row by row in memory as any array of ours;
+        StoreError when the code does not fit it."""
         try:
-            return coco_mask.decode(self.coco_rle(mask))
+            return np.ascontiguousarray(coco_mask.decode(self.coco_rle(mask)))
         except ValueError as error:
             raise damaged(self.name, f"mask {mask} cannot be decoded ({error})") from error
 

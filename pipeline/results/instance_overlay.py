@@ -54,8 +54,9 @@ def draw_overlay(rgb_HW3: np.ndarray, record: ImageRecord) -> Image.Image:
 
 
 def decode(rle: bytes, size: tuple[int, int]) -> np.ndarray:
-    """COCO run-length code -> (H, W) bool; size: height, width."""
-    return coco_mask.decode({"size": list(size), "counts": rle}).astype(bool)
+    """COCO run-length code -> (H, W) bool, row by row in memory; size: height, width."""
+    # pycocotools goes by columns, and some savers take memory as it lies: findings/safetensors_coco_mask.sh
+    return coco_mask.decode({"size": list(size), "counts": rle}).astype(bool, order="C")
 
 
 def _resize(map_2d: np.ndarray, size: tuple[int, int]) -> np.ndarray:

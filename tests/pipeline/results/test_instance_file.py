@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from support.sample_run import GRID, drops_of, masks_of, sample_instance, sample
 
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.results.instance_file import ShardFile, write_shard
+from pipeline.results.instance_overlay import decode
 from pipeline.results.instances import ImageRecord, Instance, counts_of, mean_confidence
 from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.storage.array_file import ArrayFile, write_arrays
@@ -59,6 +61,16 @@ def test_masks_decode_at_the_original_size() -> None:
             assert pixels.shape == record.size
             assert pixels.sum() == instance.area
             assert shard.coco_rle(m) == {"size": list(record.size), "counts": instance.rle}
+
+
+def test_masks_keep_their_pixels_when_saved_as_safetensors() -> None:
+    """Which writes memory as it lies, while pycocotools decodes by columns: findings/safetensors_coco_mask.sh."""
+    shard = ShardFile.open(write_shard(RECORDS, GRID, {}))
+    record = next(record for record in RECORDS if masks_of(record))
+    first = masks_of(record)[0]
+    for mask in (shard.mask(0), decode(first.rle, record.size)):
+        saved = safetensors.numpy.load(safetensors.numpy.save({"mask": mask}))["mask"]
+        np.testing.assert_array_equal(saved, coco_mask.decode({"size": list(record.size), "counts": first.rle}))
 
 
 def test_layout_is_plain_zarr_v3_with_named_dimensions(tmp_path: Path) -> None:
