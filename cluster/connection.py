@@ -43,7 +43,7 @@ def connected(address: str | None) -> Iterator[None]:
         terminated = signal.getsignal(signal.SIGTERM)
         with _on_loopback() if address is None else contextlib.nullcontext():
             ray.init(**arguments)
-        if threading.current_thread() is threading.main_thread():
+        if terminated is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminated)  # Ray's own handler ends the process without a word
     except getattr(ray.exceptions, "AuthenticationError", ()) as error:  # no Ray before tokens has it
         raise ClusterError(f"Ray's token is missing or cannot be read: {brief(error)}") from error

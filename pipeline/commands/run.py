@@ -92,7 +92,7 @@ def recipes(name: str | None) -> None:
 def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int | None) -> None:
     """Sample photos in, pictures, COCO JSON and store out."""
     from pipeline.commands.progress import ProgressReporter
-    from pipeline.engine.checks import check_settings
+    from pipeline.engine.checks import check_settings, checked_manifest
     from pipeline.images.samples import copy_samples
     from pipeline.models import weights
     from pipeline.runs.launch import Launch
@@ -108,12 +108,14 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     check_settings(run_folder, launch, None, device)
     if images is None:
         copy_samples(root / "photos")
+    manifest = checked_manifest(run_folder, launch, None, device)
     from pipeline.engine.run import run as run_pipeline
 
     weights.fetch()
     summary = run_pipeline(
         run_folder,
         launch,
+        manifest=manifest,
         device=device,
         batch_size=batch_size,
         reporter=ProgressReporter(),

@@ -150,7 +150,7 @@ def _mask_fault(shard: ShardFile, mask: int) -> str:
     except StoreError as error:
         return error.what
     # Encoding it again finds what decoding lets pass: codes that are short of the image, or not in canonical form.
-    if coco_mask.encode(pixels)["counts"] != rle["counts"]:
+    if coco_mask.encode(np.asfortranarray(pixels))["counts"] != rle["counts"]:
         return f"mask {mask}: its code does not cover the {rle['size'][0]} x {rle['size'][1]} pixels of the image"
     area = int(np.count_nonzero(pixels))
     if area != shard.area[mask]:

@@ -78,6 +78,7 @@ RUNS = (
     Wrong("inspect {photos}/000.png --out {new} --device gpu", "unknown device 'gpu'"),
     Wrong("inspect {photos}/000.png --out {file}/x", "file/x cannot be written"),
     Wrong("demo --out {new} --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
+    Wrong("demo --out {new} --images {nowhere}", "nowhere: no such file or folder"),
     Wrong("demo --out {new} --device gpu", "unknown device 'gpu'"),
     Wrong("demo --out {file}/x", "cannot be written"),
     Wrong("import-coco {nowhere} --out {new}", "nowhere"),
