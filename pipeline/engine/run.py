@@ -18,7 +18,7 @@ from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method
 from pipeline.methods.registry import load_method, manifest_of
-from pipeline.runs.launch import Launch, keep_launch, last_launch
+from pipeline.runs.launch import Launch, keep_launch, last_launch, with_own_shard_size
 from pipeline.runs.lease import Lease
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -107,7 +107,7 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
     if method is None:
         listed = checked_manifest(out, launch, until, device)
     else:
-        listed = None if launch.images is None else manifest_of(launch)
+        listed = None if launch.images is None else manifest_of(with_own_shard_size(launch, out))
     return listed or RunFolder.open(out).manifest
 
 
