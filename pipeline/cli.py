@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.evaluate import evaluate
+from pipeline.commands.evaluate import evaluate, scores
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
 from pipeline.commands.pictures import export, gallery, inspect
@@ -28,7 +28,7 @@ from pipeline.wording import printable
 
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
-    *(export, gallery, inspect, evaluate, import_coco_command),
+    *(export, gallery, inspect, evaluate, scores, import_coco_command),
     *(recipes, weights_group, demo),
 )
 

@@ -5,6 +5,7 @@ an ellipsis, CAPITALS, angle brackets; whoever writes of something else that doe
 """
 
 import ast
+import csv
 import dataclasses
 import re
 import shlex
@@ -219,13 +220,15 @@ def _defines(body: list[ast.stmt], parts: list[str]) -> bool:
 
 def wrong_name(code: str) -> Iterator[str]:
     """Of `package.module.name`, and of what Python examples import."""
-    for dotted in re.findall(rf"^((?:{'|'.join(PACKAGES)})(?:\.\w+){{2,}})(?:\(.*\))?$", code):
+    found = re.findall(rf"^((?:{'|'.join(PACKAGES)})(?:\.\w+){{2,}})(?:\(.*\))?$", code)
+    for dotted in [*found, *re.findall(r"\b(cuts3d\.\w+)\(", code)]:
         if not resolves(dotted):
             yield f"no {dotted}"
     for module, names in re.findall(rf"^from ((?:{'|'.join(PACKAGES)})[\w.]*) import ([\w, ]+)$", code):
-        for name in names.replace(" ", "").split(","):
-            if not resolves(f"{module}.{name}"):
-                yield f"no {module}.{name}"
+        for name in names.split(","):
+            dotted = f"{module}.{name.split()[0]}"  # without what it is called here: "run as make_run"
+            if not resolves(dotted):
+                yield f"no {dotted}"
 
 
 def wrong_variable(code: str) -> Iterator[str]:
@@ -275,6 +278,27 @@ def anchors(file: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_table_of_scores_is_the_one_on_record() -> None:
+    with (ROOT / "benchmarks" / "results" / "score_precision.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["size"] in ("840", "420")]
+    guide = (ROOT / "docs" / "user-guide.md").read_text()
+    table = [line.strip("| \n").split(" | ") for line in guide.splitlines() if line.startswith("| 0")]
+    assert len(table) == len(rows) / 2
+    for cells, large, small in zip(table, rows, rows[len(table) :], strict=False):
+        assert (cells[:2], large["size"], small["size"]) == (
+            [f"{float(large['score']):g}", large["masks"]],
+            "840",
+            "420",
+        )
+        shares = [_percent(row, name) for row in (large, small) for name in ("precision", "objects_found")]
+        assert cells[3:] == shares
+
+
+def _percent(row: dict[str, str], name: str) -> str:
+    value, low, high = (f"{100 * float(row[name + end]):.1f}" for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
+
+
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
@@ -291,6 +315,7 @@ def anchors(file: Path) -> set[str]:
         ("no_such.py", "no file no_such.py"),
         ("pipeline.runs.reader.Reader", "no pipeline.runs.reader.Reader"),
         ("from pipeline.runs.launch import Launched", "no pipeline.runs.launch.Launched"),
+        ('run = cuts3d.open_runs("a")', "no cuts3d.open_runs"),
         ("CUTS3D_NO_SUCH", "nothing reads CUTS3D_NO_SUCH"),
     ],
 )

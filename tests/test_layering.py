@@ -18,6 +18,13 @@ def test_test_files_have_names_of_their_own() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_nothing_imports_the_public_module() -> None:
+    """It stands on top of the packages."""
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            assert not re.search(r"^\s*(?:import|from) cuts3d\b", file.read_text(), re.MULTILINE), file
+
+
 def test_modules_are_small() -> None:
     for package in PACKAGES:
         for file in (ROOT / package).rglob("*.py"):

@@ -71,6 +71,22 @@ def test_a_look_needs_nothing_heavy(answers: dict[str, Any], line: str) -> None:
     assert imported == []
 
 
+def test_the_public_module_is_there_at_once() -> None:
+    """And what is wrong with a method is said as early as on the command line."""
+    code = (
+        "import sys\n"
+        "import cuts3d\n"
+        f"heavy = ('click', 'fsspec', 'pyarrow', 'PIL', 'pandas', *{HEAVY!r})\n"
+        "assert [name for name in heavy if name in sys.modules] == []\n"
+        "try: cuts3d.load(features='dinov9')\n"
+        "except cuts3d.ConfigError: pass\n"
+        "cuts3d.Run, cuts3d.open_run\n"
+        f"sys.exit(', '.join(name for name in {HEAVY!r} if name in sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 def test_options_of_stages_do_not_load_torch() -> None:
     """All of them but those that subclass torch's modules or are made for a library of models."""
     stages = sorted(file.stem for file in (ROOT / "stages").glob("*.py"))

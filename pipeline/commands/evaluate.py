@@ -1,23 +1,16 @@
-"""The command that scores a run: evaluate."""
+"""Commands that hold a run against true objects: evaluate, scores."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pipeline.commands.options import Written, exit_by, min_score_option
+from pipeline.commands.options import Written, bootstrap_options, exit_by, min_score_option, truth_options
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option(
-    "--truth",
-    required=True,
-    metavar="[FORMAT:]PATH",
-    help="The true objects: a COCO instances JSON, path or URL, or the files of coco20k, lvis, uvo, sa1b, "
-    "objects365, openimages, voc, clipart, watercolor, comic, kitti.",
-)
-@click.option("--truth-images", metavar="FOLDER", help="Its photos, if not beside it; kitti, openimages need them.")
+@truth_options
 @click.option("--compare", metavar="RUN2", help="A run to compare with: RUN minus RUN2, and RUN over RUN2.")
 @click.option(
     "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Scores that rank masks."
@@ -25,8 +18,7 @@ from pipeline.commands.options import Written, exit_by, min_score_option
 @min_score_option
 @click.option("--csv", "csv_file", type=Written(dir_okay=False), help="CSV file to write.")
 @click.option("--json", "json_file", type=Written(dir_okay=False), help="JSON file to write.")
-@click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
+@bootstrap_options
 def evaluate(
     run_folder: str,
     truth: str,
@@ -51,3 +43,40 @@ def evaluate(
             Path(file).write_text(text(report), encoding="utf-8")
             click.echo(f"written {file}")
     exit_by(*filter(None, (run, other)))
+
+
+@click.command()
+@click.argument("run_folder", metavar="RUN")
+@truth_options
+@click.option("--at", "thresholds", type=float, multiple=True, help="A threshold, repeatable. [about ten round ones]")
+@click.option("--plot", type=Written(dir_okay=False), help="PNG file to write.")
+@click.option("--csv", "csv_file", type=Written(dir_okay=False), help="CSV file to write.")
+@click.option("--json", "json_file", type=Written(dir_okay=False), help="JSON file to write.")
+@bootstrap_options
+def scores(
+    run_folder: str,
+    truth: str,
+    truth_images: str | None,
+    plot: str | None,
+    csv_file: str | None,
+    json_file: str | None,
+    **settings: Any,
+) -> None:
+    """Which masks of a run are good: how many score so much, and how many of those have an object."""
+    from pipeline.evaluation.by_score import score_table, table_csv, table_json, table_lines
+    from pipeline.evaluation.score_plot import write_score_plot
+    from pipeline.evaluation.truth.formats import read_truth
+    from pipeline.runs.run_folder import RunFolder
+
+    run = RunFolder.open(run_folder)
+    table = score_table(read_truth(truth, truth_images).truth, run, **settings)
+    click.echo("\n".join(table_lines(table)))
+    for file, text in ((csv_file, table_csv), (json_file, table_json)):
+        if file:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
+            Path(file).write_text(text(table), encoding="utf-8")
+            click.echo(f"written {file}")
+    if plot:
+        write_score_plot(table, plot)
+        click.echo(f"written {plot}")
+    exit_by(run)

@@ -63,6 +63,30 @@ min_score_option = click.option(
 )
 
 
+def truth_options(command: Any) -> Any:
+    """--truth and --truth-images."""
+    images = click.option(
+        "--truth-images", metavar="FOLDER", help="Its photos, if not beside it; kitti, openimages need them."
+    )
+    return click.option(
+        "--truth",
+        required=True,
+        metavar="[FORMAT:]PATH",
+        help="The true objects: a COCO instances JSON, path or URL, or the files of coco20k, lvis, uvo, sa1b, "
+        "objects365, openimages, voc, clipart, watercolor, comic, kitti.",
+    )(images(command))
+
+
+def bootstrap_options(command: Any) -> Any:
+    """--bootstrap and --seed."""
+    seed = click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples."
+    )
+    return click.option(
+        "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images."
+    )(seed(command))
+
+
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 

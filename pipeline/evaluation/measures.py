@@ -5,7 +5,7 @@ G objects · D masks · P touching pairs of objects
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -26,17 +26,44 @@ def mask_measures(truth: Truth, image_ids: Sequence[int], masks: Sequence[list[d
     return {name: Ratio(*(np.array([image[name][part] for image in counts]) for part in (0, 1))) for name in counts[0]}
 
 
-def _counts(truth: Truth, image_id: int, masks: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Numerator and denominator of each measure for one image."""
+class Overlaps(NamedTuple):
+    """Masks and objects of one image.
+
+    shared_DG, iou_DG: pixels that a mask and an object share, and IoU.
+    area_G, area_D: pixels.
+    judged_D: bool, masks that count as right or wrong: the others find no object and lie half in a crowd.
+    """
+
+    shared_DG: np.ndarray
+    iou_DG: np.ndarray
+    area_G: np.ndarray
+    area_D: np.ndarray
+    judged_D: np.ndarray
+
+    @property
+    def right_D(self) -> np.ndarray:
+        """bool, masks that find an object."""
+        return self.iou_DG.max(axis=1, initial=0) >= FOUND
+
+
+def overlaps(truth: Truth, image_id: int, masks: list[dict[str, Any]]) -> Overlaps:
+    """How run-length coded masks of an image lie on its true objects, crowds left out."""
     objects = truth.objects(image_id)
     single = [entry["segmentation"] for entry in objects if not entry["iscrowd"]]
     crowds = [entry["segmentation"] for entry in objects if entry["iscrowd"]]
     area_G, area_D = _areas(single), _areas(masks)
     shared_DG = _intersections(masks, single, area_D)
     iou_DG = shared_DG / (area_D[:, None] + area_G - shared_DG)
-    best_G, best_D = iou_DG.max(axis=0, initial=0), iou_DG.max(axis=1, initial=0)
     in_crowd_D = (_intersections(masks, crowds, area_D) >= FOUND * area_D[:, None]).any(axis=1)
-    judged_D = (best_D >= FOUND) | ~in_crowd_D
+    judged_D = (iou_DG.max(axis=1, initial=0) >= FOUND) | ~in_crowd_D
+    return Overlaps(shared_DG, iou_DG, area_G, area_D, judged_D)
+
+
+def _counts(truth: Truth, image_id: int, masks: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Numerator and denominator of each measure for one image."""
+    found = overlaps(truth, image_id, masks)
+    shared_DG, iou_DG, area_G, area_D, judged_D = found
+    best_G, best_D = iou_DG.max(axis=0, initial=0), iou_DG.max(axis=1, initial=0)
     mostly_inside_G = (shared_DG > 0.5 * area_D[:, None]).sum(axis=0)
 
     found_DG, covers_DG = iou_DG >= FOUND, shared_DG > 0.5 * area_G
@@ -47,10 +74,10 @@ def _counts(truth: Truth, image_id: int, masks: list[dict[str, Any]]) -> dict[st
     both_P = found_DG[:, a_P].any(axis=0) & found_DG[:, b_P].any(axis=0)
     by_two_P = (found_DG[:, a_P] | found_DG[:, b_P]).sum(axis=0) >= 2  # and not both by one and the same mask
     counts: dict[str, tuple[Any, Any]] = {
-        "object_best_iou": (best_G.sum(), len(single)),
-        "objects_found": ((best_G >= FOUND).sum(), len(single)),
+        "object_best_iou": (best_G.sum(), len(area_G)),
+        "objects_found": ((best_G >= FOUND).sum(), len(area_G)),
         "mask_best_iou": (best_D[judged_D].sum(), judged_D.sum()),
-        "mask_precision": ((best_D >= FOUND).sum(), judged_D.sum()),
+        "mask_precision": (found.right_D.sum(), judged_D.sum()),
         "pairs_merged": (merged_P.sum(), len(pairs)),
         "pairs_not_merged": ((~merged_P).sum(), len(pairs)),
         "pairs_apart": ((covered_P & ~merged_P).sum(), len(pairs)),

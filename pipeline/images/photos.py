@@ -127,6 +127,16 @@ def load_photo(ref: ImageRef, max_pixels: int = MAX_PIXELS) -> Photo:
         raise ImageError(error.reason, f"{_name(ref)}: {error.detail}") from error.__cause__
 
 
+def photo_of(id_: str, image: Image.Image) -> Photo:
+    """An image that Pillow has opened or made, as `load_photo` gives it; ImageError as there."""
+    try:
+        _check_size(image, MAX_PIXELS)
+        with _pillow_keeps_quiet():
+            return Photo(id_, _upright_rgb(image))
+    except ImageError as error:
+        raise ImageError(error.reason, f"{id_}: {error.detail}") from error.__cause__
+
+
 def load_photos(
     refs: Iterable[ImageRef], workers: int = 2, max_pixels: int = MAX_PIXELS
 ) -> Iterator[Photo | tuple[ImageRef, ImageError]]:
@@ -221,12 +231,21 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     # Decoders meet hostile bytes here and raise almost anything (struct.error, KeyError, zlib.error, ...).
     except Exception as error:
         raise ImageError("truncated", f"the header is cut or corrupt ({error})") from error
+    _check_size(image, max_pixels)
+    check_complete(data, str(image.format))
+    return _upright_rgb(image)
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError("too_large", f"{width}x{height} pixels, the limit is {max_pixels}")
     if min(width, height) < MIN_SIDE:
         raise ImageError("too_small", f"{width}x{height} pixels, each side must have at least {MIN_SIDE}")
-    check_complete(data, str(image.format))
+
+
+def _upright_rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of an opened image, which may still have to be decoded, uint8 (H, W, 3)."""
     try:
         image.load()
         orientation = _orientation(image)
@@ -234,7 +253,7 @@ def _decode(data: bytes, max_pixels: int) -> np.ndarray:
     except ImageError:
         raise
     except MemoryError as error:
-        raise ImageError("too_large", f"{width}x{height} pixels do not fit in memory") from error
+        raise ImageError("too_large", f"{image.width}x{image.height} pixels do not fit in memory") from error
     except Exception as error:
         if "not available" in str(error):
             raise ImageError("unsupported", f"Pillow was built without a codec: {error}") from error

@@ -144,3 +144,10 @@ def mean_confidence(confidence_MGG: np.ndarray) -> np.ndarray:
     total_M = confidence_MGG.sum(axis=(1, 2), dtype=np.int64)
     patches_M = np.count_nonzero(confidence_MGG, axis=(1, 2))
     return (total_M / (255.0 * np.maximum(patches_M, 1))).astype(np.float32)
+
+
+def mean_confidences(record: ImageRecord) -> np.ndarray:
+    """`mean_confidence` of an image's instances, float32 (M,)."""
+    if not record.instances:
+        return np.zeros(0, np.float32)
+    return mean_confidence(np.stack([instance.confidence for instance in record.instances]))

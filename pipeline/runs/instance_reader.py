@@ -1,5 +1,6 @@
 """Reading a run of instance masks, for callers that can use no other kind."""
 
+import math
 from collections.abc import Iterator
 
 from pipeline.errors import ConfigError
@@ -15,12 +16,15 @@ class InstanceReader(RunReader):
 
     min_score: iterating leaves out the instances with lower scores; the rest of the reader shows what is stored.
 
-    Raises ConfigError when the run holds results of another kind, and what `RunReader` raises.
+    Raises ConfigError when the run holds results of another kind or min_score is no number, and what `RunReader`
+    raises.
     """
 
     def __init__(self, run: RunFolder, min_score: float = 0.0) -> None:
         if run.result != NAME:
             raise ConfigError(f"{run.url} holds results of kind {run.result!r}: instance masks are needed here")
+        if not math.isfinite(min_score):
+            raise ConfigError(f"min_score is {min_score}: it must be a finite number")
         super().__init__(run)
         self.min_score = min_score
 

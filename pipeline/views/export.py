@@ -14,8 +14,9 @@ from PIL import Image
 from pipeline.errors import ImageError, StoreError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
+from pipeline.results.instance_coco import CATEGORY, annotations_of
 from pipeline.results.instance_overlay import decode
-from pipeline.results.instances import ImageRecord, mean_confidence
+from pipeline.results.instances import ImageRecord
 from pipeline.results.kinds import Failed
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.reader import RunReader
@@ -40,7 +41,7 @@ def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int
     with written_whole(path) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
         info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.recipe}
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
-        out.write('"categories": [{"id": 1, "name": "foreground", "supercategory": "object"}],\n"images": [')
+        out.write(f'"categories": [{json.dumps(CATEGORY)}],\n"images": [')
         first = True
         for image_id, record in _with_coco_ids(run, InstanceReader(run, min_score)):
             if isinstance(record, Failed):
@@ -49,20 +50,9 @@ def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int
             image = {"id": image_id, "file_name": record.id, "height": height, "width": width}
             out.write(("\n" if first else ",\n") + json.dumps(image, ensure_ascii=False))
             first = False
-            for instance, confidence in zip(record.instances, _mean_confidences(record), strict=True):
+            for annotation in annotations_of(record, image_id):
                 annotations += 1
-                annotation: dict[str, Any] = {
-                    "id": annotations,
-                    "image_id": image_id,
-                    "category_id": 1,
-                    "iscrowd": 0,
-                    "area": instance.area,
-                    "bbox": list(instance.box),
-                    "segmentation": {"size": [height, width], "counts": instance.rle.decode("ascii")},
-                    "score": round(instance.score, 6),
-                    "mean_confidence": round(float(confidence), 6),
-                }
-                body.write(("\n" if annotations == 1 else ",\n") + json.dumps(annotation))
+                body.write(("\n" if annotations == 1 else ",\n") + json.dumps({"id": annotations, **annotation}))
         out.write('],\n"annotations": [')
         body.seek(0)
         while chunk := body.read(1 << 20):
@@ -143,9 +133,3 @@ def _with_coco_ids(
         if ref is None:
             raise StoreError(f"a shard holds image {record.id!r}, the manifest does not, or elsewhere", VERIFY_HINT)
         yield (ref.coco_id if given and ref.coco_id is not None else rank), record
-
-
-def _mean_confidences(record: ImageRecord) -> np.ndarray:
-    if not record.instances:
-        return np.zeros(0, np.float32)
-    return mean_confidence(np.stack([instance.confidence for instance in record.instances]))

@@ -130,6 +130,8 @@ LOOKS = (
     Wrong("gallery {nowhere}", "nowhere is not a run"),
     Wrong("evaluate {nowhere} --truth {file}", "nowhere is not a run"),
     Wrong("evaluate {run} --truth {nowhere}", "nowhere cannot be read"),
+    Wrong("scores {nowhere} --truth {file}", "nowhere is not a run"),
+    Wrong("scores {run} --truth {nowhere}", "nowhere cannot be read"),
     Wrong("retry-quarantined {nowhere}", "nowhere is not a run"),
 )
 WRONG = (*RUNS, *TRAININGS, *PREDICTIONS, *LOOKS)

@@ -3,7 +3,6 @@ network.
 """
 
 import base64
-import hashlib
 import html
 import json
 import re
@@ -22,6 +21,7 @@ from pipeline.images.photos import Photo, load_photos
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.atomic import written_whole
+from pipeline.views.page_policy import content_policy
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,8 @@ def _write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks
     blocks: a `data_block` an image.
     """
     style, program = _part(page.style), "\n".join(map(_part, page.program))
-    # Names of files are other people's text. They are only ever written as JSON below and set as text by the program;
-    # should one get through nevertheless, this policy runs no script but ours and loads nothing from anywhere.
-    policy = (
-        f"default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
-        f"style-src 'sha256-{_digest(style)}'; script-src 'sha256-{_digest(program)}'"
-    )
     head, foot = (_part("head.html") + _part(page.body)).split("{{DATA}}")
-    texts = {"{{POLICY}}": policy, "{{NAME}}": html.escape(name), "{{STYLE}}": style}
+    texts = {"{{POLICY}}": content_policy(style, program), "{{NAME}}": html.escape(name), "{{STYLE}}": style}
     head = re.sub("|".join(texts), lambda mark: texts[mark[0]], head)
     with written_whole(path) as out:
         out.write(head)
@@ -141,7 +135,3 @@ def base64_text(data: bytes) -> str:
 @cache
 def _part(name: str) -> str:
     return Path(__file__).with_name("page_files").joinpath(name).read_text("utf-8")
-
-
-def _digest(text: str) -> str:
-    return base64_text(hashlib.sha256(text.encode()).digest())

@@ -27,6 +27,7 @@ from pipeline.views.inspect.words import (
     stop_sentence,
     terminal_words,
 )
+from pipeline.views.page_policy import content_policy
 from stages.score import factors
 
 
@@ -39,7 +40,13 @@ def page_html(inspection: Inspection) -> str:
     style, script, page = ((folder / name).read_text("utf-8") for name in ("cloud.css", "cloud.js", "page.html"))
     data = json.dumps(page_data(inspection)).replace("<", "\\u003c")
     # one pass: nothing that is put in is looked at again
-    return Template(page).substitute(name=html.escape(image_name(inspection)), style=style, script=script, data=data)
+    return Template(page).substitute(
+        policy=content_policy(style, script),
+        name=html.escape(image_name(inspection)),
+        style=style,
+        script=script,
+        data=data,
+    )
 
 
 def page_data(inspection: Inspection) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from support import ROOT
 from support.browser import chromium
+from support.pages import check_policy, check_strangers
 from support.toy_method import KIND, NAME, ToyMethod, changed, draw_clips, installed
 
 from pipeline import plugins
@@ -138,6 +139,7 @@ def test_pages_show_pictures_and_facts(clips: Path, tmp_path: Path) -> None:
     cuts3d(*words(clips, out))
     page = tmp_path / "page.html"
     assert cuts3d("gallery", out, "--out", page).exit_code == 1, "one is set aside"
+    check_policy(page.read_text("utf-8"))
     with chromium() as browser:
         browser.open(page)
         browser.wait("document.querySelectorAll('.plain').length === 7")
@@ -149,7 +151,7 @@ def test_pages_show_pictures_and_facts(clips: Path, tmp_path: Path) -> None:
         )
         first = browser.run("return document.querySelector('.plain figcaption').innerText")
         assert first.startswith("006_left.png"), "sorted by the fact, largest first"
-        assert browser.errors() == []
+        check_strangers(browser)
 
 
 def test_a_kind_that_nobody_reads_any_more(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

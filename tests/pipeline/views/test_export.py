@@ -86,7 +86,7 @@ def test_scores_of_a_tree_reach_export_and_evaluation(run: RunFolder, tmp_path: 
 
 
 def test_nothing_half_written_stays_behind(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.views.export.mean_confidence", lambda confidence: 1 / 0)
+    monkeypatch.setattr("pipeline.results.instance_coco.mean_confidences", lambda record: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_coco(run, tmp_path / "pseudo.json")
     assert list(tmp_path.iterdir()) == []

@@ -4,8 +4,6 @@ n images · Gh, Gw patch grid
 """
 
 import base64
-import hashlib
-import html
 import io
 import json
 import re
@@ -20,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from support.browser import Browser, chromium
+from support.pages import check_policy, check_strangers
 from support.sample_run import drops_of, masks_of
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
@@ -239,13 +238,7 @@ def test_no_name_becomes_markup(written: Path) -> None:
     text = written.read_text("utf-8")
     assert text.count("onerror") == text.count("\\u003cimg src=x onerror=alert(1)>") > 0
     assert text.count("<script") == text.count("</script") == len(read_page(written).blocks) + 2
-    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1])  # type: ignore[index]
-    for tag, directive in (("style", "style-src"), ("script", "script-src")):
-        content = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)[1]  # type: ignore[index]
-        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        assert f"{directive} 'sha256-{digest}'" in policy
-    assert "default-src 'none'" in policy
-    assert not re.search(r"https?://|src=\"|href=\"(?!data:)", text.split('id="image-0"')[0]), "nothing from elsewhere"
+    check_policy(text)
 
 
 def test_a_sample_is_spread_over_the_run(run: RunFolder, tmp_path: Path) -> None:
@@ -435,7 +428,7 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         browser.wait("document.querySelector('dialog').open")
         assert "not an image" in browser.run("return document.querySelector('dialog').textContent")
         assert browser.run("return document.documentElement.scrollWidth") == 390
-        assert browser.errors() == []
+        check_strangers(browser)
 
 
 @pytest.mark.parametrize("run", ["tree"], indirect=True)
