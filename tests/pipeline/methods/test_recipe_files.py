@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.tiny_run import tiny_launch
 
+from cuts3d import load
 from pipeline.cli import command_line
 from pipeline.errors import ConfigError
 from pipeline.methods import registry
@@ -56,6 +57,14 @@ def test_a_run_goes_on_without_the_file(tmp_path: Path) -> None:
     told = cuts3d("info", out).output
     assert "changed      select.masks = 3 (default 10)" in told
     assert 'changed      refine.crf = none (default "on")' in told
+
+
+def test_python_takes_the_file_too(tmp_path: Path) -> None:
+    tiny, file = tiny_launch(tmp_path, images=1), tmp_path / "own.toml"
+    file.write_text(f"{OWN}\n[models]\n" + f"features = {json.dumps(tiny.settings['features'])}\n")
+    model = load(str(file), depth=tiny.settings["depth"], overrides={"select.masks": 2}, device="cpu")
+    recipe = model.method.config()["recipe"]
+    assert (recipe["name"], recipe["select"]["masks"], recipe["refine"]["crf"]) == ("cuts3d", 2, None)
 
 
 @pytest.mark.parametrize(
