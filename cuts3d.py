@@ -76,7 +76,7 @@ def load(
 ) -> Model:
     """Load a method once, for any number of images.
 
-    recipe: as `cuts3d recipes` lists them, "detector", or that of an installed package.
+    recipe: as `cuts3d recipes` lists them, or a FILE.toml with one's own.
     features, depth, depth_kind: as --features, --depth and --depth-kind of `cuts3d run`; None takes the method's own.
     overrides: {"features.size": 420}, or texts such as "features.size=420", as --set takes them. A trained detector is
         named so: load("detector", overrides={"detector.checkpoint": FILE}).
@@ -85,6 +85,7 @@ def load(
     Raises ConfigError for a name or value that is wrong, or a recipe that gives no masks of images; WeightsError for
     weights that cannot be had; ExtensionError when another package's method is broken.
     """
+    from pipeline.methods.recipe_file import SUFFIX, OwnRecipe, read_recipe_file
     from pipeline.methods.registry import known_config, load_method
     from pipeline.models.device import check_device
     from pipeline.results.instance_kind import NAME
@@ -92,7 +93,12 @@ def load(
 
     given = {"features": features, "depth": depth, "depth_kind": depth_kind}
     settings = {name: os.fspath(value) for name, value in given.items() if value is not None}
-    launch = Launch(recipe=recipe, settings=settings, overrides=_overrides(overrides))
+    own = read_recipe_file(recipe) if recipe.endswith(SUFFIX) else OwnRecipe(recipe, {}, ())
+    launch = Launch(
+        recipe=own.base,
+        settings={**own.settings, **settings},
+        overrides=(*own.overrides, *_overrides(overrides)),
+    )
     check_device(device)
     known_config(launch, None)  # what is wrong is said before torch is loaded
     method = load_method(launch, device)

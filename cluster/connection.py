@@ -2,14 +2,22 @@
 
 import contextlib
 import logging
+import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
-from pipeline.errors import ConfigError
+from cluster.jobs.submit import own_checkout
+from cluster.tokens import check_token, use_token_that_is_there
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.wording import brief
 
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of a job's driver
 OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes through it
 
 
@@ -26,13 +34,23 @@ def connected(address: str | None) -> Iterator[None]:
         arguments |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE}
         arguments |= {"_node_ip_address": "127.0.0.1"}
     else:
+        use_token_that_is_there()
         _knock(address)
         arguments["address"] = address
+    if (job := _installed_alone(address)) is not None:
+        arguments["job_config"] = job
     try:
+        terminated = signal.getsignal(signal.SIGTERM)
         with _on_loopback() if address is None else contextlib.nullcontext():
             ray.init(**arguments)
+        if terminated is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminated)  # Ray's own handler ends the process without a word
+    except getattr(ray.exceptions, "AuthenticationError", ()) as error:  # no Ray before tokens has it
+        raise ClusterError(f"Ray's token is missing or cannot be read: {brief(error)}") from error
     except Exception as error:  # Ray's own kinds, and a bare one when a node does not start in time
         where = "Ray cannot be started here" if address is None else f"there is no Ray cluster at {address}"
+        if "ersion mismatch" in str(error):
+            where = f"the Ray cluster at {address} is of another version than this Ray or Python"
         raise ConfigError(f"{where}: {error}") from error
     try:
         yield
@@ -41,7 +59,10 @@ def connected(address: str | None) -> Iterator[None]:
 
 
 def _knock(address: str) -> None:
-    """ConfigError when nothing answers at HOST:PORT: Ray itself takes minutes to find out."""
+    """ConfigError when nothing answers at HOST:PORT, ClusterError when it is the token.
+
+    Ray itself takes minutes to find out the one, and takes the other for the first.
+    """
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return  # "auto", and whatever else Ray understands
@@ -52,6 +73,19 @@ def _knock(address: str) -> None:
             f"there is no Ray cluster at {address} ({error.strerror or error}): give HOST:6379 of its head, or auto on "
             "a machine that belongs to it"
         ) from error
+    check_token(address)
+
+
+def _installed_alone(address: str | None) -> JobConfig | None:
+    """How workers find cuts3d: as it is installed, or in the checkout that this process runs from. Ray would let them
+    look into the driver's present folder first, where any file may have the name of a module.
+
+    None for the driver of a job, whose path Ray has from the job; and for ray://, where Ray sees to it by itself.
+    """
+    if JOB_CONFIG in os.environ or (address or "").startswith("ray://"):
+        return None
+    checkout = own_checkout()
+    return JobConfig(_client_job=True, _py_driver_sys_path=[str(checkout)] if checkout else [])
 
 
 @contextlib.contextmanager

@@ -264,11 +264,11 @@ class RayFleet:
 
 
 def _said(error: Exception) -> str:
-    """What Ray says of a death, without its advice, which fills a screen."""
+    """All that Ray says of a death, but for its advice, which fills a screen."""
     if isinstance(error, OutOfMemoryError):
         return "its node ran low on memory, and Ray ended it"
     why = re.split("The actor (?:is dead|died) because ", str(error))[-1]
-    return " ".join(why.partition("Some common causes")[0].split())[:300]
+    return why.partition("Some common causes")[0].strip()
 
 
 def _node_is_gone(node: str, error: Exception) -> bool:

@@ -15,7 +15,7 @@ from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Done, Joined
 from pipeline.engine.checks import checked_manifest
 from pipeline.engine.shard_job import ledger_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, CutsError
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method
 from pipeline.methods.registry import with_absolute_paths
@@ -68,6 +68,7 @@ def run_on_ray(
     options: RayOptions | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    accept_set_aside: bool = False,
     reporter: Reporter | None = None,
 ) -> RunSummary:
     """What `pipeline.engine.run.run` does, on Ray: start a run or resume it, until every shard is committed.
@@ -102,9 +103,9 @@ def run_on_ray(
             with Lease(folder.files) as lease:
                 pending = folder.pending(ledger)
                 if pending:
-                    fleet.open(OpenRun(folder.url, lease.token, _some_images(pending)))
+                    fleet.open(OpenRun(folder.url, lease.token, _some_images(pending), accept_set_aside))
                     _drive(fleet, folder, ledger, pending, lease, options, reporter, summary)
-    summary.settle(folder, ledger, started)
+    summary.settle(folder, started)
     return summary
 
 
@@ -127,6 +128,9 @@ def _drive(
         failed = driver.run()
     finally:
         reporter.stop()
+    if len(failed) == len(pending):
+        key, why = next(iter(failed.items()))
+        raise CutsError(f"no shard could be done; {key} {why}")
     for key, why in failed.items():
         log.error("shard %s is missing: %s", key, why)
 

@@ -52,11 +52,13 @@ class OpenRun:
     """The run that workers work on. token: of the driver's lease, by which a worker knows that it sees the same folder.
 
     images: a few of its images, to see whether this machine has them.
+    accept_set_aside: see `ShardWorker.process`.
     """
 
     url: str
     token: str
     images: tuple[str, ...]
+    accept_set_aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(message)s")
+        logging.getLogger("pipeline").setLevel(
+            logging.DEBUG
+        )  # into a file of Ray's, tracebacks of images set aside, too
         self._spec = spec
         self._job: ShardJob | None = None
         self._results: dict[tuple[str, int], tuple[Shard, ShardResult]] = {}
@@ -123,7 +128,7 @@ class Worker:
         folder.refuse_other_config(method.config(), earlier_values(method))
         if run.images and not any(is_url(image) or existing(image) for image in run.images):
             raise StoreError(f"{here} the images cannot be seen, {run.images[0]} among them: mount them there, too")
-        self._job = ShardJob(folder, self._spec.until, self._worker)
+        self._job = ShardJob(folder, self._spec.until, self._worker, accept_set_aside=run.accept_set_aside)
 
     def compute(self, task: Task) -> Answer:
         """Work on the task. What a whole shard gives is kept here until `commit`."""

@@ -1,7 +1,7 @@
 """The `cuts3d` command. Every subcommand is a thin layer over a function of the same name; errors are printed, not
 traced.
 
-Exit status: 0 done; 1 something is missing or damaged; 2 the command or its settings are wrong; 130 interrupted.
+Exit status: see `pipeline.exit_status`.
 """
 
 import copy
@@ -23,6 +23,8 @@ from pipeline.commands.tau import tau
 from pipeline.commands.upkeep import gc, info, status, verify
 from pipeline.commands.weights import weights_group
 from pipeline.errors import CutsError
+from pipeline.exit_status import INTERRUPTED, REFUSED
+from pipeline.interruption import terminated_as_interrupted
 from pipeline.wording import printable
 
 COMMANDS = (
@@ -52,18 +54,19 @@ class CommandLine(click.Group):
             self.extensions = ()
         except CutsError as error:
             click.echo(f"cuts3d: {printable(str(error))}", err=True)
-            sys.exit(2)
+            sys.exit(REFUSED)
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with terminated_as_interrupted():
+                return super().invoke(ctx)
         except CutsError as error:
             click.echo(f"cuts3d: {printable(str(error))}", err=True)
-            sys.exit(2)
+            sys.exit(REFUSED)
         except KeyboardInterrupt:
             click.echo("cuts3d: interrupted; committed shards are safe, the same command resumes from here", err=True)
-            sys.exit(130)
+            sys.exit(INTERRUPTED)
 
 
 def command_line(extensions: Sequence[EntryPoint] | None = None) -> CommandLine:

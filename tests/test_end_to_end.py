@@ -139,6 +139,6 @@ def test_localcut_uses_depth_that_the_user_brings(assets: Path, tmp_path: Path) 
     launch = command(assets, photos, tmp_path / "run", 224)
     launch[launch.index("--depth") + 1] = f"maps:{maps}"
     done = cuts3d(launch)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     info = json.loads(cli("info", tmp_path / "run", "--json").stdout)
     assert [(image["id"], image["reason"]) for image in info["set_aside"]] == [(f"{names[2]}.jpg", "no_depth_map")]

@@ -12,6 +12,7 @@ from cluster.jobs.package import Package
 from cluster.jobs.submit import Job, checked_command, is_secret, own_checkout, shown, submit_job
 from pipeline.commands.options import Number
 from pipeline.errors import ClusterError
+from pipeline.exit_status import INTERRUPTED
 from pipeline.wording import clock
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def _working_dir(given: str | None, image: str | None) -> Path | None:
 
 
 def _follow_and_exit(server: "JobServer", job: str) -> None:
-    from cluster.jobs.follow import INTERRUPTED, Follower, exit_status
+    from cluster.jobs.follow import Follower, exit_status
 
     try:
         info = Follower(server, job, lambda text: click.echo(text, nl=False), _say).follow()

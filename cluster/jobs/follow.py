@@ -6,6 +6,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from cluster.jobs.job_server import JobServer, LostConnectionError
+from pipeline.exit_status import ALL_THERE, INCOMPLETE, INTERRUPTED
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -15,8 +16,6 @@ SILENCE_SECONDS = 20.0
 
 WAITING_SECONDS = 40.0
 """After so long a job that has not started is remarked on."""
-
-INTERRUPTED = 130
 
 
 class Follower:
@@ -112,8 +111,8 @@ async def _next(stream: Any) -> str:
 def exit_status(info: "JobDetails") -> int:
     """The exit status for an ended job: its own, as a shell gives it; 1 for one that never ran, 130 when stopped."""
     if str(info.status) == "SUCCEEDED":
-        return 0
+        return ALL_THERE
     if str(info.status) == "STOPPED":
         return INTERRUPTED
-    code = info.driver_exit_code or 1
+    code = info.driver_exit_code or INCOMPLETE
     return 128 - code if code < 0 else code

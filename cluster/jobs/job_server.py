@@ -7,9 +7,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cluster.tokens import token_error, use_token_that_is_there
 from pipeline.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class JobServer:
         text = str(error).strip()
         status = error.status if isinstance(error, aiohttp.WSServerHandshakeError) else None
         if status in (401, 403) or isinstance(error, RayError):
-            return self._token_error(refused=status == 403 or "Authentication failed" in text)
+            return token_error(self.address, refused=status == 403 or "Authentication failed" in text)
         if status == 404 or "status code 404: Job" in text:
             return ClusterError(
                 f"{self.address} knows no job {job}: `cuts3d jobs` lists those it has; a cluster that was restarted "
@@ -101,7 +101,7 @@ class JobServer:
         return ClusterError(f"{self.address} refuses: {_last_line(text)}")
 
     def _connect(self, address: str) -> Any:
-        _use_token_that_is_there()
+        use_token_that_is_there()
         import requests
         from ray.job_submission import JobSubmissionClient
 
@@ -118,17 +118,6 @@ class JobServer:
             raise
         except (RuntimeError, OSError, ValueError, KeyError, _ray_error()) as error:
             raise self.error(error, job) from error
-
-    def _token_error(self, refused: bool) -> ClusterError:
-        if refused:
-            return ClusterError(
-                f"{self.address} refuses the token: RAY_AUTH_TOKEN, or the file that RAY_AUTH_TOKEN_PATH names, must "
-                "hold that of the cluster"
-            )
-        return ClusterError(
-            f"{self.address} asks for a token: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to "
-            "a file that holds it"
-        )
 
 
 def _checked(address: str | None) -> str:
@@ -175,13 +164,6 @@ def _ray_error() -> type[Exception]:
     from ray.exceptions import RayError
 
     return RayError
-
-
-def _use_token_that_is_there() -> None:
-    """Ray sends a token only in a mode of its own, which is read once, when Ray is loaded."""
-    places = [os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")]
-    if any(places) or (Path.home() / ".ray" / "auth_token").exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ import click
 
 from cluster.jobs.job_server import JobServer
 from cluster.jobs.package import Package, pack
+from pipeline.commands.options import Output
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -105,13 +106,23 @@ def checked_command(main: click.Group, words: Sequence[str]) -> tuple[tuple[str,
     for word in rest:
         refuse_secrets(word.partition("=")[2] if word.startswith("--") else word)
     given = known.make_context(f"cuts3d {name}", list(rest)).params
-    out = given.get("out") or given.get("run_folder")
-    if out and not is_url(out) and not Path(out).is_absolute():
-        raise ConfigError(
-            f"{out} is relative: in a job that is a temporary folder of one node. Give a URL such as s3://bucket/run, "
-            "or an absolute path that all nodes of the cluster see"
-        )
-    return (name, *rest), _metadata(name, given, out)
+    for said, place, may_be_url in _places(known, given):
+        if not is_url(place) and not Path(place).is_absolute():
+            url = "a URL such as s3://bucket/run, or " if may_be_url else ""
+            raise ConfigError(
+                f"{said}{place} is relative: in a job that is a temporary folder of one node. Give {url}an absolute "
+                "path that all nodes of the cluster see"
+            )
+    return (name, *rest), _metadata(name, given, given.get("out") or given.get("run_folder"))
+
+
+def _places(command: click.Command, given: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
+    """Where the command writes, and the run that it is about: what to call it, the place, whether it may be a URL."""
+    if run := given.get("run_folder"):
+        yield "", run, True
+    for option in command.params:
+        if isinstance(option.type, Output) and (place := given[str(option.name)] or option.type.unless_given):
+            yield f"{option.opts[0]} ", str(place), option.type.kind == "run"
 
 
 def own_checkout() -> Path | None:

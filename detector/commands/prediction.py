@@ -14,8 +14,9 @@ import click
 from detector.commands.options import TrainingOptions, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, Number, device_options
+from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, Number, device_options, exit_with
 from pipeline.errors import ConfigError
+from pipeline.exit_status import INCOMPLETE
 
 if TYPE_CHECKING:
     from detector.training.self_training import SelfTraining
@@ -58,8 +59,7 @@ def predict(
         click.echo(f"video {video}")
     if found.set_aside:
         click.echo(f"set aside: {found.set_aside} photos or frames, see `cuts3d info {Path(out) / 'run'}`")
-    if not found.summary.complete:
-        sys.exit(1)
+    exit_with(found.summary.standing)
 
 
 @click.command("self-train", cls=ExecutingCommand)
@@ -172,6 +172,8 @@ def evaluate_detector(
         with output_file(markdown) as file:
             file.write(published.markdown(tables))
         click.echo(f"written {markdown}")
+    if any(one.report.missing for one in scored):
+        sys.exit(INCOMPLETE)
 
 
 COMMANDS: tuple[click.Command, ...] = (predict, self_train, evaluate_detector)

@@ -10,6 +10,7 @@ import click
 from detector.commands.options import SEED, TrainingOptions, configuration_options, training_options
 from detector.needs import need_mmdet
 from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, device_option
+from pipeline.exit_status import INTERRUPTED
 
 
 @click.command()
@@ -64,7 +65,7 @@ def train(
             path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
     except KeyboardInterrupt:
         click.echo("cuts3d: interrupted; the same command with --resume resumes from the last checkpoint", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     if first:
         click.echo(f"detector   {path}")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from detector.model.checkpoints import DetectorCheckpoint, read_detector
+from detector.model.weight_files import need_checkpoint
 from detector.needs import need_mmdet
 from detector.prediction.detections import Limits, PasteRule
 from detector.prediction.merging import KEEP_BELOW_IOU, merged_record
@@ -40,8 +41,11 @@ class DetectorOptions:
     """What `--set detector.OPTION=VALUE` can say.
 
     checkpoint: file of a trained detector.
-    min_score, max_per_image, nms_iou: see `detections.Limits`.
-    previous: run whose masks stay where no prediction overlaps them by keep_iou or more.
+    min_score: least score of what is kept, 0..1.
+    max_per_image: that many are kept, the best by score.
+    nms_iou: of two boxes that overlap more, the worse goes; None leaves it to the checkpoint.
+    previous: run whose masks stay where no prediction overlaps them.
+    keep_iou: from this IoU on a prediction overlaps a mask of the previous run.
     grid: patches a side of the confidences; None takes those of the previous run, or 60.
     boxes: "mask", the boxes of the masks, which is what the store of pseudo-masks means by a box, or "detector", its
         own, by which detectors are scored.
@@ -137,15 +141,28 @@ class DetectorMethod:
         return self._previous.records(batch.shard, batch.positions)
 
 
-def load(overrides: Sequence[str], device: torch.device) -> DetectorMethod:
-    """The method with a launch's overrides, such as "detector.min_score=0.7".
+class _Load:
+    """A trained detector, of `cuts3d train`; on photos of one's own `cuts3d predict` is less to type."""
 
-    Raises ConfigError for wrong options, or without MMDetection, WeightsError for a checkpoint that cannot be used, and
-    what `PreviousRound` raises.
-    """
-    need_mmdet()
-    options = detector_options(overrides)
-    return DetectorMethod(options, read_detector(Path(options.checkpoint)), device)
+    options = DetectorOptions
+
+    def __call__(self, overrides: Sequence[str], device: torch.device) -> DetectorMethod:
+        """The method with a launch's overrides, such as "detector.min_score=0.7".
+
+        Raises what `check` raises, WeightsError for a checkpoint that cannot be used, and what `PreviousRound` raises.
+        """
+        options = self.check(overrides)
+        return DetectorMethod(options, read_detector(Path(options.checkpoint)), device)
+
+    def check(self, overrides: Sequence[str]) -> DetectorOptions:
+        """The options; ConfigError for wrong ones, or without MMDetection, WeightsError without the checkpoint."""
+        need_mmdet()
+        options = detector_options(overrides)
+        need_checkpoint(Path(options.checkpoint))
+        return options
+
+
+load = _Load()
 
 
 def absolute_launch(launch: Launch) -> Launch:

@@ -28,6 +28,7 @@ from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.summary import RunSummary
 from pipeline.storage.files_at import files_at
+from pipeline.storage.outputs import need_folder
 from pipeline.views.export import export_coco, export_overlays
 from pipeline.views.picture_files import picture_names
 
@@ -73,6 +74,7 @@ def predict(
     if not sources:
         raise ConfigError("there is nothing to predict on: give photos, folders, lists or videos")
     need_checkpoint(Path(options.checkpoint))
+    need_folder(Path(out))
     photos, films = _found(sources)
     read_detector(options.checkpoint)  # before anything is written
     root = Path(out).absolute()
@@ -81,7 +83,7 @@ def predict(
     for name, film in films.items():
         videos[name] = extract_frames(film, root / "frames" / name, every)
         refs += _refs(str(videos[name].folder), name, alone=False)
-    _write_list(root, Manifest(refs, default_shard_size(len(refs))))
+    _write_list(root, refs)
     launch = Launch(str(root / IMAGES_FILE), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(root / "run"), launch, **execution)
     run = RunFolder.open(root / "run")
@@ -137,11 +139,13 @@ def _refs(source: str, name: str, alone: bool) -> list[ImageRef]:
     return list(refs) if alone else [replace(ref, id=f"{name}/{ref.id}", coco_id=None) for ref in refs]
 
 
-def _write_list(root: Path, manifest: Manifest) -> None:
+def _write_list(root: Path, refs: Sequence[ImageRef]) -> None:
     """The list that the run is made from; RunMismatchError when there is one of other images."""
     files = files_at(root)
+    manifest = Manifest(refs, default_shard_size(len(refs)))
     if files.exists(IMAGES_FILE):
         before = Manifest.from_parquet_bytes(files.read_bytes(IMAGES_FILE))
+        manifest = Manifest(refs, before.shard_size)
         if before.digest != manifest.digest:
             raise RunMismatchError(
                 f"{root} holds predictions on other images: {before.explain_difference(manifest)}. Give another --out"

@@ -4,7 +4,14 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import OUTPUT_FILE, Number, bootstrap_options, min_score_option, truth_options
+from pipeline.commands.options import (
+    OUTPUT_FILE,
+    Number,
+    bootstrap_options,
+    exit_by,
+    min_score_option,
+    truth_options,
+)
 
 
 @click.command()
@@ -42,6 +49,7 @@ def evaluate(
             with output_file(file) as out:
                 out.write(text(report))
             click.echo(f"written {file}")
+    exit_by(*filter(None, (run, other)))
 
 
 @click.command()
@@ -81,3 +89,4 @@ def scores(
     if plot:
         write_score_plot(table, plot)
         click.echo(f"written {plot}")
+    exit_by(run)

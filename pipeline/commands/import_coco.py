@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
-from pipeline.commands.options import OUTPUT_RUN, Number, say
+from pipeline.commands.options import OUTPUT_RUN, Number, exit_with, say
 
 if TYPE_CHECKING:
     from pipeline.runs.summary import Reporter, RunSummary
@@ -23,15 +23,18 @@ if TYPE_CHECKING:
 )
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
 @click.option("--min-score", type=Number(), default=0.0, show_default=True, help="Drop masks with lower scores.")
-@click.option("--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]")
+@click.option("--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]")
 def import_coco_command(coco: str, out: str, **settings: Any) -> None:
     """Make a run of masks that others have made: a COCO instances file, CutLER's for instance.
 
-    Their spatial confidence is 1. What reads runs reads it: export, gallery, evaluate, training.
+    Their spatial confidence is 1. What reads runs reads it: export, gallery, evaluate, training. Exits with 1 while any
+    image is missing or set aside.
     """
     from pipeline.commands.progress import ProgressReporter
 
-    say(import_coco(coco, out, execute=executor(), reporter=ProgressReporter(), **settings))
+    summary = import_coco(coco, out, execute=executor(), reporter=ProgressReporter(), **settings)
+    say(summary)
+    exit_with(summary.standing)
 
 
 def import_coco(
@@ -62,9 +65,12 @@ def import_coco(
         usable_again,
     )
     from pipeline.methods.coco_import.settings import launch_of
+    from pipeline.runs.launch import with_own_shard_size
     from pipeline.runs.run_folder import RunFolder
+    from pipeline.storage.files_at import files_at
 
-    launch = launch_of(coco, images, **settings)
+    files_at(out).need_writable()
+    launch = with_own_shard_size(launch_of(coco, images, **settings), out)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
     if not _is_begun(out, method.config()):
@@ -73,6 +79,7 @@ def import_coco(
     if ids := usable_again(RunFolder.open(out), method):
         again = retry_quarantined(out, ids=ids, method=method)
         summary.add(again.counts, again.seconds)
+        summary.standing = again.standing
     tell_of_swapped_sizes(method, RunFolder.open(out))
     return summary
 

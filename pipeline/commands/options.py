@@ -1,6 +1,7 @@
 """Options that several commands share, and what is made of them."""
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ METHOD_SETTINGS = ("features", "depth", "depth_kind")
 def launch_options(command: Any) -> Any:
     """The settings of a run, shared by the commands that start one."""
     shard_size = click.option(
-        "--shard-size", type=click.IntRange(min=1), help="Images a shard. [8..256, by their number]"
+        "--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]"
     )
     command = method_options(shard_size(device_options(command)))
     command = click.option("--root", help="What the relative names of a list or COCO file are relative to.")(command)
@@ -26,7 +27,7 @@ def launch_options(command: Any) -> Any:
 def method_options(command: Any) -> Any:
     """What decides the result for an image."""
     options = [
-        click.option("--recipe", help="Named recipe, see `cuts3d recipes`. [cuts3d]"),
+        click.option("--recipe", help="Named recipe, see `cuts3d recipes`, or FILE.toml with one's own. [cuts3d]"),
         click.option("--features", help="Feature preset, NAME=FILE, or a checkpoint. [dinov2_vits14]"),
         click.option("--depth", help="Depth model, .onnx file, transformers folder, or maps:FOLDER. [fastdepth]"),
         click.option("--depth-kind", type=click.Choice(["depth", "inverse_depth"]), help="What the depth model gives."),
@@ -53,13 +54,16 @@ class Number(click.FloatRange):
 
 
 class Output(click.ParamType):
-    """A path that a command writes to; whether it can is known before the command begins. kind: "file", "folder",
-    "page", a file if it has an ending, else a folder, or "run", a folder or a URL.
+    """A path that a command writes to; whether it can is known before the command begins. By this type `submit` knows
+    what would be lost in a job.
+
+    kind: "file", "folder", "page", a file if it has an ending, else a folder, or "run", a folder or a URL.
+    unless_given: where the command writes when the option is left out, if it does.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, unless_given: str | None = None) -> None:
         self.name = "file" if kind == "page" else "folder" if kind == "run" else kind
-        self._kind = kind
+        self.kind, self.unless_given = kind, unless_given
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Raises StoreAccessError where it cannot be written."""
@@ -67,10 +71,10 @@ class Output(click.ParamType):
         from pipeline.storage.outputs import need_file, need_folder
 
         # Without one above it, the command is only read here, to be done on another machine: see `submit`.
-        if ctx is None or ctx.parent is None or (self._kind == "run" and is_url(value)):
+        if ctx is None or ctx.parent is None or (self.kind == "run" and is_url(value)):
             return value
-        is_page = self._kind == "page" and bool(Path(value).suffix) and not Path(value).is_dir()
-        (need_file if is_page or self._kind == "file" else need_folder)(value)
+        is_page = self.kind == "page" and bool(Path(value).suffix) and not Path(value).is_dir()
+        (need_file if is_page or self.kind == "file" else need_folder)(value)
         return value
 
 
@@ -123,7 +127,7 @@ def launch_of(out: str, settings: dict[str, Any]) -> Any:
     from pipeline.runs.run_folder import RUN_FILE
     from pipeline.storage.files_at import files_at
 
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    given = with_recipe_file({name: value for name, value in settings.items() if value not in (None, ())})
     try:
         base = replace(last_launch(out), images=None)  # the run's own manifest, unless --images is given again
     except StoreAccessError:
@@ -134,9 +138,22 @@ def launch_of(out: str, settings: dict[str, Any]) -> Any:
             if files_at(out).exists(RUN_FILE):
                 raise
             raise ConfigError(f"there is no run at {out} yet: give --images to start one") from error
+    if given.get("recipe", base.recipe) != base.recipe:  # what was set for another one means nothing here
+        base = replace(base, settings={}, overrides=())
     overrides = {override.partition("=")[0]: override for override in (*base.overrides, *given.pop("overrides", ()))}
     own = taken_settings(given)
     return replace(base, **given, settings={**base.settings, **own}, overrides=tuple(overrides.values()))
+
+
+def with_recipe_file(given: dict[str, Any]) -> dict[str, Any]:
+    """Given options, with what a file says that was given as the recipe in its place; they win over the file."""
+    from pipeline.methods.recipe_file import SUFFIX, read_recipe_file
+
+    if not str(given.get("recipe", "")).endswith(SUFFIX):
+        return given
+    own = read_recipe_file(given["recipe"])
+    overrides = (*own.overrides, *given.get("overrides", ()))
+    return {**own.settings, **given, "recipe": own.base, "overrides": overrides}
 
 
 def taken_settings(given: dict[str, Any]) -> dict[str, str]:
@@ -148,3 +165,20 @@ def say(summary: Any) -> None:
     """The outcome of a launch, in a few lines on stdout."""
     for line in summary.lines():
         click.echo(line)
+
+
+def exit_with(standing: Any) -> None:
+    """End a command as the rule of `pipeline.exit_status` has it. standing: a `Standing`, or a `RunStatus`."""
+    if standing.exit_status:
+        sys.exit(standing.exit_status)
+
+
+def exit_by(*runs: Any) -> None:
+    """The same for a command that has read runs, `RunFolder`s, and said nothing of what they lack."""
+    from pipeline.runs.standing import standing_of
+
+    found = [standing_of(run) for run in runs]
+    for run, standing in zip(runs, found, strict=True):
+        if lacks := standing.lacks():
+            click.echo(f"cuts3d: {run.url}: {lacks}", err=True)
+    exit_with(max(found, key=lambda standing: standing.exit_status))

@@ -9,10 +9,13 @@ from pipeline.commands.options import (
     OUTPUT_FILE,
     OUTPUT_FOLDER,
     OUTPUT_PAGE,
+    Output,
     device_option,
+    exit_by,
     method_options,
     min_score_option,
     taken_settings,
+    with_recipe_file,
 )
 
 
@@ -27,22 +30,19 @@ def export(
     run_folder: str, coco: str | None, masks: str | None, overlays: str | None, limit: int | None, min_score: float
 ) -> None:
     """Write a run's pseudo-masks as COCO JSON, mask files or pictures."""
-    from pipeline.runs.ledger import by_try
     from pipeline.runs.run_folder import RunFolder
     from pipeline.views.export import export_coco, export_masks, export_overlays
 
     if not (coco or masks or overlays):
         raise click.UsageError("say what to write: --coco FILE, --masks FOLDER or --overlays FOLDER")
     folder = RunFolder.open(run_folder)
-    missing = folder.n_shards - len(by_try(folder.ledger.committed_keys())[0])
-    if missing:
-        click.echo(f"cuts3d: {missing} of {folder.n_shards} shards are not done yet and will be missing", err=True)
     if coco:
         click.echo(f"{export_coco(folder, coco, min_score)} annotations in {coco}")
     if masks:
         click.echo(f"{export_masks(folder, masks, min_score)} files in {masks}")
     if overlays:
         click.echo(f"{len(export_overlays(folder, overlays, limit, min_score))} pictures in {overlays}")
+    exit_by(folder)
 
 
 @click.command()
@@ -64,23 +64,29 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
     from pipeline.runs.run_folder import RunFolder
     from pipeline.views.gallery.gallery import write_gallery
 
-    page = write_gallery(RunFolder.open(run_folder), out, limit, thumbnail)
+    folder = RunFolder.open(run_folder)
+    page = write_gallery(folder, out, limit, thumbnail)
     click.echo(f"{page.images} images, {page.bytes / 1e6:.1f} MB in {page.file}")
     if page.without_photo:
         click.echo(f"{page.without_photo} of them without a photo: the page says why")
+    exit_by(folder)
 
 
 @click.command()
 @click.argument("image")
-@click.option("--out", type=OUTPUT_FOLDER, help="Folder to write to. [inspect-NAME]")
+@click.option("--out", type=Output("folder", "inspect-NAME"), help="Folder to write to. [inspect-NAME]")
 @method_options
 @device_option
 def inspect(image: str, out: str | None, device: str, **settings: Any) -> None:
     """All stages of one image, run afresh: a panel, the cut point cloud as PLY, and as an interactive 3D page."""
     from pipeline.runs.launch import Launch
+    from pipeline.views.inspect.checks import checked_image
+
+    given = with_recipe_file({name: value for name, value in settings.items() if value is not None})
+    launch = Launch(settings=taken_settings(given), **given)
+    folder = out or f"inspect-{Path(image).stem}"
+    checked_image(image, folder, launch, device)  # before torch is loaded
     from pipeline.views.inspect.writing import inspect as inspect_to
 
-    given = {name: value for name, value in settings.items() if value is not None}
-    launch = Launch(settings=taken_settings(given), **given)
-    for file in inspect_to(image, out or f"inspect-{Path(image).stem}", launch, device):
+    for file in inspect_to(image, folder, launch, device):
         click.echo(str(file))

@@ -1,13 +1,22 @@
 """Commands that make pseudo-masks: run, retry-quarantined, demo, and the recipes that they know."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.commands.executing import ExecutingCommand, executor
-from pipeline.commands.options import OUTPUT_FOLDER, OUTPUT_RUN, device_options, launch_of, launch_options, say
+from pipeline.commands.options import (
+    OUTPUT_FOLDER,
+    OUTPUT_RUN,
+    device_options,
+    exit_with,
+    launch_of,
+    launch_options,
+    say,
+    taken_settings,
+    with_recipe_file,
+)
 from pipeline.methods.cuts.stage_graph import STAGES
 
 DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
@@ -18,46 +27,62 @@ DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/de
     "--out", required=True, type=OUTPUT_RUN, help="Run folder, path or URL; a run that was begun there resumes."
 )
 @launch_options
+@click.option("--accept-set-aside", is_flag=True, help="Commit shards of which every image is set aside, too.")
 @click.option("--until", metavar="STAGE", help=f"Keep the output of this stage; of cuts: {', '.join(STAGES)}.")
-def run(out: str, until: str | None, device: str, batch_size: int | None, **settings: Any) -> None:
+def run(
+    out: str, until: str | None, accept_set_aside: bool, device: str, batch_size: int | None, **settings: Any
+) -> None:
     """Make pseudo-masks: start a run, or resume one.
 
-    Settings that are not given are those of the run's last launch, if it has had one.
+    Settings that are not given are those of the run's last launch, if it has had one. Exits with 1 while any image is
+    missing or set aside.
     """
     from pipeline.commands.progress import ProgressReporter
     from pipeline.methods.registry import stage_of
 
     launch, reporter = launch_of(out, settings), ProgressReporter()
     stage = stage_of(launch.recipe, until)
-    summary = executor()(out, launch, until=stage, device=device, batch_size=batch_size, reporter=reporter)
+    accepted = {"accept_set_aside": True} if accept_set_aside else {}
+    summary = executor()(out, launch, until=stage, device=device, batch_size=batch_size, reporter=reporter, **accepted)
     say(summary)
-    if not summary.complete:
-        sys.exit(1)
+    exit_with(summary.standing)
 
 
 @click.command("retry-quarantined")
 @click.argument("run_folder", metavar="RUN")
 @device_options
 def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> None:
-    """Process the images that were set aside once more. Exits with 1 while any is still set aside."""
+    """Process the images that were set aside once more. Exits with 1 while any image is missing or set aside."""
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine import run as runner
 
     summary = runner.retry_quarantined(run_folder, device=device, batch_size=batch_size, reporter=ProgressReporter())
     click.echo(f"{summary.images} images tried again, {summary.images - summary.quarantined} succeeded")
-    if summary.quarantined:
-        sys.exit(1)
+    exit_with(summary.standing)
 
 
 @click.command()
-def recipes() -> None:
-    """The named recipes and their options."""
-    from pipeline.methods.cuts.recipes import RECIPES, option_lines
+@click.argument("name", required=False)
+def recipes(name: str | None) -> None:
+    """The recipes by name; with NAME, or a FILE.toml, the options that this one reads, and what they are for."""
+    from pipeline.methods import registry
+    from pipeline.methods.recipe_file import SUFFIX, read_recipe_file
 
-    for recipe in RECIPES.values():
-        click.echo(recipe.name)
-        for line in option_lines(recipe):
-            click.echo(f"  {line}")
+    if name is None:
+        known = registry.recipes()
+        width = max(map(len, known))
+        for recipe in known:
+            click.echo(f"{recipe:{width}}  {registry.entry_of(recipe).about(recipe)}".rstrip())
+        return
+    own = read_recipe_file(name) if name.endswith(SUFFIX) else None
+    recipe = name if own is None else own.base
+    entry = registry.entry_of(recipe)
+    click.echo(f"{recipe}: {entry.about(recipe)}")
+    given = dict(override.split("=", 1) for override in own.overrides) if own else {}
+    for option in entry.options(recipe):
+        click.echo(f"  {option.path} = {given.pop(option.path, option.value)}\n      {option.words}".rstrip())
+    for path, value in given.items():
+        click.echo(f"  {path} = {value}")
 
 
 @click.command()
@@ -70,7 +95,7 @@ def recipes() -> None:
 def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int | None) -> None:
     """Sample photos in, pictures, COCO JSON and store out."""
     from pipeline.commands.progress import ProgressReporter
-    from pipeline.engine.run import run as run_pipeline
+    from pipeline.engine.checks import check_settings, checked_manifest
     from pipeline.images.samples import copy_samples
     from pipeline.models import weights
     from pipeline.runs.launch import Launch
@@ -78,14 +103,22 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     from pipeline.views.export import export_coco, export_overlays
 
     root = Path(out)
-    weights.fetch()
+    given = with_recipe_file({"recipe": recipe})
+    recipe = Path(recipe).stem  # of a file
+    source = images or str(root / "photos")
+    launch = Launch(images=source, settings=taken_settings(given), **given)
+    run_folder = root / f"run-{recipe}"
+    check_settings(run_folder, launch, None, device)
     if images is None:
         copy_samples(root / "photos")
-    source = images or str(root / "photos")
-    run_folder = root / f"run-{recipe}"
+    manifest = checked_manifest(run_folder, launch, None, device)
+    from pipeline.engine.run import run as run_pipeline
+
+    weights.fetch()
     summary = run_pipeline(
         run_folder,
-        Launch(images=source, recipe=recipe),
+        launch,
+        manifest=manifest,
         device=device,
         batch_size=batch_size,
         reporter=ProgressReporter(),
@@ -99,5 +132,4 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     click.echo(f"pictures   {pictures}/ (masks that score {DEMO_MIN_SCORE:g} or more)")
     click.echo(f"COCO JSON  {coco}")
     click.echo(f"store      {run_folder}/shards/")
-    if not summary.complete:
-        sys.exit(1)
+    exit_with(summary.standing)

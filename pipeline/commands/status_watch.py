@@ -22,8 +22,8 @@ def watch(
     as_json: bool = False,
     interactive: bool | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Show the status of a run on stdout, refreshed every few seconds; returns when the run is complete.
+) -> RunStatus:
+    """Show the status of a run on stdout, refreshed every few seconds; returns it when the run is complete.
 
     as_json: one line of JSON instead, whenever something has changed.
     interactive: redraw in place; None does so on a terminal.
@@ -32,13 +32,10 @@ def watch(
     """
     reader = StatusReader(url)
     redraw = (sys.stdout.isatty() if interactive is None else interactive) and not as_json
-    if redraw:
-        _redraw(reader, sleep)
-    else:
-        _print_lines(reader, as_json, sleep)
+    return _redraw(reader, sleep) if redraw else _print_lines(reader, as_json, sleep)
 
 
-def _redraw(reader: StatusReader, sleep: Callable[[float], None]) -> None:
+def _redraw(reader: StatusReader, sleep: Callable[[float], None]) -> RunStatus:
     shown = Text("reading the commits ...")
     with Live(shown, console=Console(), auto_refresh=False, vertical_overflow="crop") as live:
         while True:
@@ -47,11 +44,11 @@ def _redraw(reader: StatusReader, sleep: Callable[[float], None]) -> None:
                 shown = Text("\n".join(status.lines()))
             live.update(shown if not problem else Text(f"{shown.plain}\n{problem}"), refresh=True)
             if status is not None and status.complete:
-                return
+                return status
             sleep(EVERY)
 
 
-def _print_lines(reader: StatusReader, as_json: bool, sleep: Callable[[float], None]) -> None:
+def _print_lines(reader: StatusReader, as_json: bool, sleep: Callable[[float], None]) -> RunStatus:
     seen: object = None
     while True:
         status, problem = _read(reader)
@@ -62,7 +59,7 @@ def _print_lines(reader: StatusReader, as_json: bool, sleep: Callable[[float], N
             line = json.dumps(status.as_dict(), ensure_ascii=False) if as_json else f"{_clock()} {status.line()}"
             print(line, flush=True)
         if status is not None and status.complete:
-            return
+            return status
         sleep(EVERY)
 
 

@@ -5,7 +5,8 @@ import sys
 
 import click
 
-from pipeline.commands.options import Number
+from pipeline.commands.options import Number, exit_by, exit_with
+from pipeline.exit_status import INCOMPLETE, exit_status
 from pipeline.wording import printable
 
 
@@ -15,19 +16,18 @@ from pipeline.wording import printable
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs; with --watch a line at every change.")
 def status(run_folder: str, watch: bool, as_json: bool) -> None:
     """What is done and what is missing, how fast it goes and who does it, from the commits alone: nothing needs to be
-    running. Exits with 1 while anything is missing.
+    running. Exits with 1 while any image is missing or set aside.
     """
     from pipeline.runs.status import status_of
 
     if watch:
         from pipeline.commands.status_watch import watch as watch_until_complete
 
-        watch_until_complete(run_folder, as_json=as_json)
+        exit_with(watch_until_complete(run_folder, as_json=as_json))
         return
     found = status_of(run_folder)
     click.echo(json.dumps(found.as_dict(), indent=1, ensure_ascii=False) if as_json else "\n".join(found.lines()))
-    if not found.complete:
-        sys.exit(1)
+    exit_with(found)
 
 
 @click.command()
@@ -40,12 +40,14 @@ def info(run_folder: str, as_json: bool) -> None:
 
     found = info_of(run_folder)
     click.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else "\n".join(info_lines(found, describe)))
+    if status := exit_status(found["shards"] - found["committed_shards"], len(found["set_aside"])):
+        sys.exit(status)
 
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
 def verify(run_folder: str) -> None:
-    """Check every checksum, every offset, every mask. Exits with 1 when anything is wrong or missing."""
+    """Check every checksum, every offset, every mask. Exits with 1 when anything is wrong, missing or set aside."""
     from pipeline.runs.run_folder import RunFolder
     from pipeline.runs.verify import verify_run
 
@@ -56,7 +58,8 @@ def verify(run_folder: str) -> None:
     errors = sum(problem.severity == "error" for problem in problems)
     click.echo(f"{folder.n_shards} shards, {folder.n_images} images: {errors or 'no'} errors")
     if errors:
-        sys.exit(1)
+        sys.exit(INCOMPLETE)
+    exit_by(folder)
 
 
 @click.command()

@@ -5,8 +5,9 @@ done.
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method, earlier_values, mended_values
 from pipeline.methods.registry import load_method, manifest_of, with_absolute_paths
-from pipeline.runs.launch import Launch, keep_launch, last_launch
+from pipeline.runs.launch import Launch, keep_launch, last_launch, with_own_shard_size
 from pipeline.runs.lease import Lease
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -40,6 +41,7 @@ def run(
     manifest: Manifest | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    accept_set_aside: bool = False,
     reporter: Reporter | None = None,
 ) -> RunSummary:
     """Make results: start a run, or resume it, until every shard is committed.
@@ -51,9 +53,10 @@ def run(
     manifest: the images of the launch, where they are listed already.
     device: "auto", "cpu", "cuda" or "cuda:N".
     batch_size: images at a time; None picks one.
+    accept_set_aside: commit shards of which every image is set aside, too.
 
     Raises ConfigError, SourceError, WeightsError for what is wrong with the settings, RunMismatchError when the folder
-    holds another run, StoreError when it cannot be written.
+    holds another run, StoreError when it cannot be written, WholeShardError see `whole_shards`.
     """
     started = time.perf_counter()
     launch = launch or replace(last_launch(out), images=None)
@@ -70,8 +73,9 @@ def run(
     summary = RunSummary(folder.url, folder.result, until)
     with Lease(folder.files) as lease:
         presence = Presence(folder, is_resumed)
-        _work(folder, folder.pending(ledger), method, until, batch_size, reporter or Silent(), summary, lease, presence)
-    summary.settle(folder, ledger, started)
+        job = partial(ShardJob, folder, until, presence=presence, accept_set_aside=accept_set_aside)
+        _work(job, folder.pending(ledger), method, batch_size, reporter or Silent(), summary, lease)
+    summary.settle(folder, started)
     return summary
 
 
@@ -92,7 +96,7 @@ def retry_quarantined(
     """
     started = time.perf_counter()
     folder = RunFolder.open(out)
-    summary = RunSummary(folder.url, folder.result, done=folder.n_shards)
+    summary = RunSummary(folder.url, folder.result)
     wanted = None if ids is None else set(ids)
     chosen = [image.id for image in RunReader(folder).quarantined() if wanted is None or image.id in wanted]
     if chosen:
@@ -103,8 +107,9 @@ def retry_quarantined(
         folder = _folder_of(out, method, folder.manifest, mended_values(method, folder.config))
         with Lease(folder.files) as lease:
             shards = folder.retry_shards(chosen)
-            _work(folder, shards, method, None, batch_size, reporter or Silent(), summary, lease, presence)
-    summary.wall = time.perf_counter() - started
+            job = partial(ShardJob, folder, None, presence=presence)
+            _work(job, shards, method, batch_size, reporter or Silent(), summary, lease)
+    summary.settle(folder, started)
     return summary
 
 
@@ -113,7 +118,7 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
     if method is None:
         listed = checked_manifest(out, launch, until, device)
     else:
-        listed = None if launch.images is None else manifest_of(launch)
+        listed = None if launch.images is None else manifest_of(with_own_shard_size(launch, out))
     if listed is not None:
         return listed
     folder = RunFolder.open(out)
@@ -141,21 +146,19 @@ def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWor
 
 
 def _work(
-    folder: RunFolder,
+    job_with: Callable[[ShardWorker], ShardJob],
     shards: Sequence[Shard],
     method: Method,
-    until: str | None,
     batch_size: int | None,
     reporter: Reporter,
     summary: RunSummary,
     lease: Lease,
-    presence: Presence,
 ) -> None:
     if not shards:
         return
-    start_reporting(reporter, folder, shards)
     worker = local_worker(method, batch_size, len(os.sched_getaffinity(0)))
-    job = ShardJob(folder, until, worker, presence)
+    job = job_with(worker)
+    start_reporting(reporter, job.folder, shards)
     try:
         for shard in shards:
             lease.check()

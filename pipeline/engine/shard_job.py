@@ -29,12 +29,14 @@ class ShardJob:
     """The run, the last stage, and who does the work.
 
     presence: looks for the photos of each shard first; None: nobody does.
+    accept_set_aside: see `ShardWorker.process`.
     """
 
     folder: RunFolder
     until: str | None
     worker: ShardWorker
     presence: Presence | None = None
+    accept_set_aside: bool = False
 
     def compute(
         self,
@@ -49,7 +51,7 @@ class ShardJob:
         with self._kept(shard.key) as kept:
             if self.presence and (not kept or self.worker.method.needs_inputs(self.until, kept)):
                 self.presence.need(shard)
-            return self.worker.process(shard, self.until, kept, attributes, on_image, given_up)
+            return self.worker.process(shard, self.until, kept, attributes, on_image, given_up, self.accept_set_aside)
 
     def probe(self, shard: Shard, positions: Sequence[int]) -> None:
         """See `ShardWorker.probe`."""

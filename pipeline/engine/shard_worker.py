@@ -12,13 +12,15 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.errors import CutsError, ImageError, WorkerBrokenError
+from pipeline.engine.whole_shards import refuse_whole_shard
+from pipeline.errors import ImageError, WorkerBrokenError
 from pipeline.faults import image_fault
 from pipeline.images.manifest import ImageRef, Shard
 from pipeline.images.oddities import REASON as ODD_ENTRY
 from pipeline.images.stereo_clips import load_inputs
 from pipeline.methods.protocol import Batch, Method
 from pipeline.results.kinds import Counts, Failed, quarantine_of
+from pipeline.runs.ledger import is_retry
 from pipeline.wording import few_of
 from stages.late import torch
 
@@ -77,7 +79,8 @@ class _Pass:
             self.results[position] = failed
             if not isinstance(error, ImageError):
                 self.faults.append(error)
-                log.warning("image %s set aside: %s", failed.id, failed.detail, exc_info=error)
+                trace = error if log.isEnabledFor(logging.DEBUG) else None  # with --verbose
+                log.warning("image %s set aside: %s", failed.id, failed.detail, exc_info=trace)
                 traceback.clear_frames(error.__traceback__)  # which hold the image's tensors
             self.on_image(failed)
 
@@ -127,6 +130,7 @@ class ShardWorker:
         attributes: Mapping[str, Any],
         on_image: Callable[[Counts], None] = lambda counts: None,
         given_up: Mapping[str, ImageError] | None = None,
+        accept_set_aside: bool = False,
     ) -> ShardResult:
         """Take one shard through the method, up to a stage; None: to the whole result.
 
@@ -134,9 +138,9 @@ class ShardWorker:
         attributes: written into the shard's file.
         on_image: called for each image done, with its counts.
         given_up: by id, why an image is set aside without being looked at.
-        Raises CutsError when no image comes through the stages and several failed there: then something else than an
-        image is wrong. Raises WorkerBrokenError when a process of the pool dies, or the GPU reports anything but full
-        memory: this process can do no more then.
+        accept_set_aside: even when that is every image of the shard.
+        Raises WholeShardError when every image is set aside, see `whole_shards`. Raises WorkerBrokenError when a
+        process of the pool dies, or the GPU reports anything but full memory: this process can do no more then.
         """
         kind = self.method.kind(until)
         state = _Pass(shard, until, kept, lambda result: on_image(kind.counts([result])))
@@ -149,12 +153,10 @@ class ShardWorker:
             else:
                 wanted.append(position)
         self._run(state, wanted)
-        if len(state.faults) > 1 and all(isinstance(result, Failed) for result in state.results.values()):
-            first = state.faults[0]
-            raise CutsError(
-                f"every image of shard {shard.key} failed, the first with {type(first).__name__}: {first}. "
-                "Nothing was committed; this is not the images' fault"
-            ) from first
+        if not accept_set_aside and not is_retry(
+            shard.key
+        ):  # which holds nothing but images that were set aside before
+            refuse_whole_shard(shard.key, [state.results[position] for position in wanted], state.faults)
         return self._result(state, attributes)
 
     def probe(self, shard: Shard, positions: Sequence[int], until: str | None, kept: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from pipeline.wording import few_of
 
 # The second has clips; the third has images that were set aside when they were listed, and may have clips.
 SCHEMA, CLIP_SCHEMA, TROUBLE_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2", "cuts3d-manifest/3"
-MIN_SHARD_SIZE, MAX_SHARD_SIZE = 8, 256
+MIN_SHARD_SIZE, MAX_SHARD_SIZE = 2, 256
 _INTEGER_FIELDS = ("offset", "length", "height", "width", "coco_id")
 # Without any of these an id is safe and plain, whatever it is.
 _ODD_START, _ODD = ("", ".", "/"), ("..", "//", "/.", ":", "\\", "\0")
@@ -254,7 +254,7 @@ def _without_gc() -> Iterator[None]:
 
 
 def default_shard_size(n_images: int) -> int:
-    """Images a shard: 8 to 256, about 32 shards in between, so that a run killed on a laptop loses little."""
+    """Images per shard: a 32nd of them, 2 to 256, so that what is killed in a small run loses two photos."""
     return min(max(-(-n_images // 32), MIN_SHARD_SIZE), MAX_SHARD_SIZE)
 
 

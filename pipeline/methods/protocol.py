@@ -7,9 +7,15 @@ A package that is installed with an entry point of the group `cuts3d.methods` ad
         detector = detector.prediction.method:load
 
 `load(overrides, device)` is called with the launch's overrides ("detector.min_score=0.7", as texts) and the device, and
-returns a `Method`; stages that can be kept are named by an attribute `stages` of it, () without one, and an attribute
-`absolute` of it makes the paths in a launch absolute. Runs made by it have the same store, commits, leases, retries and
-clusters as all others.
+returns a `Method`. What it has besides is asked before anything is loaded, each if it is there:
+
+    stages             names of the stages that can be kept, in order
+    options            a dataclass of its options; its docstring has their words for `cuts3d recipes NAME`
+    check(overrides)   raises ConfigError or WeightsError for what is wrong with a launch's overrides
+    absolute(launch)   the launch with the paths in it absolute
+    __doc__            whose first line says what the recipe does
+
+Runs made by it have the same store, commits, leases, retries and clusters as all others.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.images.photos import Photo
 from pipeline.images.stereo_clips import Clip
+from pipeline.methods.option_words import OptionLine
 from pipeline.results.kinds import ResultFile
 from pipeline.runs.launch import Launch, listed_manifest
 
@@ -154,6 +161,8 @@ class MethodEntry:
     manifest: the images of a launch; raises ConfigError, SourceError.
     describe: a configuration in words and values, for people.
     absolute: a launch with the paths in its settings and overrides absolute, so that they hold in any folder.
+    about: what a recipe does, in a line.
+    options: those that a recipe reads, as `--set` takes them.
     """
 
     name: str
@@ -165,3 +174,5 @@ class MethodEntry:
     manifest: Callable[[Launch], Manifest] = listed_manifest
     describe: Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]] = plain_description
     absolute: Callable[[Launch], Launch] = lambda launch: launch
+    about: Callable[[str], str] = lambda recipe: ""
+    options: Callable[[str], Sequence[OptionLine]] = lambda recipe: ()

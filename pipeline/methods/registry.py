@@ -9,6 +9,7 @@ from pipeline.images.manifest import Manifest
 from pipeline.images.stereo_clips import PREFIX as CLIPS
 from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
 from pipeline.methods.cuts.entry import ENTRY as CUTS
+from pipeline.methods.option_words import OptionLine, option_lines
 from pipeline.methods.protocol import Method, MethodEntry, plain_description
 from pipeline.models.device import pick_device
 from pipeline.plugins import entries, loaded
@@ -36,7 +37,8 @@ def entry_of(recipe: str) -> MethodEntry:
         if recipe in entry.recipes:
             return entry
     if recipe not in other_methods():
-        raise ConfigError(f"unknown recipe {recipe!r}; known: {', '.join(recipes())}")
+        known = ", ".join(recipes())
+        raise ConfigError(f"unknown recipe {recipe!r}; known: {known}. If another package brings it, install that here")
     return _of_another_package(recipe)
 
 
@@ -101,8 +103,25 @@ def _of_another_package(name: str) -> MethodEntry:
     made = loaded(next(entry for entry in entries(GROUP) if entry.name == name))
 
     def load(launch: Launch, device: str, until: str | None) -> Method:
+        known(launch, until, True)
         method: Method = made(launch.overrides, pick_device(device))
         return method
 
+    def known(launch: Launch, until: str | None, files_here: bool) -> Mapping[str, Any]:
+        if launch.settings:
+            option = next(iter(launch.settings)).replace("_", "-")
+            raise ConfigError(
+                f"recipe {name} never reads --{option}: its options are given by --set, see `cuts3d recipes {name}`"
+            )
+        if files_here and (check := getattr(made, "check", None)) is not None:
+            check(launch.overrides)
+        return {}
+
+    def options(recipe: str) -> Sequence[OptionLine]:
+        own = getattr(made, "options", None)
+        return [] if own is None else list(option_lines(own, f"{name}."))
+
+    about = (getattr(made, "__doc__", None) or "").strip().partition("\n")[0]
+    stages = tuple(getattr(made, "stages", ()))
     given = {"absolute": made.absolute} if hasattr(made, "absolute") else {}
-    return MethodEntry(name, (name,), load, tuple(getattr(made, "stages", ())), **given)
+    return MethodEntry(name, (name,), load, stages, known=known, about=lambda _: about, options=options, **given)

@@ -1,14 +1,16 @@
 """What differs between the settings that something was started with and those it is to resume with."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 ABSENT = object()  # in place of the value of a setting that one of the two has not
 
 _SHOWN = 20  # differences that are told one by one
+_DIGESTS = (".fingerprint", ".sha256")
+_LONG_DIGEST = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 200  # characters of a value
-_DIGITS = 12  # of a fingerprint, which is told apart by them
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -23,18 +25,42 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 def in_lines(found: Mapping[str, tuple[Any, Any]], before: str) -> list[str]:
     """What `differences` found, for people, a line each. before: what to call the first value, as in "run has"."""
-    lines = [_line(name, before, old, new) for name, (old, new) in list(found.items())[:_SHOWN]]
-    return [*lines, f"  and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else lines
+    told = without_noise(found)
+    lines = [_line(name, before, old, new) for name, (old, new) in list(told.items())[:_SHOWN]]
+    return [*lines, f"  and {len(told) - _SHOWN} more"] if len(told) > _SHOWN else lines
 
 
 def _line(name: str, before: str, old: object, new: object) -> str:
-    if name.endswith("fingerprint") and isinstance(old, str) and isinstance(new, str):
-        return f"  {name}: {before} {old[:_DIGITS]}, now {new[:_DIGITS]}: other contents, or read in another way"
-    return f"  {name}: {before} {_said(old)}, now {_said(new)}"
+    why = ": other contents, or read in another way" if name.endswith(_DIGESTS) and ABSENT not in (old, new) else ""
+    return f"  {name}: {before} {shown(old)}, now {shown(new)}{why}"
 
 
-def _said(value: object) -> str:
-    return "no such setting" if value is ABSENT else json.dumps(value, ensure_ascii=False)[:_LONGEST]
+def without_noise(found: Mapping[str, tuple[Any, Any]]) -> dict[str, tuple[Any, Any]]:
+    """What `differences` found, for people: one line where a whole group is on or off, by the name that it has; no
+    digest beside what it is a digest of.
+    """
+    found = dict(found)
+    for name, pair in list(found.items()):
+        below = [other for other in found if other.startswith(f"{name}.")]
+        if below and None in pair and any(value is ABSENT for value in pair):
+            title = found.get(f"{name}.name", (ABSENT, ABSENT))
+            found[name] = tuple(  # type: ignore[assignment]
+                None if value is None else "on" if own is ABSENT else own
+                for value, own in zip(pair, title, strict=True)
+            )
+            for other in below:
+                del found[other]
+    groups = [name.rpartition(".")[0] for name in found if not name.endswith(_DIGESTS)]
+    return {n: p for n, p in found.items() if not n.endswith(_DIGESTS) or n.rpartition(".")[0] not in groups}
+
+
+def shown(value: object) -> str:
+    """A value for people; ABSENT is that there is no such setting."""
+    if value is ABSENT or value is None:
+        return "no such setting" if value is ABSENT else "none"
+    if isinstance(value, str) and _LONG_DIGEST.fullmatch(value):
+        return f"{value[:12]}…"
+    return json.dumps(value, ensure_ascii=False)[:_LONGEST]
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

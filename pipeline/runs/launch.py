@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.images.manifest import Manifest, default_shard_size
 from pipeline.images.sources import list_images
-from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.run_folder import RUN_FILE, RunFolder
+from pipeline.storage.files_at import files_at
 from pipeline.storage.locations import refuse_secrets
 
 LAUNCH_FILE = "launch.json"
@@ -26,7 +27,7 @@ class Launch:
     settings: further words that the recipe's method takes, by name: features, depth, depth_kind for cuts. The method
         checks them, and has defaults for what is not there.
     overrides: "stage.option=value".
-    shard_size: images a shard; None picks one from the number of images.
+    shard_size: images per shard; None picks one from the number of images.
     """
 
     images: str | None = None
@@ -68,6 +69,16 @@ def last_launch(out: str | Path) -> Launch:
         return Launch.from_dict(json.loads(files.read_bytes(LAUNCH_FILE)))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise StoreError(f"{LAUNCH_FILE} of {files.url} cannot be read ({error}): give the settings again") from error
+
+
+def with_own_shard_size(launch: Launch, out: str | Path) -> Launch:
+    """The launch with the shard size that the run has already, where there is a run and the launch does not say."""
+    if launch.shard_size is not None or launch.images is None or not files_at(out).exists(RUN_FILE):
+        return launch
+    try:
+        return replace(launch, shard_size=RunFolder.open(out).manifest.shard_size)
+    except StoreError:  # the launch restores a manifest that is lost
+        return launch
 
 
 def listed_manifest(launch: Launch) -> Manifest:

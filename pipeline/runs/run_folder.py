@@ -19,7 +19,7 @@ from typing import Any, Self
 from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, StoreError
 from pipeline.faults import crash_point
 from pipeline.images.manifest import Manifest, Shard, shard_key
-from pipeline.runs.changed_settings import ABSENT, differences, in_lines
+from pipeline.runs.changed_settings import ABSENT, differences, in_lines, without_noise
 from pipeline.runs.ledger import Ledger, is_retry, retry_key, retry_number
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import RunFiles, is_temporary
@@ -286,11 +286,15 @@ class RunFolder:
         found = differences(self.config, config)
         found = {name: pair for name, pair in found.items() if pair != (RETIRED.get(name), ABSENT)}
         found = {name: pair for name, pair in found.items() if (name, pair[0]) not in (earlier or {}).items()}
-        found = {name: pair for name, pair in found.items() if FOR_PEOPLE.get(name, name) in found}
+        found = without_noise({name: pair for name, pair in found.items() if FOR_PEOPLE.get(name, name) in found})
         own = {"method": self.method, "result": self.result}
         found |= {name: (own[name], now) for name, now in names.items() if now != own[name]}
-        if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options
-            found = {n: pair for n, pair in found.items() if n == "recipe.name" or not n.startswith("recipe.")}
+        if "recipe.name" in found:  # which says it all: two recipes differ in dozens of options, and one needs depth
+            found = {
+                n: pair
+                for n, pair in found.items()
+                if n == "recipe.name" or not (n.startswith("recipe.") or (n == "depth" and None in pair))
+            }
         lines = in_lines(found, "run has")
         if manifest is not None and manifest.digest != self.digest:
             lines.append(f"  images: {self._manifest_difference(manifest)}")

@@ -9,10 +9,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pipeline.results.kinds import Counts, added
+from pipeline.exit_status import exit_status
+from pipeline.results.kinds import Counts
 from pipeline.results.registry import kind_named
-from pipeline.runs.ledger import Commit, by_try, is_retry
+from pipeline.runs.ledger import Commit, is_retry
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.standing import standing_by
 from pipeline.runs.throughput import WINDOW, Pace, TimedCommit, commit_times, pace_of
 from pipeline.storage.files import FileFacts
 from pipeline.wording import duration
@@ -82,6 +84,11 @@ class RunStatus:
         """Whether every shard is committed, and legibly so."""
         return self.done_shards == self.shards and not self.damaged
 
+    @property
+    def exit_status(self) -> int:
+        """See `pipeline.exit_status`."""
+        return exit_status(not self.complete, self.quarantined)
+
     def as_dict(self) -> dict[str, Any]:
         """For programs: all of it as JSON-able values, and `complete`."""
         listed = {"slowest": [*map(asdict, self.slowest)], "workers": [*map(asdict, self.workers)]}
@@ -103,14 +110,14 @@ class RunStatus:
         lines = [
             f"run          {self.run} ({self.recipe})",
             f"shards       {self.done_shards} of {self.shards} done",
-            f"images       {self.done_images} of {self.images} done",
+            f"images       {self.done_images} of {self.images} done"
+            + (f", {self.quarantined} of them set aside" if self.quarantined else ""),
         ]
         if self.pace is not None and not self.complete:
             lines.append(f"pace         {self._rate(self.pace)}, last commit {duration(self.pace.idle)} ago")
             lines.append(f"time left    {self._left(self.pace)}")
         if self.done_images:
-            counts = {**self.counts, "images": self.done_images}  # a retry's images are there already
-            lines += [f"{word:<12} {value}" for word, value in kind_named(self.result).summary(counts)]
+            lines += [f"{word:<12} {value}" for word, value in kind_named(self.result).summary(self.counts)]
             seconds = ", ".join(f"{stage} {value / self.done_images:.3f}" for stage, value in self.seconds.items())
             lines.append(f"s/image      {seconds}")
             lines.append(f"last commit  {self.last}")
@@ -209,13 +216,10 @@ class StatusReader:
         run = self.run
         status = RunStatus(run.url, run.recipe, run.result, run.n_shards, run.n_images)
         rows = dict(sorted(self._commits.items()))
-        planned, retries = ([rows[key] for key in keys] for keys in by_try(rows))
-        status.done_shards = len(planned)
-        status.done_images = sum(row.done.images for row in planned)
-        processed_later = sum(row.done.images - row.counts.get("quarantined", 0) for row in retries)
-        status.quarantined = max(0, sum(row.counts.get("quarantined", 0) for row in planned) - processed_later)
+        standing = standing_by(run, {key: row.counts for key, row in rows.items()})
+        status.done_shards, status.done_images = standing.done, standing.done_images
+        status.quarantined, status.counts = standing.set_aside, standing.counts
         for row in rows.values():
-            status.counts = added(status.counts, row.counts)
             status.seconds.update(row.seconds)
         done = [row.done for row in rows.values()]
         times = commit_times(done)

@@ -1,5 +1,6 @@
 """What a launch did, and who is told how far it is."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,8 +9,10 @@ from typing import Any, Protocol
 from pipeline.images.manifest import Shard
 from pipeline.results.kinds import Counts, added
 from pipeline.results.registry import kind_named
-from pipeline.runs.ledger import Ledger
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.standing import Standing, standing_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -19,17 +22,16 @@ class RunSummary:
     out: the run.
     result: its kind.
     until: the stage whose output is kept; None: the whole result.
-    done, missing: shards of the run committed and not.
+    standing: what there is of the run, by this launch and those before.
     counts: of the shards of this launch, as the kind of result counts them.
-    seconds: by stage.
+    seconds: of this launch, by stage.
     wall: seconds of the whole launch.
     """
 
     out: str
     result: str = "instances"
     until: str | None = None
-    done: int = 0
-    missing: int = 0
+    standing: Standing = Standing(0, 0)
     counts: Counts = field(default_factory=lambda: {"images": 0, "quarantined": 0})
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = 0.0
@@ -40,10 +42,9 @@ class RunSummary:
         for stage, value in seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + value
 
-    def settle(self, folder: RunFolder, ledger: Ledger, started: float) -> None:
+    def settle(self, folder: RunFolder, started: float) -> None:
         """What the run is at the end of a launch that began at `started` by `time.perf_counter`."""
-        self.missing = len(folder.pending(ledger))
-        self.done = folder.n_shards - self.missing
+        self.standing = standing_of(folder, None if self.until is None else folder.stage_ledger(self.until))
         self.wall = time.perf_counter() - started
 
     @property
@@ -57,22 +58,36 @@ class RunSummary:
         return int(self.counts["quarantined"])
 
     @property
+    def done(self) -> int:
+        """Shards of the run that are committed."""
+        return self.standing.done
+
+    @property
+    def missing(self) -> int:
+        """Shards of the run that are not."""
+        return self.standing.missing
+
+    @property
     def complete(self) -> bool:
         """Whether every shard of the run is committed."""
         return self.missing == 0
 
     def lines(self) -> list[str]:
-        """For people."""
-        lines = [f"run        {self.out}", f"shards     {self.done} done, {self.missing} missing"]
+        """For people: first the run, then what this launch did."""
+        run = self.standing
+        aside = f", {run.set_aside} of them set aside: see `cuts3d info {self.out}`" if run.set_aside else ""
+        lines = [
+            f"run        {self.out}",
+            f"shards     {run.done} done, {run.missing} missing",
+            f"images     {run.done_images} of {run.images} done{aside}",
+        ]
+        if self.until is None and run.done_images:
+            lines += [f"{word:<10} {value}" for word, value in kind_named(self.result).summary(run.counts)]
         if not self.images:
             return [*lines, "this time  nothing was left to do"]
         lines.append(f"this time  {self.images} images in {self.wall:.1f} s")
-        if self.until is None:
-            lines += [f"{word:<10} {value}" for word, value in kind_named(self.result).summary(self.counts)]
         if stretched := self.counts.get("stretched"):
             lines.append(f"stretched  grey levels of {stretched} images: see `remark` in {self.out}/logs")
-        if self.quarantined:
-            lines.append(f"set aside  {self.quarantined} images: see `cuts3d info {self.out}`")
         seconds = ", ".join(f"{stage} {value / self.images:.3f}" for stage, value in self.seconds.items())
         return [*lines, f"s/image    {seconds}"]
 
@@ -106,4 +121,7 @@ class Silent:
 def start_reporting(reporter: Reporter, folder: RunFolder, pending: Sequence[Shard]) -> None:
     """Tell how many images there are, and how many are done."""
     waiting = sum(len(shard.refs) for shard in pending)
-    reporter.start(folder.n_images, max(0, folder.n_images - waiting), folder.result)
+    done = max(0, folder.n_images - waiting)
+    if done and waiting < folder.n_images:
+        log.info("%d of %d images were done before, going on", done, folder.n_images)
+    reporter.start(folder.n_images, done, folder.result)

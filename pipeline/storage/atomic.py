@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -134,3 +135,16 @@ def _sync_file(path: Path) -> None:
 def _beginning(path: Path) -> str:
     """What all temporary names for `path` begin with."""
     return f".{path.name.encode()[:_LONGEST].decode(errors='ignore')}."
+
+
+def probe_folder(path: Path) -> None:
+    """OSError unless a folder is there and can be written to, or can be made; nothing is left behind."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its name has a zero byte")
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"Not a directory: {there} is a file", str(there))
+    longest = os.pathconf(there, "PC_NAME_MAX")
+    if any(len(os.fsencode(part)) > longest for part in path.parts):
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), str(path))
+    Path(tempfile.mkdtemp(prefix=".cuts3d-", suffix=TEMPORARY_SUFFIX, dir=there)).rmdir()

@@ -51,6 +51,9 @@ class RunFiles(ABC):
     url: str
     each_read_is_a_request: ClassVar[bool] = False  # to a server, some milliseconds each
 
+    def need_writable(self) -> None:  # noqa: B027  a store need not tell before it is written to
+        """StoreError when nothing can be written below the root, where that shows without leaving anything."""
+
     @abstractmethod
     def read_bytes(self, name: str) -> bytes:
         """The whole file."""

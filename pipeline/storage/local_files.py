@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from pipeline.errors import StoreError
 from pipeline.faults import crash_point
-from pipeline.storage.atomic import durable, sync_folder, temporary_beside, written_whole
+from pipeline.storage.atomic import durable, probe_folder, sync_folder, temporary_beside, written_whole
 from pipeline.storage.files import FileFacts, RunFiles, checked
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -23,6 +24,15 @@ class LocalFiles(RunFiles):
 
     def _path(self, name: str) -> Path:
         return self._root / checked(name)
+
+    def need_writable(self) -> None:
+        try:
+            probe_folder(self._root)
+        except OSError as error:
+            why = error.strerror or error
+            raise StoreError(
+                f"{self.url} cannot be written: {why}. Make room or mend it, or give another place"
+            ) from error
 
     def read_bytes(self, name: str) -> bytes:
         path = self._path(name)

@@ -2,14 +2,13 @@
 anything long begins, and what fails all the same is one message.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, overload
 
 from pipeline.errors import ConfigError, CutsError, StoreAccessError
-from pipeline.storage.atomic import written_whole
+from pipeline.storage.atomic import probe_folder, written_whole
 from pipeline.storage.locations import is_url
 
 REMEDY = "Mend that, or write elsewhere."
@@ -42,27 +41,19 @@ def need_file(path: str | Path) -> None:
     with writing(path):
         if _local(path).is_dir():
             raise IsADirectoryError(None, "it is a directory")
-        _need_place(_local(path).parent)
+        probe_folder(_local(path).parent)
 
 
 def need_folder(path: str | Path) -> None:
     """The same of files in a folder, which need not be there yet."""
     with writing(path):
-        _need_place(_local(path))
+        probe_folder(_local(path))
 
 
 def _local(path: str | Path) -> Path:
     if is_url(str(path)):
         raise ConfigError(f"{path} is a URL: this is written to a path of this machine")
     return Path(path)
-
-
-def _need_place(folder: Path) -> None:
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
-    if not there.is_dir():
-        raise NotADirectoryError(None, f"Not a directory: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(None, f"nothing can be written into {there}")
 
 
 def _unwritable(path: str | Path, why: str) -> StoreAccessError:

@@ -22,9 +22,12 @@ from cluster.jobs import job_server, submit
 from cluster.jobs.follow import Follower, exit_status
 from cluster.jobs.job_server import JobServer, LostConnectionError
 from cluster.jobs.submit import Job, checked_command, entrypoint, submit_job
+from detector.commands import extend as load_detector
 from pipeline.cli import command_line
+from pipeline.commands.options import Output
 from pipeline.engine import run as runner
 from pipeline.errors import ClusterError, ConfigError, SourceError
+from pipeline.runs.standing import Standing
 from pipeline.runs.summary import RunSummary
 
 
@@ -66,7 +69,7 @@ def on_ray(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def run_on_ray(out: str, launch: Any, **settings: Any) -> RunSummary:
         assert callable(settings.pop("reporter").add)
         calls.append((out, launch, settings))
-        return RunSummary(out, settings["until"], done=3)
+        return RunSummary(out, until=settings["until"], standing=Standing(3, 6, 3, 6))
 
     module = types.ModuleType("cluster.run")
     module.__dict__.update(RayOptions=FakeOptions, run_on_ray=run_on_ray)
@@ -103,7 +106,9 @@ def test_without_ray_nothing_changes(
     main: click.Group, on_ray: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here: list[str] = []
-    monkeypatch.setattr(runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, missing=1))
+    monkeypatch.setattr(
+        runner, "run", lambda out, launch, **_: here.append(out) or RunSummary(out, standing=Standing(1, 2))
+    )
     assert call(main, "run", "--out", tmp_path, "--images", "photos").exit_code == 1
     assert (here, on_ray) == ([str(tmp_path)], [])
 
@@ -166,6 +171,12 @@ def test_a_run_in_a_job_is_done_by_its_cluster(main: click.Group) -> None:
         (["run", "--out", "/r", "--workers", "none"], click.UsageError, "not a valid integer"),
         (["run", "--out", "runs/first"], ConfigError, "runs/first is relative"),
         (["status", "runs/first"], ConfigError, "runs/first is relative"),
+        (["import-coco", "/d/a.json", "--out", "runs/first"], ConfigError, "--out runs/first is relative"),
+        (["export", "/d/run", "--coco", "/d/c.json", "--overlays", "o"], ConfigError, "--overlays o is relative"),
+        (["evaluate", "/d/run", "--truth", "/d/t.json", "--csv", "s.csv"], ConfigError, "--csv s.csv is relative"),
+        (["gallery", "/d/run"], ConfigError, "--out gallery.html is relative"),
+        (["inspect", "/d/a.jpg"], ConfigError, "--out inspect-NAME is relative"),
+        (["demo"], ConfigError, "--out demo is relative"),
         (["run", "--out", "s3://me:pass@bucket/x"], SourceError, "carries a password"),
         (["run", "--out", "/r", "--images=https://h/x.tar?X-Amz-Signature=12"], SourceError, "carries"),
     ],
@@ -178,6 +189,15 @@ def test_mistakes_show_before_anything_is_sent(
     result = call(main, "submit", "--", *words)
     assert result.exit_code == 2
     assert server.submitted == []
+
+
+def test_submit_knows_every_place_that_a_command_writes_to(main: click.Group) -> None:
+    load_detector(main)
+    options = [(name, option) for name, command in main.commands.items() for option in command.params]
+    places = {(name, str(option.name)) for name, option in options if isinstance(option.type, Output)}
+    assert not any(isinstance(option.type, click.Path | click.File) for _, option in options)
+    named = {(name, str(option.name)) for name, option in options if option.name in ("out", "work_dir", "markdown")}
+    assert named <= places
 
 
 def test_the_shipped_code_runs_or_else_the_installed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from support.ray_nodes import Nodes
 from support.ray_processes import end, start_driver, words_of
+from support.tiny_run import tiny_launch
 from support.waiting import wait_for
 
 from cluster import run as cluster_run
@@ -45,6 +46,35 @@ def test_a_second_driver_is_told_at_once(
         end(first)
     assert status == 2
     assert f"is being worked on by process {first.pid}" in said
+
+
+def test_a_driver_that_is_terminated_says_that_it_resumes(
+    tmp_path: Path, nodes: Nodes, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(IMAGE_VARIABLE, "hold:000.png")
+    monkeypatch.setenv(HOLD_VARIABLE, str(tmp_path / "never"))
+    nodes.add()
+    driver = start_driver(tmp_path / "run", launch, "--ray", nodes.address)
+    try:
+        wait_for((tmp_path / "run/lease.json").exists, "the lease", driver)
+        driver.terminate()
+        said, _ = driver.communicate()
+    finally:
+        end(driver)
+    assert (driver.returncode, "committed shards are safe" in said) == (130, True), said
+    assert not (tmp_path / "run/lease.json").exists()
+
+
+def test_a_shard_of_which_every_image_is_set_aside(tmp_path: Path, nodes: Nodes) -> None:
+    nodes.add()
+    launch, out = tiny_launch(tmp_path, images=3), tmp_path / "run"
+    (tmp_path / "depth").rename(tmp_path / "elsewhere")
+    (tmp_path / "depth").mkdir()
+    status, said = cuts3d_run(out, launch, "--ray", nodes.address)
+    assert (status, "no shard could be done; 00000 failed 4 times" in said) == (2, True), said
+    assert "every image of shard 00000 was set aside as no_depth_map" in said
+    status, said = cuts3d_run(out, None, "--ray", nodes.address, "--accept-set-aside")
+    assert (status, "3 of 3 done, 3 of them set aside" in said) == (1, True), said
 
 
 def test_gpus_that_will_never_come_are_said(

@@ -54,12 +54,46 @@ RUNS = (
     Wrong(f"{NEW} --device gpu", "unknown device 'gpu'"),
     Wrong(f"{NEW} --until ncutt", "ncutt"),
     Wrong(f"{NEW} --until depth --recipe maskcut", "there is no depth stage to run"),
+    Wrong(
+        f"{NEW} --recipe maskcut --set select.masks=1", "never reads select.masks, since it searches by rounds: what"
+    ),
+    Wrong(f"{NEW} --recipe maskcut --set boundary=none", "never reads boundary"),
+    Wrong(f"{NEW} --set rounds.n=5", "what does this in recipe cuts3d is select.masks"),
+    Wrong(f"{NEW} --set filters.max_iou=0.4", "what does this here is select.same_iou"),
+    Wrong(f"{NEW} --set sharpen.exponent=mean", "since it has no spatial_importance"),
+    Wrong(f"{NEW} --set local_cut.pieces=all", "never reads local_cut.pieces"),
+    Wrong(f"{NEW} --recipe maskcut --depth zoedepth", "recipe maskcut does not look at depth: leave --depth out"),
+    Wrong(f"{NEW} --recipe maskcut --depth-kind depth", "leave --depth-kind out"),
+    Wrong(f"{NEW} --recipe detector --features dino_vits8", "recipe detector never reads --features"),
+    Wrong(f"{NEW} --recipe detector --set detector.checkpoint={{nowhere}}", "there is no checkpoint"),
+    Wrong(f"{NEW} --recipe detector --set detector.scores=1", "there is no option 'scores'"),
+    Wrong(f"{NEW} --recipe {{nowhere}}.toml", "nowhere.toml cannot be read: No such file"),
+    Wrong(f"{NEW} --recipe {{recipe}} --set ncut.max_steps=x", "ncut.max_steps is a number"),
+    Wrong("run --images {nowhere} --out {new} --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
+    Wrong("run --images {photos} --out {file}/run", "file/run: Not a directory"),
+    Wrong(f"run --images {{photos}} --out {{new}}/{'x' * 300}", "File name too long"),
+    Wrong("inspect {nowhere} --out {new}", "nowhere: no such file or folder"),
+    Wrong("inspect {photos} --out {new}", "holds 3 images"),
+    Wrong("inspect {photos}/000.png --out {new} --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
+    Wrong("inspect {photos}/000.png --out {new} --recipe detector", "inspect shows the stages of cuts"),
+    Wrong("inspect {photos}/000.png --out {new} --depth midas", "no depth model 'midas'"),
+    Wrong("inspect {photos}/000.png --out {new} --device gpu", "unknown device 'gpu'"),
+    Wrong("inspect {photos}/000.png --out {file}/x", "cannot write"),
+    Wrong("demo --out {new} --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
+    Wrong("demo --out {new} --images {nowhere}", "nowhere: no such file or folder"),
+    Wrong("demo --out {new} --device gpu", "unknown device 'gpu'"),
+    Wrong("demo --out {file}/x", "cannot write"),
+    Wrong("import-coco {nowhere} --out {new}", "nowhere"),
+    Wrong("import-coco {file} --out {new}", "file"),
+    Wrong("import-coco {file} --out {file}/x", "cannot write"),
+    Wrong("import-coco {file} --out {new} --images-of {nowhere}", "file"),
+    Wrong("recipes maskcutt", "unknown recipe 'maskcutt'"),
     Wrong(f"{NEW} --ray --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
     Wrong("run --images {nowhere} --out {new} --ray", "nowhere: no such file or folder"),
     Wrong(f"{AGAIN} --recipe maskcut", "recipe.name: run has"),
     Wrong(f"{AGAIN} --set ncut.max_steps=77", "recipe.ncut.max_steps: run has"),
     Wrong(f"{AGAIN} --set features.size=420", "features.size: run has 840, now 420"),
-    Wrong(f"{AGAIN} --images {{photos}} --shard-size 1", "images: run has 3 in 1 shards, now 3 in 3"),
+    Wrong(f"{AGAIN} --images {{photos}} --shard-size 1", "images: run has 3 in 2 shards, now 3 in 3"),
 )
 TRAININGS = (
     Wrong("train --run {nowhere} --work-dir {new}", "nowhere is not a run"),
@@ -90,6 +124,11 @@ PREDICTIONS = (
     Wrong("predict {nowhere} --checkpoint {file} --out {new}", "nowhere: no such file or folder"),
     Wrong("predict {nowhere}.mp4 --checkpoint {file} --out {new}", "there is no file"),
     Wrong("predict {photos} --checkpoint {file} --out {file}", "is a file"),
+    Wrong("predict {photos} --checkpoint {file} --out {file}/x", "cannot write"),
+    Wrong(
+        "predict {photos} --checkpoint {file} --out s3://bucket/x",
+        "is a URL: this is written to a path of this machine",
+    ),
     Wrong("evaluate-detector --checkpoint {nowhere} --truth {file} --out {new}", "there is no checkpoint"),
     Wrong("evaluate-detector --checkpoint {file} --truth {nowhere} --out {new}", "nowhere cannot be read"),
     Wrong("evaluate-detector --checkpoint {file} --truth coko:{file} --out {new}", "there is no format 'coko'"),
@@ -109,7 +148,7 @@ LOOKS = (
 )
 WRONG = (*RUNS, *TAUS, *TRAININGS, *PREDICTIONS, *LOOKS)
 
-QUICK = ("--help", "run --help", "recipes", "status {run}")
+QUICK = ("--help", "run --help", "recipes", "recipes cuts3d", "recipes {recipe}", "recipes detector", "status {run}")
 
 
 def places(folder: Path) -> dict[str, str]:
@@ -118,6 +157,8 @@ def places(folder: Path) -> dict[str, str]:
     draw_photos(photos, 3)
     names = ("nowhere", "new", "empty", "file", "list", "run", "training")
     paths = {name: folder / name for name in names} | {"photos": photos, "list": folder / "list.txt"}
+    paths["recipe"] = folder / "own.toml"
+    paths["recipe"].write_text('base = "cuts3d"\n[select]\nmasks = 5\n')
     paths["empty"].mkdir()
     paths["file"].write_text("nothing of use")
     paths["list"].write_text("000.png\n")

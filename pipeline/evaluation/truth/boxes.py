@@ -48,8 +48,11 @@ class _NoObjectError(ValueError):
     """What stands at the place of an object and is none. reason: a word or two; the text names the place."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return self.detail
 
 
 def voc_dataset(folder: str, split: str, images: str | None) -> tuple[dict[str, Any], str]:

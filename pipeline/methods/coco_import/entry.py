@@ -18,4 +18,6 @@ def _manifest(launch: Launch) -> Manifest:
     return manifest_of(launch)
 
 
-ENTRY = MethodEntry(NAME, (RECIPE,), _load, manifest=_manifest)
+ENTRY = MethodEntry(
+    NAME, (RECIPE,), _load, manifest=_manifest, about=lambda _: "masks made elsewhere, by `cuts3d import-coco`"
+)

@@ -3,6 +3,8 @@
 Nothing is known of how sure such masks are: their Spatial Confidence is 1 everywhere, on a grid of one patch.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 import threading
@@ -12,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 
 from pipeline.errors import ImageError
 from pipeline.images.coco import CocoIndex
@@ -38,8 +39,11 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.json_lists import open_lists
+from stages.late import torch
 
 log = logging.getLogger(__name__)
+
+BAD_PART = "bad_part"  # the drop reason of a polygon without which its mask is taken
 
 Size = tuple[int, int]
 Drops = Callable[[str, str], None]
@@ -71,7 +75,6 @@ class CocoImport:
     takes: ClassVar[Inputs] = "photos"
     stages: ClassVar[Sequence[str]] = ()
     batch_size = 64  # whose headers are read side by side
-    device = torch.device("cpu")
 
     def __init__(self, settings: ImportSettings) -> None:
         self._settings = settings
@@ -91,6 +94,11 @@ class CocoImport:
         """The images of the file, at their places; SourceError when none of them is there."""
         listing = listing_of(*coco_refs(self.file, self._index.images(), launch.root, IMAGES_REMEDY), self.file)
         return Manifest(listing.refs, launch.shard_size or default_shard_size(len(listing.refs)))
+
+    @property
+    def device(self) -> torch.device:
+        """No GPU has anything to do."""
+        return torch.device("cpu")
 
     def kind(self, until: str | None) -> InstanceKind:
         """Instances, on a grid of one patch."""
@@ -225,7 +233,7 @@ def record_of(
             drop(unusable.reason, annotation, str(unusable))
             continue
         for fault in mask.bad_parts:
-            drop("bad_part", annotation, fault)
+            drop(BAD_PART, annotation, fault)
         taken.add(mask.rle)
         instances.append(Instance(mask.rle, mask.box, mask.area, score, _CERTAIN, min(len(instances), 255)))
     if not instances and "other_size" in drops:

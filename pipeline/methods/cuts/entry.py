@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.methods.cuts.options import ABOUT, changed_lines, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES
 from pipeline.methods.cuts.settings import absolute_launch, cuts_settings
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
@@ -24,6 +25,7 @@ def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("depth", depth["name"] if depth else "not used"),
         ("searched", "tree" if recipe["tree"] else "rounds"),
         ("score", recipe["score"]),
+        *(("changed", line) for line in changed_lines(config)),
     ]
 
 
@@ -32,5 +34,14 @@ def _known(launch: Launch, until: str | None, files_here: bool) -> Mapping[str, 
 
 
 ENTRY = MethodEntry(
-    NAME, tuple(RECIPES), _load, STAGES, whole=LAST, known=_known, describe=describe, absolute=absolute_launch
+    NAME,
+    tuple(RECIPES),
+    _load,
+    STAGES,
+    whole=LAST,
+    known=_known,
+    describe=describe,
+    about=lambda recipe: ABOUT.get(recipe, ""),
+    options=recipe_lines,
+    absolute=absolute_launch,
 )

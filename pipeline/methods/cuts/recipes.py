@@ -156,7 +156,8 @@ RECIPES = {
     )
 }
 
-# Features and depth that a recipe comes with, where a launch names no others.
+# Features and depth where a launch names no others, and those that a recipe comes with.
+DEFAULT_FEATURES, DEFAULT_DEPTH = "dinov2_vits14", "fastdepth"
 MODELS: dict[str, dict[str, str]] = {
     "maskcut_published": {"features": "dino_vitb8"},
     "cuts3d_published": {"features": "dino_vitb8", "depth": "zoedepth"},

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError
-from pipeline.methods.cuts.recipes import MODELS, Recipe, get_recipe, parse_overrides
+from pipeline.methods.cuts.options import read_recipe, refuse_unread_models
+from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, Recipe, parse_overrides
 from pipeline.models.specs import absolute_depth, absolute_features, check_depth, feature_spec
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
@@ -20,8 +21,8 @@ class ModelNames:
     depth_kind: "depth" or "inverse_depth", overrides what is known of the depth model's output.
     """
 
-    features: str = "dinov2_vits14"
-    depth: str = "fastdepth"
+    features: str = DEFAULT_FEATURES
+    depth: str = DEFAULT_DEPTH
     depth_kind: Literal["depth", "inverse_depth"] | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +77,8 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     """
     ours = [o for o in launch.overrides if not o.startswith("features.")]
     theirs = [o.removeprefix("features.") for o in launch.overrides if o.startswith("features.")]
-    recipe, models = get_recipe(launch.recipe, ours), ModelNames.of(launch)
+    recipe, models = read_recipe(launch.recipe, ours), ModelNames.of(launch)
+    refuse_unread_models(recipe, launch.settings)
     if until == "depth" and not recipe.needs_depth:
         raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
     if recipe.needs_depth and files_here:

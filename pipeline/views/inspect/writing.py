@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-from pipeline.errors import ConfigError
 from pipeline.images.photos import load_photo
-from pipeline.images.sources import list_images
 from pipeline.methods.cuts.load import load_cuts
 from pipeline.runs.launch import Launch
-from pipeline.storage.outputs import need_folder, writing
+from pipeline.storage.outputs import writing
+from pipeline.views.inspect.checks import checked_image
 from pipeline.views.inspect.inspection import Inspection, inspect_image
 from pipeline.views.inspect.page import page_html
 from pipeline.views.inspect.panel import draw_panel
@@ -27,17 +26,14 @@ def inspect(image: str, out: str | Path, launch: Launch | None = None, device: s
     Raises ConfigError when it is not one image, ImageError when it cannot be used, StoreError when `out` cannot be
     written, and what `load_cuts` raises.
     """
-    refs = list_images(image).refs
-    if len(refs) != 1:
-        raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
-    folder = Path(out)
-    need_folder(folder)
-    photo = load_photo(refs[0])
-    inspection = inspect_image(photo, load_cuts(launch or Launch(), device))
+    launch = launch or Launch()
+    photo = load_photo(checked_image(image, out, launch, device))
+    inspection = inspect_image(photo, load_cuts(launch, device))
     if inspection.record.depth_filled:
         logger.warning("%.1f %% of the depth map was not measured and is filled", 100 * inspection.record.depth_filled)
     if inspection.record.has_flat_depth:
         logger.warning("depth is the same everywhere: nothing is separated by it")
+    folder = Path(out)
     files = [folder / "panel.png"]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)

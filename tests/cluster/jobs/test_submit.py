@@ -179,7 +179,7 @@ def test_the_project_itself_as_a_job(head: str) -> None:
     ]
     (done, recipes, sent), (failed, said, remarks) = (ended(wait) for wait in waits)
     assert done == 0, sent
-    assert "local_cut.tau_knn = " in recipes
+    assert "cuts3d_rounds" in recipes
     assert "files, " in sent
     assert failed == 2
     assert "is not a run" in said
@@ -299,7 +299,7 @@ def test_what_is_wrong_is_said_in_a_line(head: str, tmp_path: Path) -> None:
     asked = [
         (start(head, "jobs", **{**bare, "RAY_AUTH_TOKEN_PATH": str(token_file)}), 0, "JOB"),
         (start(head, "jobs", **{**bare, "RAY_AUTH_TOKEN": TOKEN}), 0, "JOB"),
-        (start(head, "jobs", **bare), 2, f"{head} asks for a token: set RAY_AUTH_MODE=token"),
+        (start(head, "jobs", **bare), 2, f"{head} asks for a token: set RAY_AUTH_TOKEN"),
         (start(head, "jobs", RAY_AUTH_TOKEN="wrong"), 2, f"{head} refuses the token: RAY_AUTH_TOKEN"),
         (start(head, "submit", "--working-dir", "none", "--", "recipes", RAY_AUTH_TOKEN="wrong"), 2, "refuses the"),
         (start(nobody, "jobs"), 2, f"no job server can be reached at {nobody} (Connection refused)"),

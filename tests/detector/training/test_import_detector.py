@@ -86,6 +86,6 @@ class Opaque:
 
 def test_nothing_in_a_checkpoint_is_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": {}, "message_hub": Opaque()}, tmp_path / "odd.pth")
-    with pytest.raises(WeightsError, match="nothing but its state_dict"):
+    with pytest.raises(WeightsError, match="is not run to find out what; give a checkpoint of `cuts3d train`"):
         import_detector(tmp_path / "odd.pth", str(config), tmp_path / "mine.safetensors")
     assert capsys.readouterr().out == ""

@@ -103,7 +103,7 @@ def test_photos_that_a_listing_knows_to_be_missing_are_set_aside(launch: Launch,
     photos = tmp_path / "old" / "photos"
     (tmp_path / "list.txt").write_text("\n".join(str(photos / f"{i:03d}.png") for i in range(12)))
     names = replace(launch, images=str(tmp_path / "list.txt"), shard_size=4)
-    summary = run(tmp_path / "run", names)
+    summary = run(tmp_path / "run", names, accept_set_aside=True)
     assert (summary.images, summary.quarantined) == (12, 6)
     assert retry_quarantined(tmp_path / "run").quarantined == 6
 

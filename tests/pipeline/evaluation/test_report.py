@@ -128,7 +128,7 @@ def test_what_cannot_be_scored_is_counted(tmp_path: Path) -> None:
     truth = make_truth({"0.png": [0], "bad.png": [0], "turned.png": [], "not_run.png": [0]})
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     result = cuts3d("evaluate", run.url, "--truth", tmp_path / "truth.json", "--bootstrap", 10)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert (
         "images  1 scored, 3 of the truth left out: not in the run, 1 set aside, 1 of another size, " in result.output
     )

@@ -232,7 +232,7 @@ def test_plain_columns(names: list[str | None], plain: bool) -> None:
 
 
 def test_default_shard_size_keeps_losses_small() -> None:
-    assert [default_shard_size(n) for n in (1, 8, 256, 257, 1000, 8192, 1_300_000)] == [8, 8, 8, 9, 32, 256, 256]
+    assert [default_shard_size(n) for n in (1, 8, 256, 257, 1000, 8192, 1_300_000)] == [2, 2, 8, 9, 32, 256, 256]
 
 
 def test_sort_refs_returns_a_tuple_sorted_by_code_point() -> None:

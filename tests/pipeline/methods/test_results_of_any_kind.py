@@ -111,7 +111,7 @@ def test_what_was_set_aside_is_tried_again(clips: Path, tmp_path: Path) -> None:
     out, right = tmp_path / "run", clips.parent / "002_right.png"
     hidden = right.rename(tmp_path / "hidden.png")
     Image.new("RGB", (9, 9)).resize((20, 20)).save(clips.parent / "004_right_next.png")
-    assert cuts3d(*words(clips, out)).exit_code == 0
+    assert cuts3d(*words(clips, out)).exit_code == 1
     failed = {result.id: result.reason for result in RunReader(RunFolder.open(out)) if isinstance(result, Failed)}
     assert failed == {"002_left.png": "missing", "004_left.png": "other_size"}
     hidden.rename(right)
@@ -138,7 +138,7 @@ def test_pages_show_pictures_and_facts(clips: Path, tmp_path: Path) -> None:
     (clips.parent / "003_right.png").unlink()
     cuts3d(*words(clips, out))
     page = tmp_path / "page.html"
-    assert cuts3d("gallery", out, "--out", page).exit_code == 0
+    assert cuts3d("gallery", out, "--out", page).exit_code == 1, "one is set aside"
     check_policy(page.read_text("utf-8"))
     with chromium() as browser:
         browser.open(page)
@@ -164,8 +164,9 @@ def test_a_kind_that_nobody_reads_any_more(clips: Path, tmp_path: Path, monkeypa
 
 
 def test_photos_are_no_clips(clips: Path, tmp_path: Path) -> None:
-    done = cuts3d("run", "--images", clips.parent, "--recipe", NAME, "--out", tmp_path / "run")
-    assert done.exit_code == 0
+    told = cuts3d("run", "--images", clips.parent, "--recipe", NAME, "--out", tmp_path / "run")
+    assert (told.exit_code, "every image of shard 00000 was set aside as no_clip" in told.output) == (2, True)
+    assert cuts3d("run", "--out", tmp_path / "run", "--accept-set-aside").exit_code == 1
     reasons = {q.reason for q in RunReader(RunFolder.open(tmp_path / "run")).quarantined()}
     assert reasons == {"no_clip"}
 

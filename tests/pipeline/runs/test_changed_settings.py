@@ -18,7 +18,7 @@ def test_nested_settings_by_dotted_names() -> None:
 
 def test_a_line_each() -> None:
     assert in_lines({"a": ("é", None), "b": (ABSENT, [1])}, "run has") == [
-        '  a: run has "é", now null',
+        '  a: run has "é", now none',
         "  b: run has no such setting, now [1]",
     ]
     assert in_lines({}, "run has") == []
@@ -29,3 +29,18 @@ def test_no_more_than_people_read() -> None:
     assert lines[-1] == "  and 10 more"
     assert len(lines) == 21
     assert max(map(len, lines)) < 250
+
+
+def test_another_recipe_is_told_without_noise() -> None:
+    """One line for a model that is not used any more, and no digest beside what it is a digest of."""
+    before = {"depth": {"name": "fastdepth", "sha256": "a" * 64}, "features": {"size": 840, "fingerprint": "b" * 64}}
+    now = {"depth": None, "features": {"size": 420, "fingerprint": "c" * 64}}
+    assert in_lines(differences(before, now), "run has") == [
+        '  depth: run has "fastdepth", now none',
+        "  features.size: run has 840, now 420",
+    ]
+    assert in_lines(differences(now, before), "run has")[0] == '  depth: run has none, now "fastdepth"'
+    other = {**before, "features": {"size": 840, "fingerprint": "c" * 64}}
+    assert in_lines(differences(before, other), "run has") == [
+        "  features.fingerprint: run has bbbbbbbbbbbb…, now cccccccccccc…: other contents, or read in another way"
+    ]

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,9 +42,13 @@ def test_a_file_in_the_place_of_a_folder(tmp_path: Path, file: Path) -> None:
 
 def test_a_folder_that_nothing_can_be_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read-only mount; permissions do not hold for the superuser, who may run this."""
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+
+    def refused(**given: object) -> str:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refused)
     for check, path in ((need_file, tmp_path / "x.json"), (need_folder, tmp_path / "a" / "b"), (need_folder, tmp_path)):
-        with pytest.raises(StoreAccessError, match=rf"cannot write {path}: nothing can be written into {tmp_path}\."):
+        with pytest.raises(StoreAccessError, match=rf"cannot write {path}: Read-only file system\."):
             check(path)
 
 

@@ -1,0 +1,151 @@
+"""Which options a recipe of cuts reads, and what they are for.
+
+A recipe has every stage's options, whether it comes to that stage or not: what is set in one that it never reads would
+do nothing, and is refused.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.methods.cuts.recipes import (
+    DEFAULT_FEATURES,
+    MODELS,
+    RECIPES,
+    SEARCHES,
+    STAGES_OF,
+    Recipe,
+    RoundsConfig,
+    get_recipe,
+)
+from pipeline.methods.option_words import OptionLine, field_words
+from pipeline.runs.changed_settings import ABSENT, differences, shown, without_noise
+from stages.feature_presets import PRESETS, FeaturePreset
+from stages.features import FeatureConfig
+
+# What does there what the option does here.
+INSTEAD = {
+    "rounds.n": "select.masks",
+    "filters.min_area": "tree.min_area",
+    "filters.max_iou": "select.same_iou",
+}
+INSTEAD |= {theirs: ours for ours, theirs in INSTEAD.items()}
+
+ABOUT = {
+    "cuts3d": "the default: LocalCut and Spatial Confidence in a tree of cuts, its ten best masks per image",
+    "cuts3d_rounds": "CutS3D's rounds, three at most, with the default features and depth",
+    "cuts3d_published": "CutS3D as in the paper: those rounds on DINO ViT-B/8 keys and ZoeDepth",
+    "localcut_importance": "CutS3D's ablation: MaskCut with LocalCut and Spatial Importance",
+    "localcut": "CutS3D's ablation: MaskCut with LocalCut",
+    "maskcut": "CutLER's MaskCut, with the default features",
+    "maskcut_published": "MaskCut as in the paper: on DINO ViT-B/8 keys, τ = 0.15",
+}
+# Of the options that the features have; the others follow from the model.
+_OF_FEATURES = ("kind", "centred", "size", "precision")
+
+
+def read_recipe(name: str, overrides: Sequence[str]) -> Recipe:
+    """`get_recipe`, which refuses an option that the recipe never reads, too: ConfigError says which one it has."""
+    paths = [override.partition("=")[0].strip() for override in overrides]
+    try:
+        recipe = get_recipe(name, overrides)
+    except ConfigError as error:
+        other = next((INSTEAD[path] for path in paths if path.partition(".")[0] in SEARCHES and path in INSTEAD), "")
+        if other and name in RECIPES and _why_unread(RECIPES[name], other) is None:
+            raise ConfigError(f"{error}; what does this in recipe {name} is {other}") from error
+        raise
+    for path in paths:
+        if (why := _why_unread(recipe, path)) is not None:
+            instead = INSTEAD.get(path)
+            known = f": what does this here is {instead}" if instead else ""
+            raise ConfigError(f"recipe {name} never reads {path}, {why}{known}")
+    return recipe
+
+
+def refuse_unread_models(recipe: Recipe, settings: Mapping[str, str]) -> None:
+    """ConfigError for the name of a depth model that a recipe never looks at."""
+    for name in ("depth", "depth_kind"):
+        if name in settings and not recipe.needs_depth:
+            raise ConfigError(f"recipe {recipe.name} does not look at depth: leave --{name.replace('_', '-')} out")
+
+
+def _why_unread(recipe: Recipe, path: str) -> str | None:
+    """Why a recipe does not read an option, None when it does. path: of the option, or of its stage."""
+    first, _, option = path.partition(".")
+    ours = "rounds" if isinstance(recipe.search, RoundsConfig) else "tree"
+    for search, stages in STAGES_OF.items():
+        if search != ours and first in stages:
+            return f"since it searches by {ours}" if ours == "rounds" else "since it searches in a tree of cuts"
+    if first == "sharpen" and recipe.spatial_importance is None:
+        return "since it has no spatial_importance"
+    if first == "local_cut" and recipe.local_cut is not None:
+        if option == "outside_depth" and recipe.local_cut.outside != "push":
+            return f"since its local_cut.outside is {recipe.local_cut.outside}, not push"
+        if option in ("sink", "pieces") and ours == "tree":
+            return "since a tree takes all pieces of a part"
+    return None
+
+
+def recipe_lines(name: str) -> list[OptionLine]:
+    """The options that a recipe reads, with the values that it has."""
+    recipe = RECIPES[name]
+    lines = [line for line in _lines(recipe) if _why_unread(recipe, line.path) is None]
+    return [*lines, *_feature_lines(MODELS.get(name, {}).get("features", DEFAULT_FEATURES))]
+
+
+def changed_lines(config: Mapping[str, Any]) -> list[str]:
+    """What a run's configuration has that is not the default of its recipe, or of its features, as words for people."""
+    recipe, features = config["recipe"], config["features"]
+    usual: dict[str, Any] = {}
+    preset = next((p for p in PRESETS.values() if _is_of(p, features)), None)
+    if recipe["name"] in RECIPES:
+        usual["recipe"] = RECIPES[recipe["name"]].as_dict()
+        if preset is not None and usual["recipe"]["affinity"]["tau"] is None:
+            usual["recipe"]["affinity"]["tau"] = preset.tau
+    if preset is not None:
+        usual["features"] = {name: getattr(preset.config, name) for name in _OF_FEATURES}
+    now = {"recipe": recipe, "features": {name: features[name] for name in _OF_FEATURES if name in features}}
+    found = without_noise(differences({part: usual.get(part, now[part]) for part in now}, now))
+    return [
+        f"{path.removeprefix('recipe.')} = {shown(value)} (default {shown(default)})"
+        for path, (default, value) in found.items()
+        if default is not ABSENT and value is not ABSENT
+    ]
+
+
+def _is_of(preset: FeaturePreset, features: Mapping[str, Any]) -> bool:
+    return (preset.config.model, preset.config.kind) == (features.get("model"), features.get("kind"))
+
+
+def _lines(recipe: Recipe) -> Iterator[OptionLine]:
+    search = next(name for name, kind in SEARCHES.items() if isinstance(recipe.search, kind))
+    yield from _below(recipe.search, f"{search}.")
+    words = field_words(Recipe)
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if field.name in ("name", "search"):
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _below(value, f"{field.name}.")
+        elif value is None:
+            yield OptionLine(field.name, "none", f"{field.name}=on switches it on")
+        else:
+            yield OptionLine(field.name, str(value), words[field.name])
+
+
+def _below(stage: Any, prefix: str) -> Iterator[OptionLine]:
+    words = field_words(type(stage))
+    for field in dataclasses.fields(stage):
+        value = getattr(stage, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _below(value, f"{prefix}{field.name}.")
+        else:
+            yield OptionLine(prefix + field.name, "none" if value is None else str(value), words[field.name])
+
+
+def _feature_lines(features: str) -> Iterator[OptionLine]:
+    """Of a preset."""
+    config, words = PRESETS[features].config, field_words(FeatureConfig)
+    for name in _OF_FEATURES:
+        yield OptionLine(f"features.{name}", str(getattr(config, name)), words[name])
