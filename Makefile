@@ -72,8 +72,8 @@ INSTALL_OPERATORS = $(if $(wildcard .venv/.mmcv),sh scripts/install_mmcv.sh $(BI
 
 # --- the main job -----------------------------------------------------------------------------------------------------
 
-demo: install  ## photos in, pictures out: the cuts3d recipe on sample photos, or IMAGES=folder
-	$(BIN)/cuts3d demo --out demo $(if $(IMAGES),--images $(IMAGES)) $(if $(RECIPE),--recipe $(RECIPE))
+demo: install  ## photos in, pictures out, in OUT=demo: the cuts3d recipe on sample photos, or IMAGES=folder
+	$(BIN)/cuts3d demo --out $(or $(OUT),demo) $(if $(IMAGES),--images $(IMAGES)) $(if $(RECIPE),--recipe $(RECIPE))
 
 pseudo-masks: install  ## all stages fused, only the pseudo-masks are kept
 	$(BIN)/cuts3d run $(ON_RAY) $(RUN_OPTIONS)

@@ -64,7 +64,11 @@ def train(
 
             path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
     except KeyboardInterrupt:
-        click.echo("cuts3d: interrupted; the same command with --resume resumes from the last checkpoint", err=True)
+        from detector.training.folder import latest_checkpoint
+
+        has_any = latest_checkpoint(Path(training.work_dir)) is not None
+        again = "with --resume resumes from the last checkpoint" if has_any else "starts it again"
+        click.echo(f"cuts3d: interrupted; the same command {again}", err=True)
         sys.exit(INTERRUPTED)
     if first:
         click.echo(f"detector   {path}")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--images-of", metavar="JSON2", help="For a list of detections: the COCO file that lists its images.")
 @click.option("--min-score", type=Number(), default=0.0, show_default=True, help="Drop masks with lower scores.")
 @click.option("--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]")
+@click.option("--accept-set-aside", is_flag=True, help="Commit shards of which every image is set aside, too.")
 def import_coco_command(coco: str, out: str, **settings: Any) -> None:
     """Make a run of masks that others have made: a COCO instances file, CutLER's for instance.
 
@@ -42,6 +43,7 @@ def import_coco(
     out: str | Path,
     images: str | None = None,
     *,
+    accept_set_aside: bool = False,
     execute: RunExecutor | None = None,
     reporter: Reporter | None = None,
     **settings: Any,
@@ -51,6 +53,7 @@ def import_coco(
 
     coco, images, and settings (images_of, min_score, shard_size): see `settings.launch_of`.
     out: run folder.
+    accept_set_aside: see `engine.run.run`.
     execute: does the work, see `executor`; None: this process.
 
     Raises SourceError when the file is no COCO file, not one of its masks is taken, its ids do not fit, or none of its
@@ -73,9 +76,10 @@ def import_coco(
     launch = with_own_shard_size(launch_of(coco, images, **settings), out)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
+    accepted = {"accept_set_aside": True} if accept_set_aside else {}
     if not _is_begun(out, method.config()):
         refuse_nothing(method, manifest)
-    summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter)
+    summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter, **accepted)
     if ids := usable_again(RunFolder.open(out), method):
         again = retry_quarantined(out, ids=ids, method=method)
         summary.add(again.counts, again.seconds)

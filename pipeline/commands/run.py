@@ -67,6 +67,7 @@ def recipes(name: str | None) -> None:
     """The recipes by name; with NAME, or a FILE.toml, the options that this one reads, and what they are for."""
     from pipeline.methods import registry
     from pipeline.methods.recipe_file import SUFFIX, read_recipe_file
+    from pipeline.runs.launch import Launch
 
     if name is None:
         known = registry.recipes()
@@ -77,6 +78,8 @@ def recipes(name: str | None) -> None:
     own = read_recipe_file(name) if name.endswith(SUFFIX) else None
     recipe = name if own is None else own.base
     entry = registry.entry_of(recipe)
+    if own is not None:
+        registry.known_config(Launch(recipe=recipe, settings=own.settings, overrides=own.overrides), None)
     click.echo(f"{recipe}: {entry.about(recipe)}")
     given = dict(override.split("=", 1) for override in own.overrides) if own else {}
     for option in entry.options(recipe):

@@ -65,6 +65,8 @@ def run(
     is_resumed = manifest is None and launch.images is None
     if manifest is None:
         manifest = _images_of(out, launch, until, method, device)
+    if is_resumed and not accept_set_aside:
+        need_photos(RunFolder.open(out), until)
     method = method or load_method(launch, device, until)
     folder = _folder_of(out, method, manifest)
     if launch.images is not None:
@@ -72,7 +74,7 @@ def run(
     ledger = ledger_of(folder, until)
     summary = RunSummary(folder.url, folder.result, until)
     with Lease(folder.files) as lease:
-        presence = Presence(folder, is_resumed)
+        presence = None if accept_set_aside else Presence(folder, is_resumed)
         job = partial(ShardJob, folder, until, presence=presence, accept_set_aside=accept_set_aside)
         _work(job, folder.pending(ledger), method, batch_size, reporter or Silent(), summary, lease)
     summary.settle(folder, started)
@@ -119,11 +121,7 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
         listed = checked_manifest(out, launch, until, device)
     else:
         listed = None if launch.images is None else manifest_of(with_own_shard_size(launch, out))
-    if listed is not None:
-        return listed
-    folder = RunFolder.open(out)
-    need_photos(folder, until)
-    return folder.manifest
+    return listed or RunFolder.open(out).manifest
 
 
 def _folder_of(

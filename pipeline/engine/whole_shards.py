@@ -29,11 +29,11 @@ def refuse_whole_shard(key: str, results: Sequence[Any], faults: Sequence[Except
         first = faults[0]
         raise WholeShardError(
             f"every image of shard {key} failed, the first with {type(first).__name__}: {first}. "
-            "Nothing was committed; this is not the images' fault"
+            "Nothing of this shard was committed; this is not the images' fault"
         ) from first
     if len({result.reason for result in failed}) == 1:
         raise WholeShardError(
             f"every image of shard {key} was set aside as {failed[0].reason}, the first with: {failed[0].detail}. "
-            f"Nothing was committed: mend that and give the same command again. If all {len(failed)} are to be set "
-            "aside, `cuts3d run --out RUN --accept-set-aside` does so"
+            f"Nothing of this shard was committed: mend that and give the same command again. If all {len(failed)} are "
+            "to be set aside, give it with --accept-set-aside"
         )

@@ -142,7 +142,7 @@ def test_images_that_end_or_hold_their_worker_are_set_aside(
         CUTS3D_IMAGE_FAULT="exit:005.png,hang:018.png",
     )  # fmt: skip
     said = finish(driver)
-    assert "set aside  2 images" in said
+    assert "2 of them set aside" in said
     assert_equal_stores(RunFolder.open(tmp_path), undisturbed, {"005.png": "crashed", "018.png": "hung"})
 
 
