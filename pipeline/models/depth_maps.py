@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import ConfigError, ImageError
+from pipeline.storage.locations import is_file
 from pipeline.wording import brief
 from stages.depth import DepthKind, check_kind
 from stages.fingerprint import text_digest
@@ -93,7 +94,7 @@ class DepthMaps:
         stems = (self._folder / id_, (self._folder / id_).with_suffix(""))
         candidates = [Path(f"{stem}{suffix}") for stem in stems for suffix in SUFFIXES]
         for path in candidates:
-            if path.is_file():
+            if is_file(path):
                 return path
         raise ImageError("no_depth_map", f"{id_}: none of {', '.join(map(str, candidates))} exists")
 
