@@ -92,8 +92,9 @@ class Truth:
         parts.tell()
         tell_of_swapped(name, len(self.swapped), len(self.images))
         ignored = [one.crowd for its in self._annotations.values() for one in its]
-        if ignored and all(ignored):
-            log.warning("%s: all of its %d objects are to be ignored: there is none to find", name, len(ignored))
+        if all(ignored):
+            what = f"all of its {len(ignored)} objects are to be ignored" if ignored else "it has no annotations"
+            log.warning("%s: %s: there is none to find", name, what)
 
     @classmethod
     def read(cls, location: str) -> Self:
