@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 from gpu_networks import large_launches
 from gpu_record import Records
-from gpu_steps import RECIPES, Settings, StepError, fresh
+from gpu_steps import RECIPES, Settings, StepError, fresh, of_recipe
 from gpu_usage import Usage
 
 from pipeline.engine import run as engine
@@ -127,7 +127,7 @@ def _of_commits(run: RunFolder, records: Records, case: str, note: str) -> None:
 def speed(settings: Settings, records: Records) -> None:
     """Both recipes with DINOv2-S at 840 and FastDepth."""
     for recipe in RECIPES:
-        throughput(settings, records, recipe, replace(settings.networks, recipe=recipe), _plan(settings, 35))
+        throughput(settings, records, recipe, of_recipe(settings.networks, recipe), _plan(settings, 35))
 
 
 def big(settings: Settings, records: Records) -> None:

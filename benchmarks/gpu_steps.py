@@ -25,6 +25,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pipeline.engine import run as engine
 from pipeline.images.sources import list_images
+from pipeline.methods.cuts.recipes import get_recipe
 from pipeline.results.instances import ImageRecord
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
@@ -124,12 +125,19 @@ def _encoded(record: ImageRecord) -> list[dict[str, Any]]:
     return [{"size": list(record.size), "counts": instance.rle} for instance in record.instances]
 
 
+def of_recipe(launch: Launch, recipe: str) -> Launch:
+    """The launch with another recipe, and without the depth that it may not look at."""
+    unread = () if get_recipe(recipe).needs_depth else ("depth", "depth_kind")
+    own = {name: value for name, value in launch.settings.items() if name not in unread}
+    return replace(launch, recipe=recipe, settings=own)
+
+
 def parity(settings: Settings, records: Records) -> None:
     """The same photos through both recipes on the CPU and on the device. StepError when the masks differ."""
     photos = settings.photos(4 if settings.tiny else 16)
     different = []
     for recipe in RECIPES:
-        launch = replace(settings.networks, images=str(photos), recipe=recipe)
+        launch = replace(of_recipe(settings.networks, recipe), images=str(photos))
         found: list[list[ImageRecord]] = []
         for side, device in (("reference", "cpu"), ("device", settings.device)):
             out = fresh(settings.work / f"parity-{recipe}-{side}")

@@ -83,7 +83,9 @@ def test_the_guide_reads_a_shard(demo: Path, monkeypatch: pytest.MonkeyPatch, sa
     (code,) = blocks("user-guide.md")
     execute([code], "user-guide.md")
     stored = [(image, one) for image in cuts3d.open_run("demo/run-cuts3d") for one in image.instances]
-    assert said[:-1] == [f"{image.id} {one.score:.3f} {image.size}" for image, one in stored]
+    masks = said[:-1]
+    assert masks == [f"{image.id} {one.score:.3f} {image.size}" for image, one in stored[: len(masks)]]
+    assert len(masks) > 3, "those of the first shard"
     assert said[-1].startswith("['ok', 'no_masks', 'quarantined'] [")
 
 

@@ -86,6 +86,7 @@ class Manifest:
             raise ConfigError(f"shard_size is {shard_size}: it must be at least 1 image")
         self.refs = tuple(refs) if isinstance(refs, _InOrder) else sort_refs(refs)
         self.shard_size = shard_size
+        self._file: bytes | None = None  # that it was read from: to write it again takes seconds for millions
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -153,6 +154,8 @@ class Manifest:
         """Parquet file: id, uri, offset, length, height, width, coco_id, shard, and with clips right, left_next,
         right_next, fx, fy, cx, cy, baseline, and with images in trouble trouble. Same manifest, same bytes.
         """
+        if self._file is not None:
+            return self._file
         shards = np.arange(len(self), dtype=np.int64) // self.shard_size
         columns = {
             "id": pa.array([ref.id for ref in self.refs], pa.string()),
@@ -193,6 +196,7 @@ class Manifest:
             raise StoreError(f"the manifest of the run cannot be read, it is torn or foreign: {error}") from error
         if manifest.digest != meta["digest"]:
             raise StoreError(f"the manifest is corrupt: its digest is {manifest.digest}, recorded was {meta['digest']}")
+        manifest._file = data
         return manifest
 
     def _shard_keys(self) -> list[str]:
