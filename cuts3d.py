@@ -66,13 +66,13 @@ _COLUMNS = ("image", "mask", "score", "x", "y", "width", "height", "area", "mean
 
 
 def load(
-    recipe: str = "cuts3d",
+    recipe: str | os.PathLike[str] = "cuts3d",
     *,
     features: str | None = None,
     depth: str | None = None,
     depth_kind: str | None = None,
     overrides: Mapping[str, Any] | Iterable[str] = (),
-    device: str = "auto",
+    device: str | torch.device = "auto",
 ) -> Model:
     """Load a method once, for any number of images.
 
@@ -93,6 +93,7 @@ def load(
 
     given = {"features": features, "depth": depth, "depth_kind": depth_kind}
     settings = {name: os.fspath(value) for name, value in given.items() if value is not None}
+    recipe, device = os.fspath(recipe), str(device)
     own = read_recipe_file(recipe) if recipe.endswith(SUFFIX) else OwnRecipe(recipe, {}, ())
     launch = Launch(
         recipe=own.base,

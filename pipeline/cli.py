@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -56,6 +57,14 @@ class CommandLine(click.Group):
             click.echo(f"cuts3d: {printable(str(error))}", err=True)
             sys.exit(REFUSED)
         return super().main(*args, **kwargs)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """An empty text is no name of anything, and as a path it would be the current folder."""
+        for before, text in pairwise(["an argument", *args]):
+            if text == "" or (text.startswith("--") and text.endswith("=") and text.count("=") == 1):
+                name = text.rstrip("=") or before
+                raise click.UsageError(f"{name}: empty text; is a variable of the shell not set?", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

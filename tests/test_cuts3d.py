@@ -310,3 +310,10 @@ def test_what_is_no_run_is_refused(path: Any, min_score: float, error: type[Exce
 def test_all_that_is_public_is_there() -> None:
     assert sorted(cuts3d.__all__) == cuts3d.__all__
     assert all(hasattr(cuts3d, name) for name in cuts3d.__all__)
+
+
+def test_a_recipe_by_its_path_and_a_device_of_torch(launch: Launch, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "cuts3d"\n[select]\nmasks = 2\n')
+    model = cuts3d.load(file, **launch.settings, overrides=launch.overrides, device=torch.device("cpu"))
+    assert model.method.device.type == "cpu"

@@ -1,12 +1,11 @@
 """What a training is validated with, read and checked before it begins: the first validation may be hours away."""
 
-from pathlib import Path
-
 from pipeline.errors import ImageError, SourceError
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.coco_masks import tell_of_swapped
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
+from pipeline.storage.locations import existing, is_file, resolve
 from pipeline.wording import few_of
 
 
@@ -21,9 +20,9 @@ def read_validation(location: str, images: str) -> tuple[Truth, dict[int, ImageR
     """
     truth = Truth.read(location)
     refs = {
-        id_: ImageRef(image["file_name"], str(Path(images) / image["file_name"])) for id_, image in truth.images.items()
+        id_: ImageRef(image["file_name"], resolve(image["file_name"], images)) for id_, image in truth.images.items()
     }
-    absent = [ref.uri for ref in refs.values() if not Path(ref.uri).is_file()]
+    absent = [ref.uri for ref in refs.values() if not is_file(existing(ref.uri) or ref.uri)]
     if absent:
         raise SourceError(
             f"{len(absent)} of the {len(refs)} photos of {location} are not in {images}, such as {absent[0]}: give the "

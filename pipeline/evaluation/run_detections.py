@@ -40,7 +40,7 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
     """Read a run's pseudo-masks of at least `min_score` as detections in the images of the truth.
 
     An image of the run is the one of the truth with the same file_name, else the only one with the same name without
-    folders, else the one with the same COCO id.
+    folders, else the one with the same COCO id, if the truth has ids of its own and no image of the run has its name.
 
     Raises:
         SourceError: two images of the run are the same one of the truth, or none can be scored.
@@ -91,19 +91,17 @@ def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
     by_name: dict[str, list[int]] = defaultdict(list)
     for path, id_ in by_path.items():
         by_name[_name(path)].append(id_)
-    coco_ids = {ref.id: ref.coco_id for ref in run.manifest.refs}
 
-    def find(image: str) -> int | None:
+    def named(image: str) -> int | None:
         path = _plain(image)
-        if path in by_path:
-            return by_path[path]
         same_name = by_name.get(_name(path), [])
-        if len(same_name) == 1:
-            return same_name[0]
-        coco_id = coco_ids[image]
-        return coco_id if coco_id in truth.images else None
+        return by_path.get(path, same_name[0] if len(same_name) == 1 else None)
 
-    return find
+    found = {ref.id: named(ref.id) for ref in run.manifest.refs}
+    # Two files may number their images in their own ways: a name counts for more.
+    free = truth.images.keys() - found.values() if truth.has_own_ids else set()
+    by_id = {ref.id: ref.coco_id for ref in run.manifest.refs if ref.coco_id in free}
+    return lambda image: by_id.get(image) if found[image] is None else found[image]
 
 
 def _plain(path: str) -> str:

@@ -14,7 +14,7 @@ from pipeline.images.beside import as_written_here, below, first_that_holds, fol
 from pipeline.images.coco import ID_RULE, CocoImage, listed_images, pixels_of
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import named_ref, odd_ref
-from pipeline.storage.locations import contents_of, parent_of, refuse_secrets, resolve, text_of
+from pipeline.storage.locations import check_protocol, contents_of, parent_of, refuse_secrets, resolve, text_of
 
 ROOT_REMEDY = "say with --root what folder the names are relative to"
 
@@ -120,7 +120,8 @@ def placed_refs(
     if not names:
         raise SourceError(f"{location} lists no images")
     base = root if root is not None else parent_of(location)
-    places = [_place(name, base, f"{location}: row {row}") for row, name in enumerate(names, start=1)]
+    written = _as_written_here(location, names, base)
+    places = [_place(name, base, f"{location}: row {row}") for row, name in enumerate(written, start=1)]
     uris = [place for place in places if isinstance(place, str)]
     if not uris:
         raise next(place for place in places if isinstance(place, SourceError))
@@ -151,13 +152,22 @@ def placed_refs(
     return base, [ref_of(row) for row in range(len(names))]
 
 
+def _as_written_here(location: str, names: Sequence[Any], base: str) -> Sequence[Any]:
+    """As `as_written_here`, of a column that may hold more than text."""
+    texts = [name for name in names if isinstance(name, str)]
+    turned = dict(zip(texts, as_written_here(location, texts, base), strict=True))
+    return [turned[name] if isinstance(name, str) else name for name in names]
+
+
 def _place(name: Any, base: str, row: str) -> str | SourceError:
     """Where a row's image is, or why that cannot be said."""
     if not isinstance(name, str) or not name.strip():
         return SourceError(f"{row} is empty or not text: it must be a path or URL; drop or mend it")
     refuse_secrets(name)  # which is for the user to mend: nothing of it may be kept, in no record either
     try:
-        return resolve(name, base)
+        place = resolve(name, base)
+        check_protocol(place)
+        return place
     except SourceError as error:
         return error
 

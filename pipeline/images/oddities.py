@@ -28,7 +28,12 @@ def odd_ref(name: str, uri: str, why: str) -> ImageRef:
     name: what the source calls it; the id is made of it.
     uri: of the file that names it.
     """
-    return ImageRef(_id_of(name), uri, trouble=why)
+    return ImageRef(_id_of(name), _unicode(uri), trouble=_unicode(why))
+
+
+def _unicode(text: str) -> str:
+    """Text that can be stored: what is no Unicode, as names in JSON may have it, is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def without_repeats(refs: Sequence[ImageRef]) -> tuple[list[ImageRef], int]:

@@ -38,7 +38,7 @@ from pipeline.images.levels import colour_8bit, grey_8bit, is_deep_colour, is_mi
 from pipeline.images.manifest import ImageRef
 from pipeline.images.metadata import without_metadata
 from pipeline.images.oddities import REASON
-from pipeline.storage.locations import existing, filesystem, is_url
+from pipeline.storage.locations import existing, filesystem, is_file, is_url
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def photo_size(ref: ImageRef) -> PhotoSize:
     Raises as `load_photo` does where there is no usable header; damage further on is not seen.
     """
     # Opening a pipe or a device could block for ever.
-    if ref.offset is None and ref.trouble is None and (is_url(ref.uri) or Path(ref.uri).is_file()):
+    if ref.offset is None and ref.trouble is None and (is_url(ref.uri) or is_file(ref.uri)):
         fs, path = filesystem(ref.uri)
         with suppress(Exception), _pillow_keeps_quiet(), fs.open(path, "rb") as file:
             image = Image.open(file, formats=FORMATS)

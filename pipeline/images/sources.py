@@ -187,7 +187,7 @@ def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str], sou
     if not refs:
         seen = ", ".join(f"{count} {what}" for what, count in skipped.most_common(5)) or "it is empty"
         raise SourceError(
-            f"{root}: no images found ({seen}); images are known by extension: {' '.join(sorted(IMAGE_EXTENSIONS))}"
+            f"{source}: no images found ({seen}); images are known by extension: {' '.join(sorted(IMAGE_EXTENSIONS))}"
         )
     return listing_of(root, refs, source, skipped)
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import ConfigError, ImageError
+from pipeline.storage.locations import is_file
 from pipeline.wording import brief
 from stages.depth import DepthKind, check_kind
 from stages.fingerprint import text_digest
@@ -93,7 +95,7 @@ class DepthMaps:
         stems = (self._folder / id_, (self._folder / id_).with_suffix(""))
         candidates = [Path(f"{stem}{suffix}") for stem in stems for suffix in SUFFIXES]
         for path in candidates:
-            if path.is_file():
+            if is_file(path):
                 return path
         raise ImageError("no_depth_map", f"{id_}: none of {', '.join(map(str, candidates))} exists")
 
@@ -132,13 +134,25 @@ def _read(path: Path) -> np.ndarray:
         with Image.open(path) as png:
             return _grey(png)
     with path.open("rb") as file:  # numpy leaves open what it opened itself when the file is damaged
-        loaded = np.load(file, allow_pickle=False)
+        loaded = _numbers(file)
         if isinstance(loaded, np.ndarray):
             return _one_map(loaded)
         names = loaded.files
         if "depth" not in names and len(names) != 1:
             raise ValueError(f"it holds {', '.join(names) or 'nothing'}: name the one that counts `depth`")
         return _one_map(loaded["depth" if "depth" in names else names[0]])
+
+
+def _numbers(file: IO[bytes]) -> Any:
+    """What NumPy reads; its own messages advise to load unsafely what is no file of its."""
+    start = file.read(6)
+    if not start.startswith((b"\x93NUMPY", b"PK")):
+        raise ValueError("it is no NPY or NPZ file: write it with numpy.save or numpy.savez, or copy it again")
+    file.seek(0)
+    try:
+        return np.load(file, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError("it holds Python objects, not numbers") if "pickle" in str(error) else error from error
 
 
 def _grey(png: Image.Image) -> np.ndarray:

@@ -57,7 +57,7 @@ def feature_spec(spec: str, files_here: bool = True) -> FeatureSpec:
     name, _, file = spec.partition("=")
     if _is_path(spec):
         name, file = "", spec
-    elif name not in PRESETS and name not in own_backbones() and not _in_timm(name):
+    elif not name or (name not in PRESETS and name not in own_backbones() and not _in_timm(name)):
         raise unknown_features(name, spec)
     path = Path(file) if file else None
     if path is not None and files_here:

@@ -1,6 +1,7 @@
 """Where files are: local paths and fsspec URLs under one roof."""
 
 import json
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -59,6 +60,17 @@ def refuse_secrets(location: str) -> None:
         )
 
 
+def check_protocol(location: str) -> None:
+    """SourceError for a URL that no file system of fsspec is for: a chain ("a::b"), or an unknown protocol."""
+    if not is_url(location):
+        return
+    if "::" in location:
+        raise SourceError(f"{location}: chained URLs are not supported; copy or mount the inner files first")
+    protocol = location.partition("://")[0]
+    if protocol not in fsspec.available_protocols():
+        raise SourceError(f"{location}: Protocol not known: {protocol}; give a local path or a URL that fsspec knows")
+
+
 def filesystem(location: str) -> tuple[Any, str]:
     """The fsspec file system of a local path or URL, and the path inside it.
 
@@ -69,8 +81,7 @@ def filesystem(location: str) -> tuple[Any, str]:
     if not is_url(location):
         fs = fsspec.filesystem("file")
         return fs, _plain(fs._strip_protocol(location))
-    if "::" in location:
-        raise SourceError(f"{location}: chained URLs are not supported; copy or mount the inner files first")
+    check_protocol(location)
     refuse_secrets(location)
     try:
         fs, path = fsspec.core.url_to_fs(location)
@@ -120,6 +131,11 @@ def read_json(location: str) -> Any:
         raise SourceError(f"{location} is not JSON: {error}") from error
 
 
+def is_file(path: str | Path) -> bool:
+    """Whether a local file is there; False, and no error as of `Path.is_file`, for a name that is too long for one."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def existing(location: str) -> str | None:
     """A location where there is something; where there is nothing, the same name in its other form of Unicode: a Mac
     writes "é" as two characters, others as one. None where there is neither.
@@ -137,7 +153,7 @@ def _in_other_forms(path: str) -> str | None:
     """A local path, part by part in the form that is there."""
     found = Path("/")
     for part in Path(path).parts[1:]:
-        there = next((found / form for form in (part, *_forms(part)) if (found / form).exists()), None)
+        there = next((found / form for form in (part, *_forms(part)) if os.path.lexists(found / form)), None)
         if there is None:
             return None
         found = there

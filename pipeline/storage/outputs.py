@@ -41,6 +41,8 @@ def need_file(path: str | Path) -> None:
     with writing(path):
         if _local(path).is_dir():
             raise IsADirectoryError(None, "it is a directory")
+        if _is_device(_local(path)):
+            raise OSError(None, "it is a device or a pipe, and files are put in place whole")
         probe_folder(_local(path).parent)
 
 
@@ -48,6 +50,11 @@ def need_folder(path: str | Path) -> None:
     """The same of files in a folder, which need not be there yet."""
     with writing(path):
         probe_folder(_local(path))
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a file put in its place would take away a device, a pipe, or a link to a stream, as /dev/stdout is."""
+    return (path.exists() and not path.is_file()) or (path.is_symlink() and str(path.readlink()).startswith("/proc/"))
 
 
 def _local(path: str | Path) -> Path:

@@ -44,6 +44,7 @@ RUNS = (
     Wrong(f"{NEW} --set local_cut.tau_knn=-1", "local_cut.tau_knn"),
     Wrong(f"{NEW} --set features.size=33", "size is 33: use a multiple of patch_size"),
     Wrong(f"{NEW} --features dinov9", "no features 'dinov9': use dino_vits8"),
+    Wrong(f"{NEW} --features =", "no features ''"),
     Wrong(f"{NEW} --features dinov3_vits16", "no τ is known for the features dinov3_vits16: give one"),
     Wrong(f"{NEW} --features dinov2_vits14={{nowhere}}", "nowhere does not exist"),
     Wrong(f"{NEW} --features {{nowhere}}.pth", "nowhere.pth does not exist"),

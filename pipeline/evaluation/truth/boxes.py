@@ -3,6 +3,7 @@
 x, y, width, height are in pixels, from the left and upper edge of the image on.
 """
 
+import codecs
 import csv
 import io
 import math
@@ -14,11 +15,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.errors import SourceError
-from pipeline.evaluation.truth.files import files_in, read_many, read_text, sizes_of, text_of
+from pipeline.evaluation.truth.files import files_in, read_many, read_text, sizes_of
 from pipeline.images.beside import first_that_holds, places_beside
 from pipeline.images.flags import read_flag
 from pipeline.images.left_out import LeftOut
-from pipeline.storage.locations import filesystem
+from pipeline.storage.locations import filesystem, text_of
 
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]  # height, width
@@ -240,7 +241,17 @@ def _voc_split(folder: str, split: str, stems: Collection[str]) -> list[str]:
 
 
 def _voc_annotation(data: bytes, location: str) -> ElementTree.Element:
-    """An XML file in any encoding that it declares and Python knows."""
+    """The annotation in an XML file; SourceError where it holds something else, such as a web page."""
+    root = _xml(data, location)
+    if root.tag != "annotation":
+        raise SourceError(f"{location} is no annotation of VOC: it begins with <{root.tag:.80}>, not <annotation>")
+    return root
+
+
+def _xml(data: bytes, location: str) -> ElementTree.Element:
+    """An XML file in any encoding that it declares and Python knows; a byte order mark is right where it says other."""
+    if data.startswith(codecs.BOM_UTF8) and (declaration := _XML_DECLARATION.match(data, len(codecs.BOM_UTF8))):
+        data = data[declaration.end() :]
     try:
         return ElementTree.fromstring(data)
     except ElementTree.ParseError as error:

@@ -51,6 +51,7 @@ class Truth:
 
     dataset: a COCO instances document (`COCO.dataset` of pycocotools will do); not changed.
     name: for messages.
+    own_ids: whether ids of images are those of the file, and not numbers that were given when it was read.
     masks: whether objects have one; a truth without masks can score boxes, see `has_masks`, and where its objects have
         no area, it is that of their boxes.
 
@@ -62,8 +63,11 @@ class Truth:
             whether it is a crowd, or not one annotation can be used.
     """
 
-    def __init__(self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True) -> None:
+    def __init__(
+        self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True, own_ids: bool = True
+    ) -> None:
         self.name = name
+        self.has_own_ids = own_ids
         self.has_masks = masks
         self.images: dict[int, Mapping[str, Any]] = {}
         self.swapped: set[int] = set()
@@ -88,8 +92,9 @@ class Truth:
         parts.tell()
         tell_of_swapped(name, len(self.swapped), len(self.images))
         ignored = [one.crowd for its in self._annotations.values() for one in its]
-        if ignored and all(ignored):
-            log.warning("%s: all of its %d objects are to be ignored: there is none to find", name, len(ignored))
+        if all(ignored):
+            what = f"all of its {len(ignored)} objects are to be ignored" if ignored else "it has no annotations"
+            log.warning("%s: %s: there is none to find", name, what)
 
     @classmethod
     def read(cls, location: str) -> Self:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pipeline.errors import SourceError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
-from pipeline.storage.locations import contents_of, filesystem, location_of, resolve
+from pipeline.storage.locations import contents_of, filesystem, location_of, resolve, text_of
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +38,8 @@ def files_in(folder: str, ending: str) -> list[str]:
 
 
 def read_text(location: str) -> str:
-    """A text file in UTF-8; SourceError, naming it, when it cannot be read."""
+    """A text file, see `text_of`; SourceError, naming it, when it cannot be read."""
     return text_of(contents_of(location), location)
-
-
-def text_of(content: bytes, location: str) -> str:
-    """The same of a file that has been read."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(f"{location} is not text in UTF-8: {error}") from error
 
 
 def sizes_of(names: Sequence[str], root: str, location: str) -> dict[str, PhotoSize]:
@@ -61,7 +53,7 @@ def sizes_of(names: Sequence[str], root: str, location: str) -> dict[str, PhotoS
     if not found:
         raise SourceError(
             f"{location} does not say how large its images are, and none of its {len(names)} photos is in {root}, for "
-            f"example {refs[0].uri}: say where they are"
+            f"example {refs[0].uri}: say with --truth-images where they are"
         )
     if len(found) < len(names):
         missing = next(name for name in names if name not in found)

@@ -173,7 +173,7 @@ def _voc(splits: str) -> Callable[[str, str, str | None], TruthSet]:
         parts = _SPLIT.fullmatch(path)
         folder, split = (parts[1], parts[2]) if parts and not Path(path).exists() else (path, splits)
         dataset, root = voc_dataset(absolute(folder), split, images)
-        return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
+        return TruthSet(Truth(dataset, path, masks=False, own_ids=False), benchmark, root)
 
     return read
 
@@ -182,14 +182,14 @@ def _kitti(benchmark: str, path: str, images: str | None) -> TruthSet:
     if path.endswith(".json"):
         return _coco_boxes(benchmark, path, images)
     dataset, root = kitti_dataset(absolute(path), images)
-    return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
+    return TruthSet(Truth(dataset, path, masks=False, own_ids=False), benchmark, root)
 
 
 def _open_images(benchmark: str, path: str, images: str | None) -> TruthSet:
     if path.endswith(".json"):
         return _coco_boxes(benchmark, path, images)
     dataset, root = open_images_dataset(absolute(path), images)
-    return TruthSet(Truth(dataset, path, masks=False), benchmark, root)
+    return TruthSet(Truth(dataset, path, masks=False, own_ids=False), benchmark, root)
 
 
 # Of each format its name in the papers' tables, and its reader.

@@ -428,6 +428,7 @@ def test_photos_to_validate_with_have_to_be_there(painted: StoredRun, tmp_path: 
         (lambda d: [a.update(iscrowd="maybe") for a in d["annotations"]], "iscrowd: 'maybe' is neither yes nor no"),
         (lambda d: [a.update(segmentation=[[1, 2, 3, 4]]) for a in d["annotations"]], r"none of its \d+ annotations"),
         (lambda d: [a.pop("segmentation") for a in d["annotations"]], "no_mask"),
+        (lambda d: d["images"][0].update(file_name="a" * 5000), r"1 of the 12 photos of .* are not in"),
         (lambda d: d["images"][0].update(height=1000), r"1 of the 12 photos .* cannot be validated with: .* 1000 × "),
     ],
 )
@@ -457,6 +458,20 @@ def test_sizes_of_a_truth_to_validate_with_may_be_swapped(painted: StoredRun, ru
     assert [found.size(image["id"]) for image in straight["images"]] == [
         (image["height"], image["width"]) for image in straight["images"]
     ]
+
+
+def test_names_of_a_truth_to_validate_with_may_be_in_the_other_form_of_unicode(
+    painted: StoredRun, run: str, tmp_path: Path
+) -> None:
+    truth, photos = tmp_path / "truth.json", tmp_path / "photos"
+    write_truth(painted, truth)
+    document = json.loads(truth.read_text())
+    shutil.copytree(Path(run).parent / "photos", photos)
+    first = document["images"][0]
+    (photos / first["file_name"]).rename(photos / "Cafe\u0301.png")
+    first["file_name"] = "Caf\u00e9.png"
+    truth.write_text(json.dumps(document))
+    assert len(read_validation(str(truth), str(photos))[1]) == len(document["images"])
 
 
 def test_a_loss_that_is_no_number_ends_the_training(run: str, tmp_path: Path) -> None:

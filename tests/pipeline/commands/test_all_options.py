@@ -100,3 +100,19 @@ def test_scores_to_filter_by_are_finite() -> None:
 
     with pytest.raises(ConfigError, match="min_score is nan: it must be a finite number"):
         InstanceReader(Run(), float("nan"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["run", "--images", "photos", "--out", ""], "--out"),
+        (["run", "--images=", "--out", "run"], "--images"),
+        (["export", "run", "--coco", ""], "--coco"),
+        (["info", ""], "info"),
+    ],
+)
+def test_an_empty_text_is_not_the_current_folder(words: list[str], name: str) -> None:
+    """As a script gives it when a variable of the shell is not set."""
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert f"{name}: empty text; is a variable of the shell not set?" in refused.output

@@ -196,6 +196,30 @@ def test_xml_that_is_not_in_its_encoding(voc: Path, encoding: str) -> None:
         read_truth(f"voc:{voc}:trainval")
 
 
+def test_a_byte_order_mark_is_right_where_the_declaration_is_not(voc: Path) -> None:
+    text = '<?xml version="1.0" encoding="gbk"?>' + XML.replace("chair", "é")
+    write(voc / "Annotations" / "000005.xml", text.encode("utf-8-sig"))
+    assert len(objects_of(read_truth(f"voc:{voc}:trainval"), "000005.jpg")) == 2
+
+
+def test_xml_that_is_no_annotation(voc: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It must not pass for an image without objects."""
+    write(voc / "Annotations" / "000005.xml", b"<html><body>Not found</body></html>")
+    assert len(read_truth(f"voc:{voc}").images) == 1
+    assert "000005.xml is no annotation of VOC: it begins with <html>" in caplog.text
+
+
+def test_text_in_utf_16(voc: Path, tmp_path: Path) -> None:
+    """As PowerShell writes lists, labels and tables."""
+    write(voc / "ImageSets/Main/test.txt", "000005\n000007\n".encode("utf-16"))
+    assert len(read_truth(f"voc:{voc}:test").images) == 2
+    write(tmp_path / "boxes.csv", CSV.encode("utf-16"))
+    photo(tmp_path / "0001eeaf4aed83f9.jpg", 100, 200)
+    assert len(read_truth(f"openimages:{tmp_path}/boxes.csv", str(tmp_path)).images) == 1
+    write(tmp_path / "label_2/0001eeaf4aed83f9.txt", KITTI.encode("utf-16"))
+    assert len(read_truth(f"kitti:{tmp_path}", str(tmp_path)).images) == 1
+
+
 def test_sizes_of_photos_need_not_be_whole_numbers(voc: Path) -> None:
     write(voc / "Annotations/000005.xml", XML.replace("500</width>", " 500.0 </width>").encode())
     assert size_of(read_truth(f"voc:{voc}:trainval"), "000005.jpg") == (375, 500)
@@ -683,3 +707,33 @@ def test_a_run_is_scored_by_boxes_where_the_truth_has_no_masks(tmp_path: Path) -
         cli.main, ["evaluate", str(tmp_path / "run"), "--truth", f"lvis:{file}", "--bootstrap", "0"]
     )
     assert "box_AR300" in lvis.output
+
+
+def test_numbers_that_reading_gave_are_no_ids(voc: Path, tmp_path: Path) -> None:
+    """The images of VOC are numbered when they are read: 1 is not the COCO image 1 of the run."""
+    for name in ("other.jpg", "000005.jpg"):
+        photo(tmp_path / "photos" / name, 375, 500)
+    document = coco("other.jpg", "000005.jpg")
+    document["images"] = [{**image, "height": 375, "width": 500} for image in document["images"]]
+    for number, image in enumerate(document["images"], start=1):
+        for annotation in document["annotations"]:
+            annotation["image_id"] = number if annotation["image_id"] == image["id"] else annotation["image_id"]
+        image["id"] = number
+    import_coco(saved(tmp_path / "pseudo.json", document), tmp_path / "run", str(tmp_path / "photos"))
+    command = ["evaluate", str(tmp_path / "run"), "--truth", f"voc:{voc}:trainval", "--bootstrap", "0"]
+    done = CliRunner().invoke(cli.main, command, catch_exceptions=False)
+    assert (done.exit_code, "images  1 scored, 1 of the run not in the truth" in done.output) == (0, True), done.output
+
+
+def test_a_name_counts_for_more_than_an_id(tmp_path: Path) -> None:
+    """A truth that lists one of the photos, under the id that another has in the run."""
+    for name in ("a.jpg", "b.jpg"):
+        photo(tmp_path / "photos" / name, 60, 90)
+    document = coco("a.jpg", "b.jpg")
+    import_coco(saved(tmp_path / "pseudo.json", document), tmp_path / "run", str(tmp_path / "photos"))
+    first, second = document["images"]
+    document["images"] = [{**second, "id": first["id"]}]
+    document["annotations"] = [one for one in document["annotations"] if one["image_id"] == first["id"]]
+    command = ["evaluate", str(tmp_path / "run"), "--truth", str(saved(tmp_path / "t.json", document))]
+    done = CliRunner().invoke(cli.main, [*command, "--bootstrap", "0"], catch_exceptions=False)
+    assert (done.exit_code, "images  1 scored, 1 of the run not in the truth" in done.output) == (0, True), done.output

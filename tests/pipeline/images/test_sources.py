@@ -693,3 +693,34 @@ def test_a_member_listed_twice(tmp_path: Path) -> None:
 )
 def test_locations_round_trip(location: str) -> None:
     assert location_of(*filesystem(location)) == location
+
+
+def test_a_text_list_from_windows(tmp_path: Path) -> None:
+    write(tmp_path / "photos/1.png", PNG)
+    write(tmp_path / "list.txt", b"photos\\1.png\n")
+    listing = list_images(str(tmp_path / "list.txt"))
+    assert (ids(listing), odd(listing)) == (["1.png"], {})
+    assert load_photo(listing.refs[0]).rgb.shape[2] == 3
+
+
+def test_a_row_of_an_unknown_protocol_costs_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "1.png", PNG)
+    write(tmp_path / "list.txt", f"{tmp_path}/1.png\nnonsense://x/2.png\nhttp::s3://x/3.png\n".encode())
+    listing = list_images(str(tmp_path / "list.txt"))
+    assert sound(listing) == ["1.png"]
+    chain, unknown = sorted(odd(listing).values())
+    assert "chained URLs are not supported" in chain
+    assert "Protocol not known: nonsense" in unknown
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    write(tmp_path / "1.png", PNG)
+    names = ["1.png", "a" * 5000 + ".png", "é" * 300 + ".png", "a\ud800.png"]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    write(tmp_path / "list.json", json.dumps({"images": images}).encode())
+    listing = list_images(str(tmp_path / "list.json"))
+    assert Manifest.from_parquet_bytes(Manifest(listing.refs, 2).to_parquet_bytes()).refs == listing.refs
+    assert list(odd(listing)) == ["a%ED%A0%80.png"]
+    for ref in listing.refs[1:]:
+        with pytest.raises(ImageError):
+            photo_size(ref)

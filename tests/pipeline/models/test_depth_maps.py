@@ -81,9 +81,10 @@ def test_missing_map_lists_where_it_was_looked_for(tmp_path: Path) -> None:
         ("a.npy", np.zeros((30, 40, 3)), r"its shape is \(30, 40, 3\)"),
         ("a.png", np.zeros((30, 40, 3), np.uint8), r"its shape is \(30, 40, 3\)"),
         ("a.npy", np.where(RAMP > 0.5, np.nan, RAMP), "600 of 1200 depth values are NaN"),
-        ("a.npy", np.array([[{}]]), "pickle"),
+        ("a.npy", np.array([[{}]]), "it holds Python objects, not numbers"),
         ("a.png", b"no picture", "cannot identify"),
-        ("a.npy", b"", "No data left"),
+        ("a.npy", b"", "it is no NPY or NPZ file"),
+        ("a.npy", b"<html>", "it is no NPY or NPZ file: write it with numpy.save"),
         ("a.npz", b"PK\x03\x04 torn", "zip"),
     ],
 )

@@ -68,3 +68,15 @@ def test_a_disk_that_is_full_meanwhile(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(StoreError, match=r"^torn$"), writing(path):
         raise StoreError("torn")
+
+
+def test_a_device_is_not_taken_away(tmp_path: Path) -> None:
+    """A file takes the place of what was there: of a pipe, of a link to a stream, for the superuser of a device."""
+    pipe, stream = tmp_path / "pipe", tmp_path / "stdout"
+    os.mkfifo(pipe)
+    stream.symlink_to("/proc/self/fd/1")
+    for path in (pipe, stream, Path("/dev/null")):
+        with pytest.raises(StoreAccessError, match=rf"cannot write {path}: it is a device or a pipe"):
+            need_file(path)
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    need_file(tmp_path / "link")
