@@ -76,7 +76,7 @@ def import_coco(
     launch = with_own_shard_size(launch_of(coco, images, **settings), out)
     method = CocoImport.of(launch)
     manifest = method.manifest(launch)
-    accepted = {"accept_set_aside": True} if accept_set_aside else {}
+    accepted: dict[str, Any] = {"accept_set_aside": True} if accept_set_aside else {}
     if not _is_begun(out, method.config()):
         refuse_nothing(method, manifest)
     summary: RunSummary = (execute or run)(out, launch, method=method, manifest=manifest, reporter=reporter, **accepted)
