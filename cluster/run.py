@@ -145,7 +145,7 @@ class _Report(Observer):
     def joined(self, event: Joined) -> None:
         facts = event.facts
         log.info(
-            "%s is ready on %s: %s, %d cores, %d images a batch",
+            "%s is ready on %s: %s, %d cores, %d images per batch",
             *(event.worker, facts["host"], facts["device"], facts["cores"], facts["batch_size"]),
         )
 

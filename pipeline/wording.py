@@ -37,6 +37,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}"
 
 
+def counted(n: int, what: str, plural: str = "s") -> str:
+    """A number with its noun: "1 mask", "2 masks"."""
+    return f"{n} {what}{'' if n == 1 else plural}"
+
+
 def few_of(names: Sequence[str]) -> str:
     """The first of many names, and how many more there are: "a, b, c, d, e and 3 more"."""
     more = len(names) - FEW

@@ -184,7 +184,7 @@ def detector_options(overrides: Sequence[str]) -> DetectorOptions:
     foreign = [override for override in overrides if not override.startswith(f"{NAME}.")]
     if foreign:
         raise ConfigError(f"recipe {NAME} has no option {foreign[0].partition('=')[0]!r}: its options are {NAME}.…")
-    given = parse_overrides(DetectorOptions, [override.removeprefix(f"{NAME}.") for override in overrides])
+    given = parse_overrides(DetectorOptions, [override.removeprefix(f"{NAME}.") for override in overrides], f"{NAME}.")
     if not given.get("checkpoint"):
         raise ConfigError(f"recipe {NAME} needs a trained detector: --set {NAME}.checkpoint=FILE, from `cuts3d train`")
     return DetectorOptions(**given)

@@ -17,6 +17,7 @@ from pipeline.commands.options import (
     taken_settings,
     with_recipe_file,
 )
+from pipeline.wording import counted
 
 
 @click.command()
@@ -35,13 +36,15 @@ def export(
 
     if not (coco or masks or overlays):
         raise click.UsageError("say what to write: --coco FILE, --masks FOLDER or --overlays FOLDER")
+    if limit and not overlays:
+        raise click.UsageError("--limit is of overlays alone: add --overlays FOLDER, or leave it out")
     folder = RunFolder.open(run_folder)
     if coco:
-        click.echo(f"{export_coco(folder, coco, min_score)} annotations in {coco}")
+        click.echo(f"{counted(export_coco(folder, coco, min_score), 'annotation')} in {coco}")
     if masks:
-        click.echo(f"{export_masks(folder, masks, min_score)} files in {masks}")
+        click.echo(f"{counted(export_masks(folder, masks, min_score), 'file')} in {masks}")
     if overlays:
-        click.echo(f"{len(export_overlays(folder, overlays, limit, min_score))} pictures in {overlays}")
+        click.echo(f"{counted(len(export_overlays(folder, overlays, limit, min_score)), 'picture')} in {overlays}")
     exit_by(folder)
 
 

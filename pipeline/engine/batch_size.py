@@ -31,7 +31,7 @@ def fitting_batch_size(method: Method, lanes: int = 1) -> int:
         log.warning("%.1f GB free on the GPU do not hold two images: one at a time", free / 1e9)
         return 1
     size = batch_size_for(free * SHARE / lanes, one, two)
-    log.info("%.1f GB free on the GPU: %d images a batch", free / 1e9, size)
+    log.info("%.1f GB free on the GPU: %d images per batch", free / 1e9, size)
     return size
 
 

@@ -230,7 +230,7 @@ class ShardWorker:
             if size <= self.batch_size:
                 self.batch_size = max(1, self.batch_size // 2)
         torch.cuda.empty_cache()
-        log.warning("GPU memory is full: continuing with %d images a batch", self.batch_size)
+        log.warning("GPU memory is full: continuing with %d images per batch", self.batch_size)
 
     def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Any]]]:
         """Positions and inputs of batch after batch, decoded ahead; unreadable images are set aside on the way."""

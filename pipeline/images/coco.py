@@ -16,6 +16,7 @@ from pipeline.errors import SourceError
 from pipeline.images.flags import is_crowd
 from pipeline.images.left_out import LeftOut
 from pipeline.storage.json_lists import ROOT, Entry, JsonLists, open_lists
+from pipeline.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -127,8 +128,8 @@ def first_of_each_photo(ids: Sequence[int] | np.ndarray, file_names: Iterable[st
     again = np.flatnonzero(first_I != np.arange(len(first_I)))
     if len(again):
         log.warning(
-            "%s lists %d photos again, such as %s: each is one image, with the annotations of all its ids",
-            *(name, len(again), plain[again[0]]),
+            "%s lists %s again, such as %s: each is one image, with the annotations of all its ids",
+            *(name, counted(len(again), "photo"), plain[again[0]]),
         )
     return first_I
 

@@ -17,7 +17,7 @@ from pipeline.images.manifest import ImageRef, sort_refs
 from pipeline.images.oddities import as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
 from pipeline.images.stereo_clips import PREFIX, read_clips
 from pipeline.storage.locations import absolute, filesystem, is_local, location_of, parent_of
-from pipeline.wording import few_of
+from pipeline.wording import counted, few_of
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def listing_of(root: str, refs: Sequence[ImageRef], source: str, skipped: Mappin
     counts = dict(sorted({**(skipped or {}), **({"(listed again)": repeats} if repeats else {})}.items()))
     listing = Listing(root, sort_refs(found), counts)
     passed = ", ".join(f"{count} {what}" for what, count in counts.items())
-    log.info("%d images in %s%s", len(found), source, f" (passed over: {passed})" if passed else "")
+    log.info("%s in %s%s", counted(len(found), "image"), source, f" (passed over: {passed})" if passed else "")
     odd = [ref for ref in listing.refs if ref.trouble is not None]
     if odd:
         names = few_of([ref.id for ref in odd])

@@ -48,7 +48,8 @@ def stage_of(recipe: str, until: str | None) -> str | None:
     if until is None or until == entry.whole:
         return None
     if until not in entry.stages:
-        known = f"its stages are {', '.join(entry.stages)}" if entry.stages else "leave --until out"
+        whole = [entry.whole] if entry.whole else []
+        known = f"its stages are {', '.join([*entry.stages, *whole])}" if entry.stages else "leave --until out"
         raise ConfigError(f"recipe {recipe} has no stage {until}: {known}")
     return until
 

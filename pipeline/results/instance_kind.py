@@ -74,14 +74,14 @@ class InstanceKind:
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Masks and drops; images whose depth was filled in places, or is the same everywhere."""
-        masks, images = counts.get("masks", 0), max(counts["images"], 1)
+        masks, images = counts.get("masks", 0), max(counts["images"] - counts.get("quarantined", 0), 1)
         about_depth = ", ".join(
             f"{count} {'image' if count == 1 else 'images'} {said}"
             for name, said in _DEPTH_FAULTS.items()
             if (count := counts.get(name))
         )
         return [
-            ("masks", f"{masks} ({masks / images:.2f} an image)"),
+            ("masks", f"{masks} ({masks / images:.2f} per image)"),
             ("dropped", _by_reason(counts) or "none"),
             *([("depth", about_depth)] if about_depth else []),
         ]

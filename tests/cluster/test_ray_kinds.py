@@ -47,6 +47,6 @@ def test_an_import(tmp_path: Path) -> None:
     words = ["import-coco", tmp_path / "masks.json", "--images", tmp_path / "photos", "--shard-size", "3"]
     cuts3d(environment(), *words, "--out", tmp_path / "here")
     said = cuts3d(environment(), *words, "--out", tmp_path / "there", "--ray", "--workers", "1")
-    assert "masks      7 (1.00 an image)" in said
+    assert "masks      7 (1.00 per image)" in said
     assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
     assert verify_run(RunFolder.open(tmp_path / "there")) == []

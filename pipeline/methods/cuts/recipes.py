@@ -217,16 +217,20 @@ def _of_groups(name: str, groups: Mapping[str, Any]) -> Recipe:
     return Recipe(name, on[0], **{name: value for name, value in groups.items() if name not in SEARCHES})
 
 
-def parse_overrides(kind: type, overrides: Iterable[str]) -> dict[str, Any]:
-    """Options like "size=420" as values of the fields of a dataclass type; ConfigError names what is wrong."""
+def parse_overrides(kind: type, overrides: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """Options like "size=420" as values of the fields of a dataclass type; ConfigError names what is wrong, with the
+    prefix that the options were given with.
+    """
     hints = typing.get_type_hints(kind)
     values = {}
     for override in overrides:
-        name, _, text = override.partition("=")
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {prefix + override!r} is not of the form {prefix}option=value")
         if name not in hints:
-            raise ConfigError(f"there is no option {name!r}; options: {', '.join(hints)}")
+            raise ConfigError(f"there is no option {prefix + name!r}; options: {', '.join(map(prefix.__add__, hints))}")
         try:
-            values[name] = _parse(text, hints[name], name)
+            values[name] = _parse(text, hints[name], prefix + name)
         except ValueError as error:
             raise ConfigError(str(error)) from error
     return values

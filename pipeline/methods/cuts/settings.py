@@ -83,7 +83,7 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
         raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
     if recipe.needs_depth and files_here:
         check_depth(models.depth, models.depth_kind)
-    options = parse_overrides(FeatureConfig, theirs)
+    options = parse_overrides(FeatureConfig, theirs, "features.")
     preset = feature_spec(models.features, files_here).preset
     if preset is not None:
         recipe = with_tau(recipe, preset, models.features)

@@ -58,7 +58,9 @@ def propose_tau(
     """
     if foreign := [override for override in overrides if not override.startswith("features.")]:
         raise ConfigError(f"--set {foreign[0]}: τ depends on the features alone, set features.OPTION=VALUE")
-    options = parse_overrides(FeatureConfig, [override.removeprefix("features.") for override in overrides])
+    options = parse_overrides(
+        FeatureConfig, [override.removeprefix("features.") for override in overrides], "features."
+    )
     feature_config(features, feature_spec(features).preset, options)  # what is wrong is said before images are listed
     refs = list_images(images, root).refs
     drawn = sorted(np.random.default_rng(seed).choice(len(refs), min(count, len(refs)), replace=False))

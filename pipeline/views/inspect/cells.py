@@ -16,7 +16,8 @@ from PIL import Image
 
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
-from pipeline.views.inspect.words import counted, cut_sentence, drop_sentence
+from pipeline.views.inspect.words import cut_sentence, drop_sentence
+from pipeline.wording import counted
 from stages.ncut_tree import TreeConfig
 from stages.score import factors
 

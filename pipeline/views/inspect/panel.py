@@ -39,7 +39,6 @@ from pipeline.views.inspect.cells import (
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from pipeline.views.inspect.sheet import Sheet
 from pipeline.views.inspect.words import (
-    counted,
     drop_sentence,
     image_name,
     label,
@@ -48,6 +47,7 @@ from pipeline.views.inspect.words import (
     stop_sentence,
     story,
 )
+from pipeline.wording import counted
 from stages.ncut_tree import TreeConfig
 from stages.score import CONSTANT
 

@@ -4,6 +4,7 @@ import math
 
 from pipeline.methods.cuts.proposals import StopReason
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
+from pipeline.wording import counted
 from stages.filters import DropReason
 from stages.ncut_tree import TreeConfig
 from stages.score import CONSTANT
@@ -12,11 +13,6 @@ from stages.score import CONSTANT
 def image_name(inspection: Inspection) -> str:
     """The image's name, fit for display: what cannot be printed (control and direction marks) is replaced by "·"."""
     return "".join(c if c.isprintable() else "·" for c in inspection.photo.id)
-
-
-def counted(n: int, what: str, plural: str = "s") -> str:
-    """A number with its noun: "1 mask", "2 masks"."""
-    return f"{n} {what}{'' if n == 1 else plural}"
 
 
 def label(inspected: InspectedProposal, inspection: Inspection) -> str:

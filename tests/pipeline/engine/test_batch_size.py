@@ -97,7 +97,7 @@ def test_lanes_share_what_is_free(monkeypatch: pytest.MonkeyPatch, free: int, la
 def test_a_large_gpu_gets_the_largest_batch(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert fitting_batch_size(FakeGpu(80 << 30).install(monkeypatch)) == LARGEST
-    assert "85.9 GB free on the GPU: 64 images a batch" in caplog.text
+    assert "85.9 GB free on the GPU: 64 images per batch" in caplog.text
 
 
 @pytest.mark.parametrize("most", [0, 1])

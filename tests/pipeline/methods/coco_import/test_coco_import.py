@@ -267,7 +267,7 @@ def test_one_photo_under_two_ids_is_one_image(data: Data, caplog: pytest.LogCapt
     moved["image_id"] = 7
     data.annotate(-63, rle_of(disc(*pixels_of(data, 0), 20, 40, 5)))  # of id 7
     run = data.run()
-    assert "lists 1 photos again, such as n00/0.JPEG" in caplog.text
+    assert "lists 1 photo again, such as n00/0.JPEG" in caplog.text
     assert run.n_images == 3
     assert {ref.coco_id for ref in run.manifest.refs} == {70, 71, 72}
     assert len(pixels(records_of(run)["n00/0.JPEG"])) == 2
@@ -585,7 +585,7 @@ def test_commands_take_imports(data: Data) -> None:
     run, photos = str(data.folder / "run"), str(data.folder / "photos")
     said = cuts3d("import-coco", data.write(), "--images", photos, "--out", run, "--shard-size", "2")
     assert said.startswith("0 ")
-    assert "masks      6 (2.00 an image)" in said
+    assert "masks      6 (2.00 per image)" in said
     again = cuts3d("import-coco", data.write(), "--images", photos, "--out", run, "--shard-size", "2")
     assert "nothing was left to do" in again
     info = cuts3d("info", run)
