@@ -4,11 +4,12 @@ import socket
 
 import pytest
 
-from cluster import connection
+from cluster import connection, tokens
 from pipeline.errors import ConfigError
 
 
-def test_an_address_where_nobody_answers_is_said_at_once() -> None:
+def test_an_address_where_nobody_answers_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "ANSWERS_WITHIN", 0.1)  # what takes the connection and says nothing may be a cluster
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
