@@ -25,7 +25,8 @@ def relative_stored_depth(raw: np.ndarray, kind: DepthKind, name: str = "depth")
 
     raw: (h, w) integers or real numbers. Not measured are NaN, infinity, the largest number of an integer type, and,
         where larger is farther, 0, as KITTI, TUM, ScanNet and NYU write it; the two numbers not where the map's other
-        values run up or down to them, as those of a map that was stretched to 0..255 do.
+        values run up or down to them, as those of a map that was stretched to 0..255 do. A map of nothing else has no
+        depth.
 
     Holes take the value of the nearest pixel that was measured, outliers that of the range's end.
     Returns float32 (h, w), masked where it was filled.
@@ -53,7 +54,7 @@ def _holes(raw: np.ndarray, kind: DepthKind, name: str) -> np.ndarray:
     marks += [np.iinfo(raw.dtype).max] if raw.dtype.kind in "iu" else []
     for mark in marks:
         marked = raw == mark
-        if marked.any() and _is_apart(raw[~(holes | marked)], mark):
+        if marked.all() or (marked.any() and _is_apart(raw[~(holes | marked)], mark)):
             _refuse_many(marked, name, f"{mark:g}, which stands for not measured")
             holes = holes | marked
     _refuse_many(holes, name, "not measured")

@@ -1,6 +1,7 @@
 """Files that name images: text lists, parquet lists and COCO JSON."""
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -54,6 +55,9 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
         fields: dict[str, Any] = {name: values[row] for name, values in extra.items()}
         if ref.trouble is None and fields:
             try:
+                for value in fields.values():
+                    if isinstance(value, SourceError):
+                        raise value
                 refs[row] = replace(ref, **fields)
             except SourceError as error:
                 refs[row] = odd_ref(ref.id, ref.uri, str(error))
@@ -172,8 +176,10 @@ def _place(name: Any, base: str, row: str) -> str | SourceError:
         return error
 
 
-def _integers(column: pa.ChunkedArray, name: str, location: str) -> list[int | None]:
-    """A column of whole numbers, as pandas writes it, too: floats, with NaN for none."""
+def _integers(column: pa.ChunkedArray, name: str, location: str) -> Sequence[int | SourceError | None]:
+    """A column of whole numbers, as pandas writes it, too: floats, with NaN for none. What a row has instead is an
+    error, to be recorded with the row.
+    """
     if name in ("height", "width"):
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
             raise SourceError(f"{location}: column {name} is {column.type}, it must hold numbers of pixels")
@@ -184,9 +190,19 @@ def _integers(column: pa.ChunkedArray, name: str, location: str) -> list[int | N
         raise SourceError(f"{location}: column {name} is {column.type}, it must hold whole numbers")
     try:
         found: list[int | None] = column.cast(pa.int64()).to_pylist()
-    except pa.ArrowException as error:
-        raise SourceError(f"{location}: column {name} must hold whole numbers, {ID_RULE}: {error}") from error
-    return found
+        return found
+    except pa.ArrowException:
+        rule = f"column {name} must hold whole numbers, {ID_RULE}"
+        rows = enumerate(column.to_pylist(), start=1)
+        return [_integer(value, f"{location}: row {row}: {rule}") for row, value in rows]
+
+
+def _integer(value: Any, rule: str) -> int | SourceError | None:
+    if value is None:
+        return None
+    if isinstance(value, int | float) and math.isfinite(value) and value == int(value) and -(2**63) <= value < 2**63:
+        return int(value)
+    return SourceError(f"{rule}, not {value!r:.40}")
 
 
 # By extension: location of a list and an optional root in; the root of the ids and the images out.

@@ -119,7 +119,7 @@ def test_a_window_is_no_outlier() -> None:
 
 
 def test_constant_maps_stay_constant() -> None:
-    for raw in (np.full((5, 6), 7, np.uint16), np.zeros((5, 6)), np.full((5, 6), 255, np.uint8)):
+    for raw in (np.full((5, 6), 7, np.uint16), np.ones((5, 6)), np.full((5, 6), 254, np.uint8)):
         assert not np.asarray(relative_stored_depth(raw, "depth")).any()
 
 
@@ -137,3 +137,10 @@ def test_constant_maps_stay_constant() -> None:
 def test_what_is_no_depth_is_refused(raw: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=f"map: .*{message}"):
         relative_stored_depth(raw, "depth", "map")
+
+
+@pytest.mark.parametrize("mark", [0, 65535])
+def test_a_map_in_which_nothing_was_measured(mark: int) -> None:
+    with pytest.raises(ValueError, match=rf"^a: 20 of 20 depth values are {mark}, which stands for not measured"):
+        relative_stored_depth(np.full((4, 5), mark, np.uint16), "depth", "a")
+    assert not relative_stored_depth(np.full((4, 5), 7, np.uint16), "depth", "a").any(), "flat"

@@ -318,6 +318,18 @@ def test_bad_parquet_lists(tmp_path: Path, columns: dict, match: str) -> None:
         list_images(str(tmp_path / "list.parquet"))
 
 
+def test_one_odd_number_costs_no_other_row(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        write(tmp_path / name, PNG)
+    for column, values in {"coco_id": [7.0, 3.5, None], "offset": pa.array([0, 1 << 63, None], pa.uint64())}.items():
+        table = pa.table({"uri": ["a.jpg", "b.jpg", "c.jpg"], column: values, "length": [9, 9, None]})
+        pq.write_table(table.drop(["length"]) if column == "coco_id" else table, tmp_path / "list.parquet")
+        first, odd, last = list_images(str(tmp_path / "list.parquet")).refs
+        assert (first.trouble, last.trouble) == (None, None)
+        assert f"row 2: column {column} must hold whole numbers" in str(odd.trouble)
+    assert (first.offset, first.length) == (0, 9)
+
+
 def test_one_odd_row_costs_no_other(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", PNG)
     columns = {
