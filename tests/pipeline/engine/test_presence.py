@@ -108,6 +108,16 @@ def test_photos_that_a_listing_knows_to_be_missing_are_set_aside(launch: Launch,
     assert retry_quarantined(tmp_path / "run").quarantined == 6
 
 
+def test_whoever_accepts_it_has_them_set_aside(launch: Launch, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(out, launch)
+    undo(out, "00002")
+    move(launch, tmp_path)
+    summary = run(out, accept_set_aside=True)
+    assert (summary.complete, summary.quarantined) == (True, 2)
+    assert summary.standing.exit_status == 1
+
+
 def test_what_stages_have_kept_needs_no_photos(launch: Launch, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(out, launch, until="confidence")

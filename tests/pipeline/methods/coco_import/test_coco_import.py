@@ -20,6 +20,7 @@ from support.browser import chromium
 from pipeline import cli
 from pipeline.commands.import_coco import import_coco
 from pipeline.engine import run as engine
+from pipeline.engine.whole_shards import WholeShardError
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
 from pipeline.images.coco_masks import UnusableMaskError, stored_mask
 from pipeline.images.manifest import ImageRef
@@ -623,6 +624,19 @@ def test_an_import_resumes_and_retries_as_any_run(data: Data) -> None:
     assert "1 images tried again, 1 succeeded" in cuts3d("retry-quarantined", run)
     assert "recipe       import" in cuts3d("info", run)
     assert cuts3d("verify", run).startswith("0 ")
+
+
+def test_photos_of_which_a_part_is_there_can_be_imported(tmp_path: Path) -> None:
+    """A shard of which none is there stops the import; whoever accepts that gets the others."""
+    data = Data(tmp_path, n=6)
+    for photo in sorted((tmp_path / "photos" / "n01").iterdir()):
+        photo.unlink()
+    places = data.write(), str(tmp_path / "out"), str(tmp_path / "photos")
+    with pytest.raises(WholeShardError, match=r"set aside as missing, .*give it with --accept-set-aside"):
+        import_coco(*places, shard_size=3)
+    summary = import_coco(*places, shard_size=3, accept_set_aside=True)
+    assert (summary.complete, summary.standing.set_aside, summary.standing.exit_status) == (True, 3, 1)
+    assert summary.standing.counts["masks"] == 6
 
 
 @pytest.mark.slow
