@@ -20,8 +20,9 @@ from detector.model.weight_files import need_checkpoint
 from detector.prediction.method import NAME, DetectorOptions, overrides_of
 from detector.prediction.videos import Frames, extract_frames, is_video, need_video, write_video
 from pipeline.commands.executing import RunExecutor
-from pipeline.errors import ConfigError, RunMismatchError
+from pipeline.errors import ConfigError, RunMismatchError, SourceError
 from pipeline.images.manifest import ImageRef, Manifest, default_shard_size
+from pipeline.images.oddities import odd_ref, refuse_if_all_are_odd
 from pipeline.images.sources import files_below, is_image, list_images
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
@@ -81,8 +82,13 @@ def predict(
     refs = list(photos)
     videos: dict[str, Frames] = {}
     for name, film in films.items():
-        videos[name] = extract_frames(film, root / "frames" / name, every)
+        try:
+            videos[name] = extract_frames(film, root / "frames" / name, every)
+        except SourceError as error:  # a video that is none costs no other
+            refs.append(odd_ref(name, str(film), str(error)))
+            continue
         refs += _refs(str(videos[name].folder), name, alone=False)
+    refuse_if_all_are_odd(refs, ", ".join(sources))
     _write_list(root, refs)
     launch = Launch(str(root / IMAGES_FILE), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(root / "run"), launch, **execution)

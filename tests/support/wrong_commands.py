@@ -67,7 +67,7 @@ RUNS = (
     Wrong(f"{NEW} --recipe maskcut --depth-kind depth", "leave --depth-kind out"),
     Wrong(f"{NEW} --recipe detector --features dino_vits8", "recipe detector never reads --features"),
     Wrong(f"{NEW} --recipe detector --set detector.checkpoint={{nowhere}}", "there is no checkpoint"),
-    Wrong(f"{NEW} --recipe detector --set detector.scores=1", "there is no option 'scores'"),
+    Wrong(f"{NEW} --recipe detector --set detector.scores=1", "there is no option 'detector.scores'"),
     Wrong(f"{NEW} --recipe {{nowhere}}.toml", "nowhere.toml cannot be read: No such file"),
     Wrong(f"{NEW} --recipe {{recipe}} --set ncut.max_steps=x", "ncut.max_steps is a number"),
     Wrong("run --images {nowhere} --out {new} --recipe cuts3dd", "unknown recipe 'cuts3dd'"),

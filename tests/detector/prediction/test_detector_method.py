@@ -264,7 +264,7 @@ def test_options_and_overrides() -> None:
     [
         ([], "needs a trained detector"),
         (["detector.checkpoint=x", "local_cut.tau_knn=1"], "no option 'local_cut.tau_knn'"),
-        (["detector.checkpoint=x", "detector.minscore=1"], "no option 'minscore'"),
+        (["detector.checkpoint=x", "detector.minscore=1"], "no option 'detector.minscore'"),
         (["detector.checkpoint=x", "detector.min_score=high"], "min_score is a number"),
         (["detector.checkpoint=x", "detector.boxes=round"], "mask, detector"),
         (["detector.checkpoint=x", "detector.grid=0"], r"1\.\.1024"),

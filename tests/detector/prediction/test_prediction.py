@@ -71,6 +71,19 @@ def test_what_is_no_video_is_refused(content: bytes | None, tmp_path: Path) -> N
     assert not (tmp_path / "frames").exists()
 
 
+def test_a_video_that_is_none_costs_no_photo(options: DetectorOptions, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    draw_photos(tmp_path / "photos", 2)
+    sources = [str(tmp_path / "photos"), str(tmp_path / "broken.mp4")]
+    found = predict(sources, tmp_path / "out", options, runner.run, device="cpu")
+    assert (found.summary.images, found.set_aside, found.videos) == (3, 1, [])
+    (odd,) = RunReader(RunFolder.open(tmp_path / "out" / "run")).quarantined()
+    assert (odd.id, odd.reason) == ("broken", "odd_entry")
+    assert "cannot be opened as a video" in odd.detail
+    with pytest.raises(SourceError, match=r"none of 1 images can be taken: .*cannot be opened as a video"):
+        predict(sources[1:], tmp_path / "alone", options, runner.run, device="cpu")
+
+
 def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "photos", tmp_path / "b" / "photos"
     draw_photos(first, 2)
