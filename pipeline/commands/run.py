@@ -55,7 +55,9 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> N
     """Process the images that were set aside once more. Exits with 1 while any image is missing or set aside."""
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine import run as runner
+    from pipeline.models.device import check_device
 
+    check_device(device)
     summary = runner.retry_quarantined(run_folder, device=device, batch_size=batch_size, reporter=ProgressReporter())
     click.echo(f"{summary.images} images tried again, {summary.images - summary.quarantined} succeeded")
     exit_with(summary.standing)

@@ -146,6 +146,7 @@ LOOKS = (
     Wrong("scores {nowhere} --truth {file}", "nowhere is not a run"),
     Wrong("scores {run} --truth {nowhere}", "nowhere cannot be read"),
     Wrong("retry-quarantined {nowhere}", "nowhere is not a run"),
+    Wrong("retry-quarantined {run} --device x", "device"),
 )
 WRONG = (*RUNS, *TAUS, *TRAININGS, *PREDICTIONS, *LOOKS)
 
