@@ -151,7 +151,9 @@ class Truth:
         return self._pairs[image_id]
 
     def _add_image(self, image: CocoImage, entry: Any, annotations: list[Any], left_out: LeftOut) -> None:
-        """Of the size that is listed, as far as the run-length codes of its masks do not say otherwise."""
+        """Of the size that is listed, unless all of its masks are run-length codes that say otherwise: one such code
+        among others is a fault of its own.
+        """
         own = Counter(size for one in annotations if (size := rle_size(one.get("segmentation"))) is not None)
         listed = (image.height, image.width) if image.height and image.width else None
         if listed is None:
@@ -159,7 +161,7 @@ class Truth:
                 left_out.add("without a size", f'{image.file_name}, which has no "height" and "width" above 0')
                 return
             listed = own.most_common(1)[0][0]
-        elif listed not in own and listed[::-1] in own:
+        elif own and own[listed[::-1]] == sum(bool(one.get("segmentation")) for one in annotations):
             self.swapped.add(image.id)
             listed = listed[::-1]
         if listed in own:

@@ -508,6 +508,19 @@ def test_swapped_sizes_that_the_masks_give_away(caplog: pytest.LogCaptureFixture
     assert "has height and width of images swapped, as CutLER writes them: 1 of 1" in caplog.text
 
 
+@pytest.mark.parametrize("segmentation", [None, [[5, 5, 50, 5, 50, 30, 5, 30]]])
+def test_one_code_of_swapped_size_is_a_fault_of_its_own(segmentation: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Beside a code of the right size, and beside a polygon, which has none."""
+    odd = scene([(A, 1), (B, 1)])
+    first, second = odd["annotations"]
+    first["segmentation"] = {**first["segmentation"], "size": [120, 60]}
+    second["segmentation"] = segmentation or second["segmentation"]
+    truth = Truth(odd)
+    assert truth.size(1) == (60, 120)
+    assert len(truth.objects(1)) == 1
+    assert "swapped" not in caplog.text
+
+
 def test_swapped_sizes_that_the_photo_gives_away() -> None:
     polygon = [[50, 5, 110, 5, 110, 30, 50, 30]]  # beyond the width that is listed
     swapped = broken(segmentation=polygon)
