@@ -141,7 +141,7 @@ def test_images_that_end_or_hold_their_worker_are_set_aside(
         tmp_path, launch, "--ray", "--workers", "2", "--cpus-per-worker", "1", "--deadline", str(deadline),
         CUTS3D_IMAGE_FAULT="exit:005.png,hang:018.png",
     )  # fmt: skip
-    said = finish(driver)
+    said = finish(driver, status=1)
     assert "2 of them set aside" in said
     assert_equal_stores(RunFolder.open(tmp_path), undisturbed, {"005.png": "crashed", "018.png": "hung"})
 
@@ -154,7 +154,7 @@ def test_an_image_that_eats_memory_is_set_aside(tmp_path: Path, launch: Launch, 
         tmp_path, launch, "--ray", "--workers", "1", "--cpus-per-worker", "1", CUTS3D_IMAGE_FAULT="eat:018.png",
         RAY_memory_usage_threshold=f"{threshold:.3f}", RAY_memory_monitor_refresh_ms="100",
     )  # fmt: skip
-    finish(driver)
+    finish(driver, status=1)
     assert_equal_stores(RunFolder.open(tmp_path), undisturbed, {"018.png": "crashed"})
 
 

@@ -70,6 +70,7 @@ def test_a_shard_of_which_every_image_is_set_aside(tmp_path: Path, nodes: Nodes)
     launch, out = tiny_launch(tmp_path, images=3), tmp_path / "run"
     (tmp_path / "depth").rename(tmp_path / "elsewhere")
     (tmp_path / "depth").mkdir()
+    (tmp_path / "elsewhere" / "000.npy").rename(tmp_path / "depth" / "000_depth.npy")  # not the photo's name
     status, said = cuts3d_run(out, launch, "--ray", nodes.address)
     assert (status, "no shard could be done; 00000 failed 4 times" in said) == (2, True), said
     assert "every image of shard 00000 was set aside as no_depth_map" in said
