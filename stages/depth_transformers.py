@@ -83,11 +83,6 @@ def reading_of(config: Any) -> Reading:
     )
 
 
-def detect_kind(config: Any) -> DepthKind:
-    """Whether what a transformers depth model gives grows or shrinks with distance; see `reading_of`."""
-    return reading_of(config).kind
-
-
 class TransformersDepth:
     """A `DepthModel` over a loaded `AutoModelForDepthEstimation` and its `AutoImageProcessor`.
 
@@ -109,8 +104,11 @@ class TransformersDepth:
         if getattr(processor, "do_center_crop", False):
             raise ValueError("its processor cuts off the borders of photos: set do_center_crop to false in its JSON")
         self._crops_itself = config.model_type in _READINGS and _READINGS[config.model_type].crops_itself
-        self._metres = reading_of(config).metres if kind is None else None
-        self.kind = reading_of(config).kind if kind is None else check_kind(kind)
+        if kind is None:
+            reading = reading_of(config)
+            self.kind, self._metres = reading.kind, reading.metres
+        else:
+            self.kind, self._metres = check_kind(kind), None
         self.name = name or str(config.model_type)
         self._model = model.to(device).eval()
         self._processor = processor

@@ -32,7 +32,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES
 from transformers.utils import ModelOutput
 
-from stages.depth_transformers import TransformersDepth, detect_kind
+from stages.depth_transformers import TransformersDepth, reading_of
 
 PHOTOS = [
     np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -134,12 +134,12 @@ def test_direction_follows_the_family_and_can_be_overridden() -> None:
 
 
 def test_kinds_of_the_families() -> None:
-    assert detect_kind(zoedepth()[0].config) == "depth"
-    assert detect_kind(dpt()[0].config) == "inverse_depth"
-    assert detect_kind(depth_anything()[0].config) == "inverse_depth"
-    assert detect_kind(depth_anything(depth_estimation_type="metric", max_depth=20)[0].config) == "depth"
+    assert reading_of(zoedepth()[0].config).kind == "depth"
+    assert reading_of(dpt()[0].config).kind == "inverse_depth"
+    assert reading_of(depth_anything()[0].config).kind == "inverse_depth"
+    assert reading_of(depth_anything(depth_estimation_type="metric", max_depth=20)[0].config).kind == "depth"
     with pytest.raises(ValueError, match=r"type 'beit', .*say it with --depth-kind depth "):
-        detect_kind(BeitConfig())
+        reading_of(BeitConfig())
 
 
 def test_zoedepth_padding_is_cut_off() -> None:
@@ -282,7 +282,7 @@ def test_a_small_dpt_on_dinov2_gives_metres_without_borders() -> None:
 
 def test_dpt_on_another_backbone_asks() -> None:
     with pytest.raises(ValueError, match=r"type 'dpt on dinov2_with_registers', .*--depth-kind depth"):
-        detect_kind(DPTConfig(backbone_config=Dinov2WithRegistersConfig()))
+        reading_of(DPTConfig(backbone_config=Dinov2WithRegistersConfig()))
 
 
 def test_a_processor_that_crops_photos_is_refused() -> None:

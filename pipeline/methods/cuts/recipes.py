@@ -190,19 +190,6 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
         raise ConfigError(f"recipe {name} with {' '.join(given)}: {error}") from error
 
 
-def option_lines(recipe: Recipe) -> list[str]:
-    """All options of a recipe as "stage.option = value", the way `get_recipe` takes them."""
-    return list(_lines(_grouped(vars(recipe), type(recipe.search))))
-
-
-def _lines(options: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in options.items():
-        if dataclasses.is_dataclass(value):
-            yield from _lines(vars(value), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name} = {'none' if value is None else value}"
-
-
 def _grouped(fields: Mapping[str, Any], kind: type[Search]) -> dict[str, Any]:
     """The fields of a recipe by the first names of option paths. kind: of its search; the other one is None."""
     searches = {name: fields["search"] if search is kind else None for name, search in SEARCHES.items()}

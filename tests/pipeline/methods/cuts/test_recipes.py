@@ -7,7 +7,8 @@ from itertools import pairwise
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.methods.cuts.recipes import RECIPES, Recipe, RoundsConfig, get_recipe, option_lines, parse_overrides
+from pipeline.methods.cuts.options import _lines as every_line
+from pipeline.methods.cuts.recipes import RECIPES, SEARCHES, Recipe, RoundsConfig, get_recipe, parse_overrides
 from stages.crf import CrfConfig
 from stages.features import FeatureConfig
 from stages.local_cut import LocalCutConfig
@@ -189,8 +190,9 @@ def test_a_stage_that_the_recipe_lacks_is_not_switched_on_silently() -> None:
 
 def test_every_option_that_is_listed_can_be_set_to_what_is_listed() -> None:
     for recipe in RECIPES.values():
-        for line in option_lines(recipe):
-            name, _, value = line.partition(" = ")
+        listed = {line.path: line.value for line in every_line(recipe)}
+        listed |= {name: "none" for name, kind in SEARCHES.items() if not isinstance(recipe.search, kind)}
+        for name, value in listed.items():
             assert get_recipe(recipe.name, [f"{name}={value}"]) == recipe
 
 
