@@ -103,10 +103,15 @@ class Lease(AbstractContextManager["Lease"]):
             raise LeaseError(self._lost)
 
     def __enter__(self) -> "Lease":
-        while not self._is_free():
-            if self._is_abandoned() and self._takes_over():
-                break
-        self._thread.start()
+        try:
+            while not self._is_free():
+                if self._is_abandoned() and self._takes_over():
+                    break
+            self._thread.start()
+        except KeyboardInterrupt:  # not inside the `with` yet, so nothing calls __exit__
+            self._ended.set()
+            self._give_back()
+            raise
         return self
 
     def _is_free(self) -> bool:
@@ -131,6 +136,9 @@ class Lease(AbstractContextManager["Lease"]):
     ) -> None:
         self._ended.set()
         self._thread.join()
+        self._give_back()
+
+    def _give_back(self) -> None:
         try:
             if self._is_ours():
                 self._files.delete(LEASE_FILE)

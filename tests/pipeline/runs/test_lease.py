@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import ROOT, environment
@@ -114,6 +115,39 @@ def test_a_lease_is_given_back_when_the_work_fails(files: LocalFiles, error: Bas
     with pytest.raises((KeyboardInterrupt, StoreError)), Lease(files):
         raise error
     assert not files.exists(LEASE_FILE)
+
+
+@pytest.mark.parametrize("step", ["create_exclusive", "start"])
+def test_a_driver_stopped_while_it_takes_the_lease_leaves_none(
+    files: LocalFiles, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    lease = Lease(files)
+    of: object = LocalFiles if step == "create_exclusive" else threading.Thread
+    done = getattr(of, step)
+
+    def stopped_after(*arguments: Any) -> None:
+        done(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(of, step, stopped_after)
+        with pytest.raises(KeyboardInterrupt):
+            lease.__enter__()
+    assert read_lease(files) is None
+    with Lease(files):
+        pass
+
+
+def test_a_driver_stopped_while_it_waits_for_another_leaves_that_ones_lease(files: LocalFiles) -> None:
+    def stopped(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    with Lease(files) as first:
+        with pytest.raises(KeyboardInterrupt):
+            Lease(files, sleep=stopped).__enter__()
+        held = read_lease(files)
+        assert held is not None
+        assert held.token == first.token
 
 
 def test_any_fsspec_url() -> None:
