@@ -29,7 +29,8 @@ from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.recipes import get_recipe, parse_overrides
+from pipeline.methods.cuts.recipes import get_recipe
+from pipeline.methods.overrides import parse_overrides
 from pipeline.models.load import feature_preset, load_depth, load_features
 from stages.features import FeatureConfig
 

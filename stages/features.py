@@ -6,10 +6,11 @@ Letters: B images, N = Gh*Gw patches, D feature width, S side of the square inpu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from PIL import Image
@@ -83,7 +84,8 @@ class FeatureExtractor:
         vit: Any = model
         self.config = config
         self.device = torch.device(device)
-        self.fingerprint = text_digest(tensors_digest(model.state_dict()), repr(sorted(asdict(config).items())))
+        self._weights = tensors_digest(model.state_dict())
+        self.fingerprint = self._fingerprint()
         self._vit = self._sized(vit).to(self.device).eval()
         self._mean = torch.tensor(config.mean, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(config.std, device=self.device).view(3, 1, 1)
@@ -94,6 +96,19 @@ class FeatureExtractor:
         side = self.config.size // self.config.patch_size
         return side, side
 
+    @property
+    def network(self) -> Any:
+        """The network; the same object for all readings of it."""
+        return self._vit
+
+    def reading(self, kind: FeatureKind, centred: bool) -> Self:
+        """Other features of the very same network: see `read_together`. Raises ValueError where it has none such."""
+        other = copy.copy(self)
+        other.config = replace(self.config, kind=kind, centred=centred)
+        other._check(self._vit, other.config)
+        other.fingerprint = other._fingerprint()
+        return other
+
     def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """features_BND of photos: float16 on the extractor's device, patches row by row, not normalised.
 
@@ -101,17 +116,19 @@ class FeatureExtractor:
         MaskCut). Always rounded to float16, so that features kept on disk and features passed on are the same.
         Raises RuntimeError when a feature is not finite in float16 (broken weights, or too low a precision).
         """
-        if not images:
-            raise ValueError("no images to extract features from")
-        with torch.inference_mode():
-            return self._extracted(images)
+        return read_together([self], images)[0]
 
-    def _extracted(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+    def _fingerprint(self) -> str:
+        return text_digest(self._weights, repr(sorted(asdict(self.config).items())))
+
+    def _input(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         S = self.config.size
         pixels = np.stack([np.asarray(Image.fromarray(i).resize((S, S), Image.Resampling.LANCZOS)) for i in images])
         x = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        with self._products():
-            features_BND = self._features((x - self._mean) / self._std).float()
+        return (x - self._mean) / self._std
+
+    def _finished(self, features_BND: torch.Tensor) -> torch.Tensor:
+        features_BND = features_BND.float()
         if self.config.centred:
             features_BND = features_BND - features_BND.mean(dim=1, keepdim=True)
         features_BND = features_BND.half()
@@ -129,18 +146,24 @@ class FeatureExtractor:
         model.set_input_size(img_size=(self.config.size, self.config.size))
         return model
 
-    def _features(self, x: torch.Tensor) -> torch.Tensor:
-        kind, last = self.config.kind, len(self._vit.blocks) - 1
-        if kind == "tokens":
-            return _tokens(self._vit, x, last, norm=True)
-        x = _tokens(self._vit, x, last - 1, norm=False)
+    def _features(self, x: torch.Tensor, kinds: Collection[FeatureKind]) -> dict[FeatureKind, torch.Tensor]:
+        vit, last = self._vit, len(self._vit.blocks) - 1
+        if set(kinds) == {"tokens"}:
+            return {"tokens": _tokens(vit, x, [last], norm=True)[0]}
+        before, *after = _tokens(vit, x, [last - 1, last] if "tokens" in kinds else [last - 1], norm=False)
+        found: dict[FeatureKind, torch.Tensor] = {"tokens": vit.norm(after[0])} if after else {}
         # Class and register tokens are gone by now: a projection treats each token alone, so the patches suffice.
-        block = self._vit.blocks[-1]
-        x = torch.nn.functional.linear(block.norm1(x), *_projection(block.attn, kind))
+        normed = vit.blocks[-1].norm1(before)
+        return found | {kind: self._projected(normed, kind) for kind in kinds if kind != "tokens"}
+
+    def _projected(self, normed: torch.Tensor, kind: FeatureKind) -> torch.Tensor:
+        attention = self._vit.blocks[-1].attn
+        x = torch.nn.functional.linear(normed, *_projection(attention, kind))
         if kind == "values":
             return x
-        norm = block.attn.k_norm if kind == "keys" else block.attn.q_norm
-        return norm(x.unflatten(-1, (block.attn.num_heads, -1))).flatten(-2)
+        norm = attention.k_norm if kind == "keys" else attention.q_norm
+        found: torch.Tensor = norm(x.unflatten(-1, (attention.num_heads, -1))).flatten(-2)
+        return found
 
     def _products(self) -> Any:
         if self.config.precision != "float32":
@@ -167,7 +190,7 @@ class NetworkFeatures(FeatureExtractor):
     def _sized(self, model: Any) -> Any:
         return model
 
-    def _features(self, x: torch.Tensor) -> torch.Tensor:
+    def _features(self, x: torch.Tensor, kinds: Collection[FeatureKind]) -> dict[FeatureKind, torch.Tensor]:
         found: torch.Tensor = self._vit(x)
         wanted = (len(x), self.grid[0] * self.grid[1])
         if found.ndim != 3 or found.shape[:2] != wanted:
@@ -175,7 +198,24 @@ class NetworkFeatures(FeatureExtractor):
                 f"{self.config.model} gives {tuple(found.shape)} for photos of {self.config.size} pixels, not "
                 f"{wanted} and the width of a feature: check its patch_size, or make it give one feature per patch"
             )
-        return found
+        return {"tokens": found}
+
+
+def read_together(extractors: Sequence[FeatureExtractor], images: Sequence[np.ndarray]) -> list[torch.Tensor]:
+    """What each of the extractors gives for the images, which go through the network once.
+
+    extractors: one, and `reading`s of it.
+    """
+    if not images:
+        raise ValueError("no images to extract features from")
+    first = extractors[0]
+    if any(other.network is not first.network for other in extractors):
+        raise ValueError("features are read together from one network: take the readings of one extractor")
+    with torch.inference_mode():
+        x = first._input(images)
+        with first._products():
+            found = first._features(x, [extractor.config.kind for extractor in extractors])
+        return [extractor._finished(found[extractor.config.kind]) for extractor in extractors]
 
 
 def patch_side(vit: Any) -> int:
@@ -194,7 +234,7 @@ def patch_side(vit: Any) -> int:
     try:
         vit.set_input_size(img_size=(patches * side, patches * side))
         photo = torch.empty(1, 3, patches * side, patches * side, device="meta")
-        found = _tokens(vit, photo, len(vit.blocks) - 1, norm=True).shape
+        found = _tokens(vit, photo, [len(vit.blocks) - 1], norm=True)[0].shape
     except Exception as error:  # whatever a model of timm raises that is made for other photos
         raise ValueError(f"{kind} does not take photos of another size: {error}") from error
     if len(found) != 3 or found[1] != patches**2:
@@ -227,11 +267,11 @@ def _square_patch(vit: Any) -> int | None:
     return int(sides[0]) if isinstance(sides, tuple) and len(set(sides)) == 1 else None
 
 
-def _tokens(vit: Any, x: torch.Tensor, block: int, norm: bool) -> torch.Tensor:
-    """Patch tokens after one block, (B, N, D)."""
-    found: torch.Tensor = vit.forward_intermediates(
-        x, indices=[block], norm=norm, stop_early=True, output_fmt="NLC", intermediates_only=True
-    )[0]
+def _tokens(vit: Any, x: torch.Tensor, blocks: list[int], norm: bool) -> list[torch.Tensor]:
+    """Patch tokens after each of these blocks, (B, N, D)."""
+    found: list[torch.Tensor] = vit.forward_intermediates(
+        x, indices=blocks, norm=norm, stop_early=True, output_fmt="NLC", intermediates_only=True
+    )
     return found
 
 

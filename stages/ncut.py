@@ -8,6 +8,8 @@ products in place of a dense factorisation (CutLER runs `scipy.linalg.eigh` on N
 taken by earlier rounds are not removed from the graph: as in MaskCut, whose features are zeroed there, their edges all
 become ε. So one matrix of edges serves all rounds of an image, with an `alive` mask. Patches that are not `present` are
 no patches at all: they pad graphs of different sizes to one batch.
+
+`ncut` gives x. `symmetric_eigenvectors` gives y, as many as are asked for, which is what VoteCut clusters.
 """
 
 from __future__ import annotations
@@ -134,11 +136,7 @@ def ncut(
     smallest, largest = (int(n) for n in operator.present_BN.sum(dim=1).aminmax())
     if smallest < 3:
         raise ValueError(f"NCut needs at least 3 patches, got {smallest}: use a larger input size or a smaller patch")
-    y_BN, gap_B, steps_B, converged_B = _lanczos(operator, config, largest)
-    for image in torch.nonzero(~converged_B).flatten().tolist():
-        y_n, gap = _dense_second(operator.dense(image))
-        y_BN[image, operator.present_BN[image]] = y_n.to(y_BN.dtype)
-        gap_B[image] = gap
+    y_BN, gap_B, steps_B, converged_B = _next_eigenvector(operator, config, largest, operator.trivial_BN[:, None])
     # One power step: M is 0 on the taken patches, so it wipes out the rounding there, which D^-½ would magnify.
     power_BN = operator(y_BN)
     shrunk_B = power_BN.norm(dim=1, keepdim=True)
@@ -156,20 +154,62 @@ def ncut(
     )
 
 
-def _lanczos(
-    operator: NormalisedAffinity, config: NCutConfig, largest: int
+def symmetric_eigenvectors(edges_BNN: torch.Tensor, epsilon: float, config: NCutConfig, count: int = 1) -> torch.Tensor:
+    """Eigenvectors of the symmetric normalised Laplacian I - M from the second on: (B, count, N) float32, unit length,
+    signs arbitrary, on the device of `edges_BNN`.
+
+    They are y where `ncut` gives x = D^-½ y. Each is found as `ncut` finds its own, in the complement of those before.
+    Arguments as for `ncut`; ValueError for more eigenvectors than N - 2.
+    """
+    b, n = edges_BNN.shape[:2]
+    if not 1 <= count <= n - 2:
+        raise ValueError(f"{n} patches have {max(n - 2, 0)} eigenvectors to look at, not {count}: use a larger input")
+    operator = NormalisedAffinity(edges_BNN, torch.ones(b, n, dtype=torch.bool, device=edges_BNN.device), epsilon)
+    known_BkN = operator.trivial_BN[:, None]
+    for _ in range(count):
+        y_BN, *_ = _next_eigenvector(operator, config, n, known_BkN)
+        known_BkN = torch.cat([known_BkN, y_BN[:, None]], dim=1)
+    return known_BkN[:, 1:]
+
+
+def _next_eigenvector(
+    operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Top eigenpair of M on the complement of the trivial vector: y_BN (unit), gap_B, steps_B, converged_B."""
-    trivial_BN = operator.trivial_BN
-    b, n = trivial_BN.shape
-    device = trivial_BN.device
-    max_steps = min(config.max_steps, largest - 1)  # no Krylov space has more dimensions than its graph has patches
-    # basis_BmN[:, 0] is the trivial vector: orthogonalising against the whole basis deflates it on the way
-    basis_BmN = torch.empty(b, max_steps + 1, n, device=device)
-    basis_BmN[:, 0] = trivial_BN
+    """`_lanczos`, and the dense solver for the images where it does not converge."""
+    y_BN, gap_B, steps_B, converged_B = _lanczos(operator, config, largest, known_BkN)
+    for image in torch.nonzero(~converged_B).flatten().tolist():
+        present_N = operator.present_BN[image]
+        y_n, gap = _dense_second(_without(operator.dense(image), known_BkN[image, 1:, present_N]))
+        y_BN[image, present_N] = y_n.to(y_BN.dtype)
+        gap_B[image] = gap
+    return y_BN, gap_B, steps_B, converged_B
+
+
+def _without(m_NN: torch.Tensor, known_kN: torch.Tensor) -> torch.Tensor:
+    """A dense M whose eigenvalues of these eigenvectors, unit vectors, are moved below all others, to -2 or less."""
+    if not len(known_kN):
+        return m_NN
+    known_kN = known_kN.double()
+    mu_k = ((known_kN @ m_NN) * known_kN).sum(dim=1)
+    return m_NN - known_kN.T @ ((mu_k + 2.0)[:, None] * known_kN)
+
+
+def _lanczos(
+    operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Top eigenpair of M on the complement of the known vectors: y_BN (unit), gap_B, steps_B, converged_B.
+
+    known_BkN: (B, k, N) unit eigenvectors, the trivial one first.
+    """
+    b, k, n = known_BkN.shape
+    device = known_BkN.device
+    max_steps = min(config.max_steps, largest - k)  # no Krylov space has more dimensions than its graph has patches
+    # the basis begins with the known vectors: orthogonalising against the whole basis deflates them on the way
+    basis_BmN = torch.empty(b, max_steps + k, n, device=device)
+    basis_BmN[:, :k] = known_BkN
     start_N = torch.randn(n, generator=torch.Generator().manual_seed(0)).to(device)
-    w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :1])
-    basis_BmN[:, 1] = w_BN / w_BN.norm(dim=1, keepdim=True)
+    w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :k])
+    basis_BmN[:, k] = w_BN / w_BN.norm(dim=1, keepdim=True)
     tridiagonal_Bmm = torch.zeros(b, max_steps, max_steps, dtype=torch.float64)
 
     ritz_Bm = torch.zeros(b, max_steps, dtype=torch.float64)
@@ -177,10 +217,10 @@ def _lanczos(
     steps_B = torch.zeros(b, dtype=torch.int64)
     converged_B = torch.zeros(b, dtype=torch.bool)
     for step in range(max_steps):
-        q_BN = basis_BmN[:, step + 1]
+        q_BN = basis_BmN[:, step + k]
         w_BN = operator(q_BN)
         alpha_B = (w_BN * q_BN).sum(dim=1)
-        w_BN, beta_B = _orthogonalise(w_BN, basis_BmN[:, : step + 2])
+        w_BN, beta_B = _orthogonalise(w_BN, basis_BmN[:, : step + k + 1])
         tridiagonal_Bmm[:, step, step] = alpha_B.double().cpu()
         beta_cpu_B = beta_B.double().cpu()
         beta_cpu_B[beta_cpu_B < EXHAUSTED] = 0.0
@@ -200,8 +240,8 @@ def _lanczos(
                 break
         tridiagonal_Bmm[:, step, step + 1] = tridiagonal_Bmm[:, step + 1, step] = beta_cpu_B
         inverse_B = torch.where(beta_cpu_B > 0, 1.0 / beta_cpu_B, 0.0).to(device, torch.float32)
-        basis_BmN[:, step + 2] = w_BN * inverse_B[:, None]
-    ritz_Bm, basis_BmN = ritz_Bm[:, : step + 1], basis_BmN[:, 1 : step + 2]
+        basis_BmN[:, step + k + 1] = w_BN * inverse_B[:, None]
+    ritz_Bm, basis_BmN = ritz_Bm[:, : step + 1], basis_BmN[:, k : step + k + 1]
     y_BN = torch.bmm(ritz_Bm.to(device, torch.float32)[:, None, :], basis_BmN)[:, 0]
     y_BN = y_BN / y_BN.norm(dim=1, keepdim=True)
     return y_BN, gap_B.to(device, torch.float32), steps_B.to(device), converged_B.to(device)

@@ -96,10 +96,12 @@ def _to_square(image_HW3: np.ndarray, size: int) -> np.ndarray:
 
 
 def _to_working_size(image_HW3: np.ndarray, masks_MGG: np.ndarray, size: int | None) -> np.ndarray:
-    """Nearest-neighbour up-sampling: pixel y belongs to the patch row floor(y · Gh / S)."""
-    height, width = image_HW3.shape[:2] if size is None else (size, size)
-    rows = np.arange(height) * masks_MGG.shape[1] // height
-    columns = np.arange(width) * masks_MGG.shape[2] // width
+    return sampled(masks_MGG, image_HW3.shape[:2] if size is None else (size, size))
+
+
+def sampled(masks_MGG: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks at another size, (M, *size), by the nearest neighbour: row y is that of the patch row floor(y · Gh / S)."""
+    rows, columns = (np.arange(side) * own // side for side, own in zip(size, masks_MGG.shape[1:], strict=True))
     return masks_MGG[:, rows[:, None], columns]
 
 
@@ -118,22 +120,22 @@ def _finish(before_MST: np.ndarray, after_MST: np.ndarray, size: tuple[int, int]
     masks_MHW = np.zeros((len(after_MST), *size), dtype=bool)
     crf_iou = np.ones(len(after_MST), dtype=np.float32)
     for index, (before, after) in enumerate(zip(before_MST, after_MST, strict=True)):
-        filled = _without_holes(after) if config.fill_holes else after
+        filled = without_holes(after) if config.fill_holes else after
         if config.crf is not None:
             union = np.count_nonzero(before | filled)
             crf_iou[index] = np.count_nonzero(before & filled) / union if union else 0.0
-        masks_MHW[index] = _to_original_size(filled, size)
+        masks_MHW[index] = resized_mask(filled, size)
     keep = (crf_iou >= config.min_crf_iou) & masks_MHW.any(axis=(1, 2))
     return RefinedMasks(masks_MHW, crf_iou, keep)
 
 
-def _without_holes(mask_ST: np.ndarray) -> np.ndarray:
+def without_holes(mask_ST: np.ndarray) -> np.ndarray:
     """The mask and all background that it, 4-connected, encloses (scipy's `binary_fill_holes` takes twice as long)."""
     labels, _ = scipy.ndimage.label(np.pad(~mask_ST, 1, constant_values=True))
     return mask_ST | (labels[1:-1, 1:-1] > 1)  # 1 is the background that the frame is in
 
 
-def _to_original_size(mask_ST: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized_mask(mask_ST: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bicubic interpolation of the 0/255 mask, cut at half."""
     if mask_ST.shape == size:
         return mask_ST

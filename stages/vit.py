@@ -54,18 +54,19 @@ class PlainViT(nn.Module):
         self.pos_embed = nn.Parameter(torch.cat([prefix_1PD, places_1ND], dim=1).detach())
 
     def forward_intermediates(self, x: Tensor, *, indices: Sequence[int], norm: bool, **_: Any) -> list[Tensor]:
-        """Patch tokens, (B, N, D), after the one block that `indices` names; the others are not run.
+        """Patch tokens, (B, N, D), after each of the blocks that `indices` names, in order; none is run after the last.
 
         x: (B, 3, S, S) float, normalised.
         norm: apply the final norm.
 
         This is timm's method of that name with stop_early, intermediates_only and output_fmt="NLC".
         """
-        (last,) = indices
-        x = self._embedded(x)
-        for block in self.blocks[: last + 1]:
+        x, found = self._embedded(x), []
+        for place, block in enumerate(self.blocks[: max(indices) + 1]):
             x = block(x)
-        return [(self.norm(x) if norm else x)[:, self._prefix :]]
+            if place in indices:
+                found.append((self.norm(x) if norm else x)[:, self._prefix :])
+        return found
 
     @property
     def _places(self) -> int:

@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 # Photos without a mask to paste, and photos that are gone, are passed over so often before the sample stays as it is.
 _DRAWS = 10
 # What a sample has one of for each mask, beside the masks and boxes.
-_OF_MASKS = ("gt_bboxes_labels", "gt_ignore_flags", "gt_scores", "gt_confidences", "gt_pasted")
+_OF_MASKS = (
+    *("gt_bboxes_labels", "gt_ignore_flags", "gt_scores", "gt_relative_scores", "gt_confidences", "gt_pasted"),
+)
 
 
 class _Partner(NamedTuple):
@@ -47,8 +49,8 @@ class PlainCopyPaste(BaseTransform):
     would cover too much of a single mask of the target is left out; masks of the target lose what is hidden, and get
     new boxes.
 
-    Changes img, gt_masks and whatever is there of gt_bboxes, gt_bboxes_labels, gt_ignore_flags, gt_scores and
-    gt_confidences; adds gt_pasted, bool (M,). The pasted come last, with label 0.
+    Changes img, gt_masks and whatever is there of gt_bboxes, gt_bboxes_labels, gt_ignore_flags, gt_scores,
+    gt_relative_scores and gt_confidences; adds gt_pasted, bool (M,). The pasted come last, with label 0.
 
     The partner is the sample's neighbour in the sampler's stream, as in CutLER's it is another of the batch; where the
     sample was drawn without, or the partner has nothing to paste or cannot be read (a warning), a random other image of
@@ -134,7 +136,7 @@ class PlainCopyPaste(BaseTransform):
         source_hw3 = place.put(photo_HW3[place.source], cv2.INTER_LINEAR)
         paste_pixels(results["img"], source_hw3, patch, self.blend)
         _keep(results, left_M := (hidden_M == 0) | (area_M - hidden_M >= self.min_pixels))
-        _join(results, patch, rows_K, hidden_M[left_M] > 0)
+        _join(results, patch, partner.image, rows_K, hidden_M[left_M] > 0)
         return results
 
     def _check(self, name: str, holds: bool, legal: str) -> None:
@@ -200,8 +202,8 @@ def _keep(results: dict[str, Any], keep_M: np.ndarray) -> None:
                 results[name] = results[name][keep_M]
 
 
-def _join(results: dict[str, Any], patch: Patch, rows_K: np.ndarray, carved_M: np.ndarray) -> None:
-    """Put the patch's instances (rows of the store) after those of the sample.
+def _join(results: dict[str, Any], patch: Patch, image: int, rows_K: np.ndarray, carved_M: np.ndarray) -> None:
+    """Put the patch's instances, masks of another image of the store (rows), after those of the sample.
 
     carved_M: bool, which of the sample's masks lose pixels by that.
     """
@@ -216,6 +218,7 @@ def _join(results: dict[str, Any], patch: Patch, rows_K: np.ndarray, carved_M: n
         "gt_bboxes_labels": np.zeros(len(rows_K), np.int64),
         "gt_ignore_flags": np.zeros(len(rows_K), bool),
         "gt_scores": store.score[rows_K],
+        "gt_relative_scores": store.relative_scores(image)[np.searchsorted(store.masks_of(image), rows_K)],
         "gt_confidences": store.mean_confidence[rows_K],
         "gt_pasted": np.ones(len(rows_K), bool),
     }

@@ -134,6 +134,15 @@ class FlatStore:
         """Rows of the masks of one image, int64 (M,), ascending: in the order of the store."""
         return self._masks[self._mask_offsets[image] : self._mask_offsets[image + 1]]
 
+    def relative_scores(self, image: int) -> np.ndarray:
+        """Scores of the masks of one image, as `masks_of` gives them, by its best score: float32 (M,) in 0..1.
+
+        Scores below 0 count as 0; where none is above 0, all masks have 1, since nothing tells them apart.
+        """
+        score_M = self.score[self.masks_of(image)]
+        best = score_M.max(initial=0.0)
+        return np.clip(score_M / best, 0.0, 1.0) if best > 0 else np.ones_like(score_M)
+
     def size(self, image: int) -> tuple[int, int]:
         """Height and width in pixels, after EXIF rotation."""
         height, width = self._store["size"][self._images[image]].tolist()

@@ -6,11 +6,12 @@ M masks of one image · H, W pixels · h, w pixels of a mask's box · Gh, Gw pat
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import FilterAnnotations, PackDetInputs
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from pycocotools import mask as coco_mask
@@ -148,9 +149,9 @@ class LoadConfidenceMasks(BaseTransform):
     """Decodes the masks of a sample; their boxes are recomputed from the masks.
 
     Adds gt_masks (ConfidenceMasks of M masks), gt_bboxes (HorizontalBoxes), gt_bboxes_labels (zeros, int64 (M,)),
-    gt_ignore_flags (False, (M,)), and as the store has them gt_scores and gt_confidences (mean confidences), float32
-    (M,). Only our own transforms keep the last two in step when masks are dropped. Adds confidence_floor, for masks
-    that are pasted in later.
+    gt_ignore_flags (False, (M,)), and as the store has them gt_scores, gt_relative_scores (by the best of the image,
+    0..1) and gt_confidences (mean confidences), float32 (M,). Only our own transforms keep the last three in step when
+    masks are dropped. Adds confidence_floor, for masks that are pasted in later.
 
     floor: least confidence inside a mask, 0..1; 0.5 is probably the paper's (docs/method.md).
 
@@ -172,9 +173,32 @@ class LoadConfidenceMasks(BaseTransform):
         results["gt_bboxes_labels"] = np.zeros(len(masks_M), np.int64)
         results["gt_ignore_flags"] = np.zeros(len(masks_M), bool)
         results["gt_scores"] = store.score[masks_M]
+        results["gt_relative_scores"] = store.relative_scores(image)
         results["gt_confidences"] = store.mean_confidence[masks_M]
         results["confidence_floor"] = self.floor
         return results
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(floor={self.floor})"
+
+
+@TRANSFORMS.register_module()
+class FilterScored(FilterAnnotations):
+    """MMDetection's FilterAnnotations, which keeps gt_relative_scores in step with the masks, too."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        flags_M = results["gt_ignore_flags"]
+        results["gt_ignore_flags"] = np.arange(len(flags_M))  # one of the few arrays that the stock transform filters
+        filtered: dict[str, Any] | None = super().transform(results)
+        if filtered is not None:
+            left_K = filtered["gt_ignore_flags"]
+            filtered["gt_ignore_flags"] = flags_M[left_K]
+            filtered["gt_relative_scores"] = filtered["gt_relative_scores"][left_K]
+        return filtered
+
+
+@TRANSFORMS.register_module()
+class PackScored(PackDetInputs):
+    """MMDetection's PackDetInputs, whose instances have relative_scores, too, float32 (M,) in 0..1."""
+
+    mapping_table: ClassVar[dict[str, str]] = {**PackDetInputs.mapping_table, "gt_relative_scores": "relative_scores"}

@@ -4,6 +4,8 @@ CutLER multiplies the classification loss of a proposal by 0 when the box predic
 more than 0.01, and by 1 otherwise; the mean still goes over all proposals, so that dropping makes the loss smaller and
 does not make the remaining proposals weightier. Box and mask losses, which are of positive proposals only, stay.
 
+CuVLER's soft targets for the class and the box are here, too: masks that few have voted for count less.
+
 Shape legend: P proposals, G true boxes of an image, N images, K anchors of a pyramid level, A anchors of a place.
 """
 
@@ -20,10 +22,16 @@ from torch import Tensor
 from detector.model.precision import at_least_single
 from pipeline.errors import ConfigError
 
+NO_SCORES = (
+    'use_scores needs instances with relative_scores: a pipeline that ends with dict(type="FilterScored", …), '
+    'dict(type="PackScored"), and the sampler TruthRandomSampler'
+)
+
 
 @TASK_UTILS.register_module()
 class TruthRandomSampler(RandomSampler):
     """MMDetection's RandomSampler, whose results know all true boxes of their image: `truth_boxes_G4`, xyxy in pixels.
+    Where instances have relative_scores, results know those, too: `truth_scores_G`; None elsewhere.
 
     The stock result knows those of the sampled positives alone, which are not all where there are many objects, and
     RoI heads hand nothing else to the box head's loss.
@@ -32,6 +40,7 @@ class TruthRandomSampler(RandomSampler):
     def sample(self, assign_result: Any, pred_instances: Any, gt_instances: Any, **kwargs: Any) -> SamplingResult:
         result = super().sample(assign_result, pred_instances, gt_instances, **kwargs)
         result.truth_boxes_G4 = get_box_tensor(gt_instances.bboxes)
+        result.truth_scores_G = gt_instances.get("relative_scores")
         return result
 
 
@@ -43,13 +52,19 @@ class DropLossBBoxHead(Shared2FCBBoxHead):
     the stock loss. In an image without a true box all are dropped: that nothing was found there does not tell that
     nothing is there. `kept` among the losses is the share of the proposals that were not dropped.
 
+    use_scores: CuVLER's soft targets. Where the true box of a proposal has the relative score s, the class is s of an
+    object and 1 - s of the background, and the box loss counts s times. False, or scores of 1, is DropLoss alone.
+
     Scores and deltas are at least float32 under any autocast. Raises ConfigError for a threshold out of range, boxes by
-    class, or another sampler.
+    class, another sampler, or instances without relative_scores where they are used.
     """
 
-    def __init__(self, *args: Any, drop_threshold: float | None = 0.01, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, drop_threshold: float | None = 0.01, use_scores: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         _check_threshold(drop_threshold)
+        self.use_scores = use_scores
         if drop_threshold is not None and not (self.reg_class_agnostic or self.num_classes == 1):
             raise ConfigError("DropLoss needs one predicted box for each proposal: set reg_class_agnostic=True")
         self.drop_threshold = drop_threshold
@@ -70,22 +85,42 @@ class DropLossBBoxHead(Shared2FCBBoxHead):
         reduction_override: str | None = None,
     ) -> dict:
         """As in the stock head: `loss_bbox` (the losses by name) and `bbox_targets`, which are the stock ones."""
-        if self.drop_threshold is None:
+        if self.drop_threshold is None and not self.use_scores:
             return super().loss_and_target(
                 cls_score, bbox_pred, rois, sampling_results, rcnn_train_cfg, concat, reduction_override
             )
         targets = self.get_targets(sampling_results, rcnn_train_cfg, concat=concat)
         labels_P, weights_P, *box_targets = targets
-        kept_P = self._kept(rois, bbox_pred, sampling_results)
+        if self.drop_threshold is None:
+            kept_P = torch.ones_like(weights_P)
+        else:
+            kept_P = self._kept(rois, bbox_pred, sampling_results)
         weights_kept_P = weights_P * kept_P
+        if self.use_scores:
+            score_P = torch.cat([_scores(result) for result in sampling_results]).to(weights_P)
+            box_targets[1] = box_targets[1] * score_P[:, None]
         losses = self.loss(
             cls_score, bbox_pred, rois, labels_P, weights_kept_P, *box_targets, reduction_override=reduction_override
         )
         if "loss_cls" in losses and reduction_override is None:
             # the stock loss is a mean over the proposals of weight above 0; DropLoss's is over all that were sampled
             losses["loss_cls"] = losses["loss_cls"] * ((weights_kept_P > 0).sum() / (weights_P > 0).sum().clamp(min=1))
+        if self.use_scores and "loss_cls" in losses and reduction_override is None:
+            sampled = (weights_P > 0).sum().clamp(min=1)
+            losses["loss_cls"] = self._soft_class_loss(cls_score, labels_P, weights_kept_P, score_P, sampled)
         losses["kept"] = kept_P.mean() if len(kept_P) else kept_P.sum()
         return {"loss_bbox": losses, "bbox_targets": targets}
+
+    def _soft_class_loss(
+        self, logits_PC: Tensor, labels_P: Tensor, weights_P: Tensor, score_P: Tensor, sampled: Tensor
+    ) -> Tensor:
+        """Cross entropy against s of the label and 1 - s of the background, summed and divided by `sampled`: as it is
+        linear in its target, the loss of the one s times and that of the other 1 - s times.
+        """
+        background_P = torch.full_like(labels_P, self.num_classes)
+        label: Tensor = self.loss_cls(logits_PC, labels_P, weights_P * score_P, avg_factor=sampled)
+        other: Tensor = self.loss_cls(logits_PC, background_P, weights_P * (1 - score_P), avg_factor=sampled)
+        return label + other
 
     @torch.no_grad()
     def _kept(self, rois_P5: Tensor, deltas_P4: Tensor, sampling_results: list[SamplingResult]) -> Tensor:
@@ -163,6 +198,14 @@ def _truths(sampling_results: list[SamplingResult]) -> list[Tensor]:
     if not all(hasattr(result, "truth_boxes_G4") for result in sampling_results):
         raise ConfigError('DropLoss needs the true boxes of each image: set sampler=dict(type="TruthRandomSampler", …)')
     return [result.truth_boxes_G4 for result in sampling_results]
+
+
+def _scores(result: SamplingResult) -> Tensor:
+    """Relative score of each proposal's true box, (P,), positives first; 1 for those of the background."""
+    if getattr(result, "truth_scores_G", None) is None:
+        raise ConfigError(NO_SCORES)
+    positives_p = result.truth_scores_G[result.pos_assigned_gt_inds]
+    return torch.cat([positives_p, positives_p.new_ones(len(result.neg_inds))])
 
 
 def _check_threshold(threshold: float | None) -> None:

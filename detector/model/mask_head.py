@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from detector.data.confidence_masks import CERTAIN, ConfidenceMasks
+from detector.model.drop_loss import NO_SCORES
 from detector.model.precision import at_least_single
 from pipeline.errors import ConfigError
 
@@ -51,10 +52,19 @@ class ConfidenceMaskHead(FCNMaskHead):
     """MMDetection's FCNMaskHead with the Spatial Confidence of `ConfidenceMasks` as the weight of each pixel's loss.
 
     use_confidence: False, or ordinary masks in place of ConfidenceMasks, make it the stock head, loss and gradients.
-    Masks that are no bitmaps raise ConfigError. All other arguments are those of FCNMaskHead.
+    use_scores: each instance's loss counts as far as its relative score goes, as in CuVLER; with the confidence, both.
+    Masks that are no bitmaps, and scores that are used and not there, raise ConfigError. All other arguments are those
+    of FCNMaskHead.
     """
 
-    def __init__(self, *args: Any, use_confidence: bool = True, loss_mask: dict | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        use_confidence: bool = True,
+        use_scores: bool = False,
+        loss_mask: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, loss_mask=loss_mask or {"type": "SpatialConfidenceLoss"}, **kwargs)
         if not isinstance(self.loss_mask, SpatialConfidenceLoss):
             raise ConfigError(
@@ -62,6 +72,7 @@ class ConfidenceMaskHead(FCNMaskHead):
                 "use SpatialConfidenceLoss, or FCNMaskHead"
             )
         self.use_confidence = use_confidence
+        self.use_scores = use_scores
 
     def forward(self, x: Tensor) -> Tensor:
         """Mask logits (P, C, h, w), at least float32, of RoI features (P, channels, h / 2, w / 2)."""
@@ -88,8 +99,20 @@ class ConfidenceMaskHead(FCNMaskHead):
             labels_P = torch.cat([sampled.pos_gt_labels for sampled in sampling_results])
             channels_P = torch.zeros_like(labels_P) if self.class_agnostic else labels_P
             logits_P1hw = mask_preds[torch.arange(len(mask_preds), device=mask_preds.device), channels_P, None]
-            loss = self.loss_mask(logits_P1hw, target_Phw, confidence_Phw if self.use_confidence else None)
+            weight_Phw = confidence_Phw if self.use_confidence else None
+            if self.use_scores:
+                score_P11 = _scores(sampling_results, batch_gt_instances)[:, None, None]
+                weight_Phw = (confidence_Phw if self.use_confidence else torch.ones_like(target_Phw)) * score_P11
+            loss = self.loss_mask(logits_P1hw, target_Phw, weight_Phw)
         return {"loss_mask": {"loss_mask": loss}, "mask_targets": target_Phw}
+
+
+def _scores(sampling_results: list, batch_gt_instances: list) -> Tensor:
+    """Relative score of the mask of each positive proposal, (P,)."""
+    if not all("relative_scores" in truth for truth in batch_gt_instances):
+        raise ConfigError(NO_SCORES)
+    pairs = zip(sampling_results, batch_gt_instances, strict=True)
+    return torch.cat([truth.relative_scores[sampled.pos_assigned_gt_inds] for sampled, truth in pairs])
 
 
 @torch.no_grad()

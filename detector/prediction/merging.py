@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 
 from detector.prediction.detections import Detections, PasteRule, instance_of
 from pipeline.errors import ImageError
+from pipeline.methods.shared.instances import touched_patches
 from pipeline.results.instances import ImageRecord, Instance
 from pipeline.results.kinds import Failed
 
@@ -111,13 +112,5 @@ def on_grid(instance: Instance, size: tuple[int, int], grid: tuple[int, int]) ->
     mean = float(confidence[known > 0].mean()) if known.any() else 1.0
     resampled = np.where(weight > 1e-3, total / np.maximum(weight, 1e-3), mean)
     values = np.rint(resampled).clip(1, 255).astype(np.uint8)
-    inside = _patches_with_pixels(instance, size, grid)
+    inside = touched_patches(coco_mask.decode({"size": list(size), "counts": instance.rle}), grid)
     return replace(instance, confidence=np.where(inside, values, 0).astype(np.uint8))
-
-
-def _patches_with_pixels(instance: Instance, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
-    """bool (Gh, Gw): patches that hold a pixel of the mask."""
-    rows, columns = np.nonzero(coco_mask.decode({"size": list(size), "counts": instance.rle}))
-    touched = np.zeros(grid, bool)
-    touched[rows * grid[0] // size[0], columns * grid[1] // size[1]] = True
-    return touched

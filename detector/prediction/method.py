@@ -22,7 +22,7 @@ from detector.prediction.detections import Limits, PasteRule
 from detector.prediction.merging import KEEP_BELOW_IOU, merged_record
 from detector.prediction.previous_round import PreviousRound
 from pipeline.errors import ConfigError
-from pipeline.methods.cuts.recipes import parse_overrides
+from pipeline.methods.overrides import parse_overrides
 from pipeline.methods.protocol import Batch, Inputs
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord

@@ -39,9 +39,14 @@ def field_words(kind: type) -> dict[str, str]:
 
 
 def option_lines(kind: type, prefix: str = "", values: Any = None) -> Iterator[OptionLine]:
-    """The options of a dataclass type, each with its default, or its value in `values`, an instance of it."""
+    """The options of a dataclass type, and of those that it holds, each with its default, or its value in `values`, an
+    instance of it.
+    """
     words = field_words(kind)
     for field in dataclasses.fields(kind):
         value = field.default if values is None else getattr(values, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            yield from option_lines(type(value), f"{prefix}{field.name}.", value)
+            continue
         said = "to be given" if value is dataclasses.MISSING else "none" if value is None else str(value)
         yield OptionLine(prefix + field.name, said, words[field.name])

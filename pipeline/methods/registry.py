@@ -11,6 +11,7 @@ from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
 from pipeline.methods.cuts.entry import ENTRY as CUTS
 from pipeline.methods.option_words import OptionLine, option_lines
 from pipeline.methods.protocol import Method, MethodEntry, plain_description
+from pipeline.methods.votecut.entry import ENTRY as VOTECUT
 from pipeline.models.device import pick_device
 from pipeline.plugins import entries, loaded
 from pipeline.runs.launch import Launch
@@ -18,7 +19,7 @@ from pipeline.storage.locations import absolute, is_url
 
 GROUP = "cuts3d.methods"
 
-METHODS = (CUTS, COCO_IMPORT)
+METHODS = (CUTS, VOTECUT, COCO_IMPORT)
 
 
 def recipes() -> list[str]:

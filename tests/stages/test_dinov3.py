@@ -87,7 +87,7 @@ def test_tokens_are_those_of_transformers(preset: str) -> None:
     other = of_transformers(vit, gated=preset.endswith("plus"))
     pixels = seen_by(extractor, PHOTOS)
     with torch.inference_mode():
-        tokens = extractor._features(pixels)
+        tokens = extractor._features(pixels, ["tokens"])["tokens"]
         expected = other(pixel_values=pixels).last_hidden_state[:, 5:]
     assert tokens.shape == (2, 36, WIDTH)
     torch.testing.assert_close(tokens, expected, rtol=0, atol=3e-6 * float(expected.abs().max()))

@@ -6,25 +6,24 @@ B images of the batch · N = Gh·Gw patches · D feature width · Gh, Gw patch g
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from pipeline.images.photos import Photo
-from pipeline.methods.cuts.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
+from pipeline.methods.cuts.proposals import Eigenvectors, Proposal, confidence_of, shared_graph
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
 from pipeline.methods.cuts.stage_graph import INPUTS, LAST, NAME, STAGES
 from pipeline.methods.protocol import Batch, Inputs
+from pipeline.methods.shared.batch_inputs import BatchInputs, once
+from pipeline.methods.shared.instances import encoded_instance, finished_record, touched_patches
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord, Instance
@@ -35,24 +34,6 @@ from stages.late import torch
 from stages.refine import RefinedMasks, refine_masks
 from stages.score import score_of
 from stages.spatial_importance import spatial_importance
-
-T = TypeVar("T")
-
-
-class _once(Generic[T]):  # noqa: N801  like the builtin property
-    """`functools.cached_property` without the lock that it has up to Python 3.11: one for all instances, so that all
-    batches of the process would take turns.
-    """
-
-    def __init__(self, compute: Callable[[Any], T]) -> None:
-        self._compute = compute
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: Any, owner: type) -> T:
-        value = instance.__dict__[self._name] = self._compute(instance)
-        return value
 
 
 @dataclass(frozen=True)
@@ -121,7 +102,7 @@ class CutsMethod:
         return work.outputs(batch.until)
 
 
-class BatchWork:
+class BatchWork(BatchInputs):
     """The stages of one batch, each a lazily computed attribute; asking for one runs just what it needs.
 
     photos: of these images; empty when all that is asked for can be had from `kept`.
@@ -140,12 +121,10 @@ class BatchWork:
         seconds: defaultdict[str, float],
         pool: Executor | None = None,
     ) -> None:
+        super().__init__(method.device, photos, seconds, pool)
         self.method = method
-        self.photos = photos
         self._positions = positions
         self._kept = {stage: outputs for stage, outputs in kept.items() if outputs.covers(positions)}
-        self._seconds = seconds
-        self._each: Each = map if pool is None else pool.map
 
     def outputs(self, stage: str | None) -> Sequence[Output | ImageRecord]:
         """For each image of the batch its record or, for a stage, what the stage keeps."""
@@ -164,19 +143,19 @@ class BatchWork:
             return list(self.confident_images)
         return self.records
 
-    @_once
+    @once
     def depth_BGhGw(self) -> np.ndarray | None:
         """(B, Gh, Gw) float32 relative depth on the patch grid; None for recipes that do not look at depth."""
         return self._depth_to_keep if self.method.recipe.needs_depth else None
 
-    @_once
+    @once
     def _depth_to_keep(self) -> np.ndarray:
         if "depth" in self._kept:
             return self._kept["depth"].maps(self._positions)
         with self._clock("depth"):
             return to_grid(self._predicted_depths, *self.method.grid).numpy()
 
-    @_once
+    @once
     def depth_filled_B(self) -> list[float]:
         """Of each image the share of its depth map that was filled; zeros for recipes that do not look at depth."""
         if "depth" in self._kept:
@@ -185,14 +164,14 @@ class BatchWork:
             return [0.0] * len(self.photos)
         return [float(np.float32(np.ma.getmaskarray(depth).mean())) for depth in self._predicted_depths]
 
-    @_once
+    @once
     def _predicted_depths(self) -> list[np.ndarray]:
         if self.method.depth is None:
             raise ValueError(f"recipe {self.method.recipe.name} has no depth stage")
         with self._clock("depth"):
             return self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
 
-    @_once
+    @once
     def features_BND(self) -> torch.Tensor:
         """(B, N, D) float16 on the method's device."""
         if "features" in self._kept:
@@ -200,7 +179,7 @@ class BatchWork:
         with self._clock("features"):
             return self.method.features([photo.rgb for photo in self.photos])
 
-    @_once
+    @once
     def graph_BNN(self) -> torch.Tensor:
         """(B, N, N) float32, the semantic graph: see `search.semantic_graph`."""
         recipe = self.method.recipe
@@ -212,7 +191,7 @@ class BatchWork:
                 importance_BN = spatial_importance(depth_BGhGw, recipe.spatial_importance).flatten(1)
             return semantic_graph(features_BND, importance_BN, recipe)
 
-    @_once
+    @once
     def first_ncut(self) -> Eigenvectors:
         if "ncut" in self._kept:
             return self._kept["ncut"].eigenvectors(self._positions)
@@ -220,7 +199,7 @@ class BatchWork:
         with self._clock("ncut"):
             return first_ncut(graph_BNN, self.method.recipe)
 
-    @_once
+    @once
     def cut_images(self) -> list[CutImage]:
         """Proposals of each image, without confidences."""
         for stage in ("confidence", "localcut"):
@@ -233,7 +212,7 @@ class BatchWork:
         del self.graph_BNN  # N² numbers an image that nobody needs any more
         return [CutImage(image, (None,) * len(image.proposals)) for image in found]
 
-    @_once
+    @once
     def confident_images(self) -> list[CutImage]:
         """Proposals of each image with the confidences of those kept."""
         cut, depth = self.cut_images, self.depth_BGhGw
@@ -243,7 +222,7 @@ class BatchWork:
         with self._clock("confidence"):
             return list(self._each(partial(_with_confidences, recipe=self.method.recipe), cut, depths))
 
-    @_once
+    @once
     def refined(self) -> list[RefinedMasks]:
         """Of each image the proposals kept before, refined, in their order."""
         grid_masks = [
@@ -256,26 +235,17 @@ class BatchWork:
         with self._clock("refine"):
             return refine_masks(photos, grid_masks, self.method.recipe.refine, self.method.device, self._each)
 
-    @_once
+    @once
     def records(self) -> list[ImageRecord]:
         """The finished images."""
         depth, images, refined = self.depth_BGhGw, self.confident_images, self.refined
         depths = [None] * len(images) if depth is None else list(depth)
-        names = [(photo.id, photo.rgb.shape[:2]) for photo in self.photos]
         with self._clock("encode"):
-            made = self._each(partial(_record, recipe=self.method.recipe), names, images, refined, depths)
+            made = self._each(partial(_record, recipe=self.method.recipe), self.names, images, refined, depths)
             return [
                 dataclasses.replace(record, depth_filled=filled) if filled else record
                 for record, filled in zip(made, self.depth_filled_B, strict=True)
             ]
-
-    @contextmanager
-    def _clock(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self.method.device.type == "cuda":
-            torch.cuda.synchronize(self.method.device)
-        self._seconds[stage] += time.perf_counter() - start
 
 
 def _with_confidences(image: CutImage, depth_GhGw: np.ndarray | None, recipe: Recipe) -> CutImage:
@@ -307,14 +277,7 @@ def _record(
             instances.append(dataclasses.replace(instance, proposal=k))
         else:
             drops[str(DropReason.CRF_DISAGREES)] += 1
-    return ImageRecord(
-        id=photo[0],
-        size=photo[1],
-        status="ok" if instances else "no_masks",
-        instances=tuple(instances),
-        drops=dict(drops),
-        depth=None if depth_GhGw is None else depth_GhGw.astype(np.float16),
-    )
+    return finished_record(photo, instances, drops, None if depth_GhGw is None else depth_GhGw.astype(np.float16))
 
 
 def _instance(
@@ -326,23 +289,8 @@ def _instance(
     """
     floor = recipe.spatial_confidence.floor if recipe.spatial_confidence else 1.0
     parts = dataclasses.replace(proposal.parts, stability=float(confidence[proposal.mask].mean() / 255))
-    touched = _touched(mask_HW, confidence.shape)
+    touched = touched_patches(mask_HW, confidence.shape)
     confidence = np.where(touched, np.maximum(confidence, np.uint8(round(255 * floor))), 0).astype(np.uint8)
-    encoded = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
-    x, y, width, height = (float(v) for v in coco_mask.toBbox(encoded))
-    return Instance(
-        rle=encoded["counts"],
-        box=(x, y, width, height),
-        area=int(coco_mask.area(encoded)),
-        score=score_of(parts, recipe.score),
-        confidence=confidence,
-        round=proposal.round,
-        parts=parts,
-        crf_iou=crf_iou,
+    return encoded_instance(
+        mask_HW, confidence, score=score_of(parts, recipe.score), round=proposal.round, parts=parts, crf_iou=crf_iou
     )
-
-
-def _touched(mask_HW: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
-    """Which patches of the grid hold a pixel of the mask: (H, W) bool -> (Gh, Gw) bool."""
-    tensor = torch.from_numpy(mask_HW.astype(np.float32))[None, None]
-    return torch.nn.functional.adaptive_max_pool2d(tensor, grid)[0, 0].numpy() > 0

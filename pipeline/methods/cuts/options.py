@@ -19,7 +19,7 @@ from pipeline.methods.cuts.recipes import (
     RoundsConfig,
     get_recipe,
 )
-from pipeline.methods.option_words import OptionLine, field_words
+from pipeline.methods.option_words import OptionLine, field_words, option_lines
 from pipeline.runs.changed_settings import ABSENT, differences, shown, without_noise
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig
@@ -120,28 +120,18 @@ def _is_of(preset: FeaturePreset, features: Mapping[str, Any]) -> bool:
 
 def _lines(recipe: Recipe) -> Iterator[OptionLine]:
     search = next(name for name, kind in SEARCHES.items() if isinstance(recipe.search, kind))
-    yield from _below(recipe.search, f"{search}.")
+    yield from option_lines(type(recipe.search), f"{search}.", recipe.search)
     words = field_words(Recipe)
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         if field.name in ("name", "search"):
             continue
         if dataclasses.is_dataclass(value):
-            yield from _below(value, f"{field.name}.")
+            yield from option_lines(type(value), f"{field.name}.", value)
         elif value is None:
             yield OptionLine(field.name, "none", f"{field.name}=on switches it on")
         else:
             yield OptionLine(field.name, str(value), words[field.name])
-
-
-def _below(stage: Any, prefix: str) -> Iterator[OptionLine]:
-    words = field_words(type(stage))
-    for field in dataclasses.fields(stage):
-        value = getattr(stage, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from _below(value, f"{prefix}{field.name}.")
-        else:
-            yield OptionLine(prefix + field.name, "none" if value is None else str(value), words[field.name])
 
 
 def _feature_lines(features: str) -> Iterator[OptionLine]:

@@ -3,10 +3,8 @@
 Gh, Gw patch grid
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +13,6 @@ from stages.filters import DropReason
 from stages.local_cut import KnnGraph, image_graph
 from stages.score import ScoreParts
 from stages.spatial_confidence import spatial_confidence, threshold_ladder
-
-# Applies a function to each image's own arguments: the builtin map, or that of a pool of processes.
-Each = Callable[..., Iterable[Any]]
 
 
 class StopReason(StrEnum):

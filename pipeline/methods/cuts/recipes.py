@@ -1,14 +1,12 @@
 """Recipes: named compositions of the stages, one for each row of the papers' tables, and how options override them."""
 
 import dataclasses
-import math
-import types
-import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.methods.overrides import options_of, parsed, with_option
 from stages.affinity import AffinityConfig
 from stages.bipartition import BipartitionConfig
 from stages.boundary import BoundaryConfig
@@ -180,7 +178,7 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
             if first not in now:
                 raise ValueError(f"there is no {first!r} here; options: {', '.join(now)}")
             hint = _GROUPS[first]
-            now[first] = _override(now[first], first, rest, text, path) if rest else _parse(text, hint, path)
+            now[first] = with_option(now[first], first, rest, text, path) if rest else parsed(text, hint, path)
         except ValueError as error:
             raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
     try:
@@ -204,34 +202,10 @@ def _of_groups(name: str, groups: Mapping[str, Any]) -> Recipe:
     return Recipe(name, on[0], **{name: value for name, value in groups.items() if name not in SEARCHES})
 
 
-def parse_overrides(kind: type, overrides: Iterable[str], prefix: str = "") -> dict[str, Any]:
-    """Options like "size=420" as values of the fields of a dataclass type; ConfigError names what is wrong, with the
-    prefix that the options were given with.
-    """
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"override {prefix + override!r} is not of the form {prefix}option=value")
-        if name not in hints:
-            raise ConfigError(f"there is no option {prefix + name!r}; options: {', '.join(map(prefix.__add__, hints))}")
-        try:
-            values[name] = _parse(text, hints[name], prefix + name)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-    return values
-
-
-def _options(config: type) -> dict[str, Any]:
-    """The options of a recipe or stage and their types."""
-    return {name: hint for name, hint in typing.get_type_hints(config).items() if name != "name"}
-
-
 def _all_groups() -> Iterator[tuple[str, Any]]:
     """First names of option paths and their types, in the order in which they are listed."""
     follows = {STAGES_OF[name][0]: name for name in SEARCHES}
-    for stage, hint in _options(Recipe).items():
+    for stage, hint in options_of(Recipe).items():
         if stage in follows:
             yield follows[stage], SEARCHES[follows[stage]] | None
         if stage != "search":
@@ -239,45 +213,3 @@ def _all_groups() -> Iterator[tuple[str, Any]]:
 
 
 _GROUPS = dict(_all_groups())
-
-
-def _override(stage: Any, name: str, path: list[str], text: str, whole: str) -> Any:
-    """A stage's configuration, or that of a part of it, with one option changed."""
-    if stage is None:
-        raise ValueError(f"this recipe has no {name}: switch it on first, {name}=on, or take one that has it")
-    if not dataclasses.is_dataclass(stage) or isinstance(stage, type):
-        raise ValueError(f"{name} has no options of its own")
-    option, *rest = path
-    hints = _options(type(stage))
-    if option not in hints:
-        raise ValueError(f"there is no {option!r} here; options: {', '.join(hints)}")
-    value = _override(getattr(stage, option), option, rest, text, whole) if rest else _parse(text, hints[option], whole)
-    return dataclasses.replace(stage, **{option: value})
-
-
-def _parse(text: str, hint: Any, whole: str) -> Any:
-    """A value of the field's type from its text."""
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if text.lower() == "none":
-        if type(None) not in kinds:
-            raise ValueError(f"{whole} cannot be none")
-        return None
-    kind = next(kind for kind in kinds if kind is not type(None))
-    if dataclasses.is_dataclass(kind):
-        if text.lower() == "on":
-            return typing.cast(type, kind)()
-        fields = ", ".join(f"{whole}.{field.name}" for field in dataclasses.fields(kind))
-        raise ValueError(f"{whole} is a group of options: set {fields}, or {whole}=none or on to switch it")
-    if kind is bool:
-        if text.lower() not in ("true", "false"):
-            raise ValueError(f"{whole} is true or false, got {text!r}")
-        return text.lower() == "true"
-    if kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            raise ValueError(f"{whole} is a number ({kind.__name__}), got {text!r}") from None
-        if kind is float and not math.isfinite(number):
-            raise ValueError(f"{whole} is a finite number, got {text!r}")
-        return number
-    return text

@@ -15,8 +15,9 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, StopReason
 from pipeline.methods.cuts.recipes import Recipe, RoundsConfig
+from pipeline.methods.shared.batch_inputs import Each
 from stages.bipartition import Bipartition, bipartition, component_of
 from stages.filters import DropReason, judge, mask_iou
 from stages.late import torch

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals
 from pipeline.methods.cuts.recipes import Recipe, RoundsConfig
 from pipeline.methods.cuts.rounds import search_rounds, solve_alive
 from pipeline.methods.cuts.tree_search import search_tree
+from pipeline.methods.shared.batch_inputs import Each
 from stages.affinity import affinity_edges, similarities
 from stages.late import torch
 from stages.ncut_tree import TreeConfig, first_cuts

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.options import read_recipe, refuse_unread_models
-from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, Recipe, parse_overrides
+from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, Recipe
+from pipeline.methods.overrides import parse_overrides
 from pipeline.models.specs import absolute_depth, absolute_features, check_depth, feature_spec
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset

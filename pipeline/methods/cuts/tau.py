@@ -11,8 +11,8 @@ import numpy as np
 from pipeline.errors import ConfigError, ImageError, SourceError
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
-from pipeline.methods.cuts.recipes import parse_overrides
 from pipeline.methods.cuts.settings import feature_config
+from pipeline.methods.overrides import parse_overrides
 from pipeline.models.device import pick_device
 from pipeline.models.load import feature_preset, load_features
 from pipeline.models.specs import feature_spec

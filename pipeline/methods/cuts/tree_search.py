@@ -14,8 +14,9 @@ from functools import partial
 
 import numpy as np
 
-from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
 from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.shared.batch_inputs import Each
 from stages.boundary import settle_boundaries
 from stages.late import torch
 from stages.local_cut import LocalCutConfig, group_graph, image_graph

@@ -141,9 +141,27 @@ def test_masks_boxes_labels_and_scores_go_together(store: FlatStore) -> None:
         assert results["gt_bboxes_labels"].dtype == np.int64
         assert results["gt_ignore_flags"].tolist() == [False] * len(rows)
         np.testing.assert_array_equal(results["gt_scores"], store.score[rows])
+        np.testing.assert_allclose(
+            results["gt_relative_scores"], store.score[rows] / store.score[rows].max(), rtol=1e-6
+        )
         np.testing.assert_array_equal(results["gt_confidences"], store.mean_confidence[rows])
         for name in ("gt_scores", "gt_confidences"):
             results[name][:] = 0  # a copy of the sample's own: the store is read-only
+
+
+def test_relative_scores_stay_with_their_masks(store: FlatStore) -> None:
+    image = max(range(len(store)), key=lambda i: len(store.masks_of(i)))
+    results = LoadConfidenceMasks().transform(LoadPhoto().transform(sample(store, image)))
+    masks, scores_M = results["gt_masks"], results["gt_relative_scores"]
+    assert (scores_M.min() >= 0, scores_M.max()) == (True, 1)
+    values_MHW = masks.values.copy()
+    values_MHW[0] = 0  # as scaling can make a mask vanish
+    results["gt_masks"] = ConfidenceMasks.from_values(values_MHW)
+    filtered = TRANSFORMS.build({"type": "FilterScored", "min_gt_bbox_wh": (1, 1), "by_mask": True})(results)
+    packed = TRANSFORMS.build({"type": "PackScored"})(filtered)["data_samples"].gt_instances
+    assert len(packed) == len(scores_M) - 1
+    np.testing.assert_array_equal(packed.relative_scores.numpy(), scores_M[1:])
+    assert filtered["gt_ignore_flags"].tolist() == [False] * len(packed)
 
 
 def test_stock_transforms_do_to_them_what_they_do_to_stock_masks(store: FlatStore) -> None:

@@ -72,7 +72,9 @@ def test_confidence_on_another_grid(seed: int, rows: int, columns: int) -> None:
     assert found.shape == (rows, columns)
     inside = np.zeros((rows, columns), bool)
     for y, x in np.argwhere(mask):
-        inside[y * rows // SIZE[0], x * columns // SIZE[1]] = True
+        # every patch that holds a part of the pixel
+        down = slice(y * rows // SIZE[0], -(-(y + 1) * rows // SIZE[0]))
+        inside[down, x * columns // SIZE[1] : -(-(x + 1) * columns // SIZE[1])] = True
     assert np.array_equal(found > 0, inside)
     values = confidence[confidence > 0].astype(int)
     assert found[inside].min() >= values.min() - 1

@@ -43,7 +43,7 @@ ROUNDS = ("self_train_r50_fpn", "self_train_r50_fpn_1gpu", "cutler_self_train_r5
 def test_the_names() -> None:
     assert set(config_names()) == {
         *("cutler_r50_fpn", "cutler_r50_fpn_1gpu", "cuts3d_r50_fpn", "cuts3d_r50_fpn_1gpu", "tiny", "cutler_tiny"),
-        *("cuts3d_r50_fpn_selection", "cuts3d_r50_fpn_selection_blending", *ROUNDS),
+        *("cuts3d_r50_fpn_selection", "cuts3d_r50_fpn_selection_blending", "cuvler_r50_fpn", *ROUNDS),
     }
     assert all(headline(name).endswith(".") and len(headline(name)) < 100 for name in config_names())
 
@@ -75,11 +75,25 @@ def test_every_model_builds_and_can_be_described(name: str, built: dict[str, nn.
 def test_copy_paste_is_as_the_row_of_the_ablation_says(name: str) -> None:
     pipeline = read_config(name).train_dataloader.dataset.pipeline
     paste = pipeline[2]
-    assert paste.type == ("PlainCopyPaste" if name.startswith("cutler") else "ConfidentCopyPaste")
+    is_plain = name.startswith(("cutler", "cuvler"))
+    assert paste.type == ("PlainCopyPaste" if is_plain else "ConfidentCopyPaste")
     if paste.type == "ConfidentCopyPaste":
         assert paste.blend == (name != "cuts3d_r50_fpn_selection")
     assert tuple(paste.ratio) == ((0.5, 1.0) if name in ROUNDS else (0.3, 1.0))
-    assert pipeline[1].floor == (0.0 if name.startswith("cutler") else 0.5)
+    assert pipeline[1].floor == (0.0 if is_plain else 0.5)
+
+
+def test_cuvler_is_cutler_with_the_scores_in_the_losses() -> None:
+    flat = [_flat(plain(read_config(name))) for name in ("cutler_r50_fpn", "cuvler_r50_fpn")]
+    changed = {n for n in flat[0] | flat[1] if flat[0].get(n) != flat[1].get(n)}
+    heads = [name for name in changed if name.startswith("model.")]
+    assert len(heads) >= 2
+    assert all(name.endswith(".use_scores") and flat[1][name] is True for name in heads)
+    assert {name.partition(".")[0] for name in changed} == {
+        *("model", "train_pipeline", "train_dataloader", "train_cfg", "param_scheduler", "filters"),
+    }
+    pipeline = read_config("cuvler_r50_fpn").train_dataloader.dataset.pipeline
+    assert [step.type for step in pipeline[-2:]] == ["FilterScored", "PackScored"]
 
 
 def test_the_ablation_changes_one_thing_a_row() -> None:

@@ -13,7 +13,8 @@ from pipeline.cli import command_line
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.options import OUTPUT_FOLDER, OUTPUT_RUN, Number, Output
 from pipeline.errors import ConfigError
-from pipeline.methods.cuts.recipes import get_recipe, parse_overrides
+from pipeline.methods.cuts.recipes import get_recipe
+from pipeline.methods.overrides import parse_overrides
 from pipeline.runs.instance_reader import InstanceReader
 from stages.local_cut import LocalCutConfig
 

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.options import _lines as every_line
-from pipeline.methods.cuts.recipes import RECIPES, SEARCHES, Recipe, RoundsConfig, get_recipe, parse_overrides
+from pipeline.methods.cuts.recipes import RECIPES, SEARCHES, Recipe, RoundsConfig, get_recipe
+from pipeline.methods.overrides import parse_overrides
 from stages.crf import CrfConfig
 from stages.features import FeatureConfig
 from stages.local_cut import LocalCutConfig
