@@ -78,7 +78,7 @@ def _refined(
     if size != mask_hw.shape:
         image_hw3 = np.asarray(Image.fromarray(image_hw3).resize(size[::-1], Image.Resampling.LANCZOS))
     small_1hw = sampled(mask_hw[None], size)
-    image_1hw3 = torch.from_numpy(np.ascontiguousarray(image_hw3)).to(device)[None]
+    image_1hw3 = torch.from_numpy(np.array(image_hw3)).to(device)[None]
     (refined_1hw,) = dense_crf(image_1hw3, [torch.from_numpy(small_1hw).to(device)], config.crf)
     refined_hw = refined_1hw[0].cpu().numpy()
     if config.fill_holes:

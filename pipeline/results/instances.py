@@ -33,9 +33,9 @@ class Instance:
     area: pixels of the mask.
     score: finite, larger is better.
     confidence: uint8 (Gh, Gw), spatial confidence on the patch grid, 255 = 1.0.
-    round: 0-based NCut round that found it; its place by score where a tree of cuts was searched.
+    round: 0-based NCut round that found it; its place by score where a tree of cuts was searched, and of votes.
     parts: what the score is made of, all of them, whichever the recipe multiplies; see `stages.score`.
-    crf_iou: IoU of the mask before and after the CRF, 0..1; 1 without CRF.
+    crf_iou: IoU of the mask before and after the CRF, 0..1; 1 without CRF; 0 where the method kept the one before.
     proposal: its place among the proposals of its image, kept and dropped, 0-based; None where the method has none, and
         in shards of versions that did not write it.
     """

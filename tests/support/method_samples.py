@@ -22,6 +22,7 @@ from pipeline.methods.registry import entry_of
 from pipeline.runs.launch import Launch
 from pipeline.runs.summary import RunSummary
 from support.tiny_method import draw_photos, tiny_method
+from support.tiny_votes import tiny_votes
 
 # What photos of all kinds a method must get through, beside ordinary ones.
 ODD = {
@@ -57,6 +58,10 @@ def _of_cuts(recipe: str, folder: Path) -> tuple[Launch, Method]:
     return Launch(str(folder / "photos"), recipe=recipe, shard_size=SHARD_SIZE), tiny_method(recipe)
 
 
+def _of_votecut(recipe: str, folder: Path) -> tuple[Launch, Method]:
+    return Launch(str(folder / "photos"), recipe=recipe, shard_size=SHARD_SIZE), tiny_votes(recipe)
+
+
 def _of_an_import(recipe: str, folder: Path) -> tuple[Launch, Method]:
     launch = launch_of(str(folder / "masks.json"), str(folder / "photos"), shard_size=SHARD_SIZE)
     return launch, CocoImport.of(launch)
@@ -77,6 +82,7 @@ def _of_a_detector(recipe: str, folder: Path) -> tuple[Launch, Method]:
 # By name of the method: the launch of a recipe of it on the photos in a folder, and the loaded method.
 SAMPLES: dict[str, Callable[[str, Path], tuple[Launch, Method]]] = {
     "cuts": _of_cuts,
+    "votecut": _of_votecut,
     "coco_import": _of_an_import,
     "detector": _of_a_detector,
 }

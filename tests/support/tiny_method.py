@@ -28,14 +28,18 @@ class BrightnessDepth:
         return [relative_depth(image.mean(axis=2), "depth", id_) for image, id_ in zip(images, ids, strict=True)]
 
 
+def tiny_vit() -> VisionTransformer:
+    """Two blocks on 64×64 pixels, its weights the same every time."""
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+
+
 def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: str = "cpu") -> CutsMethod:
     """The named recipe on an 8×8 grid. LocalCut's threshold is left alone: it goes with the grid."""
-    torch.manual_seed(0)
-    vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
     config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=True, size=64)
     chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *overrides])
     depth = BrightnessDepth() if chosen.needs_depth else None
-    return CutsMethod(chosen, FeatureExtractor(vit, config, device), depth, torch.device(device))
+    return CutsMethod(chosen, FeatureExtractor(tiny_vit(), config, device), depth, torch.device(device))
 
 
 def in_place_of_models(patch: pytest.MonkeyPatch, load: Callable[[Launch], CutsMethod]) -> None:

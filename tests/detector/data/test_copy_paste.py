@@ -70,6 +70,7 @@ def test_a_hidden_half_by_hand(tmp_path: Path) -> None:
     assert results["gt_bboxes_labels"].tolist() == [0, 0, 0]
     assert results["gt_ignore_flags"].tolist() == [False] * 3
     np.testing.assert_allclose(results["gt_scores"], [0.3, 0.4, 0.2])
+    np.testing.assert_allclose(results["gt_relative_scores"], [0.75, 1, 1])  # each by the best of its own photo
     np.testing.assert_allclose(results["gt_confidences"], [0.6, 0.8, 0.4], atol=1e-3)
     for channel_HW in np.moveaxis(results["img"], 2, 0):
         np.testing.assert_array_equal(channel_HW, np.where(expected[2] > 0, 80, 40))
