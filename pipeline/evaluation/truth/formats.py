@@ -30,6 +30,7 @@ from pipeline.evaluation.truth.coco import Truth, images_in, list_of
 from pipeline.evaluation.truth.files import files_in, read_text
 from pipeline.images.beside import first_that_holds, places_beside
 from pipeline.images.coco import CocoImage, checked_image, whole_number
+from pipeline.images.image_lists import coco_refs
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
@@ -62,6 +63,11 @@ class TruthSet:
     def images(self) -> list[tuple[int, str]]:
         """Id of each image in the truth, and path or URL of its photo, whether or not it is there."""
         return [(id_, resolve(image["file_name"], self.images_root)) for id_, image in self.truth.images.items()]
+
+    def refs(self, remedy: str) -> tuple[str, list[ImageRef]]:
+        """The folder of its photos and its images, see `coco_refs`."""
+        listed = [CocoImage(id_, str(image["file_name"]), None, None) for id_, image in self.truth.images.items()]
+        return coco_refs(self.truth.name, listed, self.images_root, remedy)
 
 
 def read_truth(spec: str, images: str | None = None) -> TruthSet:
