@@ -44,13 +44,15 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
 
     Raises:
         SourceError: two images of the run are the same one of the truth, or none can be scored.
-        StoreError: the run is damaged.
+        StoreError: the run is damaged, or no shard of it is done.
     """
+    reader = InstanceReader(run, min_score)
+    reader.need_any()
     find, refs = _finder(run, truth), {ref.id: ref for ref in run.manifest.refs}
     swapped = len(truth.swapped)
     by_image: dict[int, list[dict[str, Any]]] = {}
     unlabelled, set_aside, other_size = [], [], []
-    for record in InstanceReader(run, min_score):
+    for record in reader:
         image_id = find(record.id)
         if image_id is None:
             unlabelled.append(record.id)
