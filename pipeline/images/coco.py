@@ -222,17 +222,17 @@ class CocoIndex:
         self._image_ids, self._sizes = array("q"), array("i")
         self._of, self._starts, self._lengths = array("q"), array("q"), array("i")
         self.n_masks = 0
-        self._given_ids = GivenIds()
         self._left_out = LeftOut(lists.name, "annotations")
+        ids = GivenIds()
         for entry in lists.entries():
             if entry.key == _IMAGES and images_of is None:
-                self._add_image(entry.value, lists.name)
+                self._add_image(entry.value, lists.name, ids)
             elif entry.key in (_ANNOTATIONS, ROOT):
                 self._add_annotation(entry)
         if images_of is not None:
             for entry in images_of.entries():
                 if entry.key == _IMAGES:
-                    self._add_image(entry.value, images_of.name)
+                    self._add_image(entry.value, images_of.name, ids)
         if not self.file_names:
             raise SourceError(self._no_images(ROOT in lists.keys, images_of))
         if len(self.troubles) == len(self.file_names):
@@ -260,9 +260,9 @@ class CocoIndex:
             for place in self._order[first:last].tolist()
         ]
 
-    def _add_image(self, entry: Any, name: str) -> None:
+    def _add_image(self, entry: Any, name: str, ids: GivenIds) -> None:
         place = len(self.file_names)
-        image = self._given_ids.given(listed_image(entry, place + 1, name), place + 1)
+        image = ids.given(listed_image(entry, place + 1, name), place + 1)
         if image.trouble is not None:
             self.troubles[place] = image.trouble
         self.file_names.append(image.file_name)
