@@ -124,9 +124,12 @@ def image_id_of(annotation: Any, name: str) -> int:
 class GivenIds:
     """Whose the ids of a file's images are: the first photo with an id has it, and with it the annotations. Another one
     that is listed with it is set aside, for nobody can tell which of the two they are of.
+
+    name: of the file, for messages.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._owners: dict[int, str] = {}
 
     def given(self, image: CocoImage, number: int) -> CocoImage:
@@ -137,8 +140,8 @@ class GivenIds:
         if _plain(owner) == _plain(image.file_name):
             return image
         why = (
-            f"image {image.file_name} has the id {image.id}, which {owner} has before it, and annotations of that id "
-            "are taken for those of the first; give each image an id of its own"
+            f'{self._name}: image {image.file_name} has the "id" {image.id}, which {owner} has before it, and '
+            "annotations of that id are taken for those of the first; give each image an id of its own"
         )
         return CocoImage(number - MOST_ID, image.file_name, None, None, why)
 
@@ -185,7 +188,7 @@ def listed_images(location: str) -> list[CocoImage]:
     Raises SourceError when it cannot be read or lists none.
     """
     with open_lists(location) as lists:
-        entries, ids = (entry.value for entry in lists.entries() if entry.key == _IMAGES), GivenIds()
+        entries, ids = (entry.value for entry in lists.entries() if entry.key == _IMAGES), GivenIds(location)
         images = [
             ids.given(listed_image(entry, number, location), number) for number, entry in enumerate(entries, start=1)
         ]
@@ -223,7 +226,7 @@ class CocoIndex:
         self._of, self._starts, self._lengths = array("q"), array("q"), array("i")
         self.n_masks = 0
         self._left_out = LeftOut(lists.name, "annotations")
-        ids = GivenIds()
+        ids = GivenIds((images_of or lists).name)
         for entry in lists.entries():
             if entry.key == _IMAGES and images_of is None:
                 self._add_image(entry.value, lists.name, ids)

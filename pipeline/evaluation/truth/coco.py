@@ -211,7 +211,7 @@ def images_in(document: Any, name: str, left_out: LeftOut) -> list[tuple[CocoIma
     none of them is one; one among others may be anything, and is left out.
     """
     found = list_of(document, "images", name)
-    images, odd, ids = [], [], GivenIds()
+    images, odd, ids = [], [], GivenIds(name)
     for number, entry in enumerate(found, start=1):
         image = ids.given(listed_image(entry, number, name), number)
         if image.trouble is None:

@@ -578,7 +578,8 @@ def test_one_image_that_has_the_id_of_another_costs_no_other(caplog: pytest.LogC
     assert {id_: image["file_name"] for id_, image in truth.images.items()} == {1: "scene.png", 2: "c.png"}
     assert len(truth.objects(1)) == 1
     assert (
-        "1 of 3 images left out: 1 odd, such as image b.png has the id 1, which scene.png has before it" in caplog.text
+        '1 of 3 images left out: 1 odd, such as image b.png has the "id" 1, which scene.png has before it'
+        in caplog.text
     )
 
 

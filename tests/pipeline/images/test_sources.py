@@ -488,7 +488,7 @@ def test_an_image_that_has_the_id_of_another_costs_no_other(tmp_path: Path) -> N
     listing = list_images(coco(tmp_path / "i.json", images))
     assert {ref.id: ref.coco_id for ref in listing.refs if ref.trouble is None} == {"a.jpg": 1, "b.jpg": 2}
     assert set(odd(listing)) == {"b.jpg%2", "c.jpg"}
-    assert "image c.jpg has the id 1, which a.jpg has before it" in odd(listing)["c.jpg"]
+    assert 'image c.jpg has the "id" 1, which a.jpg has before it' in odd(listing)["c.jpg"]
 
 
 def test_a_file_name_that_is_not_utf8_costs_no_other(tmp_path: Path) -> None:

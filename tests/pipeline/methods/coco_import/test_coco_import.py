@@ -269,7 +269,7 @@ def test_an_image_that_has_the_id_of_another_is_set_aside(data: Data) -> None:
     run = data.run()
     (record,) = RunReader(run).quarantined()
     assert (record.id, record.reason) == (other["file_name"], "odd_entry")
-    assert f"has the id {taken['id']}, which {taken['file_name']} has before it" in record.detail
+    assert f'has the "id" {taken["id"]}, which {taken["file_name"]} has before it' in record.detail
     names = [taken["file_name"], third["file_name"]]
     assert [records_of(run)[name] for name in names] == [before[name] for name in names]
 
