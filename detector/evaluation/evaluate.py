@@ -21,8 +21,6 @@ from pipeline.commands.executing import RunExecutor
 from pipeline.errors import CutsError
 from pipeline.evaluation.report import Report, evaluate_runs, report_json
 from pipeline.evaluation.truth.formats import TruthSet
-from pipeline.images.coco import CocoImage
-from pipeline.images.image_lists import coco_refs
 from pipeline.images.manifest import Manifest, default_shard_size
 from pipeline.images.sources import listing_of
 from pipeline.runs.launch import Launch
@@ -120,8 +118,7 @@ def _predictions(
 ) -> RunFolder:
     """The complete run of a detector over a truth's photos."""
     name = truth.truth.name
-    images = [CocoImage(id_, str(image["file_name"]), None, None) for id_, image in truth.truth.images.items()]
-    refs = listing_of(*coco_refs(name, images, truth.images_root, IMAGES_REMEDY), name).refs
+    refs = listing_of(*truth.refs(IMAGES_REMEDY), name).refs
     manifest = Manifest(refs, default_shard_size(len(refs)))
     title = re.sub(r"\W+", "-", truth.benchmark or PurePosixPath(truth.truth.name).stem).strip("-").lower()
     name = f"{title}-{manifest.digest[:_DIGITS]}"

@@ -28,6 +28,7 @@ from detector.training.identity import identity, trained_on
 from detector.training.processes import Process, mmengine_on, this_process, wait_for_all
 from detector.training.trial import NOT_BUILT, cannot_be_built, try_parts
 from detector.training.validation import set_validation
+from detector.training.validation_truth import read_validation
 from detector.training.wanted import Training
 from pipeline.errors import ConfigError, CutsError
 from pipeline.runs.lease import Lease
@@ -51,7 +52,13 @@ def train(wanted: Training) -> Path:
         StoreError, WeightsError: runs, photos or weights are missing or damaged.
     """
     folder = Path(wanted.work_dir)
-    with this_process(wanted.device) as process, mmengine_on(process.device), _without_old_warnings(), _in_own_words():
+    with (
+        this_process(wanted.device) as process,
+        mmengine_on(process.device),
+        _without_old_warnings(),
+        _in_own_words(),
+        _forgetting_validation(),
+    ):
         config = _prepared(wanted, process)
         try_parts(config, resumes=training_folder.has_checkpoints(folder))
         store = FlatStore.open(**train_config.store_arguments(config))
@@ -192,6 +199,15 @@ def _without_old_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
         yield
+
+
+@contextlib.contextmanager
+def _forgetting_validation() -> Iterator[None]:
+    """The next training of this process finds the photos as they are then."""
+    try:
+        yield
+    finally:
+        read_validation.cache_clear()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ from pycocotools import mask as coco_mask
 
 from detector.training.validation_truth import read_validation
 from pipeline.evaluation.scores import score_detections
-from pipeline.evaluation.truth.coco import Truth
 
 _REPORTED = ("mask_AP", "mask_AP50", "mask_AR100", "box_AP", "box_AP50", "box_AR100")
 
@@ -36,31 +35,31 @@ class TruthPhotos(BaseDetDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """A photo each: img_id of the COCO file, and `ref`, which LoadPhoto reads."""
-        _, refs = read_validation(self.truth, self.images)
-        return [{"img_id": id_, "img_path": ref.uri, "ref": ref} for id_, ref in refs.items()]
+        photos = read_validation(self.truth, self.images).photos
+        return [{"img_id": id_, "img_path": ref.uri, "ref": ref} for id_, ref in photos.items()]
 
 
 @METRICS.register_module()
 class ClassAgnosticAP(BaseMetric):
-    """AP and AR of boxes and masks against a COCO file, all of its classes as one, as `cuts3d evaluate` has them."""
+    """AP and AR of boxes and masks against a COCO file, all of its classes as one, as `cuts3d evaluate` has them.
+
+    truth, images: see `TruthPhotos`.
+    """
 
     default_prefix = "val"
 
-    def __init__(self, truth: str, **options: Any) -> None:
+    def __init__(self, truth: str, images: str, **options: Any) -> None:
         super().__init__(**options)
-        self.truth = Truth.read(truth)
+        self.truth = read_validation(truth, images).truth
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Keep the detections of a batch, in COCO's form."""
         for sample in data_samples:
-            self.results.append((sample["img_id"], sample["ori_shape"], _detections(sample)))
+            self.results.append((sample["img_id"], _detections(sample)))
 
-    def compute_metrics(self, results: list[tuple[int, tuple[int, int], list[dict[str, Any]]]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[int, list[dict[str, Any]]]]) -> dict[str, float]:
         """The metrics by name, as shares of 1."""
-        found = {}
-        for image_id, size, detections in results:
-            found[image_id] = detections
-            self.truth.is_of_size(image_id, (size[0], size[1]), lambda: False)  # `TruthPhotos` has looked at the photo
+        found = dict(results)
         every = [detection for detections in found.values() for detection in detections]
         scores = score_detections(self.truth, every, list(found), iou_types=("segm", "bbox"))
         return {name: scores[name] for name in _REPORTED}
@@ -77,7 +76,7 @@ def set_validation(config: Config, truth: str, images: str) -> None:
         "dataset": {"type": "TruthPhotos", "truth": truth, "images": images, "pipeline": config.test_pipeline},
     }
     config.val_cfg = {"type": "ValLoop"}
-    config.val_evaluator = {"type": "ClassAgnosticAP", "truth": truth}
+    config.val_evaluator = {"type": "ClassAgnosticAP", "truth": truth, "images": images}
 
 
 def _detections(sample: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,46 +1,61 @@
 """What a training is validated with, read and checked before it begins: the first validation may be hours away."""
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 from pipeline.errors import ImageError, SourceError
 from pipeline.evaluation.truth.coco import Truth
+from pipeline.evaluation.truth.formats import read_truth
 from pipeline.images.coco_masks import tell_of_swapped
+from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
-from pipeline.storage.locations import existing, is_file, resolve
-from pipeline.wording import few_of
+
+IMAGES_REMEDY = "say with --val-images what folder its names are relative to"
 
 
-def read_validation(location: str, images: str) -> tuple[Truth, dict[int, ImageRef]]:
-    """The true objects, which have masks, and their photos by the images' ids.
+@dataclass(frozen=True)
+class Validation:
+    """The true objects, which have masks, and the photos that can be validated with, by the images' ids."""
+
+    truth: Truth
+    photos: dict[int, ImageRef]
+
+
+@lru_cache(maxsize=1)
+def read_validation(location: str, images: str) -> Validation:
+    """Read and checked once for all that ask: the checks before a training, its photos, and its metric. The training
+    forgets it when it ends (`cache_clear`).
 
     location: COCO JSON, path or URL.
     images: the folder that its file names are relative to.
 
-    Raises SourceError when the file cannot be read, what it holds cannot be scored, or a photo is not in the folder,
-    broken, or of another size than the file says. Sizes that are swapped there are put right.
+    Photos that are missing, broken or of another size than the file says are left out, and the log says how many, as
+    `evaluate-detector` does. Sizes that are swapped in the file are put right.
+
+    Raises SourceError when the file cannot be read, has no masks, or no photo is left.
     """
-    truth = Truth.read(location)
-    refs = {
-        id_: ImageRef(image["file_name"], resolve(image["file_name"], images)) for id_, image in truth.images.items()
-    }
-    absent = [ref.uri for ref in refs.values() if not is_file(existing(ref.uri) or ref.uri)]
-    if absent:
+    found = read_truth(f"coco:{location}", images)
+    truth = found.truth
+    if not truth.has_masks:
         raise SourceError(
-            f"{len(absent)} of the {len(refs)} photos of {location} are not in {images}, such as {absent[0]}: give the "
-            "folder that its file names are relative to"
+            f"{location} has boxes and no masks (no_mask): a validation scores masks; give one with masks"
         )
-    swapped = len(truth.swapped)
-    sizes = zip(refs.items(), photo_sizes(list(refs.values())), strict=True)
-    odd = [trouble for (id_, ref), size in sizes if (trouble := _trouble(truth, id_, ref, size))]
-    if odd:
-        raise SourceError(f"{len(odd)} of the {len(refs)} photos of {location} cannot be validated with: {few_of(odd)}")
+    _, refs = found.refs(IMAGES_REMEDY)
+    left_out, swapped = LeftOut(location, "photos"), len(truth.swapped)
+    photos: dict[int, ImageRef] = {}
+    for image_id, ref, size in zip(truth.images, refs, photo_sizes(refs), strict=True):
+        if isinstance(size, ImageError):
+            left_out.add(size.reason, size.detail)
+        elif not _fits(truth, image_id, size):
+            height, width = truth.size(image_id)
+            left_out.add("other_size", f"{ref.id}: {size.height} × {size.width} pixels, in the file {height} × {width}")
+        else:
+            photos[image_id] = ref
+    left_out.tell(len(refs))
     tell_of_swapped(location, len(truth.swapped) - swapped, len(truth.images))
-    return truth, refs
+    return Validation(truth, photos)
 
 
-def _trouble(truth: Truth, image_id: int, ref: ImageRef, size: PhotoSize | ImageError) -> str:
-    if isinstance(size, ImageError):
-        return f"{ref.id} ({size.detail})"
-    if truth.is_of_size(image_id, (size.height, size.width), lambda: size.turned):
-        return ""
-    height, width = truth.size(image_id)
-    return f"{ref.id} ({size.height} × {size.width} pixels, in the file {height} × {width})"
+def _fits(truth: Truth, image_id: int, size: PhotoSize) -> bool:
+    return truth.is_of_size(image_id, (size.height, size.width), lambda: size.turned)

@@ -58,7 +58,7 @@ class Training:
         return replace(self, runs=tuple(map(absolute, self.runs)), work_dir=absolute(self.work_dir), **changed)
 
     def check_validation(self) -> None:
-        """ConfigError where only one of val_truth and val_images is given; SourceError when they cannot be used."""
+        """ConfigError where only one of val_truth and val_images is given; SourceError as of `read_validation`."""
         if (self.val_truth is None) != (self.val_images is None):
             raise ConfigError(
                 "--val-truth and --val-images go together: the true objects, and the folder of their photos"

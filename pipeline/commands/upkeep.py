@@ -5,9 +5,9 @@ import sys
 
 import click
 
-from pipeline.commands.options import Number, exit_by, exit_with
+from pipeline.commands.options import Number, exit_with
 from pipeline.exit_status import INCOMPLETE, exit_status
-from pipeline.wording import printable
+from pipeline.wording import counted, printable
 
 
 @click.command()
@@ -49,6 +49,7 @@ def info(run_folder: str, as_json: bool) -> None:
 def verify(run_folder: str) -> None:
     """Check every checksum, every offset, every mask. Exits with 1 when anything is wrong, missing or set aside."""
     from pipeline.runs.run_folder import RunFolder
+    from pipeline.runs.standing import standing_of
     from pipeline.runs.verify import verify_run
 
     folder = RunFolder.open(run_folder)
@@ -56,10 +57,13 @@ def verify(run_folder: str) -> None:
     for problem in problems:
         click.echo(printable(f"{problem.severity}: {problem.where}: {problem.message}"))
     errors = sum(problem.severity == "error" for problem in problems)
-    click.echo(f"{folder.n_shards} shards, {folder.n_images} images: {errors or 'no'} errors")
+    found = f"{folder.n_shards} shards, {folder.n_images} images: {counted(errors, 'error') if errors else 'no errors'}"
     if errors:
+        click.echo(found)
         sys.exit(INCOMPLETE)
-    exit_by(folder)
+    standing = standing_of(folder)
+    click.echo("; ".join(filter(None, (found, standing.lacks()))))
+    exit_with(standing)
 
 
 @click.command()

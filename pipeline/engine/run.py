@@ -99,6 +99,7 @@ def retry_quarantined(
     started = time.perf_counter()
     folder = RunFolder.open(out)
     summary = RunSummary(folder.url, folder.result)
+    folder.ledger.refuse_cut_files(folder.ledger.committed())
     wanted = None if ids is None else set(ids)
     chosen = [image.id for image in RunReader(folder).quarantined() if wanted is None or image.id in wanted]
     if chosen:

@@ -1,8 +1,9 @@
 """A run's pseudo-masks as detections in the images of a COCO truth."""
 
+import logging
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +16,9 @@ from pipeline.images.photos import photo_size
 from pipeline.results.kinds import Failed
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.run_folder import RunFolder
+from pipeline.wording import few_of
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,28 +45,26 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
 
     An image of the run is the one of the truth with the same file_name, else the only one with the same name without
     folders, else the one with the same COCO id, if the truth has ids of its own and no image of the run has its name.
+    Images of the run that may be the same one of the truth are none of it, and the log says so.
 
     Raises:
-        SourceError: two images of the run are the same one of the truth, or none can be scored.
-        StoreError: the run is damaged.
+        SourceError: no image can be scored.
+        StoreError: the run is damaged, or no shard of it is done.
     """
-    find, refs = _finder(run, truth), {ref.id: ref for ref in run.manifest.refs}
+    reader = InstanceReader(run, min_score)
+    reader.need_any()
+    found, refs = _matched(run, truth), {ref.id: ref for ref in run.manifest.refs}
     swapped = len(truth.swapped)
     by_image: dict[int, list[dict[str, Any]]] = {}
     unlabelled, set_aside, other_size = [], [], []
-    for record in InstanceReader(run, min_score):
-        image_id = find(record.id)
+    for record in reader:
+        image_id = found[record.id]
         if image_id is None:
             unlabelled.append(record.id)
         elif isinstance(record, Failed):
             set_aside.append(record.id)
         elif not truth.is_of_size(image_id, record.size, partial(_is_turned, refs[record.id])):
             other_size.append(record.id)
-        elif image_id in by_image:
-            raise SourceError(
-                f"{record.id} and another image of {run.url} are both {truth.images[image_id]['file_name']} of "
-                f"{truth.name}: give the truth file names that tell them apart"
-            )
         else:
             by_image[image_id] = [
                 {
@@ -85,8 +87,8 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
     return RunDetections(run.url, run.recipe, by_image, tuple(unlabelled), tuple(set_aside), tuple(other_size))
 
 
-def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
-    """From the id of an image of the run to the id of the same image in the truth."""
+def _matched(run: RunFolder, truth: Truth) -> dict[str, int | None]:
+    """By id of each image of the run the id of the same image in the truth."""
     by_path: dict[str, int] = {_plain(image["file_name"]): id_ for id_, image in truth.images.items()}
     by_name: dict[str, list[int]] = defaultdict(list)
     for path, id_ in by_path.items():
@@ -97,11 +99,32 @@ def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
         same_name = by_name.get(_name(path), [])
         return by_path.get(path, same_name[0] if len(same_name) == 1 else None)
 
-    found = {ref.id: named(ref.id) for ref in run.manifest.refs}
+    refs = run.manifest.refs
+    found = {ref.id: named(ref.id) for ref in refs}
     # Two files may number their images in their own ways: a name counts for more.
     free = truth.images.keys() - found.values() if truth.has_own_ids else set()
-    by_id = {ref.id: ref.coco_id for ref in run.manifest.refs if ref.coco_id in free}
-    return lambda image: by_id.get(image) if found[image] is None else found[image]
+    found |= {ref.id: ref.coco_id for ref in refs if found[ref.id] is None and ref.coco_id in free}
+    return found | dict.fromkeys(_claimed_twice(found, by_path, truth))
+
+
+def _claimed_twice(found: Mapping[str, int | None], by_path: Mapping[str, int], truth: Truth) -> list[str]:
+    """Images of the run that may be one of the truth that others may be, too; one with its very path is it."""
+    claims: dict[int, list[str]] = defaultdict(list)
+    for image, id_ in found.items():
+        if id_ is not None:
+            claims[id_].append(image)
+    several = {id_: images for id_, images in claims.items() if len(images) > 1}
+    for id_, images in several.items():
+        exact = [image for image in images if by_path.get(_plain(image)) == id_]
+        several[id_] = [image for image in images if exact != [image]]
+    if several:
+        id_, images = next(iter(several.items()))
+        log.warning(
+            "%d images of the run are not scored, since %s does not tell them apart: %s may be %s; give it file names "
+            "that do",
+            *(sum(map(len, several.values())), truth.name, few_of(images), truth.images[id_]["file_name"]),
+        )
+    return [image for images in several.values() for image in images]
 
 
 def _plain(path: str) -> str:

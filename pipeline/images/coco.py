@@ -7,7 +7,7 @@ I images · A annotations
 import logging
 import posixpath
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.errors import SourceError
 from pipeline.images.flags import is_crowd
 from pipeline.images.left_out import LeftOut
 from pipeline.storage.json_lists import ROOT, Entry, JsonLists, open_lists
+from pipeline.storage.locations import is_unicode
 from pipeline.wording import counted
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,10 @@ def checked_image(image: Any, name: str, *, sized: bool = False) -> CocoImage:
     id_, file_name = id_of(image, "id", name, "an image"), image.get("file_name")
     if not isinstance(file_name, str):
         raise _without(image, "file_name", str, 'an image must have an "id", a whole number, and a "file_name"', name)
+    if not is_unicode(file_name):
+        raise SourceError(
+            f'{name}: "file_name" {file_name!r:.200} is not UTF-8; mend it, or convert the file with iconv'
+        )
     height, width = pixels_of(image.get("height")), pixels_of(image.get("width"))
     if sized and not (height and width):
         side = "width" if height else "height"
@@ -69,10 +74,13 @@ def listed_image(image: Any, number: int, name: str) -> CocoImage:
     try:
         return checked_image(image, name)
     except SourceError as error:
-        id_ = whole_number(image.get("id")) if isinstance(image, Mapping) else None
+        entry = image if isinstance(image, Mapping) else {}
+        id_, file_name = whole_number(entry.get("id")), entry.get("file_name")
         if id_ is None or abs(id_) > MOST_ID:
             id_ = number - MOST_ID
-        return CocoImage(id_, f"entry {number}", None, None, str(error))
+        if not isinstance(file_name, str) or not file_name:
+            file_name = f"entry {number}"
+        return CocoImage(id_, file_name, None, None, str(error))
 
 
 def pixels_of(value: Any) -> int | None:
@@ -113,31 +121,53 @@ def image_id_of(annotation: Any, name: str) -> int:
     return id_of(annotation, "image_id", name, "an annotation")
 
 
-def first_of_each_photo(ids: Sequence[int] | np.ndarray, file_names: Iterable[str], name: str) -> np.ndarray:
+class GivenIds:
+    """Whose the ids of a file's images are: the first photo with an id has it, and with it the annotations. Another one
+    that is listed with it is set aside, for nobody can tell which of the two they are of.
+
+    name: of the file, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._owners: dict[int, str] = {}
+
+    def given(self, image: CocoImage, number: int) -> CocoImage:
+        """The image as listed, or with its trouble, and an id that no file has. number: of the entry, from 1."""
+        if image.trouble is not None:
+            return image
+        owner = self._owners.setdefault(image.id, image.file_name)
+        if _plain(owner) == _plain(image.file_name):
+            return image
+        why = (
+            f'{self._name}: image {image.file_name} has the "id" {image.id}, which {owner} has before it, and '
+            "annotations of that id are taken for those of the first; give each image an id of its own"
+        )
+        return CocoImage(number - MOST_ID, image.file_name, None, None, why)
+
+
+def first_of_each_photo(file_names: Sequence[str], name: str, troubles: Collection[int] = ()) -> np.ndarray:
     """For each image of a file the place of the first one with the same file name, int64 (I,): a photo that is listed
     under two ids is one image, with the annotations of both. The log says so.
 
     name: of the file.
-
-    Raises SourceError when two photos have one id.
+    troubles: places of images that are set aside, each of which is one of its own.
     """
-    plain = [_plain(path) for path in file_names]
     places: dict[str, int] = {}
-    first_I = np.array([places.setdefault(path, place) for place, path in enumerate(plain)], np.int64)
-    _refuse_equal_ids(np.unique(np.stack([np.asarray(ids, np.int64), first_I], axis=1), axis=0)[:, 0], name)
+    first_I = np.array(
+        [
+            place if place in troubles else places.setdefault(_plain(path), place)
+            for place, path in enumerate(file_names)
+        ],
+        np.int64,
+    )
     again = np.flatnonzero(first_I != np.arange(len(first_I)))
     if len(again):
         log.warning(
             "%s lists %s again, such as %s: each is one image, with the annotations of all its ids",
-            *(name, counted(len(again), "photo"), plain[again[0]]),
+            *(name, counted(len(again), "photo"), _plain(file_names[again[0]])),
         )
     return first_I
-
-
-def _refuse_equal_ids(sorted_ids: np.ndarray, name: str) -> None:
-    twice = sorted_ids[1:][sorted_ids[1:] == sorted_ids[:-1]]
-    if len(twice):
-        raise SourceError(f"{name}: two images have the id {twice[0]}; ids must be unique")
 
 
 def _plain(file_name: str) -> str:
@@ -155,16 +185,19 @@ def list_in(document: Any, key: str, name: str) -> list[Any]:
 def listed_images(location: str) -> list[CocoImage]:
     """The images of a COCO file of any size, in its order, each photo once; path or fsspec URL.
 
-    Raises SourceError when it cannot be read, lists none, or two of them have one id.
+    Raises SourceError when it cannot be read or lists none.
     """
     with open_lists(location) as lists:
-        entries = (entry.value for entry in lists.entries() if entry.key == _IMAGES)
-        images = [listed_image(entry, number, location) for number, entry in enumerate(entries, start=1)]
+        entries, ids = (entry.value for entry in lists.entries() if entry.key == _IMAGES), GivenIds(location)
+        images = [
+            ids.given(listed_image(entry, number, location), number) for number, entry in enumerate(entries, start=1)
+        ]
         if not images and _IMAGES not in lists.keys:
             raise SourceError(f'{location} is not a COCO file: it has no list "images"')
     if not images:
         raise SourceError(f"{location} lists no images")
-    first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], location)
+    troubles = {place for place, image in enumerate(images) if image.trouble is not None}
+    first_I = first_of_each_photo([image.file_name for image in images], location, troubles)
     return [images[place] for place in np.unique(first_I)]
 
 
@@ -180,8 +213,8 @@ class CocoIndex:
     Annotations of no image that is listed are left out, and the log says how many.
 
     Raises:
-        SourceError: an image lacks a field, two have one id, an annotation does not say whether it is a crowd, there is
-            no image, or no mask of one.
+        SourceError: an annotation does not say whether it is a crowd, there is no image that can be taken, or no mask
+            of one.
     """
 
     def __init__(self, lists: JsonLists, images_of: JsonLists | None = None) -> None:
@@ -193,15 +226,16 @@ class CocoIndex:
         self._of, self._starts, self._lengths = array("q"), array("q"), array("i")
         self.n_masks = 0
         self._left_out = LeftOut(lists.name, "annotations")
+        ids = GivenIds((images_of or lists).name)
         for entry in lists.entries():
             if entry.key == _IMAGES and images_of is None:
-                self._add_image(entry.value, lists.name)
+                self._add_image(entry.value, lists.name, ids)
             elif entry.key in (_ANNOTATIONS, ROOT):
                 self._add_annotation(entry)
         if images_of is not None:
             for entry in images_of.entries():
                 if entry.key == _IMAGES:
-                    self._add_image(entry.value, images_of.name)
+                    self._add_image(entry.value, images_of.name, ids)
         if not self.file_names:
             raise SourceError(self._no_images(ROOT in lists.keys, images_of))
         if len(self.troubles) == len(self.file_names):
@@ -229,9 +263,9 @@ class CocoIndex:
             for place in self._order[first:last].tolist()
         ]
 
-    def _add_image(self, entry: Any, name: str) -> None:
+    def _add_image(self, entry: Any, name: str, ids: GivenIds) -> None:
         place = len(self.file_names)
-        image = listed_image(entry, place + 1, name)
+        image = ids.given(listed_image(entry, place + 1, name), place + 1)
         if image.trouble is not None:
             self.troubles[place] = image.trouble
         self.file_names.append(image.file_name)
@@ -253,7 +287,7 @@ class CocoIndex:
     def _sort(self) -> None:
         """Bring images and annotations together."""
         ids = np.array(self._image_ids, np.int64)
-        first_I = first_of_each_photo(ids, self.file_names, self.name)
+        first_I = first_of_each_photo(self.file_names, self.name, self.troubles)
         by_id = np.argsort(ids, kind="stable")
         sorted_ids = ids[by_id]
         of = np.array(self._of, np.int64)

@@ -12,10 +12,19 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import SourceError
 from pipeline.images.beside import as_written_here, below, first_that_holds, folder_of_photos, none_is_there
-from pipeline.images.coco import ID_RULE, CocoImage, listed_images, pixels_of
+from pipeline.images.coco import ID_RULE, CocoImage, listed_images, pixels_of, whole_number
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import named_ref, odd_ref
-from pipeline.storage.locations import check_protocol, contents_of, parent_of, refuse_secrets, resolve, text_of
+from pipeline.storage.locations import (
+    check_protocol,
+    contents_of,
+    is_unicode,
+    line_not_utf8,
+    parent_of,
+    refuse_secrets,
+    resolve,
+    text_of,
+)
 
 ROOT_REMEDY = "say with --root what folder the names are relative to"
 
@@ -30,8 +39,9 @@ def read_text_list(location: str, root: str | None) -> tuple[str, list[ImageRef]
         be taken, as they are outside of `root` for instance, with their trouble.
     """
     lines = text_of(contents_of(location), location, "a text list").split("\n")
-    names = [name for line in lines if (name := line.strip()) and not name.startswith("#")]
-    return placed_refs(location, names, root)
+    names = {number: name for number, line in enumerate(lines, start=1) if (name := line.strip()) and name[0] != "#"}
+    known = [name if is_unicode(name) else line_not_utf8(location, number) for number, name in names.items()]
+    return placed_refs(location, known, root, rows=[f"line {number}" for number in names])
 
 
 def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
@@ -112,20 +122,24 @@ def placed_refs(
     root: str | None,
     ids: Sequence[Any] | None = None,
     troubles: Sequence[str | None] | None = None,
+    rows: Sequence[str] | None = None,
 ) -> tuple[str, list[ImageRef]]:
     """The rows of a list as images, in its order.
 
-    names: paths or URLs, relative to `root`, or to the list's folder.
-    ids: of the images; None: their paths below `root`, or below their common root, which is returned with them.
+    names: paths or URLs, relative to `root`, or to the list's folder; a SourceError for one that cannot be read.
+    ids: of the images, text or whole numbers; None: their paths below `root`, or below their common root, which is
+        returned with them.
     troubles: of rows that were set aside before, in a manifest.
+    rows: what messages call them; None: "row 1" and so on.
 
     Raises SourceError when there are no rows, or none of the images is there.
     """
     if not names:
         raise SourceError(f"{location} lists no images")
     base = root if root is not None else parent_of(location)
+    labels = rows or [f"row {row}" for row in range(1, len(names) + 1)]
     written = _as_written_here(location, names, base)
-    places = [_place(name, base, f"{location}: row {row}") for row, name in enumerate(written, start=1)]
+    places = [_place(name, base, f"{location}: {label}") for label, name in zip(labels, written, strict=True)]
     uris = [place for place in places if isinstance(place, str)]
     if not uris:
         raise next(place for place in places if isinstance(place, SourceError))
@@ -139,13 +153,14 @@ def placed_refs(
         paths = {uri: below(uri, base) for uri in uris}
 
     def ref_of(row: int) -> ImageRef:
-        place, name, id_ = places[row], names[row], None if ids is None else ids[row]
-        label = f"row {row + 1}"
+        place, name, label = places[row], names[row], labels[row]
+        id_ = None if ids is None else _id_text(ids[row])
         if isinstance(place, SourceError):
             return odd_ref(name if isinstance(name, str) and name else label, location, str(place))
         if ids is not None:
-            if not isinstance(id_, str):
-                return odd_ref(label, location, f"{location}: {label} is empty or not text in column id; mend it")
+            if id_ is None:
+                why = f"{location}: {label} has no text and no whole number in column id; mend it"
+                return odd_ref(label, location, why)
             known = troubles[row] if troubles is not None else None
             return named_ref(id_, place, trouble=known)
         path = paths[place]
@@ -163,8 +178,16 @@ def _as_written_here(location: str, names: Sequence[Any], base: str) -> Sequence
     return [turned[name] if isinstance(name, str) else name for name in names]
 
 
+def _id_text(value: Any) -> str | None:
+    """An id, as text or as a whole number; None for what is neither."""
+    number = whole_number(value)
+    return str(number) if number is not None else value if isinstance(value, str) else None
+
+
 def _place(name: Any, base: str, row: str) -> str | SourceError:
     """Where a row's image is, or why that cannot be said."""
+    if isinstance(name, SourceError):
+        return name
     if not isinstance(name, str) or not name.strip():
         return SourceError(f"{row} is empty or not text: it must be a path or URL; drop or mend it")
     refuse_secrets(name)  # which is for the user to mend: nothing of it may be kept, in no record either

@@ -38,11 +38,11 @@ def _unicode(text: str) -> str:
 
 def without_repeats(refs: Sequence[ImageRef]) -> tuple[list[ImageRef], int]:
     """The images with an id each. What is listed again just as before is left out, and counted; of different images
-    with one name the first is taken, the others are set aside.
+    with one name the first that can be taken is, the others are set aside.
     """
     first: dict[str, ImageRef] = {}
     repeats = 0
-    for ref in refs:
+    for ref in sorted(refs, key=lambda ref: ref.trouble is not None):
         before = first.setdefault(ref.id, ref)
         if before is ref:
             continue

@@ -16,7 +16,7 @@ from pipeline.images.image_lists import LIST_READERS, common_root
 from pipeline.images.manifest import ImageRef, sort_refs
 from pipeline.images.oddities import as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
 from pipeline.images.stereo_clips import PREFIX, read_clips
-from pipeline.storage.locations import absolute, filesystem, is_local, location_of, parent_of
+from pipeline.storage.locations import absolute, filesystem, is_local, is_unicode, location_of, parent_of
 from pipeline.wording import counted, few_of
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str], sou
         if not images:
             refs += _tar_members(fs, file, uri, as_id(name), skipped)
         else:
-            refs.append(named_ref(name, uri) if _is_unicode(uri) else odd_ref(name, root, _NOT_UNICODE))
+            refs.append(named_ref(name, uri) if is_unicode(uri) else odd_ref(name, root, _NOT_UNICODE))
     if not refs:
         seen = ", ".join(f"{count} {what}" for what, count in skipped.most_common(5)) or "it is empty"
         raise SourceError(
@@ -280,14 +280,6 @@ def _walk_local(root: Path, skipped: Counter[str]) -> Iterator[str]:
                 yield entry.path
             else:
                 skipped["(broken link)" if entry.is_symlink() else "(not a regular file)"] += 1
-
-
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _extension(path: str) -> str:

@@ -1,6 +1,5 @@
 """What a method looks at, loaded: photos, or clips, which are a stereo pair with the next one and the camera."""
 
-import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,8 @@ from pipeline.images.image_lists import placed_refs
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import odd_ref
 from pipeline.images.photos import Photo, load_ahead, load_photo
-from pipeline.storage.locations import absolute, contents_of, parent_of, resolve, text_of
+from pipeline.images.tables import read_table
+from pipeline.storage.locations import absolute, contents_of, parent_of, resolve
 
 PREFIX = "clips:"
 COLUMNS = ("left", *PICTURES, *NUMBERS)
@@ -97,7 +97,7 @@ def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
     are relative to the file's folder, or to `root`.
 
     Returns the common root of the left pictures, to which their ids are relative (or `root`), and the images; a row in
-    which something is missing, no number or outside of `root` with its trouble, row (from 1) and column.
+    which something is missing, no number or outside of `root` with its trouble, line or row (from 1) and column.
 
     Raises SourceError when there are no rows, or no left picture is there.
     """
@@ -106,14 +106,17 @@ def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
     rows = _parquet_rows(location) if location.endswith(".parquet") else _csv_rows(location)
     if not rows:
         raise SourceError(f"{location} has no rows: a line for each clip, with {', '.join(COLUMNS)}")
-    found, refs = placed_refs(location, [_text(row["left"]) for row in rows], root)
-    numbered = enumerate(zip(refs, rows, strict=True), start=1)
-    return found, [_with_clip(ref, row, root, location, f"{location}: row {number}") for number, (ref, row) in numbered]
+    lefts = [row if isinstance(row, SourceError) else _text(row["left"]) for row in rows.values()]
+    found, refs = placed_refs(location, lefts, root, rows=list(rows))
+    labelled = zip(refs, rows.items(), strict=True)
+    return found, [_with_clip(ref, row, root, location, f"{location}: {label}") for ref, (label, row) in labelled]
 
 
-def _with_clip(ref: ImageRef, row: Mapping[str, Any], root: str | None, location: str, place: str) -> ImageRef:
+def _with_clip(
+    ref: ImageRef, row: Mapping[str, Any] | SourceError, root: str | None, location: str, place: str
+) -> ImageRef:
     """The image of a left picture with the rest of its row."""
-    if ref.trouble is not None:
+    if ref.trouble is not None or isinstance(row, SourceError):
         return ref
     try:
         base = root or parent_of(location)
@@ -137,21 +140,23 @@ def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
 
 
-def _csv_rows(location: str) -> list[dict[str, Any]]:
-    text = text_of(contents_of(location), location, "a table")
-    reader = csv.DictReader(io.StringIO(text))
-    _refuse_missing(location, reader.fieldnames or [])
-    return list(reader)
+# Rows by what messages call them; of one that cannot be read the error.
+_Rows = Mapping[str, Mapping[str, Any] | SourceError]
 
 
-def _parquet_rows(location: str) -> list[dict[str, Any]]:
+def _csv_rows(location: str) -> _Rows:
+    table = read_table(contents_of(location), location)
+    _refuse_missing(location, table.names)
+    return {f"line {row.line}": row.fields for row in table.rows}
+
+
+def _parquet_rows(location: str) -> _Rows:
     try:
         table = pq.read_table(io.BytesIO(contents_of(location)))
     except pa.ArrowException as error:
         raise SourceError(f"{location} is not a parquet file that can be read: {error}") from error
     _refuse_missing(location, table.column_names)
-    rows: list[dict[str, Any]] = table.select(COLUMNS).to_pylist()
-    return rows
+    return {f"row {number}": row for number, row in enumerate(table.select(COLUMNS).to_pylist(), start=1)}
 
 
 def _refuse_missing(location: str, names: Iterable[str]) -> None:

@@ -52,6 +52,11 @@ class Commit:
     worker: str = ""
     wall: float = 0.0
 
+    @property
+    def files(self) -> tuple[CommittedFile, ...]:
+        """All that it names."""
+        return (self.shard,) if self.quarantine is None else (self.shard, self.quarantine)
+
     def __post_init__(self) -> None:
         for name in ("key", "attempt", "fingerprint", "digest", "host", "worker", "finished"):
             require(is_text(getattr(self, name)), name, getattr(self, name))

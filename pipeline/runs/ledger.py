@@ -22,6 +22,7 @@ from pipeline.runs.commit_index import CommitIndex
 from pipeline.runs.commit_record import Commit, CommittedFile
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import VERIFY_HINT, FileFacts, RunFiles, is_temporary
+from pipeline.wording import counted, few_of
 
 log = logging.getLogger(__name__)
 
@@ -215,14 +216,61 @@ class Ledger:
                 problems[key] = error
         return commits, problems
 
+    def cut_files(self, commits: Mapping[str, Commit]) -> dict[str, str]:
+        """By key, what is wrong with commits of which a file is missing or not as long as it was. Told by listings:
+        nothing is read, and what was altered in place does not show.
+        """
+        listed = self.files.list_facts(f"{self._prefix}shards") if commits else {}
+        if any(commit.quarantine for commit in commits.values()):
+            listed |= self.files.list_facts(f"{self._prefix}quarantine")
+        faults: dict[str, str] = {}
+        for key, commit in commits.items():
+            for file in commit.files:
+                if file.name in listed and listed[file.name].bytes == file.bytes:
+                    continue
+                # A network file system may list what was a while ago: only the file itself is believed.
+                if fault := self._fault(file, self._length(file)):
+                    faults.setdefault(key, fault)
+        return faults
+
+    def _length(self, file: CommittedFile) -> int | None:
+        try:
+            return self.files.size(file.name)
+        except FileNotFoundError:
+            return None
+
+    def refuse_cut_files(self, commits: Mapping[str, Commit]) -> None:
+        """StoreError, with the remedy, when there are `cut_files`: their shards count as done, and are not."""
+        faults = self.cut_files(commits)
+        if faults:
+            first, more = next(iter(faults.values())), len(faults) - 1
+            others = (
+                f", and {counted(more, 'more shard')} of the run {'is' if more == 1 else 'are'} damaged" if more else ""
+            )
+            raise StoreError(f"{first}{others}", self.remedy(list(faults)))
+
+    def remedy(self, keys: Sequence[str]) -> str:
+        """What does shards again that are damaged, in a sentence."""
+        planned, retries = by_try(keys)
+        again = ["start the run again"] * bool(planned) + ["run `cuts3d retry-quarantined`"] * bool(retries)
+        which = "the shard" if len(keys) == 1 else "them"
+        records = few_of([self.record_name(key) for key in keys])
+        return f"To do {which} again, delete {records} and {', then '.join(again)}"
+
+    def _fault(self, file: CommittedFile, length: int | None) -> str:
+        """What its length says of a committed file; "" for one that may be well. None: it is not there."""
+        if length is None:
+            return f"{file.name} is committed but missing in {self.files.url}"
+        return "" if length == file.bytes else f"{file.name} has {length} bytes, committed were {file.bytes}"
+
     def contents(self, file: CommittedFile) -> bytes:
         """A committed file; StoreError unless it is, byte for byte, what was committed."""
         try:
             data = self.files.read_bytes(file.name)
         except FileNotFoundError as error:
-            raise StoreError(f"{file.name} is committed but missing in {self.files.url}", VERIFY_HINT) from error
-        if len(data) != file.bytes:
-            raise StoreError(f"{file.name} has {len(data)} bytes, committed were {file.bytes}", VERIFY_HINT)
+            raise StoreError(self._fault(file, None), VERIFY_HINT) from error
+        if fault := self._fault(file, len(data)):
+            raise StoreError(fault, VERIFY_HINT)
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise StoreError(f"{file.name} was altered: its sha256 is not the committed one", VERIFY_HINT)
         return data
@@ -242,7 +290,7 @@ class Ledger:
         ]
         kept = set()
         for commit in self.committed().values():
-            kept |= {file.name for file in (commit.shard, commit.quarantine) if file}
+            kept |= {file.name for file in commit.files}
             kept.add(f"{self._prefix}{log_name(commit.key, commit.attempt)}")
         return [name for name in found if name not in kept]
 
@@ -276,7 +324,7 @@ class Ledger:
             )
             stem = f"{key}-{commit.attempt}"
             expected = [f"{self._prefix}shards/{stem}.zarr.zip", f"{self._prefix}quarantine/{stem}.json"]
-            named = [file.name for file in (commit.shard, commit.quarantine) if file]
+            named = [file.name for file in commit.files]
             if commit.key != key or named != expected[: len(named)]:
                 raise ValueError(f"it names {named} and key {commit.key!r}, which are not its own")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

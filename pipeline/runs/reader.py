@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.errors import StoreError
 from pipeline.results.kinds import ResultShard
 from pipeline.results.registry import kind_named
 from pipeline.runs.ledger import Commit, by_try
@@ -68,6 +69,12 @@ class RunReader:
         # Neighbouring images are retried together, so few retry shards are needed at a time.
         self._open_retry = lru_cache(maxsize=2)(self.open_shard)
 
+    def need_any(self) -> None:
+        """For those who show or write what the run holds: StoreError while none of its shards is done."""
+        if not self._keys:
+            url = self.run.url
+            raise StoreError(f"no image of {url} is finished: `cuts3d run --out {url}` resumes it")
+
     def open_shard(self, key: str) -> Any:
         """One committed shard, by its key, as the kind opens it; its bytes are checked against the commit."""
         file = self.commits[key].shard
@@ -109,7 +116,7 @@ class RunReader:
             shards=self.run.n_shards,
             committed_images=sum(self.commits[key].counts["images"] for key in self._keys),
             committed_shards=len(self._keys),
-            bytes=sum(file.bytes for commit in committed for file in (commit.shard, commit.quarantine) if file),
+            bytes=sum(file.bytes for commit in committed for file in commit.files),
             survey=self.kind.survey(self.parts()),
             quarantine=dict(sorted(Counter(record.reason for record in self.quarantined()).items())),
         )

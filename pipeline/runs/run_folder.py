@@ -180,9 +180,12 @@ class RunFolder:
     def pending(self, ledger: Ledger | None = None) -> list[Shard]:
         """Shards of the manifest without a commit in `ledger` (default: that of the results), in order.
 
-        Reads every commit, so that one of another run or schema is refused here and not counted as done.
+        Reads every commit, so that one of another run or schema is refused here and not counted as done; StoreError,
+        too, when what they name is missing or cut, see `Ledger.cut_files`.
         """
-        committed = (ledger or self.ledger).committed(keep_copies=True)
+        ledger = ledger or self.ledger
+        committed = ledger.committed(keep_copies=True)
+        ledger.refuse_cut_files(committed)
         return [shard for shard in self.manifest.shards() if shard.key not in committed]
 
     def is_planned(self, key: str) -> bool:

@@ -58,7 +58,7 @@ class RunStatus:
     usual_seconds: what a shard takes, median.
     slowest, workers: worst and latest first.
     kept: shards committed, by kept stage.
-    damaged: commit records that do not count, with the reason.
+    damaged: commits that do not count, with the reason: their records, or the lengths of their files, are not right.
     """
 
     run: str
@@ -192,8 +192,11 @@ class StatusReader:
         for key in new:
             self._commits.pop(key, None)
             self._damaged.pop(key, None)
+        cut = run.ledger.cut_files(commits)
         for key, commit in commits.items():
-            if run.is_planned(key) or is_retry(key):
+            if key in cut:
+                self._damaged[key] = f"{cut[key]}. {run.ledger.remedy([key])}"
+            elif run.is_planned(key) or is_retry(key):
                 self._commits[key] = _row(commit, facts[key])
             else:
                 self._damaged[key] = f"commit record {key}.json is of no shard of this run: move that file away"

@@ -118,6 +118,4 @@ def _what(error: Exception) -> str:
 
 
 def _mend(ledger: Ledger, commit: Commit, fault: str) -> Problem:
-    again = "run `cuts3d retry-quarantined`" if is_retry(commit.key) else "start the run again"
-    remedy = f"To do the shard again, delete {ledger.record_name(commit.key)} and {again}"
-    return Problem("error", commit.shard.name, f"{fault.removesuffix('.')}. {remedy}")
+    return Problem("error", commit.shard.name, f"{fault.removesuffix('.')}. {ledger.remedy([commit.key])}")

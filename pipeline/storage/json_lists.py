@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.errors import SourceError
-from pipeline.storage.locations import filesystem, is_local
+from pipeline.storage.locations import filesystem, is_local, json_of
 
 ROOT = ""  # what stands for the key where the document itself is a list
 
@@ -69,7 +69,7 @@ class JsonLists:
     def read(self, start: int, end: int) -> Any:
         """The entry that `entries` found at these bytes."""
         self._file.seek(start)
-        return json.loads(self._file.read(end - start))
+        return json_of(self._file.read(end - start))
 
     def sha256(self) -> str:
         """Of the whole file, in hexadecimal."""
@@ -179,7 +179,7 @@ class _Window:
                 raise self.error("it is nested too deeply") from error
         start, self._at = self._at, end
         if not self._text.isascii() and not (piece := self._text[start:end]).isascii():
-            value = self._decoded(piece.encode("latin-1"))
+            value = json_of(piece.encode("latin-1"))
         return Entry(key, self._start + start, self._start + end, value)
 
     def list_entries(self, key: str) -> Iterator[Entry]:
@@ -196,12 +196,6 @@ class _Window:
     def error(self, what: str) -> SourceError:
         place = f"byte {self._start + self._at} of {self._length}"
         return SourceError(f"{self._name} is not JSON, or was cut short: {what} at {place}; fetch or write it again")
-
-    def _decoded(self, data: bytes) -> Any:
-        try:
-            return json.loads(data)
-        except UnicodeDecodeError as error:
-            raise self.error(f"text that is not UTF-8 ({error.reason})") from error
 
     def _is_cut(self, error: json.JSONDecodeError) -> bool:
         """Whether a complaint can be due to the end of the text, and not to what is in it."""

@@ -107,7 +107,8 @@ def _unreadable(location: str, error: OSError) -> SourceError:
 
 
 def text_of(content: bytes, location: str, what: str = "text") -> str:
-    """Text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which PowerShell and Excel write.
+    """Text in UTF-8, or in UTF-16 or UTF-32 with a byte order mark, which PowerShell and Excel write. A few lines that
+    are not UTF-8 do not cost the others: they are not `is_unicode`.
 
     location, what: of the file, for the SourceError when it is neither.
     """
@@ -115,20 +116,44 @@ def text_of(content: bytes, location: str, what: str = "text") -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise SourceError(f"{location} is not {what} in UTF-8 ({error}); convert it with iconv") from error
+        text = content.decode("utf-8-sig", "surrogateescape")
+        lines = [line for line in text.split("\n") if line.strip()]
+        if encoding != "utf-8-sig" or 2 * sum(map(is_unicode, lines)) < len(lines):
+            raise SourceError(f"{location} is not {what} in UTF-8 ({error}); convert it with iconv") from error
+        return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether text can be stored: bytes that were not UTF-8, of names and lines of files, are no characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def line_not_utf8(location: str, line: int) -> SourceError:
+    """The error for a line that is not `is_unicode`, from 1."""
+    return SourceError(f"{location}, line {line} is not UTF-8; mend the line, or convert the file with iconv")
 
 
 def read_json(location: str) -> Any:
     """A JSON file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark; SourceError, naming it, when it is
-    none or cannot be read.
+    none or cannot be read. Texts in it that are not UTF-8 do not cost the others: they are not `is_unicode`.
     """
     content = contents_of(location)
     try:
-        return json.loads(content)
+        return json_of(content)
     except UnicodeDecodeError as error:
         raise SourceError(f"{location} is not JSON in UTF-8 ({error}); convert it with iconv") from error
     except (ValueError, RecursionError) as error:
         raise SourceError(f"{location} is not JSON: {error}") from error
+
+
+def json_of(content: bytes) -> Any:
+    """What JSON says, in the encodings of `read_json`; ValueError when it is none."""
+    encoding = json.detect_encoding(content)
+    return json.loads(content.decode(encoding, "surrogateescape" if encoding.startswith("utf-8") else "strict"))
 
 
 def is_file(path: str | Path) -> bool:

@@ -38,14 +38,18 @@ def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int
     image's id in the manifest. Quarantined images are left out: whether they hold objects is not known. Each
     annotation has score, mean_confidence (0..1, over the mask's patches) and iscrowd 0. The file appears whole or not
     at all. min_score: masks with lower scores are left out, of this and of the other exports.
+
+    Raises StoreError, as the other exports do, while no shard of the run is done.
     """
+    reader = InstanceReader(run, min_score)
+    reader.need_any()
     annotations = 0
     with output_file(file) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
         info = {"description": "cuts3d pseudo-masks", "run": run.fingerprint, "recipe": run.recipe}
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
         out.write(f'"categories": [{json.dumps(CATEGORY)}],\n"images": [')
         first = True
-        for image_id, record in _with_coco_ids(run, InstanceReader(run, min_score)):
+        for image_id, record in _with_coco_ids(run, reader):
             if isinstance(record, Failed):
                 continue
             height, width = record.size
@@ -72,6 +76,7 @@ def export_masks(run: RunFolder, folder: str | Path, min_score: float = 0.0) -> 
     """
     root, names = Path(folder), picture_names(run)
     reader = InstanceReader(run, min_score)
+    reader.need_any()
     _refuse_too_many(reader)
     files = 0
     for record in reader:
@@ -95,6 +100,7 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
     refs = {ref.id: ref for ref in run.manifest.refs}
     files: list[Path] = []
     reader = InstanceReader(run, min_score) if min_score else RunReader(run)
+    reader.need_any()
     for record in reader:
         if limit is not None and len(files) >= limit:
             break

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,10 @@ def test_the_whole_way(photos: Path, tmp_path: Path) -> None:
     assert sum(facts["score"]["counts"]) == facts["masks"] > 0
 
     verified = cuts3d("verify", out)
-    assert (verified.exit_code, "no errors" in verified.output) == (1, True)
+    assert (verified.exit_code, verified.output) == (
+        1,
+        "2 shards, 6 images: no errors; 1 of 6 images are set aside\n",
+    )
     exported = cuts3d(
         "export", out, "--coco", tmp_path / "c.json", "--masks", tmp_path / "m", "--overlays", tmp_path / "o"
     )
@@ -77,6 +81,50 @@ def test_what_is_missing_shows_in_the_exit_status(photos: Path, tmp_path: Path) 
     verify = cuts3d("verify", out)
     assert verify.exit_code == 1
     assert "start the run again" in verify.output
+
+
+def test_a_run_with_a_cut_shard_is_not_done(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    cuts3d("run", "--images", photos, "--out", out, "--shard-size", 2)
+    shard = sorted((out / "shards").iterdir())[1]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    for again in (("run", "--out", out), ("run", "--images", photos, "--out", out), ("retry-quarantined", out)):
+        refused = cuts3d(*again)
+        assert refused.exit_code == 2, refused.output
+        (line,) = [line for line in refused.output.splitlines() if line.startswith("cuts3d: ")]
+        assert f"shards/{shard.name} has " in line
+        assert "delete commits/00001.json and start the run again" in line
+    assert cuts3d("status", out).exit_code == 1
+    (out / "commits" / "00001.json").unlink()
+    assert cuts3d("run", "--out", out).exit_code == 0
+
+
+def test_runs_that_are_not_finished(photos: Path, tmp_path: Path) -> None:
+    """Nothing to show is a refusal; a part of it is shown, with a warning and exit status 1."""
+    out, truth = tmp_path / "run", tmp_path / "truth.json"
+    cuts3d("run", "--images", photos, "--out", out, "--shard-size", 2)
+    cuts3d("export", out, "--coco", truth)
+    commands = {
+        "export --coco": ("export", out, "--coco", tmp_path / "new.json"),
+        "export --masks": ("export", out, "--masks", tmp_path / "new"),
+        "export --overlays": ("export", out, "--overlays", tmp_path / "new"),
+        "gallery": ("gallery", out, "--out", tmp_path / "new.html"),
+        "evaluate": ("evaluate", out, "--truth", truth, "--bootstrap", 0),
+        "scores": ("scores", out, "--truth", truth, "--bootstrap", 0),
+    }
+    (out / "commits" / "00001.json").unlink()
+    for name, command in commands.items():
+        result = cuts3d(*command)
+        assert (result.exit_code, "1 of 3 shards are missing" in result.output) == (1, True), f"{name} {result.output}"
+    for file in tmp_path.glob("new*"):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    for record in (out / "commits").iterdir():
+        record.unlink()
+    for name, command in commands.items():
+        result = cuts3d(*command)
+        assert result.exit_code == 2, f"{name} {result.output}"
+        assert f"cuts3d: no image of {out} is finished: `cuts3d run --out {out}` resumes it" in result.output
+    assert not list(tmp_path.glob("new*"))
 
 
 def test_overrides_add_to_those_of_the_last_launch(photos: Path, tmp_path: Path) -> None:

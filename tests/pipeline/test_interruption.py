@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -30,6 +31,44 @@ def test_a_process_that_was_forked_ends() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(0)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+
+
+IN_A_FORK = """
+import os, signal, sys, time
+from pipeline.interruption import terminated_as_interrupted
+
+def interrupt() -> None:
+    if sent:
+        os.kill(os.getpid(), sent.pop())
+
+sent = []
+os.register_at_fork(before=interrupt)
+with terminated_as_interrupted():
+    sent.append({sent})
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    print("lost", flush=True)
+    while True:
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_an_interruption_that_falls_in_a_fork_is_not_lost(sent: signal.Signals) -> None:
+    """Python passes over what a callback around a fork raises."""
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_FORK.replace("{sent}", str(int(sent)))],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert ended.stdout == "lost\n", "it was raised where nobody notices"
+    assert ended.stderr.endswith("KeyboardInterrupt\n")
+    assert "Exception ignored" not in ended.stderr
 
 
 def test_in_other_threads_nothing_changes() -> None:

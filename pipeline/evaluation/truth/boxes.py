@@ -4,8 +4,6 @@ x, y, width, height are in pixels, from the left and upper edge of the image on.
 """
 
 import codecs
-import csv
-import io
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -19,7 +17,8 @@ from pipeline.evaluation.truth.files import files_in, read_many, read_text, size
 from pipeline.images.beside import first_that_holds, places_beside
 from pipeline.images.flags import read_flag
 from pipeline.images.left_out import LeftOut
-from pipeline.storage.locations import filesystem, text_of
+from pipeline.images.tables import read_table
+from pipeline.storage.locations import contents_of, filesystem, is_unicode, line_not_utf8, text_of
 
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]  # height, width
@@ -117,15 +116,15 @@ def kitti_dataset(folder: str, images: str | None) -> tuple[dict[str, Any], str]
         try:
             if isinstance(data, SourceError):
                 raise data
-            lines = text_of(data, path).splitlines()
+            lines = text_of(data, path).split("\n")
         except SourceError as error:
             files.add("unreadable", str(error))
             continue
-        numbered = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
+        numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
         n_lines += len(numbered)
         name = path.rpartition("/")[2]
         found[name.removesuffix(".txt")] = _usable(
-            (partial(_kitti_object, words, f"{name}, line {number}") for number, words in numbered), left_out
+            (partial(_kitti_object, line, f"{name}, line {number}") for number, line in numbered), left_out
         )
     files.tell(len(labels))
     left_out.tell(n_lines)
@@ -140,25 +139,24 @@ def open_images_dataset(location: str, images: str | None) -> tuple[dict[str, An
     the photos, <ImageID>.jpg, are, whose headers give the sizes. What IsGroupOf marks is ignored. Rows that are no box
     are left out, and the log says so.
     """
-    rows = csv.DictReader(io.StringIO(read_text(location)))
-    try:
-        missing = [name for name in _OPEN_IMAGES if name not in (rows.fieldnames or ())]
-        if missing:
-            raise SourceError(
-                f"{location} has no column {missing[0]}: it takes a file like validation-annotations-bbox.csv"
-            )
-        numbered = [(rows.line_num, row) for row in rows]
-    except csv.Error as error:
-        raise SourceError(f"{location}, line {rows.line_num}: {error}") from error
-    if not numbered:
+    table = read_table(contents_of(location), location)
+    missing = [name for name in _OPEN_IMAGES if name not in table.names]
+    if missing:
+        raise SourceError(
+            f"{location} has no column {missing[0]}: it takes a file like validation-annotations-bbox.csv"
+        )
+    if not table.rows:
         raise SourceError(f"{location} has no boxes")
     left_out = LeftOut(location, "rows")
     fractions: dict[str, list[_Object]] = {}
-    for number, row in numbered:
-        found = _usable([partial(_open_images_object, row, f"line {number}")], left_out)
+    for line, fields in table.rows:
+        if isinstance(fields, SourceError):
+            left_out.add("unreadable", str(fields))
+            continue
+        found = _usable([partial(_open_images_object, fields, f"line {line}")], left_out)
         if found:
-            fractions.setdefault(f"{row['ImageID']}.jpg", []).extend(found)
-    left_out.tell(len(numbered))
+            fractions.setdefault(f"{fields['ImageID']}.jpg", []).extend(found)
+    left_out.tell(len(table.rows))
     names = sorted(fractions)
     places = places_beside(location)
     root = images or first_that_holds(places, names) or places[0]
@@ -220,11 +218,15 @@ def _voc_split(folder: str, split: str, stems: Collection[str]) -> list[str]:
             f"it has {', '.join(plain)}" if plain else "give the folder that has ImageSets, Annotations and JPEGImages"
         )
         raise SourceError(f"{location} is not there: {what}")
-    lines = [line.strip() for line in read_text(location).splitlines() if line.strip()]
+    text = read_text(location).split("\n")
+    lines = {number: line.strip() for number, line in enumerate(text, start=1) if line.strip()}
     if not lines:
         raise SourceError(f"{location} must list names of images, one a line")
     names, left_out = [], LeftOut(location, "names")
-    for line in lines:
+    for number, line in lines.items():
+        if not is_unicode(line):
+            left_out.add("not UTF-8", str(line_not_utf8(location, number)))
+            continue
         # Names may have spaces; the lists of one class have a flag after the name.
         name, flag = words if len(words := line.rsplit(maxsplit=1)) == 2 else (line, "")
         if line in stems:
@@ -232,7 +234,9 @@ def _voc_split(folder: str, split: str, stems: Collection[str]) -> list[str]:
         elif flag in _VOC_FLAGS and name in stems:
             names.append(name)
         elif "/" in line or "\\" in line or not line.isprintable():
-            left_out.add("no_name", f"{location} must list names of images, one a line, not {line!r:.80}")
+            left_out.add(
+                "no_name", f"{location} must list names of images, one a line, not {line!r:.80} (line {number})"
+            )
         else:
             missing = f"{folder}/Annotations/{line}.xml"
             left_out.add("without an annotation", f"{missing} cannot be read: No such file or directory")
@@ -299,7 +303,10 @@ def _kitti_photos(roots: list[str], stems: list[str]) -> tuple[str, str]:
     return places[0]
 
 
-def _kitti_object(words: list[str], place: str) -> _Object:
+def _kitti_object(line: str, place: str) -> _Object:
+    if not is_unicode(line):
+        raise _NoObjectError("not UTF-8", f"{place} is not UTF-8")
+    words = line.split()
     if len(words) < 8:
         raise _NoObjectError(
             "malformed",

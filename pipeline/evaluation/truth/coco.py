@@ -16,7 +16,15 @@ import scipy
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import SourceError
-from pipeline.images.coco import CocoImage, checked_image, first_of_each_photo, image_id_of, list_in
+from pipeline.images.coco import (
+    CocoImage,
+    GivenIds,
+    checked_image,
+    first_of_each_photo,
+    image_id_of,
+    list_in,
+    listed_image,
+)
 from pipeline.images.coco_masks import CheckedMask, UnusableMaskError, checked_mask, rle_size, tell_of_swapped
 from pipeline.images.flags import is_crowd
 from pipeline.images.left_out import LeftOut
@@ -59,8 +67,8 @@ class Truth:
     and width are the other way round in the file).
 
     Raises:
-        SourceError: a list is missing, an image lacks a field, ids do not fit together, an annotation does not say
-            whether it is a crowd, or not one annotation can be used.
+        SourceError: a list is missing, an annotation does not say whether it is a crowd, or not one image or annotation
+            can be used.
     """
 
     def __init__(
@@ -78,7 +86,9 @@ class Truth:
         images, annotations = LeftOut(name, "images"), LeftOut(name, "annotations")
         parts = LeftOut(name, "parts of masks")
         listed = images_in(dataset, name, images)
-        by_image = _by_image(dataset, [image for image, _ in listed], name, annotations)
+        same = _same_photos([image for image, _ in listed], name, images)
+        listings = Counter(same[image.id] for image, _ in listed if image.id in same)
+        by_image = _by_image(dataset, same, listings, name, annotations)
         for image, entry in listed:
             if image.id in by_image:
                 self._add_image(image, entry, by_image[image.id], images)
@@ -201,16 +211,17 @@ def images_in(document: Any, name: str, left_out: LeftOut) -> list[tuple[CocoIma
     none of them is one; one among others may be anything, and is left out.
     """
     found = list_of(document, "images", name)
-    images, odd = [], []
-    for entry in found:
-        try:
-            images.append((checked_image(entry, name), entry))
-        except SourceError as error:
-            odd.append(error)
-            left_out.add("odd", str(error).removeprefix(f"{name}: "))
+    images, odd, ids = [], [], GivenIds(name)
+    for number, entry in enumerate(found, start=1):
+        image = ids.given(listed_image(entry, number, name), number)
+        if image.trouble is None:
+            images.append((image, entry))
+        else:
+            odd.append(image.trouble)
+            left_out.add("odd", image.trouble.removeprefix(f"{name}: "))
     if images:
         return images
-    raise odd[0] if odd else SourceError(f"{name} lists no images")
+    raise SourceError(odd[0] if odd else f"{name} lists no images")
 
 
 def list_of(document: Any, key: str, name: str) -> list[Any]:
@@ -224,11 +235,13 @@ def list_of(document: Any, key: str, name: str) -> list[Any]:
 
 
 def _by_image(
-    dataset: Mapping[str, Any], images: list[CocoImage], name: str, left_out: LeftOut
+    dataset: Mapping[str, Any], same: Mapping[int, int], listings: Counter[int], name: str, left_out: LeftOut
 ) -> dict[int, list[Any]]:
-    """The annotations of each photo, by the first of its ids."""
-    same = _same_photos(images, name)
-    listings = Counter(same[image.id] for image in images)
+    """The annotations of each photo, by the first of its ids.
+
+    same: of each id that first one.
+    listings: how often each photo is listed.
+    """
     by_image: dict[int, list[Any]] = {id_: [] for id_ in same.values()}
     for annotation in list_of(dataset, "annotations", name):
         try:
@@ -237,7 +250,7 @@ def _by_image(
             left_out.add("without image_id", f'one whose "image_id" is no whole number: {str(annotation)[:120]}')
             continue
         if image_id not in same:
-            left_out.add("not_listed", f"{_place(annotation)} is of image {image_id}, which is not listed")
+            left_out.add("not_listed", f"{_place(annotation)} is of image {image_id}, which is not listed, or left out")
             continue
         its = by_image[same[image_id]]
         # Of a photo that is listed once, equal objects count as the benchmark's own code counts them.
@@ -246,20 +259,25 @@ def _by_image(
     return by_image
 
 
-def _same_photos(images: list[CocoImage], name: str) -> dict[int, int]:
+def _same_photos(images: list[CocoImage], name: str, left_out: LeftOut) -> dict[int, int]:
     """Of each id the first one with the same file name: some tools list a photo once for each of its annotations.
 
-    SourceError when they differ in size.
+    A listing with another size than the first is left out.
     """
-    first_I = first_of_each_photo([image.id for image in images], [image.file_name for image in images], name).tolist()
+    first_I = first_of_each_photo([image.file_name for image in images], name).tolist()
+    same: dict[int, int] = {}
     for image, first in zip(images, first_I, strict=True):
         other = images[first]
-        if (image.height, image.width) != (other.height, other.width):
-            raise SourceError(
-                f"{name}: images {other.id} and {image.id} are both {image.file_name}, of different sizes: give each "
-                "photo a name of its own"
+        sizes = {(one.height, one.width) for one in (image, other) if one.height and one.width}
+        if len(sizes) > 1:
+            left_out.add(
+                "of another size",
+                f"images {other.id} and {image.id} are both {image.file_name}, of different sizes: give each "
+                "photo a name of its own; the first counts",
             )
-    return {image.id: images[first].id for image, first in zip(images, first_I, strict=True)}
+        else:
+            same[image.id] = other.id
+    return same
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -29,11 +29,12 @@ from pipeline.evaluation.truth.boxes import kitti_dataset, open_images_dataset, 
 from pipeline.evaluation.truth.coco import Truth, images_in, list_of
 from pipeline.evaluation.truth.files import files_in, read_text
 from pipeline.images.beside import first_that_holds, places_beside
-from pipeline.images.coco import CocoImage, checked_image
+from pipeline.images.coco import CocoImage, checked_image, whole_number
+from pipeline.images.image_lists import coco_refs
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
-from pipeline.storage.locations import absolute, parent_of, read_json, resolve
+from pipeline.storage.locations import absolute, is_unicode, parent_of, read_json, resolve
 
 _SPLIT = re.compile(r"(.+):([\w+]+)")
 _LIST = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)
@@ -62,6 +63,11 @@ class TruthSet:
     def images(self) -> list[tuple[int, str]]:
         """Id of each image in the truth, and path or URL of its photo, whether or not it is there."""
         return [(id_, resolve(image["file_name"], self.images_root)) for id_, image in self.truth.images.items()]
+
+    def refs(self, remedy: str) -> tuple[str, list[ImageRef]]:
+        """The folder of its photos and its images, see `coco_refs`."""
+        listed = [CocoImage(id_, str(image["file_name"]), None, None) for id_, image in self.truth.images.items()]
+        return coco_refs(self.truth.name, listed, self.images_root, remedy)
 
 
 def read_truth(spec: str, images: str | None = None) -> TruthSet:
@@ -115,22 +121,21 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
     parts = _LIST.fullmatch(path)
     if not parts or Path(path).exists():
         return _coco(benchmark, path, images)
-    location, wanted = absolute(parts[1]), _stems(parts[2])
+    location, left_out = absolute(parts[1]), LeftOut(parts[2], "names")
+    wanted = _stems(parts[2], left_out)
     dataset = read_json(location)
     listed = [image for image in list_of(dataset, "images", location) if isinstance(image, Mapping)]
-    chosen = {_stem(image.get("file_name")): image for image in listed}
-    missing = [stem for stem in wanted if stem not in chosen]
-    if missing:
-        raise SourceError(
-            f"{len(missing)} of the {len(wanted)} images of {parts[2]} are not in {parts[1]}, such as {missing[0]}: "
-            "the list is of COCO train2014, and so must the annotations be"
-        )
-    ids = {chosen[stem].get("id") for stem in wanted}
-    kept = [image for image in listed if image.get("id") in ids]
+    kept = [image for image in listed if _stem(image.get("file_name")) in wanted]
+    there = {_stem(image.get("file_name")) for image in kept}
+    for name in (name for stem, name in wanted.items() if stem not in there):
+        why = f"{name}, which {parts[1]} does not list: the list is of COCO train2014, and so must the annotations be"
+        left_out.add("unknown", why)
+    left_out.tell(left_out.total + len(there))
+    ids = {whole_number(image.get("id")) for image in kept}
     annotations = [
         one
         for one in list_of(dataset, "annotations", location)
-        if not isinstance(one, Mapping) or one.get("image_id") in ids
+        if not isinstance(one, Mapping) or whole_number(one.get("image_id")) in ids
     ]
     return _coco_set(benchmark, parts[1], {**dataset, "images": kept, "annotations": annotations}, images)
 
@@ -139,11 +144,16 @@ def _sa1b(benchmark: str, path: str, images: str | None) -> TruthSet:
     folder = absolute(path)
     dataset: dict[str, Any] = {"images": [], "annotations": []}
     locations, left_out = files_in(folder, ".json"), LeftOut(path, "files")
+    owners: dict[int | None, str] = {}
     for location in locations:
         try:
             image, annotations = _sa1b_file(location)
         except SourceError as error:
             left_out.add("unreadable", str(error))
+            continue
+        owner = owners.setdefault(whole_number(image.get("image_id")), location)
+        if owner != location:
+            left_out.add("of an id twice", f"{location}, whose image_id {image.get('image_id')} {owner} has, too")
             continue
         dataset["images"].append({**image, "id": image.get("image_id")})
         dataset["annotations"] += annotations
@@ -255,17 +265,29 @@ def _lvis_name(image: Mapping[str, Any]) -> Any:
     return "/".join(PurePosixPath(urlsplit(url).path).parts[-2:])
 
 
-def _stems(location: str) -> list[str]:
-    """Names of images in a list, without folders and endings: a text, a line each, or JSON."""
+def _stems(location: str, left_out: LeftOut) -> dict[str, str]:
+    """Names of images in a list by what is left of them without folders and endings: a text, or JSON. What is no name
+    is left out.
+    """
     if location.lower().endswith(".json"):
-        names = read_json(location)
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        listed = read_json(location)
+        if not isinstance(listed, list):
             raise SourceError(f"{location} must be a list of names of images")
+        names = [(f"entry {number}", name) for number, name in enumerate(listed, start=1)]
     else:
-        names = read_text(location).split()
+        lines = enumerate(read_text(location).split("\n"), start=1)
+        names = [(f"line {number}", name) for number, line in lines for name in line.split()]
     if not names:
         raise SourceError(f"{location} lists no images")
-    return [_stem(name) for name in dict.fromkeys(names)]
+    stems: dict[str, str] = {}
+    for place, name in names:
+        if isinstance(name, str) and is_unicode(name):
+            stems.setdefault(_stem(name), name)
+        else:
+            left_out.add("no name", f"{place}, {name!r:.80}, which must be the name of an image, in UTF-8")
+    if not stems:
+        left_out.tell(len(names))
+    return stems
 
 
 def _stem(name: Any) -> str:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from pipeline.errors import ImageError, StoreError
+from pipeline.errors import ImageError
 from pipeline.images.manifest import Shard
 from pipeline.images.photos import Photo, load_photos
 from pipeline.runs.reader import RunReader
@@ -49,8 +49,9 @@ def shown_images(
     run: RunFolder, reader: RunReader, limit: int | None
 ) -> Iterator[tuple[Shard, list[int], Iterator[tuple[Any, Photo | ImageError]]]]:
     """The images to show, shard by shard: the shard, their places in it, and of each its result and its photo, or why
-    there is none. limit: at most this many, evenly spread over the run.
+    there is none. limit: at most this many, evenly spread over the run. Raises StoreError when none is finished.
     """
+    reader.need_any()
     shards = [shard for shard in run.manifest.shards() if shard.key in reader.commits]
     total = sum(len(shard.refs) for shard in shards)
     shown = None if limit is None or limit >= total else {i * total // limit for i in range(limit)}
@@ -92,13 +93,7 @@ class PageWriter:
         self._without_photo += not has_photo
 
     def write(self, index: Callable[[], dict[str, Any]]) -> Gallery:
-        """Write the file. index: gives what images are sorted and filtered by; asked when there is an image.
-
-        Raises StoreError when there is none.
-        """
-        if not self.lines:
-            url = self._run.url
-            raise StoreError(f"no image of {url} is finished: `cuts3d run --out {url}` resumes it")
+        """Write the file. index: gives what images are sorted and filtered by."""
         self._blocks.seek(0)
         _write_page(self._path, PurePosixPath(self._run.url).name, self._page, index(), self._blocks)
         return Gallery(self._path, len(self.lines), self._without_photo, self._path.stat().st_size)

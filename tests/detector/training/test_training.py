@@ -418,7 +418,7 @@ def test_photos_that_are_gone_end_it_in_a_sentence(processes: int, tmp_path: Pat
 
 def test_photos_to_validate_with_have_to_be_there(painted: StoredRun, tmp_path: Path) -> None:
     write_truth(painted, tmp_path / "truth.json")
-    with pytest.raises(SourceError, match="12 of the 12 photos"):
+    with pytest.raises(SourceError, match=r"none of 12 images looked for .*; say with --val-images"):
         TruthPhotos(str(tmp_path / "truth.json"), str(tmp_path), []).full_init()
 
 
@@ -428,8 +428,10 @@ def test_photos_to_validate_with_have_to_be_there(painted: StoredRun, tmp_path: 
         (lambda d: [a.update(iscrowd="maybe") for a in d["annotations"]], "iscrowd: 'maybe' is neither yes nor no"),
         (lambda d: [a.update(segmentation=[[1, 2, 3, 4]]) for a in d["annotations"]], r"none of its \d+ annotations"),
         (lambda d: [a.pop("segmentation") for a in d["annotations"]], "no_mask"),
-        (lambda d: d["images"][0].update(file_name="a" * 5000), r"1 of the 12 photos of .* are not in"),
-        (lambda d: d["images"][0].update(height=1000), r"1 of the 12 photos .* cannot be validated with: .* 1000 × "),
+        (
+            lambda d: [i.update(height=1000) for i in d["images"]],
+            r"none of its \d+ annotations .* other_size, .* 1000 × ",
+        ),
     ],
 )
 def test_a_truth_to_validate_with_is_checked_before_the_training(
@@ -446,6 +448,47 @@ def test_a_truth_to_validate_with_is_checked_before_the_training(
     assert not list(tmp_path.glob("work/*"))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d["images"][0].update(file_name="gone.png"), "1 of 12 photos left out: 1 missing, such as"),
+        (lambda d: d["images"][0].update(file_name="a" * 5000), "1 of 12 photos left out: 1 "),
+        (lambda d: d["images"][0].update(file_name="../a.png"), "1 of 12 photos left out: 1 odd_entry, such as"),
+        (lambda d: d["images"][0].update(height=1000), "1 of 12 photos left out: 1 other_size, such as"),
+        (lambda d: d["images"][0].update(id=d["images"][1]["id"]), "1 of 12 images left out: 1 odd, such as image"),
+    ],
+)
+def test_an_odd_photo_to_validate_with_costs_no_other(
+    painted: StoredRun,
+    run: str,
+    tmp_path: Path,
+    change: Callable[[Any], Any],
+    says: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As `evaluate-detector` has it: hours of training are not refused for one photo of thousands."""
+    truth, photos = tmp_path / "truth.json", str(Path(run).parent / "photos")
+    write_truth(painted, truth)
+    change(document := json.loads(truth.read_text()))
+    truth.write_text(json.dumps(document))
+    check_training(small_training(run, tmp_path / "work", val_truth=str(truth), val_images=photos))
+    assert len(TruthPhotos(str(truth), photos, [])) == 11
+    assert caplog.text.count(says) == 1  # it is read once for both
+
+
+def test_sizes_of_a_truth_to_validate_with_need_not_be_listed(painted: StoredRun, run: str, tmp_path: Path) -> None:
+    truth, photos = tmp_path / "truth.json", str(Path(run).parent / "photos")
+    write_truth(painted, truth)
+    document = json.loads(truth.read_text())
+    sizes = {image["id"]: (image.pop("height"), image.pop("width")) for image in document["images"]}
+    for annotation in document["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    truth.write_text(json.dumps(document))
+    found = read_validation(str(truth), photos)
+    assert {id_: found.truth.size(id_) for id_ in found.photos} == sizes
+
+
 def test_sizes_of_a_truth_to_validate_with_may_be_swapped(painted: StoredRun, run: str, tmp_path: Path) -> None:
     truth = tmp_path / "truth.json"
     write_truth(painted, truth)
@@ -454,7 +497,7 @@ def test_sizes_of_a_truth_to_validate_with_may_be_swapped(painted: StoredRun, ru
     for image in swapped["images"]:
         image["height"], image["width"] = image["width"], image["height"]
     truth.write_text(json.dumps(swapped))
-    found, _ = read_validation(str(truth), str(Path(run).parent / "photos"))
+    found = read_validation(str(truth), str(Path(run).parent / "photos")).truth
     assert [found.size(image["id"]) for image in straight["images"]] == [
         (image["height"], image["width"]) for image in straight["images"]
     ]
@@ -471,7 +514,7 @@ def test_names_of_a_truth_to_validate_with_may_be_in_the_other_form_of_unicode(
     (photos / first["file_name"]).rename(photos / "Cafe\u0301.png")
     first["file_name"] = "Caf\u00e9.png"
     truth.write_text(json.dumps(document))
-    assert len(read_validation(str(truth), str(photos))[1]) == len(document["images"])
+    assert len(read_validation(str(truth), str(photos)).photos) == len(document["images"])
 
 
 def test_a_loss_that_is_no_number_ends_the_training(run: str, tmp_path: Path) -> None:

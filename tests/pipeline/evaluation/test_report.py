@@ -207,8 +207,21 @@ def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"run0 and .*run1 have no image of truth\.json in common"):
         evaluate_runs(truth, first, second)
     twins = make_run(tmp_path / "twins", [record("a/0.png", [0]), record("b/0.png", [0])])
-    with pytest.raises(SourceError, match="file names that tell them apart"):
+    with pytest.raises(SourceError, match=r"no image of .*twins can be scored"):
         evaluate_runs(truth, twins)
+
+
+def test_images_that_the_truth_does_not_tell_apart_cost_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truth = Truth(make_truth({"0.png": [0], "a/1.png": [0], "2.png": [0]}), "truth.json")
+    names = ["a/0.png", "b/0.png", "a/1.png", "b/1.png", "2.png"]
+    found = run_detections(make_run(tmp_path, [record(name, [0]) for name in names]), truth)
+    assert sorted(found.by_image) == [2, 3]
+    assert found.unlabelled == ("a/0.png", "b/0.png", "b/1.png")
+    assert (
+        "3 images of the run are not scored, since truth.json does not tell them apart: a/0.png, b/0.png may be 0.png"
+    ) in caplog.text
 
 
 def cuts3d(*arguments: object) -> Result:

@@ -387,14 +387,6 @@ def broken(**changes: Any) -> dict[str, Any]:
         ({"images": []}, "lists no images"),
         ({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": []}, '"height" of type int'),
         ({"images": scene([(A, 1)])["images"]}, 'no list "annotations"'),
-        ({"images": [{**scene([(A, 1)])["images"][0], "file_name": i} for i in "ab"]}, "two images have the id 1"),
-        (
-            {
-                "images": [{**scene([(A, 1)])["images"][0], "id": i, "height": 60 * i} for i in (1, 2)],
-                "annotations": [],
-            },
-            "images 1 and 2 are both scene.png, of different sizes",
-        ),
         (broken(segmentation=None), "1 no_mask, such as annotation 1: it has no segmentation"),
         (broken(image_id="1"), 'one whose "image_id" is no whole number'),
         (broken(iscrowd="perhaps"), "annotation 1: iscrowd: 'perhaps' is neither yes nor no"),
@@ -577,6 +569,28 @@ def test_what_cannot_be_scored_is_refused() -> None:
         evaluate(truth, [], [1], iou_types=["keypoints"])
     with pytest.raises(ConfigError, match="bootstrap is -1"):
         evaluate(truth, [], [1], bootstrap=-1)
+
+
+def test_one_image_that_has_the_id_of_another_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    data = scene([(A, 1)])
+    data["images"] += [data["images"][0] | {"file_name": "b.png"}, data["images"][0] | {"id": 2, "file_name": "c.png"}]
+    truth = Truth(data)
+    assert {id_: image["file_name"] for id_, image in truth.images.items()} == {1: "scene.png", 2: "c.png"}
+    assert len(truth.objects(1)) == 1
+    assert (
+        '1 of 3 images left out: 1 odd, such as image b.png has the "id" 1, which scene.png has before it'
+        in caplog.text
+    )
+
+
+def test_one_photo_of_two_sizes_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    data = scene([(A, 1)])
+    data["images"].append(data["images"][0] | {"id": 2, "height": 90})
+    data["annotations"].append(data["annotations"][0] | {"id": 7, "image_id": 2})
+    truth = Truth(data)
+    assert (list(truth.images), truth.size(1), len(truth.objects(1))) == ([1], (60, 120), 1)
+    assert "images 1 and 2 are both scene.png, of different sizes: give each photo a name of its own" in caplog.text
+    assert "annotation 7 is of image 2, which is not listed, or left out" in caplog.text
 
 
 def test_one_photo_under_two_ids_is_one_image(caplog: pytest.LogCaptureFixture) -> None:

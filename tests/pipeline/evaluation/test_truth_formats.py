@@ -163,6 +163,17 @@ def test_lists_and_annotations_that_do_not_fit(voc: Path, caplog: pytest.LogCapt
     assert "1 without an annotation, such as" in caplog.text
 
 
+def test_a_line_that_is_not_utf8_costs_no_other(voc: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(voc / "ImageSets/Main/test.txt", b"000005\n\ncaf\xe9\n000007 1\n")
+    assert len(read_truth(f"voc:{voc}:test").images) == 2
+    assert re.search(r"1 of 3 names left out: 1 not UTF-8, such as \S+test\.txt, line 3 is not UTF-8", caplog.text)
+    photo(tmp_path / "image_2" / "000000.png", 375, 1242)
+    label = b"Car 0.00 0 1.85 387.63 181.54 423.81 203.12 1.67 1.87 3.69 -16.53 2.39 58.49 1.57\n"
+    write(tmp_path / "label_2" / "000000.txt", label + label.replace(b"Car", b"caf\xe9") + label)
+    assert len(objects_of(read_truth(f"kitti:{tmp_path}"), "000000.png")) == 2
+    assert "1 of 3 lines left out: 1 not UTF-8, such as 000000.txt, line 2 is not UTF-8" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["img 1", "img (1)", "copy -1", "a 1 b"])
 @pytest.mark.parametrize("flag", ["", " 1", "  1", "\t-1", " 0", "  "])
 def test_names_with_spaces(voc: Path, name: str, flag: str) -> None:
@@ -389,9 +400,27 @@ def test_what_is_no_file_of_open_images(tmp_path: Path) -> None:
     write(file, CSV.replace(",IsGroupOf", ",Group").encode())
     with pytest.raises(SourceError, match="has no column IsGroupOf"):
         read_truth(f"openimages:{file}")
-    write(file, CSV.encode() + b"x" * 200_000)
-    with pytest.raises(SourceError, match=r"boxes\.csv, line \d: field larger than field limit"):
+    write(file, CSV.splitlines()[0].encode() + b"\n" + b"x" * 200_000)
+    with pytest.raises(SourceError, match=r"none of its 1 rows can be used: .* line 2: field larger than field limit"):
         read_truth(f"openimages:{file}")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (b"x" * 200_000, "line 2: field larger than field limit"),
+        (b"caf\xe9,xclick,/m/0cmf2,1,0,1,0,1,0,0,0,0,0", "line 2 is not UTF-8"),
+        (b'"0001eeaf4aed83f9,xclick,/m/0cmf2,1,0,1,0,1,0,0,0,0,0', "line 2: a quote is not closed"),
+    ],
+)
+def test_a_row_of_open_images_that_cannot_be_read(
+    row: bytes, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    head, *rows = CSV.encode().splitlines()
+    photo(tmp_path / "0001eeaf4aed83f9.jpg", 683, 1024)
+    file = write(tmp_path / "boxes.csv", b"\n".join([head, row, *rows]))
+    assert len(objects_of(read_truth(f"openimages:{file}"), "0001eeaf4aed83f9.jpg")) == 2
+    assert f"1 of 4 rows left out: 1 unreadable, such as {file}, {message}" in caplog.text
 
 
 @pytest.mark.parametrize("off", ["1.0000002", "1.0004", "-0.0000001"])
@@ -464,7 +493,7 @@ def test_a_coco_file_without_masks_has_boxes(tmp_path: Path) -> None:
     assert [len(found.truth.objects(id_)) for id_ in found.truth.images] == [1, 0], "of one with a mask"
 
 
-def test_coco20k(tmp_path: Path) -> None:
+def test_coco20k(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = [f"COCO_train2014_{i:012d}.jpg" for i in (9, 25, 30)]
     file = saved(tmp_path / "annotations" / "instances_train2014.json", coco(*names))
     for listed in (f"train2014/{names[2]}\n{names[0]}\n", json.dumps([names[0], names[2]])):
@@ -475,9 +504,19 @@ def test_coco20k(tmp_path: Path) -> None:
         assert [image["file_name"] for image in found.truth.images.values()] == [names[0], names[2]]
         assert [len(found.truth.objects(id_)) for id_ in found.truth.images] == [1, 1]
     assert len(read_truth(f"coco20k:{file}").truth.images) == 3, "without a list the file is the subset already"
-    write(list_file, b'["COCO_val2014_000000000042.jpg", "COCO_train2014_000000000009.jpg"]')
-    with pytest.raises(SourceError, match=r"1 of the 2 images of .* are not in .*, such as COCO_val2014_000000000042"):
-        read_truth(f"coco20k:{file}:{list_file}")
+    for odd, ending in (
+        (b'["COCO_val2014_000000000042.jpg", null, 7, "caf\xe9", "COCO_train2014_000000000009.jpg"]', "json"),
+        (b"COCO_val2014_000000000042.jpg\ncaf\xe9\nCOCO_train2014_000000000009.jpg\n", "txt"),
+    ):
+        found = read_truth(f"coco20k:{file}:{write(tmp_path / f'odd.{ending}', odd)}")
+        assert [image["file_name"] for image in found.truth.images.values()] == [names[0]]
+        assert "1 unknown, such as COCO_val2014_000000000042.jpg, which" in caplog.text
+        assert ("3 no name, such as entry 2, None" if ending == "json" else "1 no name, such as line 2") in caplog.text
+        caplog.clear()
+    with pytest.raises(SourceError, match=r"none of its 1 names can be used: 1 unknown, such as x\.jpg"):
+        read_truth(f"coco20k:{file}:{write(tmp_path / 'odd.txt', b'x.jpg')}")
+    with pytest.raises(SourceError, match=r"none of its 1 names can be used: 1 no name, such as entry 1, None"):
+        read_truth(f"coco20k:{file}:{write(tmp_path / 'odd.json', b'[null]')}")
     with pytest.raises(SourceError, match="must be a list of names"):
         read_truth(f"coco20k:{file}:{write(tmp_path / 'odd.json', b'{}')}")
     with pytest.raises(SourceError, match="lists no images"):
@@ -581,6 +620,10 @@ def test_sa1b(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     saved(tmp_path / "sa_1.json", {"annotations": []})
     assert len(read_truth(f"sa1b:{tmp_path}").images) == 2
     assert "1 of 3 files left out" in caplog.text
+    saved(tmp_path / "sa_9.json", json.loads((tmp_path / "sa_223751.json").read_text()))
+    found = read_truth(f"sa1b:{tmp_path}")
+    assert [len(found.truth.objects(id_)) for id_ in found.truth.images] == [1, 1]
+    assert f"of an id twice, such as {tmp_path}/sa_9.json, whose image_id 223751 {tmp_path}/sa_223751" in caplog.text
     saved(tmp_path / "bad" / "sa_1.json", {"annotations": []})
     with pytest.raises(SourceError, match=r'sa_1\.json is no file of SA-1B: it has no "image"'):
         read_truth(f"sa1b:{tmp_path / 'bad'}")

@@ -246,6 +246,17 @@ def test_bad_text_lists(tmp_path: Path) -> None:
             list_images(str(write(tmp_path / "list.txt", content)))
 
 
+def test_lines_that_are_not_utf8_cost_no_other(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        write(tmp_path / name, PNG)
+    listing = list_images(str(write(tmp_path / "list.txt", b"# photos\n1.jpg\n\ncaf\xe9.jpg\n2.jpg\n")))
+    assert sound(listing) == ["1.jpg", "2.jpg"]
+    assert [why.partition("list.txt")[2] for why in odd(listing).values()] == [
+        ", line 4 is not UTF-8; mend the line, or convert the file with iconv"
+    ]
+    assert Manifest.from_parquet_bytes(Manifest(listing.refs, 2).to_parquet_bytes()).refs == listing.refs
+
+
 def test_one_odd_line_costs_no_other(tmp_path: Path) -> None:
     for name in ("1.jpg", "2.jpg"):
         write(tmp_path / name, PNG)
@@ -302,7 +313,7 @@ def test_a_manifest_is_a_list(tmp_path: Path) -> None:
     [
         ({"file": ["a.jpg"]}, "one must be called uri or path"),
         ({"uri": [1]}, "row 1 is empty or not text"),
-        ({"uri": ["a.jpg"], "id": [1]}, "row 1 is empty or not text in column id"),
+        ({"uri": ["a.jpg"], "id": [True]}, "row 1 has no text and no whole number in column id"),
         ({"uri": ["a.jpg"], "id": ["../../etc/x"]}, "cannot be an image id"),
         ({"uri": ["a.jpg"], "height": ["tall"]}, "column height is string"),
         ({"uri": ["a.jpg"], "offset": [3]}, "byte range 3"),
@@ -316,6 +327,15 @@ def test_bad_parquet_lists(tmp_path: Path, columns: dict, match: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "list.parquet")
     with pytest.raises(SourceError, match=match):
         list_images(str(tmp_path / "list.parquet"))
+
+
+@pytest.mark.parametrize("ids", [[7, 8], [7.0, 8.0], pa.array([7, 8], pa.uint8())])
+def test_whole_numbers_are_ids(ids: object, tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        write(tmp_path / name, PNG)
+    pq.write_table(pa.table({"path": ["a.jpg", "b.jpg"], "id": ids}), tmp_path / "list.parquet")
+    listing = list_images(str(tmp_path / "list.parquet"))
+    assert [(ref.id, Path(ref.uri).name) for ref in listing.refs] == [("7", "a.jpg"), ("8", "b.jpg")]
 
 
 def test_one_odd_number_costs_no_other_row(tmp_path: Path) -> None:
@@ -410,7 +430,6 @@ def test_coco_file_elsewhere(memory: fsspec.AbstractFileSystem) -> None:
         ),
         ([{"id": 1, "file_name": "/etc/a.jpg"}], r"example /etc/a\.jpg, which is in none of these folders; .* --root"),
         ([{"id": 1, "file_name": "x\\a.jpg"}], r'as Windows writes it: "/" was tried'),
-        ([{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}], "two images have the id 1"),
     ],
 )
 def test_bad_coco_files(tmp_path: Path, images: object, match: str) -> None:
@@ -459,6 +478,28 @@ def test_one_odd_entry_costs_no_other(tmp_path: Path) -> None:
                 load_photo(ref)
             with pytest.raises(ImageError, match="odd_entry"):
                 photo_size(ref)
+
+
+def test_an_image_that_has_the_id_of_another_costs_no_other(tmp_path: Path) -> None:
+    names = ("a.jpg", "b.jpg", "b.jpg", "c.jpg", "./a.jpg")
+    for name in names:
+        write(tmp_path / name, PNG)
+    images = [{"id": id_, "file_name": name} for id_, name in zip((1, 1, 2, 1, 1), names, strict=True)]
+    listing = list_images(coco(tmp_path / "i.json", images))
+    assert {ref.id: ref.coco_id for ref in listing.refs if ref.trouble is None} == {"a.jpg": 1, "b.jpg": 2}
+    assert set(odd(listing)) == {"b.jpg%2", "c.jpg"}
+    assert 'image c.jpg has the "id" 1, which a.jpg has before it' in odd(listing)["c.jpg"]
+
+
+def test_a_file_name_that_is_not_utf8_costs_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", PNG)
+    file = coco(tmp_path / "i.json", [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "caf?.jpg"}])
+    Path(file).write_bytes(Path(file).read_bytes().replace(b"?", b"\xe9"))
+    listing = list_images(file)
+    assert sound(listing) == ["a.jpg"]
+    assert [str(why).partition("i.json: ")[2] for why in odd(listing).values()] == [
+        "\"file_name\" 'caf\\udce9.jpg' is not UTF-8; mend it, or convert the file with iconv"
+    ]
 
 
 def test_file_names_as_label_tools_write_them(tmp_path: Path) -> None:

@@ -38,16 +38,35 @@ def test_odd_rows_cost_no_other(tmp_path: Path) -> None:
     assert [ref.id for ref in listing.refs if ref.trouble is None] == ["000_left.png"]
     troubles = sorted(str(ref.trouble).partition("clips.csv: ")[2] for ref in listing.refs if ref.trouble)
     beginnings = (
-        *("row 2: it has no right", "row 3: camera: fx is 'far'", "row 4: it has no right_next", "row 5 is empty"),
-        "row 6: camera: baseline",
+        *("line 3: it has no right", "line 4: camera: fx is 'far'", "line 5: it has no right_next", "line 6 is empty"),
+        "line 7: camera: baseline",
     )
     for trouble, expected in zip(troubles, beginnings, strict=True):
         assert trouble.startswith(expected)
 
 
+def test_rows_that_cannot_be_read_cost_no_other(tmp_path: Path) -> None:
+    file = draw_clips(tmp_path / "clips", 6)
+    lines = file.read_bytes().splitlines()
+    lines[2] = lines[2].replace(b"001_right", b"caf\xe9")
+    lines[3] = b"x" * 200_000
+    lines[5] = b'"' + lines[5]
+    file.write_bytes(b"\n".join(lines))
+    listing = list_images(f"clips:{file}")
+    assert [ref.id for ref in listing.refs if ref.trouble is None] == ["000_left.png", "003_left.png", "005_left.png"]
+    troubles = [
+        str(ref.trouble).partition("clips.csv, ")[2].partition("; mend")[0] for ref in listing.refs if ref.trouble
+    ]
+    assert sorted(troubles) == [
+        "line 3 is not UTF-8",
+        "line 4: field larger than field limit (131072)",
+        "line 6: a quote is not closed",
+    ]
+
+
 def test_a_list_of_odd_rows_alone_is_refused(tmp_path: Path) -> None:
     file = draw_clips(tmp_path / "clips", 1)
-    with pytest.raises(SourceError, match="row 1: it has no right: a clip needs all four pictures"):
+    with pytest.raises(SourceError, match="line 2: it has no right: a clip needs all four pictures"):
         list_images(rewritten(file, {1: "000_left.png,,x,y,1,1,1,1,1"}))
 
 

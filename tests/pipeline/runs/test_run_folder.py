@@ -19,6 +19,7 @@ from pipeline.runs.ledger import Outcome
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
+from pipeline.storage.files import FileFacts, RunFiles
 
 
 def test_run_json_says_what_the_run_is(tmp_path: Path) -> None:
@@ -53,6 +54,41 @@ def test_relaunch_does_only_what_is_missing(tmp_path: Path) -> None:
     launch(str(tmp_path))
     assert again.is_complete()
     assert again.ledger.read("00001") == first
+
+
+@pytest.mark.parametrize("folder", ["shards", "quarantine"])
+@pytest.mark.parametrize("kept", [None, 0, 20])
+def test_a_cut_file_is_not_taken_for_done(folder: str, kept: int | None, tmp_path: Path) -> None:
+    run = launch(str(tmp_path))
+    names = sorted((tmp_path / folder).iterdir())[:2]
+    for path in names:
+        path.unlink() if kept is None else path.write_bytes(path.read_bytes()[:kept])
+    fault = "is committed but missing" if kept is None else f"has {kept} bytes, committed were"
+    keys = [path.name.partition("-")[0] for path in names]
+    with pytest.raises(
+        StoreError, match=f"{names[0].name} {fault} .*, and 1 more shard of the run is damaged"
+    ) as caught:
+        RunFolder.open(tmp_path).pending()
+    records = ", ".join(f"commits/{key}.json" for key in keys)
+    assert f"To do them again, delete {records} and start the run again" in str(caught.value)
+    for key in keys:
+        (tmp_path / f"commits/{key}.json").unlink()
+    launch(str(tmp_path))
+    assert run.is_complete()
+    run.gc(0)
+    assert verify_run(run) == []
+
+
+def test_a_listing_that_is_old_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Network file systems list what was a while ago."""
+    run = launch(str(tmp_path))
+    whole = type(run.files).list_facts
+
+    def old(self: RunFiles, folder: str = "") -> dict[str, FileFacts]:
+        return {} if folder == "shards" else whole(self, folder)
+
+    monkeypatch.setattr(type(run.files), "list_facts", old)
+    assert run.is_complete()
 
 
 def test_stage_ledgers_have_their_own_progress(tmp_path: Path) -> None:

@@ -114,6 +114,17 @@ def test_record_of_no_shard_is_damage(tmp_path: Path) -> None:
     assert found.damaged == ["commit record 00003.json is of no shard of this run: move that file away"]
 
 
+def test_a_cut_shard_is_damage(tmp_path: Path) -> None:
+    run = launch(str(tmp_path))
+    path = tmp_path / run.ledger.read("00001").shard.name
+    path.write_bytes(path.read_bytes()[:50])
+    found = status_of(tmp_path)
+    assert (found.done_shards, found.complete, found.exit_status) == (2, False, 1)
+    (damage,) = found.damaged
+    assert damage.startswith(f"shards/{path.name} has 50 bytes, committed were ")
+    assert damage.endswith(". To do the shard again, delete commits/00001.json and start the run again")
+
+
 def test_unreadable_record_is_told_and_mended(tmp_path: Path) -> None:
     run = launch(str(tmp_path))
     reader = StatusReader(tmp_path)

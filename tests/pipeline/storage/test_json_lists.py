@@ -95,9 +95,11 @@ def test_damage_early_in_a_long_file_is_told_before_all_of_it_is_read(monkeypatc
         list(JsonLists(io.BytesIO(('{"a": ["' + "x" * 100_000).encode()), "it").entries())
 
 
-def test_text_that_is_not_utf8(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="not UTF-8"):
-        list(JsonLists(io.BytesIO(b'{"a": ["caf\xe9"]}'), "it").entries())
+def test_text_that_is_not_utf8_costs_no_other() -> None:
+    lists = JsonLists(io.BytesIO(b'{"a": ["caf\xe9", "caf\xc3\xa9"]}'), "it")
+    first, second = lists.entries()
+    assert (first.value, second.value) == ("caf\udce9", "café")
+    assert lists.read(first.start, first.end) == first.value
 
 
 def test_missing(tmp_path: Path) -> None:
