@@ -24,7 +24,7 @@ from detector.training.on_ray import RayTraining, train_on_ray
 from detector.training.train import train
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow(180)]
 
 
 @pytest.fixture(scope="module", autouse=True)
