@@ -12,7 +12,7 @@ ONCE_VARIABLE = "CUTS3D_CRASH_ONCE"
 IMAGE_VARIABLE = "CUTS3D_IMAGE_FAULT"
 HOLD_VARIABLE = "CUTS3D_HOLD_UNTIL"
 
-_CHUNK = 64 << 20  # bytes at a time that "eat" takes
+_CHUNK = 128 << 20  # bytes at a time that "eat" takes
 
 
 def crash_point(point: str, subject: str = "") -> None:

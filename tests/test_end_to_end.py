@@ -1,11 +1,9 @@
 """The main job as users run it: the installed command, real weights, real photos, real kills."""
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools.coco import COCO
+from support import environment, warm
 from support.sample_run import masks_of
 from support.waiting import wait_for
+from support.warm import WarmProcess
 
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
@@ -26,18 +26,18 @@ def command(assets: Path, photos: Path, out: Path, size: int, *more: str) -> lis
     """`cuts3d run` with the shared weights at a small input size."""
     weights = assets / "weights"
     return [
-        *(sys.executable, "-m", "pipeline.cli", "run", "--images", str(photos), "--out", str(out)),
+        *("-m", "pipeline.cli", "run", "--images", str(photos), "--out", str(out)),
         *("--features", f"dinov2_vits14={weights}/dinov2_vits14_fp16.safetensors"),
         *("--depth", str(weights / "fastdepth.onnx"), "--set", f"features.size={size}", "--device", "cpu", *more),
     ]
 
 
-def cuts3d(arguments: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+def cuts3d(arguments: Sequence[str], **variables: str) -> subprocess.CompletedProcess[str]:
+    return warm.run(arguments, environment(**variables))
 
 
 def cli(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return cuts3d([sys.executable, "-m", "pipeline.cli", *map(str, arguments)])
+    return warm.run(["-m", "pipeline.cli", *arguments])
 
 
 def photos_in(folder: Path, source: Path, n: int) -> Path:
@@ -93,9 +93,7 @@ def test_killed_again_and_again_until_done(assets: Path, tmp_path: Path) -> None
     held = {"CUTS3D_IMAGE_FAULT": f"hold:{last}", "CUTS3D_HOLD_UNTIL": str(tmp_path / "never")}
     dice = random.Random(0)
     for commits in sorted(dice.sample(range(4, 12), 3)):
-        process = subprocess.Popen(
-            launch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **held}
-        )
+        process = WarmProcess(launch, environment(**held))
         wait_for(lambda least=commits: len(committed(struck)) >= least, f"{commits} commits", process)
         time.sleep(dice.uniform(0, 0.5))
         process.kill()
@@ -112,13 +110,7 @@ def test_killed_again_and_again_until_done(assets: Path, tmp_path: Path) -> None
 def test_interrupted_by_the_keyboard(assets: Path, tmp_path: Path) -> None:
     photos = photos_in(tmp_path / "photos", assets / "coco" / "images", 100)
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        command(assets, photos, out, 224, "--shard-size", "2"),
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell that runs the tests in the background has its children ignore the key
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = WarmProcess(command(assets, photos, out, 224, "--shard-size", "2"))
     wait_for(lambda: committed(out), "a commit", process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()

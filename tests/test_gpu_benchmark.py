@@ -134,7 +134,7 @@ def test_without_weights_it_says_what_to_do(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.slow
 def test_every_step_on_the_cpu(tmp_path: Path) -> None:
-    assert gpu.main(["--device", "cpu", "--tiny", "--out", str(tmp_path), "--scale", "3"]) == 0
+    assert gpu.main(["--device", "cpu", "--tiny", "--out", str(tmp_path), "--scale", "100"]) == 0
     ended = outcomes(tmp_path)
     assert list(ended) == list(gpu.STEPS)
     assert {step: ended[step] for step in ("parity", "speed", "big")} == dict.fromkeys(("parity", "speed", "big"), OK)

@@ -10,6 +10,7 @@ import matplotlib
 import nbformat
 import pytest
 from support import ROOT
+from support.made_once import made_once
 
 import cuts3d
 from pipeline.engine.run import run
@@ -28,13 +29,15 @@ def blocks(document: str) -> list[str]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `make demo` leaves, with half of its photos and of its size; the folder that examples run in."""
-    folder = tmp_path_factory.mktemp("examples")
+    return made_once(tmp_path_factory, "examples", run_demo)
+
+
+def run_demo(folder: Path) -> None:
     for photo in copy_samples(folder / "demo" / "photos"):
         if photo.name not in DEMO:
             photo.unlink()
     launch = Launch(images=str(folder / "demo" / "photos"), overrides=("features.size=420",))
     run(folder / "demo" / "run-cuts3d", launch, device="cpu")
-    return folder
 
 
 @pytest.fixture

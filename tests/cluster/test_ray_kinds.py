@@ -13,7 +13,7 @@ from support.toy_method import draw_clips, installed
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow(90)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow(30)]
 
 
 def cuts3d(env: dict[str, str], *words: object) -> str:

@@ -83,7 +83,7 @@ def asks(address: str) -> bool:
 
 
 @pytest.mark.ray
-@pytest.mark.slow(60)
+@pytest.mark.slow(10)
 def test_a_run_on_a_cluster_with_a_token(head: str, tmp_path: Path) -> None:
     """In a folder with files that are named like modules of others: workers see what is installed, and no more."""
     launch = tiny_launch(tmp_path, images=4, shard_size=2)

@@ -14,6 +14,8 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
 
 CUTS3D = Path(sys.executable).with_name("cuts3d")
+# For CUTS3D_IMAGE_FAULT: of the images of tests/cluster/conftest.py all but four shards.
+HELD = ",".join(f"hold:{i:03}.png" for i in range(8, 24))
 WITHOUT_TOKEN = {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 

@@ -3,13 +3,17 @@
 import subprocess
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from support.warm import WarmProcess
 
 # Seconds after which a test that waits says what for. No outcome hangs on it: machines that are ten times as slow as
 # usual are far below. pytest's own limit (setup.cfg) is longer.
 PATIENCE = 1200.0
 
 
-def wait_for(condition: Callable[[], object], what: str, *processes: subprocess.Popen) -> None:
+def wait_for(condition: Callable[[], object], what: str, *processes: "subprocess.Popen | WarmProcess") -> None:
     """Until the condition is true. AssertionError when one of the processes ends before, or after PATIENCE.
 
     what: is waited for, in words, for the message.

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from support.waiting import PATIENCE, wait_for
 
-pytestmark = [pytest.mark.slow(100), pytest.mark.ray]
+pytestmark = [pytest.mark.slow(70), pytest.mark.ray]
 
 TOKEN = "token-of-the-tests-3f6c2a"
 SECRET = "hunter2-4711"

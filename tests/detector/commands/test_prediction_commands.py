@@ -164,7 +164,7 @@ def test_without_mmdetection(command: str, monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.ray
-@pytest.mark.slow(60)
+@pytest.mark.slow(20)
 def test_predictions_on_ray_are_those_made_here(
     checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,10 +21,10 @@ from support.waiting import wait_for
 from detector.model.checkpoints import read_tensors
 from detector.training.config import read_config
 from detector.training.on_ray import RayTraining, train_on_ray
-from detector.training.train import train
+from detector.training.train import Training, train
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow(160)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,20 +68,45 @@ def workers() -> list[psutil.Process]:
     return found
 
 
-def test_one_worker_trains_what_this_process_trains(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "detector"):
-        path = train_on_ray(small_training(run, tmp_path / "ray"), RayTraining())
-    assert path == tmp_path / "ray" / "detector.safetensors"
-    assert [m.split(":")[0] for m in caplog.messages if m.startswith("iteration")] == [
-        f"iteration {i}" for i in range(1, 7)
-    ]
+class Messages(logging.Handler):
+    """What is logged, from INFO on."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def by_one_worker(run: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, Path, list[str]]:
+    """A training on Ray, the detector that it returned, and what was logged."""
+    wanted = small_training(run, tmp_path_factory.mktemp("one") / "ray")
+    log, messages = logging.getLogger("detector"), Messages()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(messages)
+    try:
+        return wanted, train_on_ray(wanted, RayTraining()), messages.texts
+    finally:
+        log.removeHandler(messages)
+        log.setLevel(level)
+
+
+def test_one_worker_trains_what_this_process_trains(
+    run: str, by_one_worker: tuple[Training, Path, list[str]], tmp_path: Path
+) -> None:
+    wanted, path, messages = by_one_worker
+    assert path == Path(wanted.work_dir) / "detector.safetensors"
+    assert [m.split(":")[0] for m in messages if m.startswith("iteration")] == [f"iteration {i}" for i in range(1, 7)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as the worker has; sums come out otherwise with more
     try:
         train(small_training(run, tmp_path / "here"))
     finally:
         torch.set_num_threads(threads)
-    ours, theirs = weights(tmp_path / "ray"), weights(tmp_path / "here")
+    ours, theirs = weights(path.parent), weights(tmp_path / "here")
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
@@ -118,15 +143,17 @@ def test_relative_paths_are_those_of_whoever_starts_it(
     )
 
 
-def test_folders_and_errors_are_those_of_a_training_here(run: str, tmp_path: Path) -> None:
+def test_folders_and_errors_are_those_of_a_training_here(
+    run: str, by_one_worker: tuple[Training, Path, list[str]], tmp_path: Path
+) -> None:
     wanted = small_training(run, tmp_path / "work", iterations=3)
     with pytest.raises(TrainingError, match="no training to resume"):
         train_on_ray(dataclasses.replace(wanted, resume=True), RayTraining())
     with pytest.raises(ConfigError, match="one of cutler_r50_fpn"):
         train_on_ray(dataclasses.replace(wanted, config="none"), RayTraining())
-    train_on_ray(wanted, RayTraining())
+    done, *_ = by_one_worker
     with pytest.raises(RunMismatchError, match="add --resume"):
-        train_on_ray(wanted, RayTraining())
+        train_on_ray(done, RayTraining())
 
 
 @pytest.mark.parametrize(

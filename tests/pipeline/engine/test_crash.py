@@ -6,15 +6,14 @@ and the store equals, byte for byte, that of a run that nobody disturbed.
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from support import ROOT, environment, sample_run
+from support import environment, sample_run
 from support.sample_run import launch
 from support.waiting import wait_for
+from support.warm import WarmProcess
 
 from pipeline.faults import VARIABLE
 from pipeline.runs.reader import RunReader
@@ -32,9 +31,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return launch(str(tmp_path_factory.mktemp("undisturbed")))
 
 
-def start_worker(url: Path, crash_at: str = "", *hold_at: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, sample_run.__file__, str(url), *hold_at]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(**{VARIABLE: crash_at}))
+def start_worker(url: Path, crash_at: str = "", *hold_at: str) -> WarmProcess:
+    return WarmProcess([sample_run.__file__, url, *hold_at], environment(**{VARIABLE: crash_at}))
 
 
 def crash(url: Path, crash_at: str) -> RunFolder:

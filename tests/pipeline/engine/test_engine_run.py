@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -14,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import ROOT, environment
+from support import environment
 from support.tiny_method import BrightnessDepth, draw_photos, in_place_of_models, tiny_method
 from support.waiting import wait_for
+from support.warm import WarmProcess
 
 from pipeline.engine import run as runner
 from pipeline.engine.run import LANES, local_worker, retry_quarantined, run
@@ -321,15 +320,8 @@ main(prog_name="cuts3d")
 """
 
 
-def cuts3d(lifetime: float, *arguments: object, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(lifetime), *map(str, arguments)],
-        cwd=ROOT,
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def cuts3d(lifetime: float, *arguments: object, **variables: str) -> WarmProcess:
+    return WarmProcess(["-c", COMMAND, lifetime, *arguments], environment(**variables))
 
 
 @pytest.mark.slow
@@ -342,7 +334,6 @@ def test_a_second_command_on_a_run_that_is_at_work(photos: Path, tmp_path: Path)
         held = json.loads((out / LEASE_FILE).read_text())
         assert held["pid"] == first.pid
         second = cuts3d(2.0, "run", "--out", out, "--device", "cpu")
-        assert second.stderr is not None
         said = second.stderr.readline()
         while "being worked on" not in said and said:
             said = second.stderr.readline()

@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support import environment
+from support import warm
 from support.tiny_method import draw_photos
 
 # Launches a run and prints which files below its folder and the photos' were opened to be read, in which order.
@@ -38,8 +36,7 @@ print(json.dumps({"read": read, "images": summary.images, "missing": summary.mis
 
 
 def launch(run: Path, photos: Path, *more: str) -> tuple[set[str], dict]:
-    command = [sys.executable, "-c", LAUNCH, str(run), str(photos), *more]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    result = warm.run(["-c", LAUNCH, run, photos, *more])
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     return {os.path.relpath(path, run.parent) for path in found.pop("read")}, found

@@ -4,13 +4,11 @@ author writes a test; all it needs is a sample in tests/support/method_samples.p
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from support import ROOT, environment, method_samples
+from support import ROOT, environment, method_samples, warm
 from support.method_samples import ODD, do, draw, sample
 
 from pipeline.errors import RunMismatchError
@@ -118,11 +116,11 @@ def test_killed_it_resumes_to_the_same_bytes(done: tuple[str, RunFolder], folder
     once = tmp_path / "once"
     once.mkdir()
     crashes = environment(**{VARIABLE: ",".join(POINTS), "CUTS3D_CRASH_ONCE": str(once)})
-    command = [sys.executable, method_samples.__file__, recipe, str(folder), str(tmp_path / "run")]
+    words = (method_samples.__file__, recipe, folder, tmp_path / "run")
     for _ in POINTS:
-        killed = subprocess.run(command, cwd=ROOT, env=crashes, capture_output=True, text=True, check=False)
+        killed = warm.run(words, crashes)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-    last = subprocess.run(command, cwd=ROOT, env=crashes, capture_output=True, text=True, check=False)
+    last = warm.run(words, crashes)
     assert last.returncode == 0, last.stderr
     run = RunFolder.open(tmp_path / "run")
     run.gc(min_age_s=0)

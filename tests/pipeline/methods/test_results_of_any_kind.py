@@ -4,15 +4,13 @@ crash point, resume, retry, verify, status, info, export, gallery.
 
 import json
 import signal
-import subprocess
-import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support import ROOT
+from support import warm
 from support.browser import chromium
 from support.pages import check_policy, check_strangers
 from support.toy_method import KIND, NAME, ToyMethod, changed, draw_clips, installed
@@ -176,20 +174,12 @@ POINTS = ["after_run_json", "before_write:00001", "mid_write:00001", "after_writ
 
 @pytest.mark.slow
 def test_killed_at_each_crash_point_it_resumes_to_the_same_bytes(clips: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipeline.cli"]
     environment = installed(tmp_path / "site")
     assert cuts3d(*words(clips, tmp_path / "undisturbed")).exit_code == 0
     expected = {key: c.shard.sha256 for key, c in RunFolder.open(tmp_path / "undisturbed").ledger.committed().items()}
     for point in POINTS:
         out = tmp_path / point.replace(":", "-")
-        killed = subprocess.run(
-            [*command, *words(clips, out)],
-            cwd=ROOT,
-            env=environment | {VARIABLE: point},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        killed = warm.run(["-m", "pipeline.cli", *words(clips, out)], environment | {VARIABLE: point})
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert cuts3d(*words(clips, out)).exit_code == 0
         run = RunFolder.open(out)

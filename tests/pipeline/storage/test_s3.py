@@ -7,8 +7,6 @@ import os
 import pickle
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,11 +17,12 @@ import fsspec
 import pytest
 from click.testing import CliRunner
 from s3fs import S3FileSystem
-from support import ROOT, environment, sample_run
+from support import ROOT, environment, sample_run, warm
 from support.s3_server import S3Server
 from support.sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 from support.waiting import PATIENCE, wait_for
+from support.warm import WarmProcess
 
 from pipeline.cli import main
 from pipeline.errors import StoreError
@@ -68,9 +67,8 @@ def cuts3d(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def start_worker(url: str, crash_at: str = "", *hold_at: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, sample_run.__file__, url, *hold_at]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(**{VARIABLE: crash_at}))
+def start_worker(url: str, crash_at: str = "", *hold_at: str) -> WarmProcess:
+    return WarmProcess([sample_run.__file__, url, *hold_at], environment(**{VARIABLE: crash_at}))
 
 
 def assert_equal_to(undisturbed: RunFolder, run: RunFolder) -> None:
@@ -289,8 +287,7 @@ def test_no_credentials(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
     # Another process: this one's connection to the server has its credentials already.
-    command = [sys.executable, "-m", "pipeline.cli", "status", url]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    result = warm.run(["-m", "pipeline.cli", "status", url])
     assert result.returncode == 2
     assert "cannot read run.json" in result.stderr
     assert "Check the credentials" in result.stderr
