@@ -6,7 +6,7 @@ from pipeline.images.coco_masks import tell_of_swapped
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.storage.locations import existing, is_file, resolve
-from pipeline.wording import few_of
+from pipeline.wording import counted, few_of, part_of
 
 
 def read_validation(location: str, images: str) -> tuple[Truth, dict[int, ImageRef]]:
@@ -25,14 +25,16 @@ def read_validation(location: str, images: str) -> tuple[Truth, dict[int, ImageR
     absent = [ref.uri for ref in refs.values() if not is_file(existing(ref.uri) or ref.uri)]
     if absent:
         raise SourceError(
-            f"{len(absent)} of the {len(refs)} photos of {location} are not in {images}, such as {absent[0]}: give the "
+            f"{location}: {part_of(len(absent), len(refs), 'photo')} not in {images}, such as {absent[0]}: give the "
             "folder that its file names are relative to"
         )
     swapped = len(truth.swapped)
     sizes = zip(refs.items(), photo_sizes(list(refs.values())), strict=True)
     odd = [trouble for (id_, ref), size in sizes if (trouble := _trouble(truth, id_, ref, size))]
     if odd:
-        raise SourceError(f"{len(odd)} of the {len(refs)} photos of {location} cannot be validated with: {few_of(odd)}")
+        raise SourceError(
+            f"{len(odd)} of {counted(len(refs), 'photo')} of {location} cannot be validated with: {few_of(odd)}"
+        )
     tell_of_swapped(location, len(truth.swapped) - swapped, len(truth.images))
     return truth, refs
 

@@ -7,7 +7,7 @@ import click
 
 from pipeline.commands.options import Number, exit_by, exit_with
 from pipeline.exit_status import INCOMPLETE, exit_status
-from pipeline.wording import printable
+from pipeline.wording import counted, printable
 
 
 @click.command()
@@ -56,7 +56,8 @@ def verify(run_folder: str) -> None:
     for problem in problems:
         click.echo(printable(f"{problem.severity}: {problem.where}: {problem.message}"))
     errors = sum(problem.severity == "error" for problem in problems)
-    click.echo(f"{folder.n_shards} shards, {folder.n_images} images: {errors or 'no'} errors")
+    found = counted(errors, "error") if errors else "no errors"
+    click.echo(f"{counted(folder.n_shards, 'shard')}, {counted(folder.n_images, 'image')}: {found}")
     if errors:
         sys.exit(INCOMPLETE)
     exit_by(folder)
@@ -74,4 +75,4 @@ def gc(run_folder: str, min_age: float) -> None:
     deleted = RunFolder.open(run_folder).gc(min_age)
     for name in deleted:
         click.echo(name)
-    click.echo(f"{len(deleted)} files, {sum(deleted.values()) / 1e6:.1f} MB deleted")
+    click.echo(f"{counted(len(deleted), 'file')}, {sum(deleted.values()) / 1e6:.1f} MB deleted")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ImageError, SourceError
 from pipeline.images.beside import below
 from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
-from pipeline.images.image_lists import placed_refs
+from pipeline.images.image_lists import ROOT_REMEDY, placed_refs
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import odd_ref
 from pipeline.images.photos import Photo, load_ahead, load_photo
@@ -92,9 +92,9 @@ def noise_inputs(count: int, takes: str) -> list[Any]:
     return [Clip(f"noise {i}", photo(i), photo(i), photo(i), photo(i), camera) for i in range(count)]
 
 
-def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
+def read_clips(source: str, root: str | None, remedy: str = ROOT_REMEDY) -> tuple[str, list[ImageRef]]:
     """The clips of `clips:FILE`, a .csv with a line of names first or a .parquet, with the columns of COLUMNS; paths
-    are relative to the file's folder, or to `root`.
+    are relative to the file's folder, or to `root`. remedy: see `read_text_list`.
 
     Returns the common root of the left pictures, to which their ids are relative (or `root`), and the images; a row in
     which something is missing, no number or outside of `root` with its trouble, row (from 1) and column.
@@ -106,7 +106,7 @@ def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
     rows = _parquet_rows(location) if location.endswith(".parquet") else _csv_rows(location)
     if not rows:
         raise SourceError(f"{location} has no rows: a line for each clip, with {', '.join(COLUMNS)}")
-    found, refs = placed_refs(location, [_text(row["left"]) for row in rows], root)
+    found, refs = placed_refs(location, [_text(row["left"]) for row in rows], root, remedy=remedy)
     numbered = enumerate(zip(refs, rows, strict=True), start=1)
     return found, [_with_clip(ref, row, root, location, f"{location}: row {number}") for number, (ref, row) in numbered]
 

@@ -34,6 +34,7 @@ from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.storage.locations import absolute, parent_of, read_json, resolve
+from pipeline.wording import part_of
 
 _SPLIT = re.compile(r"(.+):([\w+]+)")
 _LIST = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)
@@ -122,7 +123,7 @@ def _coco20k(benchmark: str, path: str, images: str | None) -> TruthSet:
     missing = [stem for stem in wanted if stem not in chosen]
     if missing:
         raise SourceError(
-            f"{len(missing)} of the {len(wanted)} images of {parts[2]} are not in {parts[1]}, such as {missing[0]}: "
+            f"{parts[2]}: {part_of(len(missing), len(wanted), 'image')} not in {parts[1]}, such as {missing[0]}: "
             "the list is of COCO train2014, and so must the annotations be"
         )
     ids = {chosen[stem].get("id") for stem in wanted}

@@ -418,7 +418,7 @@ def test_photos_that_are_gone_end_it_in_a_sentence(processes: int, tmp_path: Pat
 
 def test_photos_to_validate_with_have_to_be_there(painted: StoredRun, tmp_path: Path) -> None:
     write_truth(painted, tmp_path / "truth.json")
-    with pytest.raises(SourceError, match="12 of the 12 photos"):
+    with pytest.raises(SourceError, match="12 of 12 photos are not in"):
         TruthPhotos(str(tmp_path / "truth.json"), str(tmp_path), []).full_init()
 
 
@@ -428,8 +428,8 @@ def test_photos_to_validate_with_have_to_be_there(painted: StoredRun, tmp_path: 
         (lambda d: [a.update(iscrowd="maybe") for a in d["annotations"]], "iscrowd: 'maybe' is neither yes nor no"),
         (lambda d: [a.update(segmentation=[[1, 2, 3, 4]]) for a in d["annotations"]], r"none of its \d+ annotations"),
         (lambda d: [a.pop("segmentation") for a in d["annotations"]], "no_mask"),
-        (lambda d: d["images"][0].update(file_name="a" * 5000), r"1 of the 12 photos of .* are not in"),
-        (lambda d: d["images"][0].update(height=1000), r"1 of the 12 photos .* cannot be validated with: .* 1000 × "),
+        (lambda d: d["images"][0].update(file_name="a" * 5000), r"1 of 12 photos is not in"),
+        (lambda d: d["images"][0].update(height=1000), r"1 of 12 photos cannot be validated with: .* 1000 × "),
     ],
 )
 def test_a_truth_to_validate_with_is_checked_before_the_training(
@@ -589,7 +589,7 @@ Runner.from_cfg(config).train()
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) -> None:
-    """torchrun on two CPUs: the same images a step; losses differ by batch norms, which are over one image each."""
+    """torchrun on two CPUs: the same images per step; losses differ by batch norms, which are over one image each."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29631"]
     wanted = small_training(run, tmp_path / "work")
     settings = [word for setting in wanted.settings for word in ("--set", setting)]
@@ -621,7 +621,7 @@ def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) ->
     assert train(dataclasses.replace(wanted, resume=True)) == tmp_path / "work" / "detector.safetensors"
     uneven = launch("--iterations", "6", "--batch-size", "3", "--work-dir", str(tmp_path / "uneven"))
     assert uneven.returncode != 0
-    assert "3 images a step cannot be shared out equally among 2 processes" in uneven.stderr
+    assert "3 images per step cannot be shared out equally among 2 processes" in uneven.stderr
 
 
 def test_training_is_described_by_plain_values() -> None:
