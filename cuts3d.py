@@ -34,6 +34,7 @@ from pipeline.errors import (
     StoreError,
     WeightsError,
 )
+from pipeline.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -180,7 +181,7 @@ class ImageMasks:
     _photo: Callable[[], np.ndarray] = field(repr=False)
 
     def __repr__(self) -> str:
-        return f"ImageMasks({self.id!r}, {self.size[0]} x {self.size[1]}, {len(self)} masks)"
+        return f"ImageMasks({self.id!r}, {self.size[0]} x {self.size[1]}, {counted(len(self), 'mask')})"
 
     @property
     def id(self) -> str:

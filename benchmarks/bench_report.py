@@ -145,7 +145,7 @@ def bars(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         found += [("maskcut: times faster than the transcription, at least", 20, ratio, ratio >= 20)]
         found += [("maskcut: mean IoU with the transcription's masks, at least", SAME_IOU, iou, iou >= SAME_IOU)]
     seconds = summary["seconds"]["cuts3d"][TOTAL]["mean"]
-    found += [("cuts3d: mean seconds an image after the networks, below", 0.5, seconds, seconds < 0.5)]
+    found += [("cuts3d: mean seconds per image after the networks, below", 0.5, seconds, seconds < 0.5)]
     return [dict(zip(("what", "bar", "measured", "holds"), line, strict=True)) for line in found]
 
 
@@ -158,7 +158,7 @@ def table(summary: Mapping[str, Any]) -> list[str]:
 
 def _time_lines(summary: Mapping[str, Any]) -> list[str]:
     seconds, ratio = summary["seconds"], summary["ratio"]
-    lines = [f"seconds an image, {summary['photos']} photos: median (90th percentile)", _line("", seconds)]
+    lines = [f"seconds per image, {summary['photos']} photos: median (90th percentile)", _line("", seconds)]
     for stage in (*NETWORKS, *STAGES, TOTAL):
         found = [of.get(stage) for of in seconds.values()]
         cells = [f"{of['median']:.3f} ({of['p90']:.3f})" if of else "-" for of in found]

@@ -23,8 +23,8 @@ from pipeline.runs.summary import Silent
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a throughput is measured. images: that there are at most; shard: images a shard; seconds: from the first
-    image on, after which it ends, once there are two shards; half as long again without."""
+    """How long a throughput is measured. images: that there are at most; shard: images per shard; seconds: from the
+    first image on, after which it ends, once there are two shards; half as long again without."""
 
     images: int
     shard: int
@@ -140,7 +140,7 @@ def big(settings: Settings, records: Records) -> None:
 def _plan(settings: Settings, seconds: float) -> Plan:
     if settings.tiny:
         return Plan(4, 2, 60 * settings.scale)
-    # As a large run has it: 256 images a shard. No GPU does 100 images a second.
+    # As a large run has it: 256 images per shard. No GPU does 100 images per second.
     return Plan(int(100 * seconds * settings.scale), 256, seconds * settings.scale)
 
 

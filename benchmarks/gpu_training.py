@@ -45,7 +45,7 @@ class Plan:
 
 
 def plan(settings: Settings) -> Plan:
-    """R50 with the 4 images a step of one GPU; or the smallest there is."""
+    """R50 with the 4 images per step of one GPU; or the smallest there is."""
     if settings.tiny:
         from support.small_training import SMALL
 

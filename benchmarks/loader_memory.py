@@ -20,7 +20,7 @@ images, and what that comes to in full if it grows in proportion.
                   this: the rest is Python, torch and MMDetection, the same with any data
     open_s        until a process, or the slower rank, had its data set
     peak_mb       most that it held until then, pages of mapped files among it
-    images_s      images a second: consolidated, or through the workers of one rank
+    images_s      images per second: consolidated, or through the workers of one rank
     load          of the machine, this benchmark among it
 """
 

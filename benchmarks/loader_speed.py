@@ -1,4 +1,4 @@
-"""What copy-paste costs a loader worker: images a second of one core, without it, with CutLER's and with CutS3D's.
+"""What copy-paste costs a loader worker: images per second of one core, without it, with CutLER's and with CutS3D's.
 
 .venv/bin/python benchmarks/loader_speed.py RUN ... [--chunks 12] [--out results/loader_speed.csv]
 
@@ -11,10 +11,10 @@ that it does, loading and augmenting, and handing batches over. Photos are in th
                   random and not from the same batch, so that their photos are read just for the pasting
     size          short sides of the images: 240-1024, or 480 for all
     masks         an image at most, as `filters` of the configuration; the best by score
-    pasted        masks an image that were pasted
+    pasted        masks per image that were pasted
     worker_ms     processor time of the worker for an image
     trainer_ms    processor time of the process that gets the batches
-    images_s      images a second of one core: 1000 / worker_ms
+    images_s      images per second of one core: 1000 / worker_ms
     throughput    images_s in parts of that without copy-paste, 95 % interval by bootstrap over chunks of batches.
                   The bar: 0.75
 """
@@ -128,7 +128,7 @@ class Worker:
 
 
 def make_data_set(runs: list[str], variant: str, size: str, masks: int) -> StoreDataset:
-    """The data set of `cutler_r50_fpn` with another copy-paste, other sizes, more masks an image."""
+    """The data set of `cutler_r50_fpn` with another copy-paste, other sizes, more masks per image."""
     config = read_config("cutler_r50_fpn").train_dataloader.dataset
     steps = {step["type"]: step for step in config.pipeline}
     if SIZES[size] is not None:

@@ -8,7 +8,7 @@ Each training is a `cuts3d train` of its own in FOLDER; what was stopped resumes
 for a GPU and an hour; on two cores `--configs cutler_tiny tiny` is done in a quarter of one, and shows little.
 
     what            a configuration, or "difference", of the second from the first on the same resamples of the photos
-    images_s        images a second of training, median over the logged intervals, the first tenth left out
+    images_s        images per second of training, median over the logged intervals, the first tenth left out
     gpu_busy        mean of what nvidia-smi says once a second, in parts of 1; empty without a GPU
     gpu_mb, rss_mb  peak memory: of the GPU, by torch; of the training's processes
     mask_AP …       per cent, each with its 95 % interval by bootstrap over the photos

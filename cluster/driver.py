@@ -19,6 +19,7 @@ from cluster.fleet import Computed, Done, Event, Failed, Fleet, Joined, Lost, Ta
 from cluster.shard_times import RecentTimes, UsualTimes
 from pipeline.errors import CutsError, ImageError
 from pipeline.images.manifest import Shard
+from pipeline.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -332,7 +333,7 @@ class Driver:
         self._observer.failure(key, "error", error)
         state.errors += 1
         if state.errors >= self._rules.errors:
-            self._give_up(key, f"failed {state.errors} times, at last with: {error}")
+            self._give_up(key, f"failed {counted(state.errors, 'time')}, at last with: {error}")
             return
         pause = min(self._rules.back_off * 2 ** (state.errors - 1), 60.0)
         log.warning("shard %s failed and is tried again in %.0f s: %s", key, pause, error)
@@ -369,7 +370,9 @@ class Driver:
         if state.crashes < self._rules.crashes:
             self._ready.appendleft(key)
             return
-        log.warning("workers died on shard %s %d times: looking for the image that does it", key, state.crashes)
+        log.warning(
+            "workers died on shard %s %s: looking for the image that does it", key, counted(state.crashes, "time")
+        )
         state.inquest = Inquest(tuple(i for i, ref in enumerate(state.shard.refs) if ref.id not in state.given_up))
         self._inquests.append(key)
 
@@ -385,7 +388,7 @@ class Driver:
         elif died == "node_lost":
             inquest.interrupted(task.probe)
         else:
-            self._observer.failure(key, died, f"while trying {len(task.probe)} images apart")
+            self._observer.failure(key, died, f"while trying {counted(len(task.probe), 'image')} apart")
             inquest.died(task.probe, died)
         if inquest.over:
             self._inquests.remove(key)

@@ -16,6 +16,7 @@ from cluster.fleet import Computed, Done, Event, Failed, Joined, Lost, Task
 from cluster.sent_errors import SentError
 from cluster.worker import Answer, Made, OpenRun, Worker, WorkerSpec
 from pipeline.errors import ConfigError, CutsError
+from pipeline.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ class RayFleet:
     def _complain(self, nodes: Sequence[dict[str, float]], waited: float) -> None:
         """Say why there is no worker; ConfigError when there will never be one."""
         gpus, cpus = (sum(resources.get(name, 0.0) for resources in nodes) for name in ("GPU", "CPU"))
-        has = f"the cluster has {len(nodes)} nodes with {gpus:g} GPU and {cpus:g} CPU in all"
+        has = f"the cluster has {counted(len(nodes), 'node')} with {gpus:g} GPU and {cpus:g} CPU in all"
         wants = " or ".join(map(str, self._kinds))
         loading = sum(bool(actor.facts) for actor in self._actors.values())
         if loading:
@@ -257,7 +258,8 @@ class RayFleet:
                 *(waited, wants, has),
             )
             return
-        message = f"no node has room for a worker, which takes {wants}: {has}. Use --device cpu or --cpus-per-worker"
+        without = "--device cpu or " if any(kind.gpus for kind in self._kinds) else ""
+        message = f"no node has room for a worker, which takes {wants}: {has}. Use {without}--cpus-per-worker"
         if self._patience is not None and waited >= self._patience:
             raise ConfigError(message + ", or add nodes")
         log.warning("%s, or wait for nodes that have", message)

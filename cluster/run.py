@@ -26,6 +26,7 @@ from pipeline.runs.ledger import Ledger
 from pipeline.runs.run_folder import RUN_FILE, RunFolder
 from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
 from pipeline.storage.files_at import files_at
+from pipeline.wording import counted
 
 if TYPE_CHECKING:
     from cluster.ray_fleet import Kind, RayFleet
@@ -145,8 +146,14 @@ class _Report(Observer):
     def joined(self, event: Joined) -> None:
         facts = event.facts
         log.info(
-            "%s is ready on %s: %s, %d cores, %d images per batch",
-            *(event.worker, facts["host"], facts["device"], facts["cores"], facts["batch_size"]),
+            "%s is ready on %s: %s, %s, %s per batch",
+            *(
+                event.worker,
+                facts["host"],
+                facts["device"],
+                counted(facts["cores"], "core"),
+                counted(facts["batch_size"], "image"),
+            ),
         )
 
     def committed(self, done: Done) -> None:
@@ -158,7 +165,8 @@ class _Report(Observer):
         if workers > self._few_for and self._folder.n_shards < ENOUGH_SHARDS * workers:
             self._few_for = 2 * workers
             log.info(
-                "%d shards are few for %d workers: some will wait at the end. For a new run: --shard-size %d",
+                "%d shards are few for %d workers: some will wait at the end; smaller ones would not (`cuts3d run "
+                "--shard-size %d`, for a new run)",
                 *(self._folder.n_shards, workers, max(1, self._folder.n_images // (2 * ENOUGH_SHARDS * workers))),
             )
 

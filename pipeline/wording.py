@@ -42,6 +42,11 @@ def counted(n: int, what: str, plural: str = "s") -> str:
     return f"{n} {what}{'' if n == 1 else plural}"
 
 
+def part_of(n: int, total: int, what: str, plural: str = "s") -> str:
+    """Some of all, with the verb: "1 of 3 masks is", "2 of 3 masks are"."""
+    return f"{n} of {counted(total, what, plural)} {'is' if n == 1 else 'are'}"
+
+
 def few_of(names: Sequence[str]) -> str:
     """The first of many names, and how many more there are: "a, b, c, d, e and 3 more"."""
     more = len(names) - FEW

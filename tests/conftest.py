@@ -5,8 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import HealthCheck, settings
+from support.named_options import commands, foreign_options
+
+from pipeline.errors import CutsError
 
 ASSETS = Path(os.environ.get("CUTS3D_ASSETS", Path(__file__).parents[2] / "shared" / "assets"))
 
@@ -41,6 +45,29 @@ def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
     for reason, count in Counter(reasons).most_common():
         reporter.write_line(f"skipped: {count} × {reason}")
     reporter.write_line("" if reasons else "nothing was skipped")
+
+
+@pytest.fixture(autouse=True)
+def refusals_name_options_that_the_command_has(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of whatever command a test gives: a message that names another command's option sends the reader astray."""
+    foreign: list[str] = []
+    invoke = click.Group.invoke
+
+    def invoke_and_look(group: click.Group, context: click.Context) -> object:
+        typed = tuple(context.args)
+        try:
+            return invoke(group, context)
+        except (CutsError, click.UsageError) as error:
+            command = context.invoked_subcommand
+            if command in commands() and not isinstance(error, click.NoSuchOption):
+                foreign.extend(
+                    f"{command}: {option}: {error}" for option in foreign_options(command, str(error), typed)
+                )
+            raise
+
+    monkeypatch.setattr(click.Group, "invoke", invoke_and_look)
+    yield
+    assert foreign == []
 
 
 @pytest.fixture(scope="session")

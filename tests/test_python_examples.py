@@ -66,7 +66,8 @@ def test_the_examples_of_the_python_page(demo: Path, monkeypatch: pytest.MonkeyP
     codes = [code for code in blocks("python.md") if not code.startswith(NEEDS)]
     assert len(codes) > 8
     names = execute(codes, "python.md")
-    assert Path("chelsea.png").is_file()
+    assert {file.name for file in demo.iterdir()} == {"demo"}, "nothing is left beside it"
+    assert Path("demo/python/chelsea.png").is_file()
     assert len(names["table"]) > 3
     assert f"{len(names['table'])} annotations" in said
     assert f"{len(names['table'])} masks" in said
@@ -97,12 +98,16 @@ def test_the_notebook_opens() -> None:
 
 
 @pytest.mark.slow(40)
-def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+def test_the_notebook_runs(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
     notebook = nbformat.read(ROOT / "docs" / "examples.ipynb", as_version=4)
     codes = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code"), "kept without its outputs"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("elsewhere")))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pipeline.images.samples.PHOTOS", PHOTOS[:3])
     matplotlib.use("agg")
     names = execute(codes, "examples.ipynb")
+    assert list(tmp_path.iterdir()) == [], "it writes elsewhere"
     assert f"{len(names['table'])} annotations" in said

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from support import ROOT, environment
+from support.named_options import foreign_options
 from support.wrong_commands import HEAVY, QUICK, WRONG, Wrong, places, words_of
 
 # All command lines in one process, one after the other: what any of them imported would still be there.
@@ -61,6 +62,12 @@ def test_what_is_wrong_is_said_before_anything_heavy_is_imported(answers: dict[s
     assert wrong.message in said
     assert status == 2
     assert imported == []
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.words)
+def test_a_refusal_names_options_that_the_command_has(answers: dict[str, Any], wrong: Wrong) -> None:
+    command, *words = wrong.words.split()
+    assert foreign_options(command, answers[wrong.words][1], words) == []
 
 
 @pytest.mark.parametrize("line", QUICK)

@@ -98,8 +98,9 @@ class Follower:
         if str(info.status) == "PENDING" and seconds >= WAITING_SECONDS and not self._said_waiting:
             self._said_waiting = True
             self.say(
-                f"the job has not started after {seconds:.0f} s: {info.message} Compare what it asks for (--num-cpus, "
-                "--num-gpus, --memory, --resource) with what `ray status` shows on the cluster; `cuts3d stop` ends it"
+                f"the job has not started after {seconds:.0f} s: {info.message} Compare what it asks for "
+                "(`cuts3d submit --num-cpus --num-gpus --memory --resource`) with what `ray status` shows on the "
+                "cluster; `cuts3d stop` ends it"
             )
 
 

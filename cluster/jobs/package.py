@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import ConfigError
+from pipeline.wording import counted
 
 LIMIT_BYTES = 100_000_000
 """Code is small: what is larger is data by mistake. Ray itself takes up to 512 MiB."""
@@ -35,7 +36,7 @@ class Package:
     bytes: int
 
     def __str__(self) -> str:
-        return f"{self.files} files, {self.bytes / 1e6:.1f} MB of {self.folder}"
+        return f"{counted(self.files, 'file')}, {self.bytes / 1e6:.1f} MB of {self.folder}"
 
 
 def pack(folder: Path, target: Path) -> Package:

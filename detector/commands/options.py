@@ -74,7 +74,7 @@ def training_options(config: str, prefix: str = "") -> Callable[[Command], Comma
             f"--{prefix}batch-size",
             f"{_PREFIX}batch_size",
             type=click.IntRange(min=1),
-            help="Images a step over all processes; learning rate and iterations follow by the linear scaling rule.",
+            help="Images per step, over all processes; learning rate and iterations follow by the linear scaling rule.",
         ),
         click.option(
             "--seed",

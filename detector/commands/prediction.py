@@ -17,6 +17,7 @@ from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
 from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, Number, device_options, exit_with
 from pipeline.errors import ConfigError
 from pipeline.exit_status import INCOMPLETE
+from pipeline.wording import counted
 
 if TYPE_CHECKING:
     from detector.training.self_training import SelfTraining
@@ -53,12 +54,12 @@ def predict(
     path = str(Path(checkpoint).absolute())
     options = DetectorOptions(path, min_score=min_score, max_per_image=max_per_image, amp=amp)
     found = predict_on(sources, out, options, _reporting(executor()), every, **execution)
-    click.echo(f"{found.masks} objects in {found.coco}")
-    click.echo(f"{len(found.overlays)} pictures in {Path(out) / 'overlays'}")
+    click.echo(f"{counted(found.masks, 'object')} in {found.coco}")
+    click.echo(f"{counted(len(found.overlays), 'picture')} in {Path(out) / 'overlays'}")
     for video in found.videos:
         click.echo(f"video {video}")
     if found.set_aside:
-        click.echo(f"set aside: {found.set_aside} photos or frames, see `cuts3d info {Path(out) / 'run'}`")
+        click.echo(f"set aside: {counted(found.set_aside, 'image')}, see `cuts3d info {Path(out) / 'run'}`")
     exit_with(found.summary.standing)
 
 
@@ -72,7 +73,7 @@ def predict(
     default="0.7,0.65",
     show_default=True,
     metavar="S1,S2,…",
-    help="Least score of predictions kept, one a round; the last one holds for all further rounds.",
+    help="Least score of predictions kept, one per round; the last one holds for all further rounds.",
 )
 @click.option(
     "--max-per-image", type=click.IntRange(min=1), default=30, show_default=True, help="Predictions kept, best first."
@@ -121,8 +122,9 @@ def self_train(
     help="The true objects, as for `cuts3d evaluate`; several add up.",
 )
 @click.option(
-    "--images", "folders", multiple=True, metavar="FOLDER", help="Photos of each truth, in order, if not beside."
+    "--truth-images", "folders", multiple=True, metavar="FOLDER", help="Photos of each truth, in order, if not beside."
 )
+@click.option("--images", "folders_by_old_name", multiple=True, hidden=True)
 @click.option("--out", required=True, type=OUTPUT_FILE, help="JSON file to write; its runs go beside.")
 @click.option("--markdown", type=OUTPUT_FILE, help="The papers' tables, with ours, to write as well.")
 @click.option("--compare", metavar="FILE", help="A detector to compare with, on the same images and resamples.")
@@ -134,6 +136,7 @@ def evaluate_detector(
     checkpoint: str,
     truths: tuple[str, ...],
     folders: tuple[str, ...],
+    folders_by_old_name: tuple[str, ...],
     out: str,
     markdown: str | None,
     compare: str | None,
@@ -152,8 +155,9 @@ def evaluate_detector(
     from pipeline.evaluation.truth.formats import read_truth
     from pipeline.storage.outputs import output_file
 
+    folders += folders_by_old_name
     if folders and len(folders) != len(truths):
-        raise click.UsageError(f"{len(folders)} --images for {len(truths)} --truth: give one for each, or none")
+        raise click.UsageError(f"{len(folders)} --truth-images for {len(truths)} --truth: give one for each, or none")
     for given in filter(None, (checkpoint, compare)):
         need_checkpoint(Path(given))
     pairs = zip(truths, folders or (None,) * len(truths), strict=True)

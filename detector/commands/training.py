@@ -12,6 +12,7 @@ from detector.commands.options import SEED, TrainingOptions, configuration_optio
 from detector.needs import need_mmdet
 from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, device_option
 from pipeline.exit_status import INTERRUPTED
+from pipeline.wording import counted
 
 
 @click.command()
@@ -117,7 +118,7 @@ def training_samples(
     from detector.training.config import training_dataset
 
     drawn = write_samples(training_dataset(config, runs, settings), out, count, seed)
-    click.echo(f"{drawn} samples in {out}")
+    click.echo(f"{counted(drawn, 'sample')} in {out}")
 
 
 COMMANDS = (train, configs, import_detector_command, training_samples)

@@ -1,4 +1,4 @@
-# self_train_r50_fpn for one GPU: 4 images a step in place of 16.
+# self_train_r50_fpn for one GPU: 4 images per step instead of 16.
 # By the linear scaling rule the learning rate is a quarter, and all numbers of iterations are four times those: every
 # image is seen as often. (`--batch-size 4` does the same.)
 _base_ = ["self_train_r50_fpn.py"]

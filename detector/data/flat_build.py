@@ -43,6 +43,7 @@ from pipeline.results.instance_file import ShardFile
 from pipeline.results.instances import mean_confidence
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.storage.array_file import damaged
+from pipeline.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,10 @@ def write_store(readers: Sequence[InstanceReader], folder: Path) -> None:
             before = out.rows["run"]
             grid = _append_run(out, reader, number)
             images = out.rows["run"] - before
-            log.info("%s: %d images taken over from %d shards", reader.run.url, images, len(reader.commits))
+            log.info(
+                "%s: %s taken over from %s",
+                *(reader.run.url, counted(images, "image"), counted(len(reader.commits), "shard")),
+            )
             runs.append({"url": reader.run.url, "grid": grid, "images": images})
         facts = {"runs": runs, "rows": out.rows}
     _write_json(folder / META_FILE, facts)
@@ -159,7 +163,7 @@ def _append_run(out: ArrayWriter, reader: InstanceReader, number: int) -> tuple[
         if grid not in (None, shard.grid):
             raise StoreError(
                 f"{reader.run.url}: {shard.name} has a patch grid of {shard.grid}, shards before it of {grid}: two "
-                "runs were mixed in one folder, start the run again into another --out"
+                "runs were mixed in one folder, make the run again in another one"
             )
         grid = shard.grid
         taken_B = counts_B & shard.done

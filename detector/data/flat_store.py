@@ -34,6 +34,7 @@ from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.ledger import is_retry
 from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
 from pipeline.storage.cache import cache_folder
+from pipeline.wording import counted, part_of
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class FlatStore:
         return self
 
     def __repr__(self) -> str:
-        return f"FlatStore({len(self)} images, {self.n_masks} masks, {', '.join(run['url'] for run in self._runs)})"
+        of = ", ".join(run["url"] for run in self._runs)
+        return f"FlatStore({counted(len(self), 'image')}, {counted(self.n_masks, 'mask')}, {of})"
 
     @property
     def n_masks(self) -> int:
@@ -126,7 +128,8 @@ class FlatStore:
     def summary(self) -> str:
         """What is here and what filters dropped, in a sentence for people."""
         return (
-            f"{len(self)} of {self._facts['images']} images and {self.n_masks} of {self._facts['masks']} masks are left"
+            f"{len(self)} of {counted(self._facts['images'], 'image')} and "
+            f"{self.n_masks} of {counted(self._facts['masks'], 'mask')} are left"
             f"{_said_drops(self.dropped)}"
         )
 
@@ -200,7 +203,7 @@ def _readers(runs: Sequence[str]) -> list[InstanceReader]:
                 f"{reader.run.url} has no committed shard yet: start its `cuts3d run` again, or wait for it"
             )
         if done < planned:
-            log.warning("%s is not complete: %d of its %d shards are missing", reader.run.url, planned - done, planned)
+            log.warning("%s is not complete: %s missing", reader.run.url, part_of(planned - done, planned, "shard"))
     return readers
 
 
@@ -231,13 +234,14 @@ def _nothing_left(store: FlatStore, urls: Sequence[str]) -> ConfigError | StoreE
     where = ", ".join(urls)
     if store._facts["masks"] == 0 and store._facts["images"]:
         return StoreError(
-            f"none of the {store._facts['images']} images of {where} has a mask: look at `cuts3d status` and at the "
-            "drops there; min_per_image=0 takes images without masks, too"
+            f"none of {counted(store._facts['images'], 'image')} of {where} has a mask: look at `cuts3d status` and "
+            "at the drops there; min_per_image=0 takes images without masks, too"
         )
     if store._facts["images"] == 0:
         return StoreError(f"all images of {where} were set aside: `cuts3d status` says why")
     return ConfigError(
-        f"the filters leave no image of {where}: of {store._facts['masks']} masks in {store._facts['images']} images "
+        f"the filters leave no image of {where}: of {counted(store._facts['masks'], 'mask')} in "
+        f"{counted(store._facts['images'], 'image')} "
         f"none is left{_said_drops(store.dropped)}. Lower those bounds"
     )
 

@@ -29,7 +29,7 @@ class InstanceFilter:
     min_score: of the masks; None for all.
     min_confidence: mean spatial confidence of a mask, 0..1.
     min_area, max_area: share of the image that a mask covers, 0..1.
-    max_per_image: at most so many masks an image, those that score best; None for all.
+    max_per_image: at most so many masks per image, those that score best; None for all.
     min_per_image: images with fewer masks left are dropped; 0 keeps also those with none.
 
     Raises:

@@ -23,6 +23,7 @@ from detector.data.sampling import Draw, SeededSampler, begin
 from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.storage.outputs import output_file
+from pipeline.wording import counted
 
 SIDE = 320  # pixels of a picture's longer side
 COLUMNS = 3  # samples in a row
@@ -93,7 +94,7 @@ def draw_sample(sample: TrainingSample) -> Image.Image:
                 cv2.drawContours(picture, lines, -1, (255, 255, 255), 3)
             cv2.drawContours(picture, lines, -1, tuple(colours[m].tolist()), 1)
     height, width = sample.rgb.shape[:2]
-    text = f"{sample.name}   {width} x {height}   {len(masks)} masks, {int(sample.pasted.sum())} pasted"
+    text = f"{sample.name}   {width} x {height}   {counted(len(masks), 'mask')}, {int(sample.pasted.sum())} pasted"
     return _captioned(np.hstack([photo, np.full((len(photo), 2, 3), 255, np.uint8), confidence]), text)
 
 

@@ -27,10 +27,11 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files_at import files_at
+from pipeline.wording import counted, part_of
 
 logger = logging.getLogger(__name__)
 
-IMAGES_REMEDY = "say with --images what folder its names are relative to"
+IMAGES_REMEDY = "say with --truth-images what folder its names are relative to"
 SCHEMA = "cuts3d-detector-metrics/1"
 _DIGITS = 8  # of a digest in the name of a folder
 
@@ -101,8 +102,8 @@ def evaluate_detector(
         report = evaluate_runs(truth.truth, *runs, max_detections=truth.max_detections, bootstrap=bootstrap, seed=seed)
         if report.missing:
             logger.warning(
-                "%s: %d of its %d images are not scored, so results do not compare with the papers'",
-                *(truth.truth.name, report.missing, len(truth.truth.images)),
+                "%s: %s not scored, so results do not compare with the papers'",
+                *(truth.truth.name, part_of(report.missing, len(truth.truth.images), "image")),
             )
         scored.append(Scored(truth.benchmark, report, RunReader(runs[0]).summary().survey["drops"], _speed(runs[0])))
     return scored
@@ -131,7 +132,7 @@ def _predictions(
     launch = Launch(str(runs / f"{name}.parquet"), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(folder), launch, **execution)
     if not summary.complete:
-        raise CutsError(f"{summary.missing} shards of {folder} are missing: the same command does them")
+        raise CutsError(f"{folder} lacks {counted(summary.missing, 'shard')}: the same command goes on")
     return RunFolder.open(folder)
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.evaluation.scores import Estimate, Evaluation
+from pipeline.wording import counted
 
 COCO, COCO20K, LVIS, UVO = "COCO val2017", "COCO20K", "LVIS", "UVO"
 KITTI, OBJECTS365, SA1B = "KITTI", "Objects365", "SA-1B"
@@ -143,7 +144,7 @@ def our_row(method: str, dataset: str, evaluation: Evaluation) -> Row:
         for metric in ("box_AP50", "box_AP", "box_AR", "mask_AP50", "mask_AP", "mask_AR")
         if (name := names.get(metric, metric)) in evaluation.metrics
     }
-    return Row(f"{method} ({evaluation.n_images} images)", dataset, estimates)
+    return Row(f"{method} ({counted(evaluation.n_images, 'image')})", dataset, estimates)
 
 
 def tables(rows: Sequence[Row]) -> list[PaperTable]:

@@ -6,7 +6,7 @@ All of it goes through a run, so a broken photo is a record with a reason, and w
     OUT/frames/NAME/      frames of the video NAME
     OUT/run/              a run like any other
     OUT/predictions.json  COCO JSON
-    OUT/overlays/         a picture an image
+    OUT/overlays/         a picture per image
     OUT/videos/NAME.mp4   the overlays of a video's frames
 """
 
@@ -21,6 +21,7 @@ from detector.prediction.method import NAME, DetectorOptions, overrides_of
 from detector.prediction.videos import Frames, extract_frames, is_video, need_video, write_video
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
+from pipeline.images.image_lists import NO_ROOT_REMEDY
 from pipeline.images.manifest import ImageRef, Manifest, default_shard_size
 from pipeline.images.oddities import odd_ref, refuse_if_all_are_odd
 from pipeline.images.sources import files_below, is_image, list_images
@@ -138,7 +139,7 @@ def _unique(stem: str, suffix: str, taken: set[str]) -> str:
 
 def _refs(source: str, name: str, alone: bool) -> list[ImageRef]:
     """The images of a source; their ids begin with its name where there are several sources."""
-    refs = list_images(source).refs
+    refs = list_images(source, remedy=NO_ROOT_REMEDY).refs
     if is_image(source) and len(refs) == 1:
         return [replace(refs[0], id=name)]
     # COCO ids of two files may be the same.

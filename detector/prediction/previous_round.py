@@ -12,6 +12,7 @@ from pipeline.results.kinds import Failed
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.ledger import is_retry
 from pipeline.runs.run_folder import RunFolder
+from pipeline.wording import counted
 
 
 class PreviousRound:
@@ -28,8 +29,8 @@ class PreviousRound:
         missing = self.run.n_shards - len(self._keys)
         if missing:
             raise ConfigError(
-                f"{self.run.url} lacks {missing} of its {self.run.n_shards} shards: finish it first, `cuts3d run --out "
-                f"{self.run.url}` resumes it"
+                f"{self.run.url} lacks {missing} of {counted(self.run.n_shards, 'shard')}: finish it first, "
+                f"`cuts3d run --out {self.run.url}` resumes it"
             )
         # Batches of a shard come one after the other, and of several lanes at a time.
         self._shard = lru_cache(maxsize=4)(self._read)

@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError
 from pipeline.storage.atomic import folder_made_whole, leftovers, path_written_whole
 from pipeline.storage.outputs import writing
+from pipeline.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def _write_frames(capture: cv2.VideoCapture, video: Path, folder: Path, every: i
         raise SourceError(f"{video} has no frame that can be decoded: encode it again")
     said = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     if number < said:
-        logger.warning("%s ends after %d frames, its header says %d", video, number, said)
+        logger.warning("%s ends after %s, its header says %d", video, counted(number, "frame"), said)
 
 
 def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
-from pipeline.wording import printable
+from pipeline.wording import counted, printable
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -175,7 +175,7 @@ def set_batch(config: Config, batch: int | None, world_size: int) -> None:
     schedule by the linear scaling rule.
 
     The configuration's own number is auto_scale_lr.base_batch_size, which is what its learning rate is meant for: it
-    holds whatever the number of GPUs. batch: images a step over all ranks; None keeps it.
+    holds whatever the number of GPUs. batch: images per step over all ranks; None keeps it.
 
     Raises ConfigError when the ranks cannot have equal shares.
     """
@@ -186,11 +186,14 @@ def set_batch(config: Config, batch: int | None, world_size: int) -> None:
     batch = batch or base
     if batch % world_size:
         raise ConfigError(
-            f"{batch} images a step cannot be shared out equally among {world_size} processes: give --batch-size "
-            f"{-(-batch // world_size) * world_size}, or another number of processes"
+            f"{counted(batch, 'image')} per step cannot be shared out equally among {world_size} processes: take a "
+            f"batch of {-(-batch // world_size) * world_size}, or another number of processes"
         )
     if loader.batch_size != batch // world_size:
-        logger.info("%d images a step: %d for each of %d processes", batch, batch // world_size, world_size)
+        logger.info(
+            "%s per step: %d for each of %s",
+            *(counted(batch, "image"), batch // world_size, counted(world_size, "process", "es")),
+        )
     loader.batch_size = batch // world_size
     if batch != base:
         scale_schedule(config, batch, base)
@@ -237,7 +240,7 @@ def set_mixed_precision(config: Config) -> None:
     wrapper = config.optim_wrapper
     kind = wrapper.get("type", "OptimWrapper")
     if kind not in (*_AMP, *_AMP.values()):
-        raise ConfigError(f"--amp does not go with optim_wrapper.type={kind}: it knows {', '.join(_AMP)}")
+        raise ConfigError(f"mixed precision does not go with optim_wrapper.type={kind}: it knows {', '.join(_AMP)}")
     wrapper.type = _AMP.get(kind, kind)
     wrapper.setdefault("loss_scale", "dynamic")
 

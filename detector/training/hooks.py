@@ -91,7 +91,7 @@ class CheckLoss(Hook):
         if wrong:
             raise TrainingError(
                 f"the loss of iteration {batch_idx + 1} is not finite ({', '.join(wrong)}): the checkpoints before it "
-                "are good. Train with a lower learning rate, a longer warm-up, or without --amp"
+                "are good. Train with a lower learning rate, a longer warm-up, or without mixed precision"
             )
 
 

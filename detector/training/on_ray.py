@@ -24,6 +24,7 @@ from detector.training.progress import followed
 from detector.training.train import train
 from detector.training.wanted import Training
 from pipeline.errors import ClusterError, ConfigError, CutsError
+from pipeline.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -101,16 +102,19 @@ def _scaling(where: RayTraining, device: str) -> ScalingConfig:
     cores = where.cpus_per_worker or (_CORES_WITH_GPU if use_gpu else _CORES)
     wanted = {"CPU": cores * where.workers, **({"GPU": where.workers} if use_gpu else {})}
     lacking = [
-        f"{count} {name}s, there are {int(there.get(name, 0))}"
+        f"{counted(count, name)}, there are {int(there.get(name, 0))}"
         for name, count in wanted.items()
         if count > there.get(name, 0)
     ]
     if lacking:
         raise ConfigError(
-            f"{where.workers} processes of the training need {' and '.join(lacking)} in the cluster: give fewer "
-            "--workers or --cpus-per-worker"
+            f"{counted(where.workers, 'process', 'es')} of the training need {' and '.join(lacking)} in the cluster: "
+            "take fewer processes, or fewer cores for each"
         )
-    logger.info("%d processes on Ray, %d cores%s each", where.workers, cores, " and a GPU" if use_gpu else "")
+    logger.info(
+        "%s on Ray, %s%s each",
+        *(counted(where.workers, "process", "es"), counted(cores, "core"), " and a GPU" if use_gpu else ""),
+    )
     return ScalingConfig(num_workers=where.workers, use_gpu=use_gpu, resources_per_worker={"CPU": cores})
 
 

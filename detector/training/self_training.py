@@ -29,6 +29,7 @@ from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import MANIFEST_FILE, RUN_FILE, RunFolder
 from pipeline.storage.files_at import files_at
 from pipeline.storage.locations import is_url
+from pipeline.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -150,12 +151,13 @@ def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, executio
         shard_size=source.manifest.shard_size,
     )
     logger.info(
-        "round %d: predicting on %d images, keeping scores above %g", round_.number, source.n_images, round_.threshold
+        "round %d: predicting on %s, keeping scores above %g",
+        *(round_.number, counted(source.n_images, "image"), round_.threshold),
     )
     summary = execute(out, launch, **execution)
     if not summary.complete:
         raise CutsError(
-            f"round {round_.number}: {summary.missing} shards of {out} are missing; the same command does them"
+            f"round {round_.number}: {out} lacks {counted(summary.missing, 'shard')}; the same command goes on"
         )
     _say(round_)
 
@@ -165,8 +167,9 @@ def _say(round_: Round) -> None:
     found = RunReader(RunFolder.open(round_.pseudo_masks)).summary()
     drops = ", ".join(f"{count} {reason}" for reason, count in found.survey["drops"].items())
     logger.info(
-        "round %d: %d masks in %d images (dropped: %s)",
-        *(round_.number, found.survey["masks"], found.committed_images, drops or "none"),
+        "round %d: %s in %s (dropped: %s)",
+        *(round_.number, counted(found.survey["masks"], "mask"), counted(found.committed_images, "image")),
+        drops or "none",
     )
 
 

@@ -34,6 +34,7 @@ from pipeline.errors import ConfigError, CutsError
 from pipeline.runs.lease import Lease
 from pipeline.storage.files_at import files_at
 from pipeline.storage.outputs import writing
+from pipeline.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _prepared(wanted: Training, process: Process) -> Config:
     train_config.set_workers(config, process.here)
     if wanted.amp:
         if process.device.type != "cuda":
-            raise ConfigError("--amp, mixed precision, is for GPUs, and this is a CPU: leave it out")
+            raise ConfigError("mixed precision is for GPUs, and this is a CPU: train without it")
         train_config.set_mixed_precision(config)
     if process.device.type != "cuda":
         train_config.without_sync_bn(config)
@@ -156,7 +157,7 @@ def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Ma
     """The weights after the last iteration. lease: of the folder, where this process is to write into it."""
     done = training_folder.iterations(checkpoint) if checkpoint is not None else 0
     if checkpoint is not None and done >= config.train_cfg.max_iters:
-        logger.info("all %d iterations are done", done)
+        logger.info("all of %s done", counted(done, "iteration"))
         state: Mapping[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
         return state
     if checkpoint is not None:

@@ -2,8 +2,13 @@
 or loaded is known without them.
 """
 
+import contextlib
+import logging
+from collections.abc import Iterator
+
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS, DefaultScope
 
@@ -26,12 +31,24 @@ def try_parts(config: Config, *, resumes: bool) -> None:
     Raises ConfigError for what cannot be built, WeightsError for weights that are not there or do not fit.
     """
     try:
-        with DefaultScope.overwrite_default_scope("mmdet"):
+        with DefaultScope.overwrite_default_scope("mmdet"), _quietly():
             _try(config, resumes)
     except CutsError:
         raise
     except NOT_BUILT as error:
         raise cannot_be_built(config, error) from error
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without MMEngine's line for each parameter and part: the training itself says them again, in its log file."""
+    log = MMLogger.get_current_instance()
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def cannot_be_built(config: Config, error: Exception) -> ConfigError:

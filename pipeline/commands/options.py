@@ -12,13 +12,15 @@ import click
 METHOD_SETTINGS = ("features", "depth", "depth_kind")
 
 
+root_option = click.option("--root", help="What the relative names of a list or COCO file are relative to.")
+
+
 def launch_options(command: Any) -> Any:
     """The settings of a run, shared by the commands that start one."""
     shard_size = click.option(
         "--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]"
     )
-    command = method_options(shard_size(device_options(command)))
-    command = click.option("--root", help="What the relative names of a list or COCO file are relative to.")(command)
+    command = root_option(method_options(shard_size(device_options(command))))
     return click.option("--images", help="Folder, list (.txt, .parquet), COCO JSON, WebDataset tar(s); path or URL.")(
         command
     )

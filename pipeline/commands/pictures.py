@@ -23,8 +23,8 @@ from pipeline.wording import counted
 @click.command()
 @click.argument("run_folder", metavar="RUN")
 @click.option("--coco", type=OUTPUT_FILE, help="COCO JSON file to write.")
-@click.option("--masks", type=OUTPUT_FOLDER, help="Folder for one PNG an image, pixel = mask number.")
-@click.option("--overlays", type=OUTPUT_FOLDER, help="Folder for one picture an image, masks on it.")
+@click.option("--masks", type=OUTPUT_FOLDER, help="Folder for one PNG per image, pixel = mask number.")
+@click.option("--overlays", type=OUTPUT_FOLDER, help="Folder for one picture per image, with its masks.")
 @click.option("--limit", type=click.IntRange(min=1), help="Overlays: at most this many.")
 @min_score_option
 def export(
@@ -69,7 +69,7 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
 
     folder = RunFolder.open(run_folder)
     page = write_gallery(folder, out, limit, thumbnail)
-    click.echo(f"{page.images} images, {page.bytes / 1e6:.1f} MB in {page.file}")
+    click.echo(f"{counted(page.images, 'image')}, {page.bytes / 1e6:.1f} MB in {page.file}")
     if page.without_photo:
         click.echo(f"{page.without_photo} of them without a photo: the page says why")
     exit_by(folder)

@@ -13,13 +13,16 @@ from pipeline.commands.options import (
     exit_with,
     launch_of,
     launch_options,
+    method_options,
+    root_option,
     say,
     taken_settings,
     with_recipe_file,
 )
 from pipeline.methods.cuts.stage_graph import STAGES
+from pipeline.wording import counted
 
-DEMO_MIN_SCORE = 0.04  # ten overlapping masks a photo show nothing; see docs/decisions/0007-tree-and-score.md
+DEMO_MIN_SCORE = 0.04  # ten overlapping masks per photo show nothing; see docs/decisions/0007-tree-and-score.md
 
 
 @click.command(cls=ExecutingCommand)
@@ -59,7 +62,7 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> N
 
     check_device(device)
     summary = runner.retry_quarantined(run_folder, device=device, batch_size=batch_size, reporter=ProgressReporter())
-    click.echo(f"{summary.images} images tried again, {summary.images - summary.quarantined} succeeded")
+    click.echo(f"{counted(summary.images, 'image')} tried again, {summary.images - summary.quarantined} succeeded")
     exit_with(summary.standing)
 
 
@@ -81,11 +84,13 @@ def recipes(name: str | None) -> None:
     recipe = name if own is None else own.base
     entry = registry.entry_of(recipe)
     if own is not None:
-        registry.known_config(Launch(recipe=recipe, settings=own.settings, overrides=own.overrides), None)
+        launch = Launch(recipe=recipe, settings=own.settings, overrides=own.overrides)
+        registry.known_config(launch, None, files_here=False)
     click.echo(f"{recipe}: {entry.about(recipe)}")
     given = dict(override.split("=", 1) for override in own.overrides) if own else {}
-    for option in entry.options(recipe):
-        click.echo(f"  {option.path} = {given.pop(option.path, option.value)}\n      {option.words}".rstrip())
+    for option in entry.options(recipe, own.settings if own else {}):
+        equals = "" if option.path.startswith("--") else "= "
+        click.echo(f"  {option.path} {equals}{given.pop(option.path, option.value)}\n      {option.words}".rstrip())
     for path, value in given.items():
         click.echo(f"  {path} = {value}")
 
@@ -95,9 +100,10 @@ def recipes(name: str | None) -> None:
     "--out", type=OUTPUT_FOLDER, default="demo", show_default=True, help="Folder for photos, run and pictures."
 )
 @click.option("--images", help="Photos of your own; default: photos that scikit-image and scikit-learn ship.")
-@click.option("--recipe", default="cuts3d", show_default=True)
+@root_option
+@method_options
 @device_options
-def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int | None) -> None:
+def demo(out: str, images: str | None, root: str | None, device: str, batch_size: int | None, **settings: Any) -> None:
     """Sample photos in, pictures, COCO JSON and store out."""
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine.checks import check_settings, checked_manifest
@@ -107,15 +113,16 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
     from pipeline.runs.run_folder import RunFolder
     from pipeline.views.export import export_coco, export_overlays
 
-    root = Path(out)
-    given = with_recipe_file({"recipe": recipe})
-    recipe = Path(recipe).stem  # of a file
-    source = images or str(root / "photos")
-    launch = Launch(images=source, settings=taken_settings(given), **given)
-    run_folder = root / f"run-{recipe}"
+    if root is not None and images is None:
+        raise click.UsageError("--root is of use with --images only: add --images, or leave it out")
+    folder = Path(out)
+    given = with_recipe_file({name: value for name, value in settings.items() if value is not None})
+    recipe = Path(settings["recipe"] or Launch.recipe).stem  # of a file
+    launch = Launch(images or str(folder / "photos"), root, settings=taken_settings(given), **given)
+    run_folder = folder / f"run-{recipe}"
     check_settings(run_folder, launch, None, device)
     if images is None:
-        copy_samples(root / "photos")
+        copy_samples(folder / "photos")
     manifest = checked_manifest(run_folder, launch, None, device)
     from pipeline.engine.run import run as run_pipeline
 
@@ -128,11 +135,11 @@ def demo(out: str, images: str | None, recipe: str, device: str, batch_size: int
         batch_size=batch_size,
         reporter=ProgressReporter(),
     )
-    folder = RunFolder.open(run_folder)
-    pictures = root / f"pictures-{recipe}"
-    coco = root / f"pseudo_masks-{recipe}.json"
-    export_overlays(folder, pictures, min_score=DEMO_MIN_SCORE)
-    export_coco(folder, coco)
+    made = RunFolder.open(run_folder)
+    pictures = folder / f"pictures-{recipe}"
+    coco = folder / f"pseudo_masks-{recipe}.json"
+    export_overlays(made, pictures, min_score=DEMO_MIN_SCORE)
+    export_coco(made, coco)
     say(summary)
     click.echo(f"pictures   {pictures}/ (masks that score {DEMO_MIN_SCORE:g} or more)")
     click.echo(f"COCO JSON  {coco}")

@@ -4,12 +4,12 @@ import sys
 
 import click
 
-from pipeline.commands.options import device_option
+from pipeline.commands.options import device_option, root_option
 
 
 @click.command()
 @click.option("--images", required=True, help="Photos like those to be cut; see `cuts3d run`.")
-@click.option("--root", help="What the relative names of a list or COCO file are relative to.")
+@root_option
 @click.option("--features", required=True, help="Feature preset, name of a ViT of timm, NAME=FILE, or a checkpoint.")
 @click.option("--set", "overrides", multiple=True, metavar="features.OPTION=VALUE", help="Override an option.")
 @click.option("--count", type=click.IntRange(min=1), default=32, show_default=True, help="Photos to look at.")
@@ -24,6 +24,7 @@ def tau(
 
     Exits with 1 when one of the photos could not be read.
     """
+    from pipeline.methods.cuts.recipes import RECIPES, SEARCHES
     from pipeline.methods.cuts.tau import propose_tau
 
     found = propose_tau(images, features, overrides, root, count, seed, device)
@@ -33,9 +34,12 @@ def tau(
     click.echo(f"photos     {len(found.photos)} of {found.listed}, seed {seed}")
     if found.known is not None:
         click.echo(f"now        τ {found.known:g}, for these features without --set")
-    for search, tau in (("tree", proposal.tree), ("rounds", proposal.rounds)):
+    for search, kind in SEARCHES.items():
+        tau = getattr(proposal, search)
         interval = f"[{tau.low:.3f}, {tau.high:.3f}]"
+        recipes = [name for name, recipe in RECIPES.items() if isinstance(recipe.search, kind)]
         click.echo(f"{search:<10} --set affinity.tau={tau.tau:.4f}   {interval}, joins {tau.share:.0%} of the pairs")
+        click.echo(f"{'':<10} for --recipe {', '.join(recipes)}")
     if found.set_aside:
         click.echo(f"{len(found.set_aside)} of the photos drawn could not be read", err=True)
         sys.exit(1)

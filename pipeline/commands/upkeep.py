@@ -57,7 +57,10 @@ def verify(run_folder: str) -> None:
     for problem in problems:
         click.echo(printable(f"{problem.severity}: {problem.where}: {problem.message}"))
     errors = sum(problem.severity == "error" for problem in problems)
-    found = f"{folder.n_shards} shards, {folder.n_images} images: {counted(errors, 'error') if errors else 'no errors'}"
+    found = (
+        f"{counted(folder.n_shards, 'shard')}, {counted(folder.n_images, 'image')}: "
+        f"{counted(errors, 'error') if errors else 'no errors'}"
+    )
     if errors:
         click.echo(found)
         sys.exit(INCOMPLETE)
@@ -78,4 +81,4 @@ def gc(run_folder: str, min_age: float) -> None:
     deleted = RunFolder.open(run_folder).gc(min_age)
     for name in deleted:
         click.echo(name)
-    click.echo(f"{len(deleted)} files, {sum(deleted.values()) / 1e6:.1f} MB deleted")
+    click.echo(f"{counted(len(deleted), 'file')}, {sum(deleted.values()) / 1e6:.1f} MB deleted")

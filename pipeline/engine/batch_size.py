@@ -7,6 +7,7 @@ import logging
 from pipeline.errors import ImageError
 from pipeline.images.stereo_clips import noise_inputs
 from pipeline.methods.protocol import Batch, Method
+from pipeline.wording import counted
 from stages.late import torch
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def fitting_batch_size(method: Method, lanes: int = 1) -> int:
         log.warning("%.1f GB free on the GPU do not hold two images: one at a time", free / 1e9)
         return 1
     size = batch_size_for(free * SHARE / lanes, one, two)
-    log.info("%.1f GB free on the GPU: %d images per batch", free / 1e9, size)
+    log.info("%.1f GB free on the GPU: %s per batch", free / 1e9, counted(size, "image"))
     return size
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pipeline.errors import SourceError
 from pipeline.images.beside import first_that_holds
 from pipeline.images.manifest import ImageRef, Shard
+from pipeline.methods.registry import moved_command
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.locations import existing
+from pipeline.wording import counted
 
 
 @dataclass
@@ -33,8 +35,9 @@ class Presence:
         if found or not places or (not self.is_resumed and self._some_are_there()):
             return
         raise SourceError(
-            f"{self.run.url}: none of the {len(places)} images looked for is there, for example {places[0]}; nothing "
-            "was set aside. Mount them or move them back, or say with --images where they are now: the run keeps that"
+            f"{self.run.url}: none of {counted(len(places), 'image')} looked for is there, for example {places[0]}; "
+            f"nothing was set aside. Mount them or move them back; if they have moved, `{moved_command(self.run)}` "
+            "tells the run where they are now"
         )
 
     def _some_are_there(self) -> bool:

@@ -86,7 +86,7 @@ class ShardJob:
             yield kept
 
     def _write_log(self, shard: Shard, attempt: str, result: ShardResult) -> None:
-        """The shard's structured log: JSON lines, the shard's own first, then one an image."""
+        """The shard's structured log: JSON lines, the shard's own first, then one per image."""
         head = {"shard": shard.key, "attempt": attempt, "counts": result.counts, "seconds": result.seconds}
         lines: Iterable[Mapping[str, Any]] = [head, *result.log]
         below = "" if self.until is None else f"stages/{self.until}/"

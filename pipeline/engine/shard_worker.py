@@ -21,7 +21,7 @@ from pipeline.images.stereo_clips import load_inputs
 from pipeline.methods.protocol import Batch, Method
 from pipeline.results.kinds import Counts, Failed, quarantine_of
 from pipeline.runs.ledger import is_retry
-from pipeline.wording import few_of
+from pipeline.wording import counted, few_of
 from stages.late import torch
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ class ShardWorker:
             if size <= self.batch_size:
                 self.batch_size = max(1, self.batch_size // 2)
         torch.cuda.empty_cache()
-        log.warning("GPU memory is full: continuing with %d images per batch", self.batch_size)
+        log.warning("GPU memory is full: continuing with %s per batch", counted(self.batch_size, "image"))
 
     def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Any]]]:
         """Positions and inputs of batch after batch, decoded ahead; unreadable images are set aside on the way."""
@@ -281,9 +281,9 @@ def _tell_of_stretched(state: _Pass) -> None:
     """Once a shard: all pictures of a data set may be such."""
     positions = sorted(state.remarks)
     log.warning(
-        "shard %s: the grey levels of %d pictures were stretched: %s (the first: %s)",
-        *(state.shard.key, len(positions), few_of([state.shard.refs[position].id for position in positions])),
-        state.remarks[positions[0]],
+        "shard %s: the grey levels of %s were stretched: %s (the first: %s)",
+        *(state.shard.key, counted(len(positions), "picture")),
+        *(few_of([state.shard.refs[position].id for position in positions]), state.remarks[positions[0]]),
     )
 
 

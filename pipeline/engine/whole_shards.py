@@ -34,6 +34,6 @@ def refuse_whole_shard(key: str, results: Sequence[Any], faults: Sequence[Except
     if len({result.reason for result in failed}) == 1:
         raise WholeShardError(
             f"every image of shard {key} was set aside as {failed[0].reason}, the first with: {failed[0].detail}. "
-            f"Nothing of this shard was committed: mend that and give the same command again. If all {len(failed)} are "
-            "to be set aside, give it with --accept-set-aside"
+            f"Nothing of this shard was committed: mend that and give the same command again. To set all {len(failed)} "
+            "aside: `cuts3d run --out RUN --accept-set-aside`"
         )

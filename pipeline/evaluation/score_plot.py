@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.evaluation.by_score import ScoreTable
 from pipeline.storage.outputs import output_file
+from pipeline.wording import counted
 
 _SIZE, _DPI = (6.4, 4.8), 150  # inches
 
@@ -33,7 +34,7 @@ def write_score_plot(table: ScoreTable, file: str | Path) -> None:
     shares.set_ylabel("%")
     shares.set_ylim(0, 100)
     shares.legend(frameon=False)
-    shares.set_title(f"{table.images} images, {table.rows[0].masks} masks", fontsize="medium")
+    shares.set_title(f"{counted(table.images, 'image')}, {counted(table.rows[0].masks, 'mask')}", fontsize="medium")
     masks.plot(scores, [row.per_image for row in table.rows], color="#555555", marker="o", markersize=3)
     masks.set_ylabel("masks per image")
     masks.set_ylim(bottom=0)

@@ -49,7 +49,7 @@ def _coco_metrics(kind: str, max_detections: int) -> list[Metric]:
         Metric(f"{kind}_AP50", "at IoU 0.50"),
         Metric(f"{kind}_AP75", "at IoU 0.75"),
         *(Metric(f"{kind}_AP_{size}", about) for size, about in _SIZES.items()),
-        *(Metric(f"{kind}_AR{n}", f"average recall, best {n} an image") for n in limits),
+        *(Metric(f"{kind}_AR{n}", f"average recall, best {n} per image") for n in limits),
         *(Metric(f"{kind}_AR_{size}", about) for size, about in _SIZES.items()),
     ]
 
@@ -68,7 +68,7 @@ def metrics_at(max_detections: int = MAX_DETECTIONS) -> tuple[Metric, ...]:
         Metric("pairs_apart", "touching pairs: not merged, and masks have over half of each"),
         Metric("pairs_separated", "touching pairs: different masks at IoU ≥ 0.5"),
         Metric("over_segmentation", "masks mostly inside an object, mean over objects with any", False, "lower"),
-        Metric("masks_per_image", "masks an image", False, ""),
+        Metric("masks_per_image", "masks per image", False, ""),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from pipeline.errors import SourceError
 from pipeline.storage.locations import existing, filesystem, is_url, parent_of, resolve
+from pipeline.wording import counted
 
 # Photos that are looked for in each place before the next one is tried, and, when these are in none, before it is
 # believed that none is there; a server takes its time for each.
@@ -101,7 +102,8 @@ def none_is_there(location: str, names: Sequence[str], folders: Sequence[str], r
     elif any(folders) and all(below(name, folder) is None for folder in folders):
         hint = ", which is in none of these folders"
     return SourceError(
-        f"{location}: none of {count} images looked for{looked} exists, for example {example}{hint}; {remedy}"
+        f"{location}: none of {counted(count, 'image')} looked for{looked} exists, "
+        f"for example {example}{hint}; {remedy}"
     )
 
 

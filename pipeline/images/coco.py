@@ -242,10 +242,8 @@ class CocoIndex:
             raise SourceError(self.troubles[0])
         self.n_annotations = len(self._of) + self._left_out.total
         if not self.n_masks:
-            raise SourceError(
-                f"{self.name} has {self.n_annotations or 'no'} annotations, none of them with a segmentation: "
-                "pseudo-masks need masks"
-            )
+            found = counted(self.n_annotations, "annotation") if self.n_annotations else "no annotations"
+            raise SourceError(f"{self.name} has {found}, none of them with a segmentation: pseudo-masks need masks")
         self._sort()
 
     def images(self) -> list[CocoImage]:

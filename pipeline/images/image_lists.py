@@ -26,13 +26,17 @@ from pipeline.storage.locations import (
     text_of,
 )
 
+# What helps when the photos that a file names are not there; without the option, where a command has none.
 ROOT_REMEDY = "say with --root what folder the names are relative to"
+NO_ROOT_REMEDY = "move it into the folder that its names are relative to, or write full paths in it"
 
 _INTEGERS = ("offset", "length", "height", "width", "coco_id")
 
 
-def read_text_list(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
+def read_text_list(location: str, root: str | None, remedy: str = ROOT_REMEDY) -> tuple[str, list[ImageRef]]:
     """One path or URL per line, relative to the list's folder (or `root`). Blank lines and lines from "#" are comments.
+
+    remedy: what to do when none of the images is there, for the message.
 
     Returns:
         The common root of the images, to which their ids are relative (or `root`), and the images; those that cannot
@@ -41,10 +45,10 @@ def read_text_list(location: str, root: str | None) -> tuple[str, list[ImageRef]
     lines = text_of(contents_of(location), location, "a text list").split("\n")
     names = {number: name for number, line in enumerate(lines, start=1) if (name := line.strip()) and name[0] != "#"}
     known = [name if is_unicode(name) else line_not_utf8(location, number) for number, name in names.items()]
-    return placed_refs(location, known, root, rows=[f"line {number}" for number in names])
+    return placed_refs(location, known, root, rows=[f"line {number}" for number in names], remedy=remedy)
 
 
-def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
+def read_parquet_list(location: str, root: str | None, remedy: str = ROOT_REMEDY) -> tuple[str, list[ImageRef]]:
     """Columns uri or path and, where present, id, height, width, offset, length, coco_id: a manifest is such a list.
 
     Returns:
@@ -60,7 +64,7 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
     texts = [name for name in (column, "id", "trouble") if name in table.column_names]
     extra = {name: _integers(table[name], name, location) for name in _INTEGERS if name in table.column_names}
     columns = {name: table[name].to_pylist() for name in texts}
-    root, refs = placed_refs(location, columns[column], root, columns.get("id"), columns.get("trouble"))
+    root, refs = placed_refs(location, columns[column], root, columns.get("id"), columns.get("trouble"), remedy)
     for row, ref in enumerate(refs):
         fields: dict[str, Any] = {name: values[row] for name, values in extra.items()}
         if ref.trouble is None and fields:
@@ -74,9 +78,9 @@ def read_parquet_list(location: str, root: str | None) -> tuple[str, list[ImageR
     return root, refs
 
 
-def read_coco(location: str, root: str | None) -> tuple[str, list[ImageRef]]:
+def read_coco(location: str, root: str | None, remedy: str = ROOT_REMEDY) -> tuple[str, list[ImageRef]]:
     """The images of a COCO JSON file, in `root` or a folder beside it (`places_beside`). Ids are the file_name."""
-    return coco_refs(location, listed_images(location), root, ROOT_REMEDY)
+    return coco_refs(location, listed_images(location), root, remedy)
 
 
 def coco_refs(location: str, images: Sequence[CocoImage], root: str | None, remedy: str) -> tuple[str, list[ImageRef]]:
@@ -123,6 +127,7 @@ def placed_refs(
     ids: Sequence[Any] | None = None,
     troubles: Sequence[str | None] | None = None,
     rows: Sequence[str] | None = None,
+    remedy: str = ROOT_REMEDY,
 ) -> tuple[str, list[ImageRef]]:
     """The rows of a list as images, in its order.
 
@@ -131,6 +136,7 @@ def placed_refs(
         returned with them.
     troubles: of rows that were set aside before, in a manifest.
     rows: what messages call them; None: "row 1" and so on.
+    remedy: see `read_text_list`.
 
     Raises SourceError when there are no rows, or none of the images is there.
     """
@@ -144,7 +150,7 @@ def placed_refs(
     if not uris:
         raise next(place for place in places if isinstance(place, SourceError))
     if first_that_holds([""], uris) is None:
-        raise none_is_there(location, uris, [""], ROOT_REMEDY)
+        raise none_is_there(location, uris, [""], remedy)
     paths: dict[str, str | None] = {}
     if ids is None and root is None:
         base, common = common_root(uris)
@@ -228,8 +234,8 @@ def _integer(value: Any, rule: str) -> int | SourceError | None:
     return SourceError(f"{rule}, not {value!r:.40}")
 
 
-# By extension: location of a list and an optional root in; the root of the ids and the images out.
-LIST_READERS: dict[str, Callable[[str, str | None], tuple[str, list[ImageRef]]]] = {
+# By extension: location of a list, an optional root and the remedy in; the root of the ids and the images out.
+LIST_READERS: dict[str, Callable[[str, str | None, str], tuple[str, list[ImageRef]]]] = {
     ".txt": read_text_list,
     ".lst": read_text_list,
     ".parquet": read_parquet_list,

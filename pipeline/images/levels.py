@@ -10,6 +10,8 @@ import sys
 import numpy as np
 from PIL import Image
 
+from pipeline.wording import counted
+
 # 10 to 14 bits in 16, and 8
 _FEWER_BITS = (255.0, 1023.0, 4095.0, 16383.0)
 _SIXTEEN = 65535.0
@@ -25,7 +27,7 @@ def grey_8bit(image: Image.Image) -> tuple[np.ndarray, str]:
     grey = np.asarray(image).astype(np.float64)
     with_data = _with_data(grey, image)
     left_out = int(grey.size - with_data.sum())
-    remarks = [f"{left_out} pixels without data left out"] if left_out else []
+    remarks = [f"{counted(left_out, 'pixel')} without data left out"] if left_out else []
     low, high = (float(grey[with_data].min()), float(grey[with_data].max())) if with_data.any() else (0.0, 0.0)
     scales: tuple[float, ...] = (1.0,) if image.mode == "F" else (_SIXTEEN,)
     # 32-bit integers do not say their depth; 16 bits of a PNG or PGM do.

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
-from pipeline.wording import few_of
+from pipeline.wording import counted, few_of
 
 # The second has clips; the third has images that were set aside when they were listed, and may have clips.
 SCHEMA, CLIP_SCHEMA, TROUBLE_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2", "cuts3d-manifest/3"
@@ -92,7 +92,8 @@ class Manifest:
         return len(self.refs)
 
     def __repr__(self) -> str:
-        return f"Manifest({len(self)} images in {self.n_shards} shards of {self.shard_size}, {self.digest[:12]})"
+        shards = f"{counted(self.n_shards, 'shard')} of {self.shard_size}"
+        return f"Manifest({counted(len(self), 'image')} in {shards}, {self.digest[:12]})"
 
     @property
     def n_shards(self) -> int:

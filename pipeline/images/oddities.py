@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.images.manifest import ImageRef, safe_id
+from pipeline.wording import counted
 
 REASON = "odd_entry"
 
@@ -60,7 +61,7 @@ def without_repeats(refs: Sequence[ImageRef]) -> tuple[list[ImageRef], int]:
 def refuse_if_all_are_odd(refs: Sequence[ImageRef], location: str) -> None:
     """SourceError, with the first reason, when not one image can be taken."""
     if refs and all(ref.trouble is not None for ref in refs):
-        raise SourceError(f"{location}: none of {len(refs)} images can be taken: {refs[0].trouble}")
+        raise SourceError(f"{location}: none of {counted(len(refs), 'image')} can be taken: {refs[0].trouble}")
 
 
 def as_id(name: str) -> str:

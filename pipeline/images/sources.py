@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError
-from pipeline.images.image_lists import LIST_READERS, common_root
+from pipeline.images.image_lists import LIST_READERS, ROOT_REMEDY, common_root
 from pipeline.images.manifest import ImageRef, sort_refs
 from pipeline.images.oddities import as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
 from pipeline.images.stereo_clips import PREFIX, read_clips
@@ -62,11 +62,11 @@ def listing_of(root: str, refs: Sequence[ImageRef], source: str, skipped: Mappin
     odd = [ref for ref in listing.refs if ref.trouble is not None]
     if odd:
         names = few_of([ref.id for ref in odd])
-        log.warning("%d of them cannot be taken and are set aside, %s: %s", len(odd), names, odd[0].trouble)
+        log.warning("%d of them cannot be used and will be set aside, %s: %s", len(odd), names, odd[0].trouble)
     return listing
 
 
-def list_images(source: str, root: str | None = None) -> Listing:
+def list_images(source: str, root: str | None = None, remedy: str = ROOT_REMEDY) -> Listing:
     """Lists the images of `source`.
 
     Args:
@@ -74,12 +74,13 @@ def list_images(source: str, root: str | None = None) -> Listing:
             .parquet list, a COCO .json, a .tar, a glob or brace pattern like shard-{000000..000012}.tar, or clips:FILE,
             see `stereo_clips.read_clips`.
         root: for lists and COCO files only: the folder that relative names are in, where it is not the list's own.
+        remedy: what to do when none of the images that a list names is there, for the message.
 
     Raises:
         SourceError: not found, not readable, empty, no images that can be taken, a missing fsspec package.
     """
     if source.startswith(PREFIX):
-        return listing_of(*read_clips(source, root), source)
+        return listing_of(*read_clips(source, root, remedy), source)
     fs, path = filesystem(source)
     location = location_of(fs, path)
     read_list = LIST_READERS.get(_extension(path))
@@ -107,7 +108,7 @@ def list_images(source: str, root: str | None = None) -> Listing:
             "(JPEGs gain nothing from gzip) or unpack it to a folder"
         )
     if read_list is not None:
-        return listing_of(*read_list(location, root), source)
+        return listing_of(*read_list(location, root, remedy), source)
     return _from_files(fs, parent_of(location), [path], skipped, source)
 
 
@@ -159,7 +160,7 @@ def _from_pattern(fs: Any, pattern: str, source: str) -> Listing:
         files += found
         missing += [] if found else [name]
     if missing:
-        raise SourceError(f"{source}: {len(missing)} names match no file, the first is {missing[0]}")
+        raise SourceError(f"{source}: {counted(len(missing), 'name')} without a file, the first is {missing[0]}")
     files = sorted(set(files))
     root, _ = common_root([location_of(fs, file) for file in files])
     return _from_files(fs, root, files, Counter(), source)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import ImageError, SourceError
 from pipeline.images.beside import below
 from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
-from pipeline.images.image_lists import placed_refs
+from pipeline.images.image_lists import ROOT_REMEDY, placed_refs
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import odd_ref
 from pipeline.images.photos import Photo, load_ahead, load_photo
@@ -92,9 +92,9 @@ def noise_inputs(count: int, takes: str) -> list[Any]:
     return [Clip(f"noise {i}", photo(i), photo(i), photo(i), photo(i), camera) for i in range(count)]
 
 
-def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
+def read_clips(source: str, root: str | None, remedy: str = ROOT_REMEDY) -> tuple[str, list[ImageRef]]:
     """The clips of `clips:FILE`, a .csv with a line of names first or a .parquet, with the columns of COLUMNS; paths
-    are relative to the file's folder, or to `root`.
+    are relative to the file's folder, or to `root`. remedy: see `read_text_list`.
 
     Returns the common root of the left pictures, to which their ids are relative (or `root`), and the images; a row in
     which something is missing, no number or outside of `root` with its trouble, line or row (from 1) and column.
@@ -107,7 +107,7 @@ def read_clips(source: str, root: str | None) -> tuple[str, list[ImageRef]]:
     if not rows:
         raise SourceError(f"{location} has no rows: a line for each clip, with {', '.join(COLUMNS)}")
     lefts = [row if isinstance(row, SourceError) else _text(row["left"]) for row in rows.values()]
-    found, refs = placed_refs(location, lefts, root, rows=list(rows))
+    found, refs = placed_refs(location, lefts, root, rows=list(rows), remedy=remedy)
     labelled = zip(refs, rows.items(), strict=True)
     return found, [_with_clip(ref, row, root, location, f"{location}: {label}") for ref, (label, row) in labelled]
 

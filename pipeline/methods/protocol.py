@@ -162,7 +162,8 @@ class MethodEntry:
     describe: a configuration in words and values, for people.
     absolute: a launch with the paths in its settings and overrides absolute, so that they hold in any folder.
     about: what a recipe does, in a line.
-    options: those that a recipe reads, as `--set` takes them.
+    options: those that a recipe reads, as `--set` takes them, and its models, for a recipe and `Launch.settings`.
+    moved: the command that tells a run, {run}, where its photos have moved to, PLACE.
     """
 
     name: str
@@ -175,4 +176,5 @@ class MethodEntry:
     describe: Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]] = plain_description
     absolute: Callable[[Launch], Launch] = lambda launch: launch
     about: Callable[[str], str] = lambda recipe: ""
-    options: Callable[[str], Sequence[OptionLine]] = lambda recipe: ()
+    options: Callable[[str, Mapping[str, str]], Sequence[OptionLine]] = lambda recipe, settings: ()
+    moved: str = "cuts3d run --out {run} --images PLACE"

@@ -15,6 +15,7 @@ from pipeline.methods.votecut.entry import ENTRY as VOTECUT
 from pipeline.models.device import pick_device
 from pipeline.plugins import entries, loaded
 from pipeline.runs.launch import Launch
+from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.locations import absolute, is_url
 
 GROUP = "cuts3d.methods"
@@ -100,6 +101,12 @@ def describe(method: str, config: Mapping[str, Any]) -> Sequence[tuple[str, str]
     return plain_description(config)
 
 
+def moved_command(run: RunFolder) -> str:
+    """What tells a run where its photos have moved to."""
+    moved = next((entry.moved for entry in METHODS if entry.name == run.method), MethodEntry.moved)
+    return moved.format(run=run.url)
+
+
 def _of_another_package(name: str) -> MethodEntry:
     """The method that an entry point names; its stages are said by an attribute of what the entry point names."""
     made = loaded(next(entry for entry in entries(GROUP) if entry.name == name))
@@ -119,7 +126,7 @@ def _of_another_package(name: str) -> MethodEntry:
             check(launch.overrides)
         return {}
 
-    def options(recipe: str) -> Sequence[OptionLine]:
+    def options(recipe: str, settings: Mapping[str, str]) -> Sequence[OptionLine]:
         own = getattr(made, "options", None)
         return [] if own is None else list(option_lines(own, f"{name}."))
 

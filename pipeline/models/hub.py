@@ -34,6 +34,26 @@ def reachable() -> bool:
     return answered.is_set()
 
 
+def need(what: str, repository: str, name: str, instead: str) -> None:
+    """WeightsError when a file of a hub repository is neither in the hub's local cache nor can be fetched.
+
+    what, instead: see `out_of_reach`.
+    """
+    import huggingface_hub
+
+    if not isinstance(huggingface_hub.try_to_load_from_cache(repository, name), str) and not reachable():
+        raise out_of_reach(what, repository, instead)
+
+
+def out_of_reach(what: str, repository: str, instead: str) -> WeightsError:
+    """The error for weights that are nowhere else. what: was asked for. instead: what to give for a copy of them."""
+    return WeightsError(
+        f"{what}: these weights are on the model hub only ({repository}), which cannot be reached from here, and its "
+        f"local cache (HF_HOME) does not hold them: download them elsewhere and give {instead}, or copy that cache "
+        "here; `cuts3d weights list` names those that need no hub"
+    )
+
+
 def file(repository: str, name: str) -> Path | None:
     """A file of a hub repository: out of the hub's local cache or downloaded into it; None where neither is possible.
 

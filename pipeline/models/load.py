@@ -20,7 +20,15 @@ from pipeline.models.broken_files import refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.onnx_files import weights_beside
 from pipeline.models.own_backbones import Backbone, own_backbone
-from pipeline.models.specs import FeatureSpec, depth_source, feature_spec, onnx_spec, unknown_features
+from pipeline.models.specs import (
+    DEPTH_FOLDER,
+    FeatureSpec,
+    depth_source,
+    feature_spec,
+    hub_weights,
+    onnx_spec,
+    unknown_features,
+)
 from pipeline.models.vit_checkpoints import build_vit, preset_name, read_checkpoint
 from pipeline.wording import brief
 from stages.depth import DepthKind, DepthModel
@@ -124,13 +132,9 @@ def _preset_weights(name: str, config: FeatureConfig) -> Path:
     cached = weights.find(name) if embedded else None
     if cached:
         return cached
-    from timm.models import get_pretrained_cfg  # heavy (two seconds, for all that comes with it)
-
-    known = get_pretrained_cfg(config.model)
-    if known is None or not known.hf_hub_id:
-        raise WeightsError(f"there are no published weights of {name}: give your own as {name}=FILE")
+    repository, file = hub_weights(config.model, name)
     try:
-        found = hub.file(known.hf_hub_id, known.hf_hub_filename or "model.safetensors")
+        found = hub.file(repository, file)
     except WeightsError as error:
         if not embedded:
             raise
@@ -140,10 +144,7 @@ def _preset_weights(name: str, config: FeatureConfig) -> Path:
         return found
     if embedded:
         return _embedded(name)
-    raise WeightsError(
-        f"weights of {name} are on the model hub only ({known.hf_hub_id}), which cannot be reached from here: "
-        f"download them elsewhere and give {name}=FILE"
-    )
+    raise hub.out_of_reach(f"--features {name}", repository, f"--features {name}=FILE")
 
 
 def _embedded(name: str) -> Path:
@@ -219,10 +220,10 @@ def _transformers(name: str, source: str, device: torch.device | str, kind: Dept
     except Exception as error:
         if in_folder:
             raise WeightsError(f"depth model in {source} cannot be loaded; fetch it again: {brief(error)}") from error
-        why = "the model hub cannot be reached and its local cache does not hold it" if local_only else brief(error)
+        if local_only:
+            raise hub.out_of_reach(f"--depth {name}", source, DEPTH_FOLDER) from error
         raise WeightsError(
-            f"depth model {name} ({source}) cannot be loaded: {why}. "
-            "Download it elsewhere and give its folder, or use fastdepth"
+            f"--depth {name} ({source}) cannot be loaded: {brief(error)}. Download it elsewhere and give {DEPTH_FOLDER}"
         ) from error
     model, report = loaded
     missing = sorted(key for key in report["missing_keys"] if _UNUSED_IN_DPT not in key)

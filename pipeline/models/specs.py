@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models import hub, weights
 from pipeline.models.broken_files import refuse_broken, refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.own_backbones import own_backbone, own_backbones
@@ -28,6 +29,8 @@ HUB_DEPTH: dict[str, str] = {
     "dpt-hybrid-midas": "Intel/dpt-hybrid-midas",
     "dpt-large": "Intel/dpt-large",
 }
+
+DEPTH_FOLDER = "its folder as --depth FOLDER"
 
 
 @dataclass(frozen=True)
@@ -138,11 +141,38 @@ def absolute_depth(spec: str) -> str:
     return absolute_path(spec) if is_path else spec
 
 
-def check_depth(spec: str, kind: DepthKind | None) -> None:
-    """What is wrong with a depth model before it is loaded: ConfigError, WeightsError."""
+def check_features(spec: str, preset: FeaturePreset | None, whose: str = "") -> None:
+    """WeightsError for features whose weights have to come from the hub, and cannot.
+
+    preset: None where only a checkpoint knows it. whose: see `check_depth`.
+    """
+    name, path = (found := feature_spec(spec, files_here=False)).name, found.path
+    if preset is None or name is None or path is not None or name in weights.REGISTRY or name in own_backbones():
+        return
+    repository, file = hub_weights(preset.config.model, name)
+    hub.need(f"{whose}--features {name}", repository, file, f"--features {name}=FILE")
+
+
+def hub_weights(model: str, spec: str) -> tuple[str, str]:
+    """Repository and file of a timm model's weights on the hub; WeightsError where nobody has published any."""
+    from timm.models import get_pretrained_cfg  # heavy (two seconds, for all that comes with it)
+
+    known = get_pretrained_cfg(model)
+    if known is None or not known.hf_hub_id:
+        raise WeightsError(f"there are no published weights of {spec}: give your own as --features {spec}=FILE")
+    return known.hf_hub_id, known.hf_hub_filename or "model.safetensors"
+
+
+def check_depth(spec: str, kind: DepthKind | None, whose: str = "") -> None:
+    """What is wrong with a depth model before it is loaded: ConfigError, WeightsError.
+
+    whose: words before the option in a message, such as of the recipe that brings it.
+    """
     how, where = depth_source(spec)
     if how == "maps":
         DepthMaps(Path(where), kind or "depth").refuse_none()
+    elif how == "hub":
+        hub.need(f"{whose}--depth {spec}", where, "config.json", DEPTH_FOLDER)
     elif how == "onnx":
         onnx_spec(Path(where), kind)
     elif how == "transformers":

@@ -170,7 +170,7 @@ class ShardFile:
         if schema != (SCHEMA, VERSION):
             raise RunMismatchError(
                 f"{file.name} has schema {schema[0]} version {schema[1]}, cuts3d reads {SCHEMA} version {VERSION}: "
-                "use the cuts3d that wrote it, or run again into another --out"
+                "use the cuts3d that wrote it, or make the run again in another folder"
             )
         self.name = file.name
         self._file = file

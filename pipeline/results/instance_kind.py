@@ -16,7 +16,7 @@ from pipeline.errors import StoreError
 from pipeline.results.instance_file import SCHEMA, STATUSES, VERSION, ShardFile, write_shard
 from pipeline.results.instances import ImageRecord, counts_of, mean_confidence
 from pipeline.results.kinds import Counts, Failed
-from pipeline.wording import few_of
+from pipeline.wording import counted, few_of, part_of
 
 NAME = "instances"
 
@@ -70,15 +70,13 @@ class InstanceKind:
         """Codes, areas and boxes of all masks."""
         faults = [fault for mask in range(shard.n_masks) if (fault := _mask_fault(shard, mask))]
         if faults:
-            yield f"{len(faults)} of {shard.n_masks} masks are wrong: {few_of(faults)}"
+            yield f"{part_of(len(faults), shard.n_masks, 'mask')} wrong: {few_of(faults)}"
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Masks and drops; images whose depth was filled in places, or is the same everywhere."""
         masks, images = counts.get("masks", 0), max(counts["images"] - counts.get("quarantined", 0), 1)
         about_depth = ", ".join(
-            f"{count} {'image' if count == 1 else 'images'} {said}"
-            for name, said in _DEPTH_FAULTS.items()
-            if (count := counts.get(name))
+            f"{counted(count, 'image')} {said}" for name, said in _DEPTH_FAULTS.items() if (count := counts.get(name))
         )
         return [
             ("masks", f"{masks} ({masks / images:.2f} per image)"),
@@ -87,7 +85,7 @@ class InstanceKind:
         ]
 
     def brief(self, counts: Mapping[str, Any]) -> str:
-        """Masks an image, and drops."""
+        """Masks per image, and drops."""
         facts = [f"{counts['masks'] / counts['images']:.1f} masks/image"] if counts.get("masks") else []
         return ", ".join([*facts, *([drops] if (drops := _by_reason(counts)) else [])])
 
@@ -125,7 +123,7 @@ class InstanceKind:
     def survey_lines(self, survey: Mapping[str, Any]) -> list[str]:
         """Bars of text."""
         most = max(survey["masks_per_image"].values(), default=1)
-        lines = ["masks an image"]
+        lines = ["masks per image"]
         lines += [f"  {n:>6}  {_bar(count, most)} {count}" for n, count in sorted(survey["masks_per_image"].items())]
         for name, title in (
             ("score", "score"),
@@ -160,8 +158,20 @@ def histogram(values: np.ndarray, bounds: tuple[float, float] | None = None) -> 
 def _histogram_lines(histogram: Mapping[str, Sequence[float]]) -> list[str]:
     counts = [int(count) for count in histogram["counts"]]
     most = max([1, *counts])
-    edges = zip(histogram["edges"], counts, strict=False)
-    return [f"  {low:>6.2f}  {_bar(count, most)} {count}" for low, count in edges if count]
+    labels = _distinct(histogram["edges"])
+    width = max(6, *map(len, labels))
+    return [
+        f"  {low:>{width}}  {_bar(count, most)} {count}" for low, count in zip(labels, counts, strict=False) if count
+    ]
+
+
+def _distinct(edges: Sequence[float]) -> list[str]:
+    """Numbers with two decimals, or as many more as tell them apart."""
+    for decimals in range(2, 16):
+        labels = [f"{edge:.{decimals}f}" for edge in edges]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _bar(count: int, most: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.results.registry import kind_named
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
-from pipeline.wording import printable
+from pipeline.wording import counted, printable
 
 SHOWN = 20  # images set aside that are listed by name; all of them are in quarantine/
 
@@ -42,13 +42,14 @@ def info_lines(info: Mapping[str, Any], describe: Describe) -> list[str]:
     """The same for people."""
     images, kind = info["committed_images"], kind_named(info["result"])
     set_aside = ", ".join(f"{count} {reason}" for reason, count in info["quarantine"].items())
+    shards = counted(info["shards"], "shard")
     lines = [
         f"run          {info['run']}",
         f"created      {info['created']}, schema {info['schema']}, fingerprint {info['fingerprint'][:12]}",
         f"recipe       {info['recipe']}",
         *(f"{word:<12} {value}" for word, value in describe(info["method"], info["config"])),
-        f"images       {images} of {info['images']} in {info['committed_shards']} of {info['shards']} shards",
-        f"store        {info['bytes'] / 1e6:.2f} MB, {info['bytes'] / max(images, 1) / 1e3:.1f} kB an image",
+        f"images       {images} of {info['images']} in {info['committed_shards']} of {shards}",
+        f"store        {info['bytes'] / 1e6:.2f} MB, {info['bytes'] / max(images, 1) / 1e3:.1f} kB per image",
         *(f"{word:<12} {value}" for word, value in kind.summary({**info, "images": images})),
         f"set aside    {set_aside or 'none'}",
         *kind.survey_lines(info),

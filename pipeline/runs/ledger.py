@@ -314,7 +314,7 @@ class Ledger:
             if schema != SCHEMA:
                 raise RunMismatchError(
                     f"commit record {name} has schema {schema}, this cuts3d reads {SCHEMA}: "
-                    "use the cuts3d that wrote it, or run again into another --out"
+                    "use the cuts3d that wrote it, or make the run again in another folder"
                 )
             shard, quarantine = record.pop("shard"), record.pop("quarantine")
             commit = Commit(
@@ -341,7 +341,7 @@ class Ledger:
             if theirs != ours:
                 raise RunMismatchError(
                     f"commit record {name} in {self.files.url} has {what} {theirs}, this run {ours}: two runs were "
-                    "mixed in one folder. Move that file away and start the run again, or use another --out"
+                    "mixed in one folder. Move that file away and start the run again, or make it in another folder"
                 )
         return commit
 

@@ -24,6 +24,7 @@ from pipeline.runs.ledger import Ledger, is_retry, retry_key, retry_number
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import RunFiles, is_temporary
 from pipeline.storage.files_at import files_at
+from pipeline.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,9 @@ class RunFolder:
         refs = [ref for ref in self.manifest.refs if ref.id in wanted]
         if len(refs) != len(wanted):
             unknown = sorted(wanted - {ref.id for ref in refs})
-            raise ValueError(f"{len(unknown)} images are not in the manifest of {self.url}: {', '.join(unknown[:5])}")
+            raise ValueError(
+                f"{counted(len(unknown), 'image')} not in the manifest of {self.url}: {', '.join(unknown[:5])}"
+            )
         committed = self.ledger.committed_keys()
         done = map(retry_number, filter(is_retry, committed))
         first, size = max(done, default=-1) + 1, self.manifest.shard_size
@@ -305,11 +308,13 @@ class RunFolder:
             listed = "\n".join(lines)
             raise RunMismatchError(
                 f"{self.url} holds a run that was started differently:\n{listed}\n"
-                "To resume it, start it with the settings it has; or give another --out for a new run."
+                "To resume it, start it with the settings it has; or make a new run in another folder."
             )
 
     def _manifest_difference(self, manifest: Manifest) -> str:
-        counts = f"run has {self.n_images} in {self.n_shards} shards, now {len(manifest)} in {manifest.n_shards}"
+        counts = (
+            f"run has {self.n_images} in {counted(self.n_shards, 'shard')}, now {len(manifest)} in {manifest.n_shards}"
+        )
         try:
             stored = Manifest.from_parquet_bytes(self.files.read_bytes(MANIFEST_FILE))
         except (FileNotFoundError, StoreError):
@@ -354,9 +359,9 @@ def _read_record(files: RunFiles) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{RUN_FILE} in {files.url} is damaged ({error}): delete it and start the run again with the settings that "
-            "it had (finished shards of other settings are refused), or use another --out"
+            "it had (finished shards of other settings are refused), or make the run in another folder"
         ) from error
     raise RunMismatchError(
         f"{files.url} was made with schema {schema}, this cuts3d reads {SCHEMA}: use the cuts3d that made it, or "
-        "another --out"
+        "another folder"
     )

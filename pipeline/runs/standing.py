@@ -8,6 +8,7 @@ from pipeline.exit_status import exit_status
 from pipeline.results.kinds import Counts, added
 from pipeline.runs.ledger import Ledger, by_try, is_retry
 from pipeline.runs.run_folder import RunFolder
+from pipeline.wording import part_of
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Standing:
 
     def lacks(self) -> str:
         """What is not there, in a few words; "" where all is."""
-        parts = [f"{self.missing} of {self.shards} shards are missing"] if self.missing else []
-        parts += [f"{self.set_aside} of {self.done_images} images are set aside"] if self.set_aside else []
+        parts = [f"{part_of(self.missing, self.shards, 'shard')} missing"] if self.missing else []
+        parts += [f"{part_of(self.set_aside, self.done_images, 'image')} set aside"] if self.set_aside else []
         return ", ".join(parts)
 
 

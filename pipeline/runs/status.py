@@ -17,7 +17,7 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.standing import standing_by
 from pipeline.runs.throughput import WINDOW, Pace, TimedCommit, commit_times, pace_of
 from pipeline.storage.files import FileFacts
-from pipeline.wording import duration
+from pipeline.wording import counted, duration
 
 SHOWN = 5  # slowest shards and latest workers that people are shown; programs get all workers
 
@@ -54,7 +54,7 @@ class RunStatus:
     quarantined: images that no later retry has processed.
     seconds: by stage, summed.
     last: when the last shard was committed, ISO 8601, by the store's clock.
-    pace: recent images a second, and what is left.
+    pace: recent images per second, and what is left.
     usual_seconds: what a shard takes, median.
     slowest, workers: worst and latest first.
     kept: shards committed, by kept stage.
@@ -98,7 +98,10 @@ class RunStatus:
 
     def line(self) -> str:
         """The progress in one line."""
-        parts = [f"{self.done_shards} of {self.shards} shards", f"{self.done_images} of {self.images} images"]
+        parts = [
+            f"{self.done_shards} of {counted(self.shards, 'shard')}",
+            f"{self.done_images} of {counted(self.images, 'image')}",
+        ]
         if self.pace is not None and not self.complete:
             parts += [self._rate(self.pace), f"time left {self._left(self.pace)}"]
         if self.quarantined:
@@ -126,8 +129,10 @@ class RunStatus:
             lines.append(f"a shard      {duration(self.usual_seconds)} usually; slowest: {slowest}")
         lines += self._worker_lines()
         if self.quarantined:
-            lines.append(f"set aside    {self.quarantined} images; `cuts3d retry-quarantined` tries them again")
-        lines += [f"kept         {stage}: {done} of {self.shards} shards" for stage, done in self.kept.items()]
+            lines.append(f"set aside    {counted(self.quarantined, 'image')}; `cuts3d retry-quarantined` tries again")
+        lines += [
+            f"kept         {stage}: {done} of {counted(self.shards, 'shard')}" for stage, done in self.kept.items()
+        ]
         lines += [f"damaged      {problem}" for problem in self.damaged]
         return lines
 
@@ -139,7 +144,7 @@ class RunStatus:
         yield f"workers      {len(self.workers)} seen, {lately} in the {duration(WINDOW)} before the last commit"
         for seen in self.workers[:SHOWN]:
             last = "" if self.complete else f", last {duration(seen.idle)} ago"
-            yield f"             {seen.worker}: {seen.shards} shards, {seen.images} images{last}"
+            yield f"             {seen.worker}: {counted(seen.shards, 'shard')}, {counted(seen.images, 'image')}{last}"
         if len(self.workers) > SHOWN:
             yield f"             and {len(self.workers) - SHOWN} more, see --json"
 

@@ -11,6 +11,7 @@ from pipeline.results.kinds import Counts, added
 from pipeline.results.registry import kind_named
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.standing import Standing, standing_of
+from pipeline.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,9 @@ class RunSummary:
             lines += [f"{word:<10} {value}" for word, value in kind_named(self.result).summary(run.counts)]
         if not self.images:
             return [*lines, "this time  nothing was left to do"]
-        lines.append(f"this time  {self.images} images in {self.wall:.1f} s")
+        lines.append(f"this time  {counted(self.images, 'image')} in {self.wall:.1f} s")
         if stretched := self.counts.get("stretched"):
-            lines.append(f"stretched  grey levels of {stretched} images: see `remark` in {self.out}/logs")
+            lines.append(f"stretched  grey levels of {counted(stretched, 'image')}: see `remark` in {self.out}/logs")
         seconds = ", ".join(f"{stage} {value / self.images:.3f}" for stage, value in self.seconds.items())
         return [*lines, f"s/image    {seconds}"]
 
@@ -123,5 +124,5 @@ def start_reporting(reporter: Reporter, folder: RunFolder, pending: Sequence[Sha
     waiting = sum(len(shard.refs) for shard in pending)
     done = max(0, folder.n_images - waiting)
     if done and waiting < folder.n_images:
-        log.info("%d of %d images were done before, going on", done, folder.n_images)
+        log.info("%d of %s were done before, going on", done, counted(folder.n_images, "image"))
     reporter.start(folder.n_images, done, folder.result)

@@ -10,7 +10,7 @@ from pipeline.results.kinds import ResultKind, quarantine_of
 from pipeline.results.registry import kind_named
 from pipeline.runs.ledger import Commit, Ledger, is_retry
 from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
-from pipeline.wording import few_of
+from pipeline.wording import counted, few_of, part_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def verify_run(run: RunFolder, on_shard: Callable[[str], None] | None = None) ->
             on_shard(key)
     missing = sorted(shards.keys() - run.ledger.committed_keys())
     if missing:
-        text = f"{len(missing)} of {len(shards)} shards are not done: {few_of(missing)}; start the run again to do them"
+        text = f"{part_of(len(missing), len(shards), 'shard')} not done: {few_of(missing)}; start the run again"
         problems.append(Problem("error", run.url, text))
     for stage in run.kept_stages():
         problems += _verify_stage(run.stage_ledger(stage))
@@ -58,7 +58,7 @@ def verify_run(run: RunFolder, on_shard: Callable[[str], None] | None = None) ->
     except CutsError:
         return problems  # a commit record cannot be read, which is among the problems; until then nobody can tell
     if orphans:
-        text = f"{len(orphans)} files belong to no commit: {few_of(orphans)}; `cuts3d gc` removes them"
+        text = f"{counted(len(orphans), 'file')} of no commit: {few_of(orphans)}; clean up with `cuts3d gc`"
         problems.append(Problem("note", run.url, text))
     return problems
 
@@ -86,7 +86,7 @@ def _shard_faults(
         yield _what(error)
         return
     if not ids_fit(shard.ids):
-        yield f"its {len(shard)} images are not those that the manifest has for shard {commit.key}"
+        yield f"it holds {counted(len(shard), 'image')}, not those that the manifest has for shard {commit.key}"
     for name, found in kind.counts(results).items():
         is_new = name in _COUNTED_LATER and name not in commit.counts
         if commit.counts.get(name) != found and not is_new:

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
+from pipeline.methods.registry import moved_command
 from pipeline.results.instance_coco import CATEGORY, annotations_of
 from pipeline.results.instance_overlay import decode
 from pipeline.results.instances import ImageRecord
@@ -111,7 +112,7 @@ def export_overlays(run: RunFolder, folder: str | Path, limit: int | None = None
         except ImageError as error:
             raise StoreError(
                 f"photo {record.id} of the run cannot be read any more: {error.detail}",
-                f"Where photos have moved to is said by `cuts3d run --out {run.url} --images PLACE`",
+                f"If the photos have moved, `{moved_command(run)}` tells the run where they are now",
             ) from error
         files.append(_save(reader.kind.draw(photo.rgb, record), root, _name_of(names, record)))
     return files

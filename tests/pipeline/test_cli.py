@@ -61,13 +61,13 @@ def test_the_whole_way(photos: Path, tmp_path: Path) -> None:
     exported = cuts3d(
         "export", out, "--coco", tmp_path / "c.json", "--masks", tmp_path / "m", "--overlays", tmp_path / "o"
     )
-    assert (exported.exit_code, "1 of 6 images are set aside" in exported.output) == (1, True), exported.output
+    assert (exported.exit_code, "1 of 6 images is set aside" in exported.output) == (1, True), exported.output
     assert len(json.loads((tmp_path / "c.json").read_text())["images"]) == 5
     assert len(list((tmp_path / "m").iterdir())) == len(list((tmp_path / "o").iterdir())) == 5
 
     retry = cuts3d("retry-quarantined", out)
     assert retry.exit_code == 1
-    assert "1 images tried again, 0 succeeded" in retry.output
+    assert "1 image tried again, 0 succeeded" in retry.output
     assert "0 files" in cuts3d("gc", out, "--min-age", 0).output
 
 
@@ -190,6 +190,18 @@ def test_recipes_list_every_option() -> None:
         assert line in output
     for other in ("rounds.", "filters.", "sharpen.", "local_cut.pieces"):
         assert f"  {other}" not in output, "which it never reads"
+
+
+def test_recipes_name_the_networks_that_a_recipe_brings(tmp_path: Path) -> None:
+    assert "  --features dino_vitb8\n" in cuts3d("recipes", "maskcut_published").output
+    assert "--depth" not in cuts3d("recipes", "maskcut_published").output
+    assert "  --depth zoedepth\n" in cuts3d("recipes", "cuts3d_published").output
+    own = tmp_path / "own.toml"
+    own.write_text('base = "cuts3d"\n[models]\nfeatures = "dino_vits16"\n')
+    shown = cuts3d("recipes", own).output
+    assert "  --features dino_vits16\n" in shown
+    assert "  --depth fastdepth\n" in shown
+    assert "  features.kind = keys\n" in shown, "as these features have it"
 
 
 def test_weights_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

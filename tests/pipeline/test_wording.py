@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.wording import clock, duration, few_of
+from pipeline.wording import clock, duration, few_of, part_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,9 @@ def test_clock(seconds: float, said: str) -> None:
 )
 def test_few_of_many(names: str, said: str) -> None:
     assert few_of(list(names)) == said
+
+
+def test_a_part_of_all_has_its_verb() -> None:
+    assert part_of(1, 3, "shard") == "1 of 3 shards is"
+    assert part_of(2, 3, "shard") == "2 of 3 shards are"
+    assert part_of(1, 1, "patch", "es") == "1 of 1 patch is"

@@ -34,7 +34,7 @@ TRAIN = "train --run {run} --work-dir {new} --config tiny"
 RUNS = (
     Wrong("run --images {nowhere} --out {new}", "nowhere: no such file or folder"),
     Wrong("run --images {empty} --out {new}", "no images found"),
-    Wrong("run --images {list} --root {nowhere} --out {new}", "none of 1 images looked for exists"),
+    Wrong("run --images {list} --root {nowhere} --out {new}", "none of 1 image looked for exists"),
     Wrong("run --out {new}", "there is no run at"),
     Wrong("run --out {photos}", "there is no run at"),
     Wrong("run --images {photos} --out {file}", "Not a directory"),
@@ -75,6 +75,8 @@ RUNS = (
     Wrong(f"run --images {{photos}} --out {{new}}/{'x' * 300}", "File name too long"),
     Wrong("inspect {nowhere} --out {new}", "nowhere: no such file or folder"),
     Wrong("inspect {photos} --out {new}", "holds 3 images"),
+    Wrong("inspect {list} --out {new}", "or write full paths in it"),
+    Wrong("inspect {coco} --out {new}", "or write full paths in it"),
     Wrong("inspect {photos}/000.png --out {new} --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
     Wrong("inspect {photos}/000.png --out {new} --recipe detector", "inspect shows the stages of cuts"),
     Wrong("inspect {photos}/000.png --out {new} --depth midas", "no depth model 'midas'"),
@@ -82,6 +84,10 @@ RUNS = (
     Wrong("inspect {photos}/000.png --out {file}/x", "cannot write"),
     Wrong("demo --out {new} --recipe cuts3dd", "unknown recipe 'cuts3dd'"),
     Wrong("demo --out {new} --images {nowhere}", "nowhere: no such file or folder"),
+    Wrong("demo --out {new} --images {list}", "say with --root"),
+    Wrong("demo --out {new} --root {photos}", "--root is of use with --images only"),
+    Wrong("demo --out {new} --recipe detector", "needs a trained detector: --set detector.checkpoint=FILE"),
+    Wrong("demo --out {new} --features dinov3_vits16", "--set affinity.tau=VALUE"),
     Wrong("demo --out {new} --device gpu", "unknown device 'gpu'"),
     Wrong("demo --out {file}/x", "cannot write"),
     Wrong("import-coco {nowhere} --out {new}", "nowhere"),
@@ -115,7 +121,8 @@ TRAININGS = (
 )
 TAUS = (
     Wrong("tau --images {photos} --features dinov9", "no features 'dinov9': use dino_vits8"),
-    Wrong("tau --images {nowhere} --features dino_vits8", "nowhere: no such file or folder"),
+    Wrong("tau --images {nowhere} --features dinov2_vits14", "nowhere: no such file or folder"),
+    Wrong("tau --images {list} --features dinov2_vits14", "say with --root"),
     Wrong("tau --images {photos} --features dino_vits8 --set affinity.tau=1", "set features.OPTION=VALUE"),
     Wrong("tau --images {photos} --features dino_vits8 --set features.size=33", "size is 33: use a multiple"),
     Wrong("tau --images {photos} --features dino_vits8={nowhere}", "nowhere does not exist"),
@@ -123,6 +130,8 @@ TAUS = (
 PREDICTIONS = (
     Wrong("predict {photos} --checkpoint {nowhere} --out {new}", "there is no checkpoint"),
     Wrong("predict {nowhere} --checkpoint {file} --out {new}", "nowhere: no such file or folder"),
+    Wrong("predict {list} --checkpoint {file} --out {new}", "or write full paths in it"),
+    Wrong("predict {coco} --checkpoint {file} --out {new}", "or write full paths in it"),
     Wrong("predict {nowhere}.mp4 --checkpoint {file} --out {new}", "there is no file"),
     Wrong("predict {photos} --checkpoint {file} --out {file}", "is a file"),
     Wrong("predict {photos} --checkpoint {file} --out {file}/x", "cannot write"),
@@ -133,6 +142,10 @@ PREDICTIONS = (
     Wrong("evaluate-detector --checkpoint {nowhere} --truth {file} --out {new}", "there is no checkpoint"),
     Wrong("evaluate-detector --checkpoint {file} --truth {nowhere} --out {new}", "nowhere cannot be read"),
     Wrong("evaluate-detector --checkpoint {file} --truth coko:{file} --out {new}", "there is no format 'coko'"),
+    Wrong(
+        "evaluate-detector --checkpoint {file} --truth {file} --truth-images x --truth-images y --out {new}",
+        "2 --truth-images for 1 --truth",
+    ),
     Wrong("evaluate-detector --checkpoint {file} --truth {file} --out {photos}", "is a directory"),
 )
 LOOKS = (
@@ -158,12 +171,14 @@ def places(folder: Path) -> dict[str, str]:
     photos = folder / "photos"
     draw_photos(photos, 3)
     names = ("nowhere", "new", "empty", "file", "list", "run", "training")
-    paths = {name: folder / name for name in names} | {"photos": photos, "list": folder / "list.txt"}
+    paths = {name: folder / name for name in names} | {"photos": photos}
+    paths |= {"list": folder / "list.txt", "coco": folder / "photos.json"}
     paths["recipe"] = folder / "own.toml"
     paths["recipe"].write_text('base = "cuts3d"\n[select]\nmasks = 5\n')
     paths["empty"].mkdir()
     paths["file"].write_text("nothing of use")
     paths["list"].write_text("000.png\n")
+    paths["coco"].write_text(json.dumps({"images": [{"id": 1, "file_name": "000.png", "height": 8, "width": 8}]}))
     paths["training"].mkdir()
     (paths["training"] / "training.json").write_text(json.dumps({"schema": "somebody's"}))
     launch = Launch(str(photos))

@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1, 1), by_mask=True),  # what scaling made vanish
     dict(type="PackDetInputs"),
 ]
-# Three masks an image, those that score best: the papers have three at most, and of the ten that the tree search gives
+# Three masks per image, those that score best: the papers have three at most, and of the ten that the tree search gives
 # the later ones are less and less often right (docs/decisions/0012-which-masks-are-learnt.md). The others keep all.
 filters = dict(max_per_image=3, min_score=None, min_confidence=0.0, min_area=0.0, max_area=1.0, min_per_image=1)
 train_dataloader = dict(

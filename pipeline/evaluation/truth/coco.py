@@ -103,7 +103,7 @@ class Truth:
         tell_of_swapped(name, len(self.swapped), len(self.images))
         ignored = [one.crowd for its in self._annotations.values() for one in its]
         if all(ignored):
-            what = f"all of its {len(ignored)} objects are to be ignored" if ignored else "it has no annotations"
+            what = f"all of its objects ({len(ignored)}) are to be ignored" if ignored else "it has no annotations"
             log.warning("%s: %s: there is none to find", name, what)
 
     @classmethod

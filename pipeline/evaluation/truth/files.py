@@ -8,6 +8,7 @@ from pipeline.errors import SourceError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.storage.locations import contents_of, filesystem, location_of, resolve, text_of
+from pipeline.wording import part_of
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +53,13 @@ def sizes_of(names: Sequence[str], root: str, location: str) -> dict[str, PhotoS
     found = {name: size for name, size in sizes.items() if isinstance(size, PhotoSize)}
     if not found:
         raise SourceError(
-            f"{location} does not say how large its images are, and none of its {len(names)} photos is in {root}, for "
-            f"example {refs[0].uri}: say with --truth-images where they are"
+            f"{location} does not say how large its images are, and none of its photos ({len(names)}) is in {root}, "
+            f"for example {refs[0].uri}: say with --truth-images where they are"
         )
     if len(found) < len(names):
         missing = next(name for name in names if name not in found)
         log.warning(
-            "%d of the %d photos of %s are not in %s or cannot be read, such as %s: these images do not count",
-            *(len(names) - len(found), len(names), location, root, missing),
+            "%s: %s not in %s or cannot be read, such as %s: these images do not count",
+            *(location, part_of(len(names) - len(found), len(names), "photo"), root, missing),
         )
     return found

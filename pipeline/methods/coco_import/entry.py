@@ -19,5 +19,10 @@ def _manifest(launch: Launch) -> Manifest:
 
 
 ENTRY = MethodEntry(
-    NAME, (RECIPE,), _load, manifest=_manifest, about=lambda _: "masks made elsewhere, by `cuts3d import-coco`"
+    NAME,
+    (RECIPE,),
+    _load,
+    manifest=_manifest,
+    about=lambda _: "masks made elsewhere, by `cuts3d import-coco`",
+    moved="cuts3d import-coco JSON --out {run} --images PLACE",
 )

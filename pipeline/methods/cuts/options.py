@@ -6,10 +6,12 @@ do nothing, and is refused.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.recipes import (
+    DEFAULT_DEPTH,
     DEFAULT_FEATURES,
     MODELS,
     RECIPES,
@@ -87,11 +89,16 @@ def _why_unread(recipe: Recipe, path: str) -> str | None:
     return None
 
 
-def recipe_lines(name: str) -> list[OptionLine]:
-    """The options that a recipe reads, with the values that it has."""
+def recipe_lines(name: str, settings: Mapping[str, str] = MappingProxyType({})) -> list[OptionLine]:
+    """The networks and options of a recipe, those that it reads, with the values that it has.
+
+    settings: of `Launch`, models that are given in place of the recipe's.
+    """
     recipe = RECIPES[name]
+    models = {"features": DEFAULT_FEATURES, "depth": DEFAULT_DEPTH, **MODELS.get(name, {}), **settings}
+    preset = PRESETS.get(models["features"].partition("=")[0])
     lines = [line for line in _lines(recipe) if _why_unread(recipe, line.path) is None]
-    return [*lines, *_feature_lines(MODELS.get(name, {}).get("features", DEFAULT_FEATURES))]
+    return [*_model_lines(recipe, models, preset), *lines, *(_feature_lines(preset) if preset else ())]
 
 
 def changed_lines(config: Mapping[str, Any]) -> list[str]:
@@ -134,8 +141,14 @@ def _lines(recipe: Recipe) -> Iterator[OptionLine]:
             yield OptionLine(field.name, str(value), words[field.name])
 
 
-def _feature_lines(features: str) -> Iterator[OptionLine]:
-    """Of a preset."""
-    config, words = PRESETS[features].config, field_words(FeatureConfig)
+def _model_lines(recipe: Recipe, models: Mapping[str, str], preset: FeaturePreset | None) -> Iterator[OptionLine]:
+    tau = f", with τ = {preset.tau:g}" if preset and preset.tau is not None else ""
+    yield OptionLine("--features", models["features"], f"the network whose features are cut{tau}.")
+    if recipe.needs_depth:
+        yield OptionLine("--depth", models["depth"], "the depth model, or maps:FOLDER.")
+
+
+def _feature_lines(preset: FeaturePreset) -> Iterator[OptionLine]:
+    config, words = preset.config, field_words(FeatureConfig)
     for name in _OF_FEATURES:
         yield OptionLine(f"features.{name}", str(getattr(config, name)), words[name])

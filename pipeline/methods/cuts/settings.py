@@ -8,7 +8,7 @@ from pipeline.errors import ConfigError
 from pipeline.methods.cuts.options import read_recipe, refuse_unread_models
 from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, Recipe
 from pipeline.methods.overrides import parse_overrides
-from pipeline.models.specs import absolute_depth, absolute_features, check_depth, feature_spec
+from pipeline.models.specs import absolute_depth, absolute_features, check_depth, check_features, feature_spec
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
@@ -82,13 +82,35 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     refuse_unread_models(recipe, launch.settings)
     if until == "depth" and not recipe.needs_depth:
         raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
-    if recipe.needs_depth and files_here:
-        check_depth(models.depth, models.depth_kind)
     options = parse_overrides(FeatureConfig, theirs, "features.")
-    preset = feature_spec(models.features, files_here).preset
+    preset = known_preset(models.features, files_here)
     if preset is not None:
         recipe = with_tau(recipe, preset, models.features)
-    return CutsSettings(recipe, models, options, feature_config(models.features, preset, options))
+    config = feature_config(models.features, preset, options)
+    if files_here:
+        _check_models(recipe, launch, models, preset)
+    return CutsSettings(recipe, models, options, config)
+
+
+def _check_models(recipe: Recipe, launch: Launch, models: ModelNames, preset: FeaturePreset | None) -> None:
+    """WeightsError, ConfigError for models that cannot be loaded here, as far as shows without loading them."""
+    brought = dict.fromkeys(MODELS.get(launch.recipe, {}), f"recipe {launch.recipe} brings ")
+    whose = brought | dict.fromkeys(launch.settings, "")
+    if recipe.needs_depth:
+        check_depth(models.depth, models.depth_kind, whose.get("depth", ""))
+    check_features(models.features, preset, whose.get("features", ""))
+
+
+def known_preset(features: str, files_here: bool = True) -> FeaturePreset | None:
+    """What the features are by their name; None for a checkpoint of one's own, which alone knows or is to be looked at
+    by timm. ConfigError for a name that is none of features. files_here: as for `cuts_settings`.
+    """
+    found = feature_spec(features, files_here)
+    if found.preset is not None or found.name is None or found.path is not None or not files_here:
+        return found.preset
+    from pipeline.models.load import feature_preset  # timm, and torch with it, which the run needs for these anyway
+
+    return feature_preset(features)[0]
 
 
 def feature_config(features: str, preset: FeaturePreset | None, options: Mapping[str, Any]) -> FeatureConfig | None:

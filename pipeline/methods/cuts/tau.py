@@ -11,11 +11,12 @@ import numpy as np
 from pipeline.errors import ConfigError, ImageError, SourceError
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
-from pipeline.methods.cuts.settings import feature_config
+from pipeline.methods.cuts.settings import feature_config, known_preset
 from pipeline.methods.overrides import parse_overrides
 from pipeline.models.device import pick_device
 from pipeline.models.load import feature_preset, load_features
-from pipeline.models.specs import feature_spec
+from pipeline.models.specs import check_features
+from pipeline.wording import counted
 from stages.features import FeatureConfig
 from stages.tau import Proposal, TauConfig, TauSearch
 
@@ -61,7 +62,9 @@ def propose_tau(
     options = parse_overrides(
         FeatureConfig, [override.removeprefix("features.") for override in overrides], "features."
     )
-    feature_config(features, feature_spec(features).preset, options)  # what is wrong is said before images are listed
+    preset = known_preset(features)
+    feature_config(features, preset, options)  # what is wrong is said before images are listed
+    check_features(features, preset)
     refs = list_images(images, root).refs
     drawn = sorted(np.random.default_rng(seed).choice(len(refs), min(count, len(refs)), replace=False))
     extractor = load_features(features, pick_device(device), options)
@@ -78,7 +81,9 @@ def propose_tau(
         search.add(extractor([photo.rgb])[0])
         seen.append(ref.id)
     if not seen:
-        raise SourceError(f"none of {len(set_aside)} images of {images} can be read, such as {next(iter(set_aside))}")
+        raise SourceError(
+            f"none of {counted(len(set_aside), 'image')} of {images} can be read, such as {next(iter(set_aside))}"
+        )
     return ProposedTau(
         extractor.config, extractor.fingerprint, known, tuple(seen), len(refs), set_aside, search.proposal(seed)
     )

@@ -79,7 +79,7 @@ def begun_page(run: RunFolder, path: Path, page: Page) -> Iterator["PageWriter"]
 
 
 class PageWriter:
-    """A page that takes image after image. Attributes: `lines`, of the index, one an image so far."""
+    """A page that takes image after image. Attributes: `lines`, of the index, one per image so far."""
 
     def __init__(self, run: RunFolder, path: Path, page: Page, blocks: IO[str]) -> None:
         self.lines: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The page of a run whose kind of result has no page of its own: a picture an image, drawn by the kind, and its facts.
+"""The page of a run whose kind of result has no page of its own: a picture per image, drawn by the kind, and its facts.
 
 The index has a line an image: id, status, facts by name, reason and detail of one that was set aside. A block an image
 holds its picture, WebP in base64, or "" and why there is none.

@@ -9,12 +9,11 @@ import textwrap
 from dataclasses import asdict
 
 import numpy as np
-import scipy
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from PIL import Image
 
-from pipeline.results.instance_overlay import instance_colours
+from pipeline.results.instance_overlay import deepest, instance_colours
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from pipeline.views.inspect.words import cut_sentence, drop_sentence
 from pipeline.wording import counted
@@ -26,6 +25,7 @@ SOURCE, SINK, CUT = "#ffb000", "#1aa5ff", "#e5004f"
 GROUP, OUTSIDE = (0.23, 0.45, 0.85), (0.64, 0.67, 0.73)
 GAINED, LOST = (0.16, 0.62, 0.28), (0.85, 0.17, 0.13)
 BAR, BEHIND = "#3f6fb5", "#e07b00"
+MARK = 9  # points, the size of the marks of source and sink
 NEAR_FAR, LOW_HIGH, SIGNED = "magma_r", "viridis", "RdBu_r"
 
 
@@ -81,12 +81,14 @@ class Pictures:
         return lines
 
     def mark(self, axes: Axes, patch: int, colour: str, shape: str) -> None:
+        """A mark on a patch; on one at the edge moved inwards, so that it stays within the picture."""
+        axes.apply_aspect()  # which settles where the picture is
         row, column = divmod(patch, self.inspection.grid[1])
-        dy, dx = self.step
-        axes.plot(
-            (column + 0.5) * dx, (row + 0.5) * dy, shape, color=colour, markersize=9, markeredgecolor="black", zorder=5,
-            clip_on=False,
-        )  # fmt: skip
+        at = axes.transData.transform([(column + 0.5) * self.step[1], (row + 0.5) * self.step[0]])
+        radius = MARK / 72 * axes.figure.dpi  # of its black edge, too
+        box = axes.bbox.padded(-radius)
+        x, y = axes.transData.inverted().transform(np.clip(at, box.min, box.max))
+        axes.plot(x, y, shape, color=colour, markersize=MARK, markeredgecolor="black", zorder=5, clip_on=False)
 
 
 def draw_parts(axes: Axes, shared: Pictures, level: int) -> None:
@@ -114,17 +116,9 @@ def draw_result(axes: Axes, shared: Pictures) -> None:
     for _, inspected, mask_HW in sorted(kept, key=lambda one: -int(one[2].sum())):
         shared.overlay(axes, mask_HW, _colour_of(inspected, shared))
     for row, inspected, mask_HW in kept:
-        y, x = _middle(mask_HW)
+        y, x = deepest(mask_HW)
         box = {"facecolor": _colour_of(inspected, shared), "edgecolor": "none", "boxstyle": "round,pad=0.2"}
         axes.text(x, y, str(row), ha="center", va="center", fontsize=8, bbox=box)
-
-
-def _middle(mask_HW: np.ndarray) -> tuple[float, float]:
-    """Row and column of the pixel that lies deepest inside the mask, so that labels of masks in masks lie apart."""
-    step = max(1, max(mask_HW.shape) // 200)
-    inside = np.pad(mask_HW[::step, ::step], 1)
-    row, column = np.unravel_index(scipy.ndimage.distance_transform_cdt(inside).argmax(), inside.shape)
-    return float(row - 1) * step, float(column - 1) * step
 
 
 def draw_inside(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
@@ -132,7 +126,11 @@ def draw_inside(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> s
     shared.tint(axes, inspected.outside, OUTSIDE, 0.9)
     shared.border(axes, ~inspected.outside, "white", 0.8)
     inside = int((~inspected.outside).sum())
-    return "the whole image" if inside == inspected.outside.size else f"{inside} of {inspected.outside.size} patches"
+    return (
+        "the whole image"
+        if inside == inspected.outside.size
+        else f"{inside} of {counted(inspected.outside.size, 'patch', 'es')}"
+    )
 
 
 def draw_affinity(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:

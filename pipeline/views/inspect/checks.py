@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.images.image_lists import NO_ROOT_REMEDY
 from pipeline.images.manifest import ImageRef
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.settings import cuts_settings
@@ -19,7 +20,7 @@ def checked_image(image: str, out: str | Path, launch: Launch, device: str) -> I
     if entry_of(launch.recipe).name != NAME:
         raise ConfigError(f"inspect shows the stages of cuts, and recipe {launch.recipe} has none: look at its gallery")
     cuts_settings(launch, None)
-    refs = list_images(image).refs
+    refs = list_images(image, remedy=NO_ROOT_REMEDY).refs
     if len(refs) != 1:
         raise ConfigError(f"{image} holds {len(refs)} images: inspect takes one image")
     need_folder(Path(out))

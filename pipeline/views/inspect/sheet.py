@@ -24,6 +24,7 @@ class Sheet:
         bottom = 1 - (top + height) / self._height
         axes = self._figure.add_axes((left / self._width, bottom, width / self._width, height / self._height))
         axes.set_axis_off()
+        axes.set_anchor("NW")  # a picture that is narrower stays below the left end of its title
         return axes
 
     def write(self, left: float, top: float, text: str, size: float, colour: str = INK, **style: object) -> None:

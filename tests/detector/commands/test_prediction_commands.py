@@ -44,7 +44,7 @@ def test_predict(checkpoint: str, photos: Path, tmp_path: Path) -> None:
     annotations = json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"]
     assert f"{len(annotations)} objects in" in done.output
     assert "4 pictures in" in done.output
-    assert "set aside: 1 photos or frames" in done.output
+    assert "set aside: 1 image," in done.output
     assert {a["score"] > 0.7 for a in annotations} == {True}
     other = call(*arguments, "--min-score", 0.8)
     assert other.exit_code == 2
@@ -82,7 +82,7 @@ def test_self_train(checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: 
     [
         ([], "is of another model than is to be trained"),
         (["--set", "optim_wrapper.foo=1"], "cannot be built"),
-        (["--train-amp"], "--amp, mixed precision, is for GPUs"),
+        (["--train-amp"], "mixed precision is for GPUs"),
     ],
 )
 def test_a_self_training_that_could_not_train_does_not_begin(
@@ -121,7 +121,7 @@ def test_evaluate_detector(checkpoint: str, photos: Path, tmp_path: Path) -> Non
     truth = write_truth(photos, tmp_path / "instances_val2017.json")
     out, markdown = tmp_path / "metrics.json", tmp_path / "tables.md"
     arguments = ["evaluate-detector", "--checkpoint", checkpoint, "--truth", truth, "--truth", f"objects365:{truth}"]
-    arguments += ["--images", photos, "--images", photos, "--out", out, "--bootstrap", 20]
+    arguments += ["--truth-images", photos, "--images", photos, "--out", out, "--bootstrap", 20]
     done = call(*arguments, "--markdown", markdown, "--compare", other)
     assert done.exit_code == 0, done.output
     content = json.loads(out.read_text())
@@ -134,7 +134,7 @@ def test_evaluate_detector(checkpoint: str, photos: Path, tmp_path: Path) -> Non
     assert text.count("ours, tiny_random") == 4, "two detectors, boxes and masks"
     uneven = call(*arguments, "--images", photos)
     assert uneven.exit_code == 2
-    assert "3 --images for 2 --truth" in uneven.output
+    assert "3 --truth-images for 2 --truth" in uneven.output
 
 
 def write_truth(photos: Path, file: Path) -> Path:

@@ -167,7 +167,7 @@ def test_an_unfinished_round_before_is_refused(checkpoint: DetectorCheckpoint, p
     unfinished = tmp_path / "unfinished"
     runner.run(unfinished, launch(checkpoint, photos, max_per_image=1))
     (unfinished / "commits" / "00002.json").unlink()
-    with pytest.raises(ConfigError, match="lacks 1 of its 3 shards"):
+    with pytest.raises(ConfigError, match="lacks 1 of 3 shards"):
         runner.run(tmp_path / "run", launch(checkpoint, photos, previous=str(unfinished)))
 
 

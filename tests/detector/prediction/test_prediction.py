@@ -80,7 +80,7 @@ def test_a_video_that_is_none_costs_no_photo(options: DetectorOptions, tmp_path:
     (odd,) = RunReader(RunFolder.open(tmp_path / "out" / "run")).quarantined()
     assert (odd.id, odd.reason) == ("broken", "odd_entry")
     assert "cannot be opened as a video" in odd.detail
-    with pytest.raises(SourceError, match=r"none of 1 images can be taken: .*cannot be opened as a video"):
+    with pytest.raises(SourceError, match=r"none of 1 image can be taken: .*cannot be opened as a video"):
         predict(sources[1:], tmp_path / "alone", options, runner.run, device="cpu")
 
 

@@ -55,5 +55,5 @@ def test_an_image_that_it_does_not_know_is_none(tmp_path: Path) -> None:
 
 def test_a_run_with_missing_shards_is_refused(tmp_path: Path) -> None:
     made(tmp_path, 4, but=2)
-    with pytest.raises(ConfigError, match="lacks 2 of its 15 shards: finish it first"):
+    with pytest.raises(ConfigError, match="lacks 2 of 15 shards: finish it first"):
         PreviousRound(str(tmp_path))

@@ -632,7 +632,7 @@ Runner.from_cfg(config).train()
 
 @pytest.mark.slow
 def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) -> None:
-    """torchrun on two CPUs: the same images a step; losses differ by batch norms, which are over one image each."""
+    """torchrun on two CPUs: the same images per step; losses differ by batch norms, which are over one image each."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29631"]
     wanted = small_training(run, tmp_path / "work")
     settings = [word for setting in wanted.settings for word in ("--set", setting)]
@@ -664,7 +664,7 @@ def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) ->
     assert train(dataclasses.replace(wanted, resume=True)) == tmp_path / "work" / "detector.safetensors"
     uneven = launch("--iterations", "6", "--batch-size", "3", "--work-dir", str(tmp_path / "uneven"))
     assert uneven.returncode != 0
-    assert "3 images a step cannot be shared out equally among 2 processes" in uneven.stderr
+    assert "3 images per step cannot be shared out equally among 2 processes" in uneven.stderr
 
 
 def test_training_is_described_by_plain_values() -> None:

@@ -486,7 +486,7 @@ def test_codes_as_other_tools_write_them() -> None:
 
 def test_a_truth_with_nothing_to_find_says_so(caplog: pytest.LogCaptureFixture) -> None:
     Truth(broken(iscrowd=1))
-    assert "the truth: all of its 1 objects are to be ignored: there is none to find" in caplog.text
+    assert "the truth: all of its objects (1) are to be ignored: there is none to find" in caplog.text
     Truth({"images": [{"id": 1, "file_name": "a.jpg", "height": 9, "width": 9}], "annotations": []})
     assert "the truth: it has no annotations: there is none to find" in caplog.text
 

@@ -223,7 +223,7 @@ def test_text_list_with_a_root(tmp_path: Path) -> None:
     assert "other/2.jpg is not below --root" in odd(listing)["%2E%2E/other/2.jpg"]
     write(tmp_path / "other" / "2.jpg", PNG)
     write(tmp_path / "lists" / "train.txt", b"../other/2.jpg\n")
-    with pytest.raises(SourceError, match=r"none of 1 images can be taken: .*other/2.jpg is not below --root"):
+    with pytest.raises(SourceError, match=r"none of 1 image can be taken: .*other/2.jpg is not below --root"):
         list_images(str(path), root=str(tmp_path / "set"))
     with pytest.raises(SourceError, match=r"--root .* is for lists and COCO files, not for"):
         list_images(str(tmp_path / "set"), root=str(tmp_path))

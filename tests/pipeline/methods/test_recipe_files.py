@@ -87,7 +87,7 @@ def test_what_is_wrong_in_a_file_is_said(text: str | bytes, says: str, tmp_path:
 
 @pytest.mark.parametrize("recipe", [name for name in registry.recipes() if name != "import"])
 def test_every_option_has_words(recipe: str) -> None:
-    lines = registry.entry_of(recipe).options(recipe)
+    lines = registry.entry_of(recipe).options(recipe, {})
     assert lines
     assert [line.path for line in lines if not line.words] == []
 
@@ -95,7 +95,7 @@ def test_every_option_has_words(recipe: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_listed_is_what_is_read(name: str) -> None:
     """Each line can be given back as an override; what is not listed is refused."""
-    listed = [line for line in recipe_lines(name) if not line.path.startswith("features.")]
+    listed = [line for line in recipe_lines(name) if not line.path.startswith(("features.", "--"))]
     assert read_recipe(name, [f"{line.path}={line.value}" for line in listed]) == RECIPES[name]
     for path, value in (("select.masks", "1"), ("filters.min_area", "0.2"), ("bipartition.foreground", "peak")):
         if path not in {line.path for line in listed}:

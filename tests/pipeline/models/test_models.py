@@ -225,7 +225,7 @@ class TestLoadFeatures:
     def test_missing_file_and_unreachable_hub_name_the_remedy(self) -> None:
         with pytest.raises(WeightsError, match=r"none\.pth does not exist"):
             load_features("dino_vits8=/none.pth")
-        with pytest.raises(WeightsError, match=r"hub only \(timm/vit_small_patch8_224\.dino\).*give dino_vits8=FILE"):
+        with pytest.raises(WeightsError, match=r"hub only \(timm/vit_small_patch8.*give --features dino_vits8=FILE"):
             load_features("dino_vits8")
 
     def test_cache_then_hub_then_package(self, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +317,7 @@ class TestLoadDepth:
     def test_unknown_name_lists_the_known_and_the_unreachable_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(ConfigError, match=r"no depth model 'midas': use fastdepth, zoedepth, .*maps:FOLDER"):
             load_depth("midas")
-        with pytest.raises(WeightsError, match=r"hub cannot be reached.*give its folder"):
+        with pytest.raises(WeightsError, match=r"hub only .*Intel/zoedepth.*give its folder as --depth FOLDER"):
             load_depth("zoedepth")
 
 

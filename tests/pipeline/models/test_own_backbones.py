@@ -99,7 +99,9 @@ def test_its_tau_on_the_command_line(colours: Path) -> None:
     done = CliRunner().invoke(command_line([]), words)
     assert done.exit_code == 0, done.output
     assert "photos     3 of 3, seed 0" in done.output
-    assert re.search(r"tree +--set affinity\.tau=-?0\.\d{4}   \[.*\], joins 45% of the pairs", done.output)
+    assert re.search(
+        r"tree +--set affinity\.tau=-?0\.\d{4}   \[.*\], joins 45% of the pairs\n +for --recipe cuts3d\n", done.output
+    )
     assert CliRunner().invoke(command_line([]), words).output == done.output
     (colours / "photos" / "broken.png").write_bytes(b"no picture")
     partly = CliRunner().invoke(command_line([]), words)
@@ -107,7 +109,7 @@ def test_its_tau_on_the_command_line(colours: Path) -> None:
     for photo in (colours / "photos").glob("0*.png"):
         photo.unlink()
     none = CliRunner().invoke(command_line([]), words)
-    assert (none.exit_code, "none of 1 images" in none.output) == (2, True)
+    assert (none.exit_code, "none of 1 image " in none.output) == (2, True)
 
 
 def test_a_run_of_it(colours: Path) -> None:

@@ -145,8 +145,11 @@ def test_damaged_record_is_named_with_its_remedy(ledger: Ledger, damage: object)
     ("change", "message"),
     [
         ({"schema": "cuts3d-commit/0"}, r"00042.json has schema cuts3d-commit/0, this cuts3d reads cuts3d-commit/1"),
-        ({"fingerprint": "0" * 64}, r"00042.json .* has configuration fingerprint 0+, this run f+.*--out"),
-        ({"digest": "1" * 64}, r"00042.json .* has manifest digest 1+, this run d+.*--out"),
+        (
+            {"fingerprint": "0" * 64},
+            r"00042.json .* has configuration fingerprint 0+, this run f+.*another folder",
+        ),
+        ({"digest": "1" * 64}, r"00042.json .* has manifest digest 1+, this run d+.*another folder"),
     ],
 )
 def test_commit_of_another_run_is_refused(ledger: Ledger, change: dict, message: str) -> None:

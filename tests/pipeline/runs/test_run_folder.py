@@ -113,7 +113,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert '  recipe.ncut.solver: run has no such setting, now "lanczos"\n' in message
     assert "seed" not in message
     assert "name" not in message
-    assert "--out" in message
+    assert "make a new run in another folder" in message
 
 
 def test_another_recipe_is_refused_in_one_line(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_retry_shards_have_fresh_keys(tmp_path: Path) -> None:
         ("retry-00002", 4),
         ("retry-00003", 2),
     ]
-    with pytest.raises(ValueError, match=r"1 images are not in the manifest.*nobody.jpg"):
+    with pytest.raises(ValueError, match=r"1 image not in the manifest.*nobody.jpg"):
         run.retry_shards(["nobody.jpg"])
     assert run.is_complete()
 

@@ -124,8 +124,8 @@ def test_deleted_commit(run: RunFolder) -> None:
     Path(run.url, "commits/00001.json").unlink()
     problems = verify_run(run)
     assert [problem.severity for problem in problems] == ["error", "note"]
-    assert "1 of 3 shards are not done: 00001; start the run again" in problems[0].message
-    assert "2 files belong to no commit" in problems[1].message
+    assert "1 of 3 shards is not done: 00001; start the run again" in problems[0].message
+    assert "2 files of no commit" in problems[1].message
     assert "`cuts3d gc` removes them" in problems[1].message
 
 
@@ -175,7 +175,7 @@ def test_altered_quarantine_or_zip_that_is_none(run: RunFolder, name: str) -> No
         (put("images/size", 1, (3, 3)), r"mask 0 cannot be decoded|does not cover the 3 x 3 pixels"),
         (put("images/size", 1, (999, 999)), r"does not cover the 999 x 999 pixels"),
         (put("images/drops", (1, 0), 1000), r"it holds drops .*, but its commit says"),
-        (put("images/id", 9, ord("9")), r"images are not those that the manifest has for shard 00001"),
+        (put("images/id", 9, ord("9")), r"images, not those that the manifest has for shard 00001"),
         (lambda a: other_code(a, np.ones((90, 90), np.uint8)), r"mask 0 cannot be decoded"),
         (lambda a: other_code(a, np.ones((2, 2), np.uint8)), r"mask 0: its code does not cover"),
     ],
@@ -190,7 +190,7 @@ def test_content_that_was_wrong_when_it_was_sealed(run: RunFolder, change: Calla
 def test_shard_in_the_place_of_another(run: RunFolder) -> None:
     reseal(run, shard_path(run, "00000").read_bytes())
     messages = " | ".join(problem.message for problem in verify_run(run))
-    assert "its 4 images are not those that the manifest has for shard 00001" in messages
+    assert "it holds 4 images, not those that the manifest has for shard 00001" in messages
 
 
 @pytest.mark.parametrize("name", ["images", "masks", "drops", "quarantined"])

@@ -307,7 +307,7 @@ def test_an_import_whose_photos_moved_finds_them_again(data: Data) -> None:
     run = data.run()
     (data.folder / "photos").rename(data.folder / "moved")
     (data.folder / "run" / "commits" / "00001.json").unlink()
-    with pytest.raises(SourceError, match="none of the 1 images looked for is there"):
+    with pytest.raises(SourceError, match="none of 1 image looked for is there"):
         engine.run(run.url)
     again = data.run(images=str(data.folder / "moved"))
     assert again.manifest.refs[0].uri == str(data.folder / "moved" / "n00/0.JPEG")
@@ -630,9 +630,9 @@ def test_an_import_resumes_and_retries_as_any_run(data: Data) -> None:
     hidden = photo.rename(data.folder / "hidden.JPEG")
     run = data.run().url
     assert "nothing was left to do" in cuts3d("run", "--out", run), "its settings are remembered"
-    assert "1 images tried again, 0 succeeded" in cuts3d("retry-quarantined", run)
+    assert "1 image tried again, 0 succeeded" in cuts3d("retry-quarantined", run)
     hidden.rename(photo)
-    assert "1 images tried again, 1 succeeded" in cuts3d("retry-quarantined", run)
+    assert "1 image tried again, 1 succeeded" in cuts3d("retry-quarantined", run)
     assert "recipe       import" in cuts3d("info", run)
     assert cuts3d("verify", run).startswith("0 ")
 
@@ -643,7 +643,7 @@ def test_photos_of_which_a_part_is_there_can_be_imported(tmp_path: Path) -> None
     for photo in sorted((tmp_path / "photos" / "n01").iterdir()):
         photo.unlink()
     places = data.write(), str(tmp_path / "out"), str(tmp_path / "photos")
-    with pytest.raises(WholeShardError, match=r"set aside as missing, .*give it with --accept-set-aside"):
+    with pytest.raises(WholeShardError, match=r"set aside as missing, .*cuts3d run --out RUN --accept-set-aside"):
         import_coco(*places, shard_size=3)
     summary = import_coco(*places, shard_size=3, accept_set_aside=True)
     assert (summary.complete, summary.standing.set_aside, summary.standing.exit_status) == (True, 3, 1)

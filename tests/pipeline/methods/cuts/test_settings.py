@@ -1,17 +1,23 @@
 """What a launch asks for: the models of a recipe, and τ where no preset has one."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from pipeline.errors import ConfigError
+from pipeline.engine.checks import check_settings
+from pipeline.errors import ConfigError, WeightsError
 from pipeline.methods.cuts.recipes import MODELS, RECIPES
 from pipeline.methods.cuts.settings import ModelNames, cuts_settings
+from pipeline.methods.cuts.tau import propose_tau
+from pipeline.models import hub
 from pipeline.runs.launch import Launch
 from stages.feature_presets import PRESETS
 
 
 @pytest.mark.parametrize("recipe", ["maskcut_published", "cuts3d_published"])
 def test_a_published_method_comes_with_its_networks(recipe: str) -> None:
-    settings = cuts_settings(Launch(recipe=recipe), None)
+    settings = cuts_settings(Launch(recipe=recipe), None, files_here=False)
     config = settings.feature_config
     assert config is not None
     assert (config.model, config.kind, config.centred, config.size) == ("vit_base_patch8_224.dino", "keys", False, 480)
@@ -30,7 +36,7 @@ def test_models_that_are_given_come_first() -> None:
 def test_models_of_recipes_are_models() -> None:
     assert MODELS.keys() <= RECIPES.keys()
     for recipe in MODELS:
-        assert cuts_settings(Launch(recipe=recipe), None).feature_config is not None
+        assert cuts_settings(Launch(recipe=recipe), None, files_here=False).feature_config is not None
 
 
 def test_unknown_tau_has_to_be_given() -> None:
@@ -38,4 +44,41 @@ def test_unknown_tau_has_to_be_given() -> None:
         with pytest.raises(ConfigError, match=rf"no τ is known for the features {features}: .*--features {features}`"):
             cuts_settings(Launch(settings={"features": features}), None)
         launch = Launch(settings={"features": features}, overrides=("affinity.tau=0.4",))
-        assert cuts_settings(launch, None).recipe.affinity.tau == 0.4
+        assert cuts_settings(launch, None, files_here=False).recipe.affinity.tau == 0.4
+
+
+@pytest.mark.parametrize(
+    ("launch", "says"),
+    [
+        (Launch(recipe="maskcut_published"), "recipe maskcut_published brings --features dino_vitb8: .*=FILE"),
+        (Launch(recipe="cuts3d_published"), "recipe cuts3d_published brings --depth zoedepth: .*--depth FOLDER"),
+        (Launch(settings={"features": "dino_vits8"}), "^--features dino_vits8: .*dino_vits8=FILE"),
+        (Launch(settings={"features": "vit_tiny_patch16_224"}), "^--features vit_tiny_patch16_224: "),
+        (Launch(settings={"depth": "dpt-large"}), "^--depth dpt-large: "),
+        (Launch(recipe="cuts3d_published", settings={"depth": "dpt-large"}), "^--depth dpt-large: "),
+    ],
+)
+def test_weights_that_are_on_the_hub_only_are_missed_before_images_are_listed(
+    launch: Launch, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    nowhere = str(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match=says) as caught:
+        check_settings(tmp_path / "run", replace(launch, images=nowhere), None, "cpu")
+    for remedy in ("HF_HOME", "cuts3d weights list", "download them elsewhere"):
+        assert remedy in str(caught.value)
+    if launch.settings.keys() == {"features"}:
+        with pytest.raises(WeightsError, match=says):
+            propose_tau(nowhere, launch.settings["features"])
+
+
+def test_weights_that_the_hub_s_cache_holds_are_not_missed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(tmp_path))
+    assert cuts_settings(Launch(recipe="cuts3d_published"), None).models.depth == "zoedepth"
+
+
+def test_a_network_that_has_no_patches_is_refused_before_images_are_listed() -> None:
+    with pytest.raises(ConfigError, match="resnet18 is not a ViT of timm"):
+        cuts_settings(Launch(settings={"features": "resnet18"}), None)

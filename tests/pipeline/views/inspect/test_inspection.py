@@ -26,10 +26,11 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.inspect import writing as inspection_writing
+from pipeline.views.inspect.cells import Pictures
 from pipeline.views.inspect.inspection import NO_INSTANCE, Inspection, inspect_image
 from pipeline.views.inspect.page import page_html
 from pipeline.views.inspect.panel import CELL, draw_panel
-from pipeline.views.inspect.sheet import DPI
+from pipeline.views.inspect.sheet import DPI, Sheet
 from pipeline.views.inspect.words import cut_sentence, label, stop_sentence, story
 from pipeline.views.inspect.writing import write_clouds
 from stages.affinity import affinity_edges
@@ -447,3 +448,19 @@ def test_the_page_cuts_as_local_cut_does(recipe: str, assets: Path, tmp_path: Pa
         assert after[0] > before[0]
         assert after[1] != before[1]
         assert page.errors() == []
+
+
+def test_marks_of_patches_at_the_edge_stay_within_the_picture(by_tree: list[Inspection]) -> None:
+    """Those of the first row of patches stuck out into the titles."""
+    shared = Pictures(by_tree[0])
+    columns, patches = by_tree[0].grid[1], by_tree[0].grid[0] * by_tree[0].grid[1]
+    for patch in (0, columns - 1, patches - columns, patches - 1):
+        sheet = Sheet(4.0, 4.0)
+        axes = sheet.place(1.0, 1.0, 2.0, 2.0)
+        shared.show(axes, np.full(by_tree[0].grid, np.nan))
+        shared.mark(axes, patch, "#000000", "^")
+        height, width = by_tree[0].photo.rgb.shape[:2]
+        drawn = np.argwhere(np.asarray(sheet.picture().convert("L")) < 128)
+        assert len(drawn) > 20
+        assert drawn.min() >= DPI
+        assert (drawn.max(axis=0) <= DPI * (1 + 2 * np.array([height, width]) / max(height, width))).all()

@@ -1,0 +1,17 @@
+"""What `cuts3d info` shows of masks."""
+
+import numpy as np
+import pytest
+
+from pipeline.results.instance_kind import InstanceKind, histogram
+
+
+@pytest.mark.parametrize("bounds", [(0.04, 0.06), (0.0, 1.0), (0.5, 0.5 + 1e-6), (0.3, 0.3)])
+def test_bins_that_differ_have_labels_that_differ(bounds: tuple[float, float]) -> None:
+    values = np.linspace(*bounds, 200)
+    nothing = histogram(np.empty(0), (0.0, 1.0))
+    survey = {"score": histogram(values), "mean_confidence": nothing, "log10_area_share": nothing}
+    lines = InstanceKind().survey_lines({"masks_per_image": {3: 2}, **survey})
+    labels = [line.split()[0] for line in lines[lines.index("score") + 1 : lines.index("mean confidence")]]
+    assert len(labels) == len(set(labels)) == sum(count > 0 for count in survey["score"]["counts"])
+    assert [float(label) for label in labels] == sorted(map(float, labels))
