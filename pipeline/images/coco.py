@@ -62,7 +62,8 @@ def checked_image(image: Any, name: str, *, sized: bool = False) -> CocoImage:
     height, width = pixels_of(image.get("height")), pixels_of(image.get("width"))
     if sized and not (height and width):
         side = "width" if height else "height"
-        raise _without(image, side, int, f'"{side}" of an image must be a number of pixels', name)
+        rule = f'"{side}" of an image must be a number of pixels where its photo is not there to tell'
+        raise _without(image, side, int, rule, name)
     return CocoImage(id_, file_name, height, width)
 
 

@@ -22,7 +22,7 @@ from pipeline.runs.commit_index import CommitIndex
 from pipeline.runs.commit_record import Commit, CommittedFile
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import VERIFY_HINT, FileFacts, RunFiles, is_temporary
-from pipeline.wording import counted, few_of
+from pipeline.wording import FEW, counted, few_of
 
 log = logging.getLogger(__name__)
 
@@ -247,7 +247,8 @@ class Ledger:
             others = (
                 f", and {counted(more, 'more shard')} of the run {'is' if more == 1 else 'are'} damaged" if more else ""
             )
-            raise StoreError(f"{first}{others}", self.remedy(list(faults)))
+            hint = f". {VERIFY_HINT}" if len(faults) > FEW else ""
+            raise StoreError(f"{first}{others}", self.remedy(list(faults)) + hint)
 
     def remedy(self, keys: Sequence[str]) -> str:
         """What does shards again that are damaged, in a sentence."""
