@@ -1,6 +1,7 @@
 """VoteCut as a method of the registry."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.methods.option_words import OptionLine, option_lines
@@ -30,7 +31,7 @@ def _describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("features", "; ".join(voters)), ("score", "votes")]
 
 
-def _options(recipe: str) -> Sequence[OptionLine]:
+def _options(recipe: str, _settings: Mapping[str, str] = MappingProxyType({})) -> Sequence[OptionLine]:
     lines = [line for line in option_lines(VoteRecipe, "", RECIPES[recipe]) if line.path != "name"]
     return [*lines, *(line for line in option_lines(FeatureConfig, "features.") if line.path in OF_ALL_VOTERS)]
 
