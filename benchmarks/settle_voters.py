@@ -8,8 +8,7 @@ interval of 95 %.
 
     python benchmarks/settle_voters.py PHOTOS TRUTH CACHE --half choosing --count 40 VARIANT ...
 
-VARIANT: "votecut FEATURES option=value option=value"; @FILE takes a variant from each of its lines, as in
-@benchmarks/variants_voters.txt.
+VARIANT: "votecut FEATURES option=value option=value"; @FILE takes a variant from each of its lines.
 """
 
 import argparse

@@ -207,7 +207,8 @@ def _lanczos(
     # the basis begins with the known vectors: orthogonalising against the whole basis deflates them on the way
     basis_BmN = torch.empty(b, max_steps + k, n, device=device)
     basis_BmN[:, :k] = known_BkN
-    start_N = torch.randn(n, generator=torch.Generator().manual_seed(0)).to(device)
+    # Of equal eigenvalues the first eigenvector has all that its start had of them: the next needs a start of its own.
+    start_N = torch.randn(n, generator=torch.Generator().manual_seed(k - 1)).to(device)
     w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :k])
     basis_BmN[:, k] = w_BN / w_BN.norm(dim=1, keepdim=True)
     tridiagonal_Bmm = torch.zeros(b, max_steps, max_steps, dtype=torch.float64)

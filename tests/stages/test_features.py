@@ -17,7 +17,7 @@ from timm.models.vision_transformer import ResPostBlock, VisionTransformer
 
 from stages.cpu_products import onednn_keeps_float32, onednn_products
 from stages.feature_presets import PRESETS, FeaturePreset
-from stages.features import FeatureConfig, FeatureExtractor, NetworkFeatures, patch_side
+from stages.features import FeatureConfig, FeatureExtractor, NetworkFeatures, patch_side, read_together
 from stages.fingerprint import tensors_digest, text_digest
 
 CONFIG = FeatureConfig("tiny", patch_size=8, kind="keys", centred=False, size=48)
@@ -291,3 +291,19 @@ def test_dinov2_tells_objects_from_their_surroundings(assets: Path, dinov2: Feat
     assert len(contrasts) > 10
     assert np.mean(np.array(contrasts) > 0) > 0.95
     assert np.mean(contrasts) > 0.1
+
+
+def test_readings_of_one_network_are_what_each_gives_alone() -> None:
+    passes = []
+    first = FeatureExtractor(tiny_vit(), replace(CONFIG, kind="tokens"))
+    first.network.blocks[0].register_forward_hook(lambda *_: passes.append(1))
+    readings = [first, first.reading("keys", True), first.reading("keys", False), first.reading("values", False)]
+    together = read_together(readings, PHOTOS)
+    assert len(passes) == 1
+    for reading, found in zip(readings, together, strict=True):
+        alone = FeatureExtractor(tiny_vit(), reading.config)
+        assert reading.fingerprint == alone.fingerprint
+        torch.testing.assert_close(found, alone(PHOTOS), rtol=0, atol=2e-3)
+    assert len({reading.fingerprint for reading in readings}) == 4
+    with pytest.raises(ValueError, match="from one network"):
+        read_together([first, FeatureExtractor(tiny_vit(), CONFIG)], PHOTOS)

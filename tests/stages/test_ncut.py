@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from stages.ncut import CACHED, NCutConfig, NormalisedAffinity, ncut
+from stages.ncut import CACHED, NCutConfig, NormalisedAffinity, ncut, symmetric_eigenvectors
 
 EPSILON = 1e-5
 
@@ -240,3 +240,40 @@ def test_bool_edges_are_the_same_graph(n: int) -> None:
     torch.testing.assert_close(bools.eigenvalue_B, floats.eigenvalue_B, atol=1e-5, rtol=1e-4)
     assert sine(bools.eigenvector_BN[0], floats.eigenvector_BN[0].double().numpy()) < 1e-4
     assert (bools.eigenvector_BN[~present_BN] == 0).all()
+
+
+def dense_symmetric(edges_NN: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors (rows) of I - D^-½ A D^-½, ascending."""
+    a_NN = dense_affinity(edges_NN, torch.ones(len(edges_NN), dtype=torch.bool))
+    root_N = np.sqrt(a_NN.sum(axis=1))
+    values, vectors = scipy.linalg.eigh(np.eye(len(a_NN)) - a_NN / root_N[:, None] / root_N)
+    return values, vectors.T
+
+
+def test_unscaled_eigenvectors_are_those_of_the_symmetric_laplacian() -> None:
+    graphs = [planted_edges(seed, (30, 22, 14, 9))[0] for seed in range(3)]
+    found_BkN = symmetric_eigenvectors(torch.stack(graphs), EPSILON, NCutConfig(tolerance=1e-5), 3)
+    for found_kN, graph in zip(found_BkN.double().numpy(), graphs, strict=True):
+        _, expected_kN = dense_symmetric(graph)
+        np.testing.assert_allclose(np.abs((found_kN * expected_kN[1:4]).sum(axis=1)), 1.0, atol=1e-5)
+    scaled_N = ncut(graphs[0][None], torch.ones(1, 75, dtype=torch.bool), EPSILON, NCutConfig()).eigenvector_BN[0]
+    a_NN = dense_affinity(graphs[0], torch.ones(75, dtype=torch.bool))
+    back_N = found_BkN[0, 0].double().numpy() / np.sqrt(a_NN.sum(axis=1))
+    assert abs(float(back_N @ scaled_N.double().numpy()) / np.linalg.norm(back_N)) > 1 - 1e-5
+
+
+@pytest.mark.parametrize("config", [NCutConfig(), NCutConfig(tolerance=1e-6, max_steps=8)])
+def test_equal_eigenvalues_have_different_eigenvectors(config: NCutConfig) -> None:
+    """Four equal communities without an edge between them: λ₂ = λ₃ = λ₄. By Lanczos, and where the dense solver has to
+    take over.
+    """
+    edges_BNN = torch.block_diag(*[torch.ones(10, 10)] * 4)[None]
+    found_kN = symmetric_eigenvectors(edges_BNN, EPSILON, config, 3)[0].double().numpy()
+    np.testing.assert_allclose(found_kN @ found_kN.T, np.eye(3), atol=1e-4)
+    for vector_N in found_kN:
+        np.testing.assert_allclose(vector_N.reshape(4, 10).std(axis=1), 0.0, atol=1e-4)
+
+
+def test_more_eigenvectors_than_there_are() -> None:
+    with pytest.raises(ValueError, match="4 patches have 2 eigenvectors to look at, not 3"):
+        symmetric_eigenvectors(torch.ones(1, 4, 4), EPSILON, NCutConfig(), 3)

@@ -38,8 +38,12 @@ VOTECUT = VoteRecipe(NAME, refine=BoxRefineConfig(max_side=1024))
 
 RECIPES = {recipe.name: recipe for recipe in (VOTECUT, PUBLISHED)}
 
+# Those of VOTECUT: chosen by benchmarks/settle_voters.py.
 VOTERS = {
-    NAME: "dinov2_vits14,dinov2_vits14:644,dinov2_vits14:476",
+    NAME: (
+        "dinov2_vits14,dinov2_vits14:644,dinov2_vits14:476,"
+        "dinov2_vits14:keys:centred:644:tau=0.2,dinov2_vits14:values:centred:644:tau=0.2"
+    ),
     PUBLISHED.name: "dino_vits16,dino_vitb16,dino_vits8,dino_vitb8,dinov2_vits14:476,dinov2_vitb14:476",
 }
 
