@@ -46,6 +46,7 @@ class Predictor:
         self.device, self.amp = device, amp
         resize = checkpoint.config["resize"]
         self._scale = (int(resize["long"]), int(resize["short"]))
+        self._backend = resize.get("backend", "cv2")
         self._model = cast(Any, build_model(checkpoint).to(device))
         self._cascade = _stages(self._model)
         self._test_cfg = _limited(self._model.roi_head.test_cfg, limits or Limits())
@@ -95,7 +96,7 @@ class Predictor:
     def _fitted(self, rgb: np.ndarray) -> np.ndarray:
         """The photo as MMDetection's `Resize(keep_ratio=True)` would have it: uint8 BGR."""
         bgr = np.ascontiguousarray(rgb[..., ::-1])
-        image: np.ndarray = mmcv.imrescale(bgr, self._scale, interpolation="bilinear", backend="cv2")
+        image: np.ndarray = mmcv.imrescale(bgr, self._scale, interpolation="bilinear", backend=self._backend)
         return image
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
