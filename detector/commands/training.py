@@ -112,7 +112,7 @@ class ThreeNumbers(click.ParamType):
 @click.option(
     "--config",
     metavar="FILE",
-    help="Of plain MMDetection: what it was trained by; MMEngine keeps it beside it. With --layout: the same network in "
+    help="Of MMDetection: what it was trained by; MMEngine keeps it beside it. With --layout: the same network in "
     "MMDetection, if it is not a Cascade Mask R-CNN with ResNet-50 and FPN.",
 )
 @click.option("--layout", type=click.Choice(list(LAYOUTS)), help="Of Detectron2: the method, or Detectron2's defaults.")
@@ -134,23 +134,23 @@ def import_detector_command(checkpoint: str, out: str, config: str | None, layou
     """A detector.safetensors out of a checkpoint of a class-agnostic detector: of plain MMDetection, with --config; or
     of CutLER, CuVLER, CutS3D, HASSOD and others that Detectron2 trained, with --layout.
     """
-    if layout is None:
-        if config is None:
-            raise click.UsageError("give --config FILE for a detector of MMDetection, --layout NAME for Detectron2's")
-        if given := [name for name, value in told.items() if value is not None]:
-            raise click.UsageError(f"--{given[0].replace('_', '-')} goes with --layout only: add it, or leave it out")
+    given = [name for name, value in told.items() if value is not None]
+    if layout is None and config is None:
+        raise click.UsageError("give --config FILE for a detector of MMDetection, --layout NAME for Detectron2's")
+    if layout is None and given:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} goes with --layout only: add it, or leave it out")
     need_mmdet()
-    if layout is None:
+    if layout is not None:
+        from detector.training.import_detectron2 import CONFIG, Told, import_detectron2
+
+        imported = import_detectron2(checkpoint, out, Told(layout, **told), config or CONFIG)
+        for line in imported.left_out:
+            click.echo(f"left out   {line}")
+        click.echo(f"detector   {imported.path}")
+    elif config is not None:
         from detector.training.import_detector import import_detector
 
         click.echo(f"detector   {import_detector(checkpoint, config, out)}")
-        return
-    from detector.training.import_detectron2 import CONFIG, Told, import_detectron2
-
-    imported = import_detectron2(checkpoint, out, Told(layout, **told), config or CONFIG)
-    for line in imported.left_out:
-        click.echo(f"left out   {line}")
-    click.echo(f"detector   {imported.path}")
 
 
 @click.command("training-samples")

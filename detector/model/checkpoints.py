@@ -181,7 +181,7 @@ def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
     state = content.get(STATE_DICT)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WeightsError(
-            f"{path} holds no state_dict of tensors: give a checkpoint of `cuts3d train`; one of Detectron2's becomes a "
-            "detector by `cuts3d import-detector --layout`"
+            f"{path} holds no state_dict of tensors: give a checkpoint of `cuts3d train`; one of Detectron2's becomes "
+            "a detector by `cuts3d import-detector --layout`"
         )
     return dict(state)

@@ -68,9 +68,7 @@ _NAMES: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("roi_head.mask_head.#.upsample", "roi_heads.mask_head.deconv", (0,)),
     ("roi_head.mask_head.#.conv_logits", "roi_heads.mask_head.predictor", (0,)),
 )
-_RULES = tuple(
-    (re.compile(re.escape(ours).replace(r"\#", r"(\d+)")), theirs, added) for ours, theirs, added in _NAMES
-)
+_RULES = tuple((re.compile(re.escape(ours).replace(r"\#", r"(\d+)")), theirs, added) for ours, theirs, added in _NAMES)
 
 # Tensors that only networks of another kind have, and what those are.
 _OTHER_KINDS = (

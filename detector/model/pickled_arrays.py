@@ -102,7 +102,7 @@ class _Array:
         if not isinstance(data, (bytes, bytearray)) or len(data) != math.prod(self.shape) * dtype.itemsize:
             raise ValueError(f"an array of shape {self.shape} has not as many bytes")
         array = np.frombuffer(data, dtype).reshape(self.shape, order="F" if self.fortran else "C")
-        return torch.from_numpy(np.ascontiguousarray(array, dtype.newbyteorder("=")).reshape(self.shape))
+        return torch.from_numpy(np.array(array, dtype.newbyteorder("="), order="C"))  # a copy, to be written to
 
 
 def _plain(value: Any) -> Any:
@@ -130,4 +130,5 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
     "numpy.dtype": lambda code, *_: _Type(code),
     "collections.OrderedDict": dict,
     "_codecs.encode": _encode,
+    "__builtin__.bytes": lambda: b"",  # an array of no numbers, in protocol 2
 }

@@ -139,9 +139,7 @@ def _network(content: Mapping[str, Any], told: Told, path: Path) -> tuple[State,
     copy = told.copy or (STUDENT if STUDENT in copies else TEACHER)
     if copy not in copies:
         raise ConfigError(f"{path} has no {copy}, only one network: leave --copy out")
-    others = [
-        f"{other} ({len(copies[other])} tensors): --copy {other} takes it" for other in copies if other != copy
-    ]
+    others = [f"{other} ({len(copies[other])} tensors): --copy {other} takes it" for other in copies if other != copy]
     return copies[copy], others, copy
 
 
@@ -199,8 +197,8 @@ def _check_kind(state: State, told: Told, path: Path) -> None:
         raise ConfigError(f"{path} has no {LEVEL_PREDICTOR}, which HASSOD's detectors have: give another --layout")
     if layout.fpn_norm and not _fpn_norm(state):
         raise ConfigError(
-            f"{path} has no backbone.fpn_lateral2.norm.weight, which the detectors of {told.layout} have: give --layout "
-            "detectron2"
+            f"{path} has no backbone.fpn_lateral2.norm.weight, which the detectors of {told.layout} have: give "
+            "--layout detectron2"
         )
 
 
@@ -297,9 +295,7 @@ def _renamed(wanted: State, state: State, config: str, path: Path) -> dict[str, 
             "same network in MMDetection"
         )
     counters = {ours: torch.zeros((), dtype=torch.long) for ours in wanted if ours.endswith(_COUNTER)}
-    return counters | {
-        ours: state[name].to(wanted[ours].dtype) for ours, name in names.items() if name in state
-    }
+    return counters | {ours: state[name].to(wanted[ours].dtype) for ours, name in names.items() if name in state}
 
 
 def _extra_heads(state: State, tensors: State) -> list[str]:

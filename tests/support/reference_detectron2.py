@@ -90,6 +90,14 @@ def random_state(network: Network, seed: int = 0) -> dict[str, Tensor]:
     return state
 
 
+def painted_photo(height: int, width: int, seed: int) -> np.ndarray:
+    """uint8 RGB (H, W, 3): rectangles and noise."""
+    random = np.random.RandomState(seed)
+    tiles = random.randint(0, 256, (6, 8, 3))
+    rows, columns = np.arange(height) * 6 // height, np.arange(width) * 8 // width
+    return (tiles[rows][:, columns] + random.randint(-30, 31, (height, width, 3))).clip(0, 255).astype(np.uint8)
+
+
 @torch.no_grad()
 def detect(state: dict[str, Tensor], network: Network, photo: np.ndarray) -> Trace:
     """photo: uint8 RGB (H, W, 3)."""
@@ -113,9 +121,7 @@ def detect(state: dict[str, Tensor], network: Network, photo: np.ndarray) -> Tra
     height, width = photo.shape[:2]
     filled = (kept_boxes[:, 2] > kept_boxes[:, 0]) & (kept_boxes[:, 3] > kept_boxes[:, 1])
     kept, kept_boxes, probabilities = kept[filled], kept_boxes[filled], probabilities[filled]
-    in_photo = _clipped(
-        kept_boxes * kept_boxes.new_tensor([width / size[1], height / size[0]] * 2), (height, width)
-    )
+    in_photo = _clipped(kept_boxes * kept_boxes.new_tensor([width / size[1], height / size[0]] * 2), (height, width))
     masks = torch.stack([_pasted(p, box, height, width) for p, box in zip(probabilities, in_photo, strict=True)])
     return Trace(
         features,
@@ -195,7 +201,7 @@ def _random(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
         return torch.from_numpy(random.uniform(low, high, shape).astype(np.float32))
     if name.endswith("bias"):
         return torch.from_numpy(random.normal(0, 0.1, shape).astype(np.float32))
-    gain = {"bbox_pred": 0.5, "anchor_deltas": 0.2}.get(
+    gain = {"cls_score": 4.0, "bbox_pred": 0.5, "anchor_deltas": 0.2, "predictor": 4.0}.get(
         name.split(".")[-2], math.sqrt(2)
     )
     into = math.prod(shape[1:]) if "deconv" not in name else shape[0]
@@ -283,7 +289,9 @@ def _proposals(objectness: list[Tensor], deltas: list[Tensor], size: tuple[int, 
     box, score, level_ = _clipped(torch.cat(boxes), size), torch.cat(scores), torch.cat(levels)
     filled = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
     box, score, level_ = box[filled], score[filled], level_[filled]
-    kept = torch.cat([(level_ == k).nonzero()[:, 0][nms(box[level_ == k], score[level_ == k], threshold)] for k in range(5)])
+    kept = torch.cat(
+        [(level_ == k).nonzero()[:, 0][nms(box[level_ == k], score[level_ == k], threshold)] for k in range(5)]
+    )
     return box[kept[score[kept].sort(descending=True, stable=True).indices[:1000]]]
 
 
