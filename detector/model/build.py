@@ -21,35 +21,40 @@ from detector.model.checkpoints import DetectorCheckpoint
 from pipeline.errors import WeightsError
 from pipeline.wording import brief
 
+_REMEDY = "it was trained by another version of cuts3d or MMDetection, or with components of its own"
+
 
 def build_model(checkpoint: DetectorCheckpoint) -> nn.Module:
     """The model with the checkpoint's weights, on the CPU, in evaluation mode.
 
     Raises WeightsError when this version of the code cannot build it, or the tensors do not fit it.
     """
-    remedy = "it was trained by another version of cuts3d or MMDetection, or with components of its own"
-    try:
-        model = _built(checkpoint.config["model"])
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
-        raise WeightsError(f"the model of {checkpoint.path} cannot be built ({brief(error)}): {remedy}") from error
+    model = _built(checkpoint.config["model"], f"the model of {checkpoint.path}")
     try:
         model.load_state_dict(dict(checkpoint.state_dict))
     except RuntimeError as error:
         raise WeightsError(
-            f"the tensors of {checkpoint.path} do not fit its model ({brief(error)}): {remedy}"
+            f"the tensors of {checkpoint.path} do not fit its model ({brief(error)}): {_REMEDY}"
         ) from error
     model.eval()
     return model
 
 
-def model_tensors(config: Mapping[str, Any]) -> Mapping[str, torch.Tensor]:
-    """The tensors of a model, by name, without memory: their shapes and types. config: of MMDetection's registry."""
+def model_tensors(config: Mapping[str, Any], what: str) -> Mapping[str, torch.Tensor]:
+    """The tensors of a model, by name, without memory: their shapes and types.
+
+    config: of MMDetection's registry. what: it is the model of, for the message of the WeightsError that it cannot be
+    built.
+    """
     with torch.device("meta"):
-        tensors: Mapping[str, torch.Tensor] = _built(config).state_dict()
+        tensors: Mapping[str, torch.Tensor] = _built(config, what).state_dict()
     return tensors
 
 
-def _built(config: Mapping[str, Any]) -> nn.Module:
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        model: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(config)))
+def _built(config: Mapping[str, Any], what: str) -> nn.Module:
+    try:
+        with DefaultScope.overwrite_default_scope("mmdet"):
+            model: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(config)))
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, ImportError) as error:
+        raise WeightsError(f"{what} cannot be built ({brief(error)}): {_REMEDY}") from error
     return model

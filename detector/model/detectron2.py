@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from pipeline.errors import ConfigError
+
 _IMAGENET_RGB = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 LEVEL_PREDICTOR = "level_predictor"  # HASSOD's: whole, part or part of a part
 
@@ -86,12 +88,15 @@ _BESIDE = re.compile(r"pixel_(mean|std)|proposal_generator\.anchor_generator\.")
 
 
 def detectron_name(ours: str) -> str:
-    """Detectron2's name of a tensor of our cascade; ValueError for one that has no counterpart there."""
+    """Detectron2's name of a tensor of our cascade; ConfigError for one that has no counterpart there."""
     start, _, last = ours.rpartition(".")
     for rule, theirs, added in _RULES:
         if match := rule.fullmatch(start):
             return f"{theirs.format(*map(sum, zip(map(int, match.groups()), added, strict=True)))}.{last}"
-    raise ValueError(f"{ours} has no counterpart in Detectron2's cascade")
+    raise ConfigError(
+        f"the configuration's model has {ours}, which has no counterpart in Detectron2's cascade: give --config FILE "
+        "with a plain ResNet and FPN"
+    )
 
 
 def other_kind(names: Iterable[str]) -> str | None:

@@ -24,7 +24,7 @@ from detector.model.detectron2 import (
 )
 from detector.training import config as train_config
 from pipeline.errors import ConfigError, WeightsError
-from pipeline.wording import few_of
+from pipeline.wording import brief, few_of
 from stages.late import torch
 
 if TYPE_CHECKING:
@@ -104,10 +104,13 @@ def import_detectron2(checkpoint: str | Path, out: str | Path, told: Told, confi
     pixels = _pixels(state, told, path)
     stride_in = told.stride_in or LAYOUTS[told.layout].stride_in
     settings = train_config.read_config(config)
-    _adapt(settings, state, told, pixels, stride_in)
+    try:
+        _adapt(settings.model, state, told, pixels, stride_in)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ConfigError(f"{config} is no Cascade Mask R-CNN: it has no {brief(error)}") from error
     _check_anchors(state, settings, config, path)
     description = train_config.describe(settings, Path(config).stem)
-    tensors = _renamed(model_tensors(description["model"]), state, config, path)
+    tensors = _renamed(model_tensors(description["model"], f"the model of {config}"), state, config, path)
     if pixels.order == "bgr":
         tensors["backbone.conv1.weight"] = tensors["backbone.conv1.weight"].flip(1)
     left_out += _extra_heads(state, tensors)
@@ -234,9 +237,8 @@ def _listed(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
 
 
-def _adapt(settings: Config, state: State, told: Told, pixels: _Pixels, stride_in: str) -> None:
+def _adapt(model: Any, state: State, told: Told, pixels: _Pixels, stride_in: str) -> None:
     """Set what a configuration says of pixels, norms, strides and proposals to what is known of the checkpoint."""
-    model = settings.model
     model.data_preprocessor.mean = pixels.rgb(pixels.mean)
     model.data_preprocessor.std = pixels.rgb(pixels.std)
     model.backbone.style = "caffe" if stride_in == "1x1" else "pytorch"

@@ -265,7 +265,7 @@ def _rpn(state: dict[str, Tensor], level: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _anchors(level: int, rows: int, columns: int) -> Tensor:
-    """(rows · columns · A, 4): cell by cell, in each by rising height/width; centred on the cell's upper left corner."""
+    """(rows · columns · A, 4): cell by cell, in each by rising height/width; around the cell's upper left corner."""
     side, stride = 32.0 * 2**level, 4.0 * 2**level
     cell = []
     for ratio in (0.5, 1.0, 2.0):
@@ -289,10 +289,12 @@ def _proposals(objectness: list[Tensor], deltas: list[Tensor], size: tuple[int, 
     box, score, level_ = _clipped(torch.cat(boxes), size), torch.cat(scores), torch.cat(levels)
     filled = (box[:, 2] > box[:, 0]) & (box[:, 3] > box[:, 1])
     box, score, level_ = box[filled], score[filled], level_[filled]
-    kept = torch.cat(
-        [(level_ == k).nonzero()[:, 0][nms(box[level_ == k], score[level_ == k], threshold)] for k in range(5)]
-    )
-    return box[kept[score[kept].sort(descending=True, stable=True).indices[:1000]]]
+    kept = []
+    for level in range(len(objectness)):
+        own = (level_ == level).nonzero()[:, 0]
+        kept.append(own[nms(box[own], score[own], threshold)])
+    best = torch.cat(kept)
+    return box[best[score[best].sort(descending=True, stable=True).indices[:1000]]]
 
 
 def _moved(boxes: Tensor, deltas: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
