@@ -1,9 +1,9 @@
-# What import-detector --layout makes of Detectron2's checkpoints: CutLER's model, used as Detectron2 uses it.
-# To train, take another: these three things are of no use without a detector that was trained by Detectron2.
+# What import-detector makes of Detectron2's checkpoints: CutLER's model, used as there.
+# To train, take another: what differs here is of use to weights that Detectron2 has trained.
 _base_ = ["cutler_r50_fpn.py"]
 model = dict(
     backbone=dict(init_cfg=None),
-    roi_head=dict(type="MeanProbabilityCascade"),  # [D2] scores are the mean of probabilities, not of logits
+    roi_head=dict(type="DetectronCascade"),  # [D2] scores are means of probabilities, one mask head
 )
 test_pipeline = [
     _base_.test_pipeline[0],

@@ -1,4 +1,4 @@
-"""A cascade that scores boxes as Detectron2's does."""
+"""A cascade that scores boxes, and finds their masks, as Detectron2's does."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,16 +6,21 @@ from typing import Any
 import torch
 from mmdet.models.roi_heads import CascadeRoIHead
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @MODELS.register_module()
-class MeanProbabilityCascade(CascadeRoIHead):
-    """CascadeRoIHead whose score is the mean of the stages' probabilities; the stock one takes that of their logits.
+class DetectronCascade(CascadeRoIHead):
+    """CascadeRoIHead for detectors that Detectron2 trained.
 
-    For detectors that Detectron2 trained, whose scores would be others, and with them the order of the boxes. Training
-    is the stock one. P proposals of all images together, one class.
+    A score is the mean of the stages' probabilities. The stock head takes the mean of their logits, so that scores, and
+    the order of the boxes, would be others. The stages share one mask head, under the names of three. P proposals of
+    all images together, one class.
     """
+
+    def init_mask_head(self, *args: Any, **kwargs: Any) -> None:
+        super().init_mask_head(*args, **kwargs)
+        self.mask_head = nn.ModuleList([self.mask_head[0]] * self.num_stages)
 
     def _refine_roi(
         self,

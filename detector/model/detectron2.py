@@ -65,7 +65,7 @@ _NAMES: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("roi_head.bbox_head.#.shared_fcs.#", "roi_heads.box_head.{0}.fc{1}", (0, 1)),
     ("roi_head.bbox_head.#.fc_cls", "roi_heads.box_predictor.{0}.cls_score", (0,)),
     ("roi_head.bbox_head.#.fc_reg", "roi_heads.box_predictor.{0}.bbox_pred", (0,)),
-    # One mask head there, one for each stage here, whose masks are averaged: copies give what the one gives.
+    # One mask head there, which the stages share here, under a name of each.
     ("roi_head.mask_head.#.convs.#.conv", "roi_heads.mask_head.mask_fcn{1}", (0, 1)),
     ("roi_head.mask_head.#.upsample", "roi_heads.mask_head.deconv", (0,)),
     ("roi_head.mask_head.#.conv_logits", "roi_heads.mask_head.predictor", (0,)),

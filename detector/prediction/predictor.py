@@ -110,7 +110,7 @@ def _floats(levels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
 
 
 def _stages(model: Any) -> list[tuple[Any, Any]]:
-    """RoI extractor and mask head of each stage of the cascade; one where there is no cascade."""
+    """RoI extractor and mask head of each stage of the cascade; one where there is no cascade, or they share a head."""
     roi_head = getattr(model, "roi_head", None)
     if roi_head is None or not getattr(roi_head, "with_mask", False):
         raise ConfigError(
@@ -123,7 +123,7 @@ def _stages(model: Any) -> list[tuple[Any, Any]]:
     classes = {head.num_classes for head in heads}
     if classes != {1}:
         raise ConfigError(f"the detector tells {max(classes)} classes apart: one of a single class is needed")
-    return list(zip(extractors, heads, strict=True))
+    return list({id(head): (extractor, head) for extractor, head in zip(extractors, heads, strict=True)}.values())
 
 
 def _limited(test_cfg: Mapping[str, Any], limits: Limits) -> ConfigDict:

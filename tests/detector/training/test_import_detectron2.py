@@ -196,7 +196,7 @@ def test_provenance(imported: Importer, state: State, tmp_path: Path) -> None:
     assert len(imported.detector.trained_on["sha256"]) == 64
     config = imported.detector.config
     assert (config["mean"], config["resize"]) == (list(RGB_MEAN), {"short": 160, "long": 240, "backend": "pillow"})
-    assert config["model"]["roi_head"]["type"] == "MeanProbabilityCascade"
+    assert config["model"]["roi_head"]["type"] == "DetectronCascade"
     build_model(imported.detector)
 
 
