@@ -20,7 +20,8 @@ class DetectronCascade(CascadeRoIHead):
 
     def init_mask_head(self, *args: Any, **kwargs: Any) -> None:
         super().init_mask_head(*args, **kwargs)
-        self.mask_head = nn.ModuleList([self.mask_head[0]] * self.num_stages)
+        first = self.get_submodule("mask_head.0")
+        self.mask_head = nn.ModuleList([first] * self.num_stages)
 
     def _refine_roi(
         self,
