@@ -153,7 +153,8 @@ def _copies(content: Mapping[str, Any]) -> dict[str, State]:
         for section in sections
         if _is_state(content.get(section))
     }
-    if STUDENT not in found and (plain := {name: part for name, part in content.items() if torch.is_tensor(part)}):
+    plain = {name: part for name, part in content.items() if isinstance(name, str) and torch.is_tensor(part)}
+    if STUDENT not in found and plain:
         found[STUDENT] = _unwrapped(plain)
     together = found.get(STUDENT, {})
     for copy, prefixes in _PREFIXES.items():

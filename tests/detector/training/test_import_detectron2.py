@@ -246,6 +246,8 @@ def test_averages_beside_the_network(state: State, section: str) -> None:
     assert (found, left_out, copy) == (average, [], "teacher")
     with pytest.raises(ConfigError, match=r"a\.pth has no teacher, only one network: leave --copy out"):
         _network({"model": state}, told, path)
+    with pytest.raises(WeightsError, match=r"a\.pth holds no tensors by name under `model`"):
+        _network({1: torch.ones(1)}, Told("cutler"), path)
     with pytest.raises(ConfigError, match=r"a\.pth has no student, only one network: leave --copy out"):
         _network(alone, Told("cutler", copy="student"), path)
 
