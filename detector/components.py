@@ -10,6 +10,7 @@ import detector.data.dataset
 import detector.data.loading
 import detector.data.sampling
 import detector.model.backbone_weights
+import detector.model.cascade
 import detector.model.drop_loss
 import detector.model.mask_head
 import detector.model.roi_features

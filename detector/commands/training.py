@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from detector.commands.options import SEED, TrainingOptions, configuration_options, training_options
+from detector.model.detectron2 import LAYOUTS
 from detector.needs import need_mmdet
 from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, device_option
 from pipeline.exit_status import INTERRUPTED
@@ -91,16 +92,66 @@ def configs(name: str | None) -> None:
     click.echo(read_config(name, pretty=True).pretty_text)
 
 
+class ThreeNumbers(click.ParamType):
+    """One number for each channel, 0..255: "58.395,57.12,57.375"; one alone is all three."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) not in (1, 3) or not all(0 < number <= 255 for number in numbers):
+            self.fail(f"{value!r} is not N,N,N, one number above 0 and up to 255 for each channel.", param, ctx)
+        return numbers * (3 // len(numbers))
+
+
 @click.command("import-detector")
 @click.argument("checkpoint")
-@click.option("--config", required=True, metavar="FILE", help="What it was trained by; MMEngine keeps it beside it.")
 @click.option("--out", required=True, type=OUTPUT_FILE, help="File to write, such as detector.safetensors.")
-def import_detector_command(checkpoint: str, config: str, out: str) -> None:
-    """A detector.safetensors out of a checkpoint of plain MMDetection, of any class-agnostic detector."""
+@click.option(
+    "--config",
+    metavar="FILE",
+    help="Of MMDetection: what it was trained by; MMEngine keeps it beside it. With --layout: the same network in "
+    "MMDetection, if it is not a Cascade Mask R-CNN with ResNet-50 and FPN.",
+)
+@click.option("--layout", type=click.Choice(list(LAYOUTS)), help="Of Detectron2: the method, or Detectron2's defaults.")
+@click.option("--pixel-order", type=click.Choice(["rgb", "bgr"]), help="Of Detectron2: INPUT.FORMAT. [the layout's]")
+@click.option(
+    "--pixel-mean", type=ThreeNumbers(), metavar="N,N,N", help="Of Detectron2: MODEL.PIXEL_MEAN. [the layout's]"
+)
+@click.option(
+    "--pixel-std", type=ThreeNumbers(), metavar="N,N,N", help="Of Detectron2: MODEL.PIXEL_STD. [the layout's]"
+)
+@click.option(
+    "--stride-in",
+    type=click.Choice(["3x3", "1x1"]),
+    help="Of Detectron2: the convolution of a bottleneck that scales down, 1x1 if MODEL.RESNETS.STRIDE_IN_1X1. [the "
+    "layout's]",
+)
+@click.option("--copy", type=click.Choice(["student", "teacher"]), help="Of two copies in the file. [student]")
+def import_detector_command(checkpoint: str, out: str, config: str | None, layout: str | None, **told: Any) -> None:
+    """A detector.safetensors out of a checkpoint of a class-agnostic detector: of plain MMDetection, with --config; or
+    of CutLER, CuVLER, CutS3D, HASSOD and others that Detectron2 trained, with --layout.
+    """
+    given = [name for name, value in told.items() if value is not None]
+    if layout is None and config is None:
+        raise click.UsageError("give --config FILE for a detector of MMDetection, --layout NAME for Detectron2's")
+    if layout is None and given:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} goes with --layout only: add it, or leave it out")
     need_mmdet()
-    from detector.training.import_detector import import_detector
+    if layout is not None:
+        from detector.training.import_detectron2 import CONFIG, Told, import_detectron2
 
-    click.echo(f"detector   {import_detector(checkpoint, config, out)}")
+        imported = import_detectron2(checkpoint, out, Told(layout, **told), config or CONFIG)
+        for line in imported.left_out:
+            click.echo(f"left out   {line}")
+        click.echo(f"detector   {imported.path}")
+    elif config is not None:
+        from detector.training.import_detector import import_detector
+
+        click.echo(f"detector   {import_detector(checkpoint, config, out)}")
 
 
 @click.command("training-samples")

@@ -1,5 +1,5 @@
-"""Files of tensors by name and texts by name: safetensors are written and read, torch's own (.pth) are read. Reading
-runs nothing of what is in them.
+"""Files of tensors by name and texts by name: safetensors are written and read, torch's own (.pth) and pickles of NumPy
+arrays (.pkl) are read. Reading runs nothing of what is in them.
 
 A detector is written as safetensors, which other programs and languages read, and of which a part can be had without
 the rest. Texts are the file's metadata. The same tensors and texts make the same bytes.
@@ -14,6 +14,7 @@ from typing import Any
 
 import safetensors
 
+from detector.model.pickled_arrays import is_pickle, read_pickle
 from detector.model.weight_files import need_checkpoint
 from pipeline.errors import WeightsError
 from pipeline.models.broken_files import refuse_pointer
@@ -49,27 +50,24 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], texts: Mappin
 
 
 def read_content(path: Path) -> Mapping[str, Any]:
-    """What is in a file: of safetensors the tensors as "state_dict", and the texts by their names; of torch's files
-    what was saved, tensors on the CPU. Which of the two it is, its first bytes say.
+    """What is in a file: of safetensors the tensors as "state_dict", and the texts by their names; of torch's files and
+    of pickles what was saved, tensors on the CPU. Which of them it is, its first bytes say.
 
     Raises:
-        WeightsError: there is no such file, it is neither, it is damaged, or it holds more than tensors and plain
+        WeightsError: there is no such file, it is none of these, it is damaged, or it holds more than tensors and plain
         values; the message says what to do.
     """
     need_checkpoint(path)
-    refuse_pointer(path)
-    return _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
+    start = refuse_pointer(path)
+    if _is_safetensors(path, start):
+        return _read_safetensors(path)
+    return read_pickle(path) if is_pickle(path, start) else _read_torch(path)
 
 
-def _is_safetensors(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            start = file.read(_LENGTH_BYTES + 1)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from error
+def _is_safetensors(path: Path, start: bytes) -> bool:
     if start.startswith(_ZIP):
         return False
-    return path.suffix == ".safetensors" or start[_LENGTH_BYTES:] == b"{"
+    return path.suffix == ".safetensors" or start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from pipeline.storage.files_at import files_at
 from stages.late import torch
 
 SCHEMA = "cuts3d-detector/1"
+BACKENDS = ("cv2", "pillow")  # libraries that resize photos
 DETECTOR_FILE, DESCRIPTION_FILE = "detector.safetensors", "detector.json"
 _EARLIER_FILE = "detector.pth"
 
@@ -46,7 +47,8 @@ class DetectorCheckpoint:
         classes: names, here one.
         model: of MMDetection's registry, without initial weights.
         resize: {"short": pixels, "long": pixels}: photos are scaled, their aspect kept, until the shorter side has
-        `short` pixels or the longer `long`, whichever comes first.
+        `short` pixels or the longer `long`, whichever comes first. "backend", by which library: "cv2", the default, or
+        "pillow", which smooths what it makes smaller.
         mean, std: of three channels in RGB order, 0..255; the model's own preprocessor applies them, to BGR input.
     trained_on: see the module.
     state_dict: by name, on the CPU.
@@ -126,7 +128,8 @@ def _description_beside(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path} is no detector of cuts3d: give a {DETECTOR_FILE}, or a checkpoint of `cuts3d train` that lies "
-            f"beside its {DESCRIPTION_FILE}; `cuts3d import-detector` makes one of a checkpoint of plain MMDetection"
+            f"beside its {DESCRIPTION_FILE}; `cuts3d import-detector` makes one of a checkpoint of plain MMDetection "
+            "or Detectron2"
         ) from error
     except (OSError, ValueError) as error:
         raise WeightsError(f"{beside} cannot be read, `cuts3d train --resume` writes it again: {error}") from error
@@ -155,6 +158,8 @@ def _check_config(config: Mapping[str, Any], path: Path) -> None:
     short, long = config["resize"].get("short"), config["resize"].get("long")
     if not (isinstance(short, int) and isinstance(long, int) and 0 < short <= long):
         raise WeightsError(f"{path} names no size for photos: {config['resize']}")
+    if config["resize"].get("backend", "cv2") not in BACKENDS:
+        raise WeightsError(f"{path} has photos resized by none of {', '.join(BACKENDS)}: {config['resize']}")
     _refuse_odd_types(config["model"], path)
 
 
@@ -175,5 +180,8 @@ def _refuse_odd_types(value: Any, path: Path) -> None:
 def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
     state = content.get(STATE_DICT)
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(f"{path} holds no state_dict of tensors: give a checkpoint of `cuts3d train`")
+        raise WeightsError(
+            f"{path} holds no state_dict of tensors: give a checkpoint of `cuts3d train`; one of Detectron2's becomes "
+            "a detector by `cuts3d import-detector --layout`"
+        )
     return dict(state)

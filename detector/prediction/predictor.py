@@ -46,6 +46,7 @@ class Predictor:
         self.device, self.amp = device, amp
         resize = checkpoint.config["resize"]
         self._scale = (int(resize["long"]), int(resize["short"]))
+        self._backend = resize.get("backend", "cv2")
         self._model = cast(Any, build_model(checkpoint).to(device))
         self._cascade = _stages(self._model)
         self._test_cfg = _limited(self._model.roi_head.test_cfg, limits or Limits())
@@ -95,7 +96,7 @@ class Predictor:
     def _fitted(self, rgb: np.ndarray) -> np.ndarray:
         """The photo as MMDetection's `Resize(keep_ratio=True)` would have it: uint8 BGR."""
         bgr = np.ascontiguousarray(rgb[..., ::-1])
-        image: np.ndarray = mmcv.imrescale(bgr, self._scale, interpolation="bilinear", backend="cv2")
+        image: np.ndarray = mmcv.imrescale(bgr, self._scale, interpolation="bilinear", backend=self._backend)
         return image
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
@@ -109,7 +110,7 @@ def _floats(levels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
 
 
 def _stages(model: Any) -> list[tuple[Any, Any]]:
-    """RoI extractor and mask head of each stage of the cascade; one where there is no cascade."""
+    """RoI extractor and mask head of each stage of the cascade; one where there is no cascade, or they share a head."""
     roi_head = getattr(model, "roi_head", None)
     if roi_head is None or not getattr(roi_head, "with_mask", False):
         raise ConfigError(
@@ -122,7 +123,7 @@ def _stages(model: Any) -> list[tuple[Any, Any]]:
     classes = {head.num_classes for head in heads}
     if classes != {1}:
         raise ConfigError(f"the detector tells {max(classes)} classes apart: one of a single class is needed")
-    return list(zip(extractors, heads, strict=True))
+    return list({id(head): (extractor, head) for extractor, head in zip(extractors, heads, strict=True)}.values())
 
 
 def _limited(test_cfg: Mapping[str, Any], limits: Limits) -> ConfigDict:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detector.model.checkpoints import BACKENDS
 from pipeline.errors import ConfigError
 from pipeline.wording import counted, printable
 
@@ -270,11 +271,14 @@ def describe(config: Config, name: str) -> dict[str, Any]:
     model = plain(config.model)
     for part in all_mappings(model):
         part.pop("init_cfg", None)
+    backend = resizes[0].get("backend", "cv2")
+    if backend not in BACKENDS:
+        raise ConfigError(f"test_pipeline resizes photos by {backend!r}: it must be one of {', '.join(BACKENDS)}")
     return {
         "name": name,
         "classes": ["object"],
         "model": model,
-        "resize": {"short": short, "long": long},
+        "resize": {"short": short, "long": long, **({} if backend == "cv2" else {"backend": backend})},
         "mean": mean,
         "std": std,
     }

@@ -15,7 +15,7 @@ from mmengine.registry import HOOKS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detector.model.checkpoints import read_detector
+from detector.model.checkpoints import DetectorCheckpoint, read_detector
 from pipeline.errors import TrainingError, WeightsError
 from pipeline.wording import brief
 
@@ -72,11 +72,30 @@ class StartFrom(Hook):
 
 
 def start_from(model: nn.Module, checkpoint: str) -> None:
-    """Put all weights of a trained detector into a model; WeightsError when there is none, or it is of another."""
+    """Put all weights of a trained detector into a model; WeightsError when there is none, or it is of another, or one
+    that the same weights would make something else: other pixel values, or strides elsewhere.
+    """
+    detector = read_detector(checkpoint)
+    for name, own, theirs in _unsaid_by_tensors(model, detector):
+        if own != theirs:
+            raise WeightsError(
+                f"{checkpoint} is of another model than is to be trained, its {name} is {theirs}, not {own}: "
+                f"--set {name}={str(theirs).replace(' ', '')}"
+            )
     try:
-        model.load_state_dict(dict(read_detector(checkpoint).state_dict))
+        model.load_state_dict(dict(detector.state_dict))
     except RuntimeError as error:
         raise WeightsError(f"{checkpoint} is of another model than is to be trained: {brief(error)}") from error
+
+
+def _unsaid_by_tensors(model: Any, detector: DetectorCheckpoint) -> Iterator[tuple[str, Any, Any]]:
+    """What decides what weights mean, and no shape tells: its name in a configuration, the model's, the detector's."""
+    for part in ("mean", "std"):
+        own = [round(value, 3) for value in getattr(model.data_preprocessor, part).flatten().tolist()]
+        yield f"model.data_preprocessor.{part}", own, [round(float(value), 3) for value in detector.config[part]]
+    style = "style"  # which convolution of a bottleneck scales down
+    if hasattr(model.backbone, style):
+        yield "model.backbone.style", model.backbone.style, detector.config["model"]["backbone"].get(style, "pytorch")
 
 
 @HOOKS.register_module()

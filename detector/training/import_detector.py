@@ -4,8 +4,9 @@ from pathlib import Path
 
 from detector.model.build import build_model
 from detector.model.checkpoints import DetectorCheckpoint, read_tensors, write_detector
+from detector.model.detectron2 import LAYOUTS, of_detectron2
 from detector.training import config as train_config
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 
 
 def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Path:
@@ -29,7 +30,10 @@ def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Pat
             f"{config} has {max(several)} classes: detectors of cuts3d are class-agnostic (num_classes=1 in all heads)"
         )
     trained_on = {"imported": str(Path(checkpoint).absolute())}
-    detector = DetectorCheckpoint(Path(checkpoint), description, trained_on, read_tensors(checkpoint))
+    tensors = read_tensors(checkpoint)
+    if of_detectron2(tensors):
+        raise WeightsError(f"{checkpoint} has the names of Detectron2: give --layout, {', '.join(LAYOUTS)}")
+    detector = DetectorCheckpoint(Path(checkpoint), description, trained_on, tensors)
     build_model(detector)
     write_detector(Path(out), detector.state_dict, description, trained_on)
     return Path(out)

@@ -225,6 +225,10 @@ def test_scopes_and_other_orders_to_the_registry_are_refused(path: Path) -> None
         ({"config": None}, "damaged description"),
         ({"config": "{}"}, "does not say how to use it: name"),
         ({"config": json.dumps({**CONFIG, "resize": {"short": 0, "long": 5}})}, "no size for photos"),
+        (
+            {"config": json.dumps({**CONFIG, "resize": {"short": 5, "long": 5, "backend": "tifffile"}})},
+            "resized by none of cv2, pillow",
+        ),
         ({"state_dict": {}}, "no state_dict"),
         ({"state_dict": {"a": 1}}, "no state_dict"),
     ],

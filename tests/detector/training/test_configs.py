@@ -43,7 +43,8 @@ ROUNDS = ("self_train_r50_fpn", "self_train_r50_fpn_1gpu", "cutler_self_train_r5
 def test_the_names() -> None:
     assert set(config_names()) == {
         *("cutler_r50_fpn", "cutler_r50_fpn_1gpu", "cuts3d_r50_fpn", "cuts3d_r50_fpn_1gpu", "tiny", "cutler_tiny"),
-        *("cuts3d_r50_fpn_selection", "cuts3d_r50_fpn_selection_blending", "cuvler_r50_fpn", *ROUNDS),
+        *("cuts3d_r50_fpn_selection", "cuts3d_r50_fpn_selection_blending", "cuvler_r50_fpn"),
+        *("detectron2_cascade_r50_fpn", *ROUNDS),
     }
     assert all(headline(name).endswith(".") and len(headline(name)) < 100 for name in config_names())
 
@@ -68,14 +69,16 @@ def test_every_model_builds_and_can_be_described(name: str, built: dict[str, nn.
     described = describe(read_config(name), name)
     assert json.loads(json.dumps(described)) == described
     assert "init_cfg" not in json.dumps(described)
-    assert described["resize"] == ({"short": 192, "long": 320} if "tiny" in name else {"short": 800, "long": 1333})
+    backend = {"backend": "pillow"} if name.startswith("detectron2") else {}
+    size = {"short": 192, "long": 320} if "tiny" in name else {"short": 800, "long": 1333}
+    assert described["resize"] == size | backend
 
 
 @pytest.mark.parametrize("name", config_names())
 def test_copy_paste_is_as_the_row_of_the_ablation_says(name: str) -> None:
     pipeline = read_config(name).train_dataloader.dataset.pipeline
     paste = pipeline[2]
-    is_plain = name.startswith(("cutler", "cuvler"))
+    is_plain = name.startswith(("cutler", "cuvler", "detectron2"))
     assert paste.type == ("PlainCopyPaste" if is_plain else "ConfidentCopyPaste")
     if paste.type == "ConfidentCopyPaste":
         assert paste.blend == (name != "cuts3d_r50_fpn_selection")

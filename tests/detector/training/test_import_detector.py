@@ -72,6 +72,12 @@ def test_other_detectors_are_refused(checkpoint: Path, config: Path, tmp_path: P
     torch.save({"state_dict": {}}, tmp_path / "empty.pth")
     with pytest.raises(WeightsError, match="no state_dict"):
         import_detector(tmp_path / "empty.pth", str(config), out)
+    torch.save({"state_dict": {"roi_heads.box_predictor.0.cls_score.weight": torch.ones(2, 4)}}, tmp_path / "d2.pth")
+    with pytest.raises(WeightsError, match=r"d2\.pth has the names of Detectron2: give --layout, cutler, "):
+        import_detector(tmp_path / "d2.pth", str(config), out)
+    odd = write_config(tmp_path / "odd.py", "test_pipeline.1.backend=tifffile")
+    with pytest.raises(ConfigError, match=r"resizes photos by 'tifffile': it must be one of cv2, pillow"):
+        import_detector(checkpoint, str(odd), out)
     with pytest.raises(ConfigError, match=r"mine\.pth would be a safetensors file: .*ends in \.safetensors"):
         import_detector(checkpoint, str(config), tmp_path / "mine.pth")
     assert not out.exists()
