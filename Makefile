@@ -125,13 +125,13 @@ predict: install-detector  ## CHECKPOINT on IMAGES: overlays, COCO JSON and vide
 
 # --- habits -----------------------------------------------------------------------------------------------------------
 
-# Of the tests that start Ray, two files at a time, longest first: more would wait for each other. The last lines say what
+# Of the tests that start Ray, three files at a time, longest first: they wait more than they work. The last lines say what
 # was skipped.
 test: export CUTS3D_TEST_SKIPS = $(CURDIR)/.pytest_cache/skips
 test: install-test  ## all tests; DURATIONS=60: and the 60 slowest
 	@mkdir -p .pytest_cache && rm -f $(CUTS3D_TEST_SKIPS)
 	$(PYTEST) $(PARALLEL) $(if $(DURATIONS),--durations $(DURATIONS)) -m "not ray"
-	$(PYTEST) --numprocesses auto --maxprocesses 2 --dist loadfile --no-loadscope-reorder $(if $(DURATIONS),--durations $(DURATIONS)) \
+	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder $(if $(DURATIONS),--durations $(DURATIONS)) \
 		-m ray $$(grep --recursive --files-with-matches --include='test_*.py' 'mark\.ray' tests)
 
 test-fast: install-test  ## the tests that are not slow
