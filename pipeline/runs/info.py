@@ -51,10 +51,7 @@ def info_lines(info: Mapping[str, Any], describe: Describe) -> list[str]:
         *(f"{word:<12} {value}" for word, value in describe(info["method"], info["config"])),
         f"images       {images} of {info['images']} in {info['committed_shards']} of {shards}",
         f"store        {info['bytes'] / 1e6:.2f} MB, {info['bytes'] / max(images, 1) / 1e3:.1f} kB per image",
-        *(
-            f"{word:<12} {value}"
-            for word, value in kind.summary({**info, "images": images, "quarantined": len(info["set_aside"])})
-        ),
+        *(f"{word:<12} {value}" for word, value in kind.summary(counts)),
         f"set aside    {set_aside or 'none'}",
         *kind.survey_lines(info),
     ]
