@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -27,9 +28,9 @@ from pipeline.wording import counted
 
 SIDE = 320  # pixels of a picture's longer side
 COLUMNS = 3  # samples in a row
-_GAP, _TEXT = 6, 16
+_GAP, _TEXT = 10, 20
 _LEGEND = (
-    "Left: what the network sees, outlines of the masks it is told to find; with a white line: pasted.   "
+    "Left: what the network sees, with outlines of the masks that it should find; white around them: pasted.\n"
     "Right: the masks alone, as bright as they are confident; black: no mask."
 )
 
@@ -91,11 +92,12 @@ def draw_sample(sample: TrainingSample) -> Image.Image:
         lines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for picture in (photo, confidence):
             if sample.pasted[m]:
-                cv2.drawContours(picture, lines, -1, (255, 255, 255), 3)
-            cv2.drawContours(picture, lines, -1, tuple(colours[m].tolist()), 1)
+                cv2.drawContours(picture, lines, -1, (255, 255, 255), 5)
+            cv2.drawContours(picture, lines, -1, tuple(colours[m].tolist()), 2)
     height, width = sample.rgb.shape[:2]
-    text = f"{sample.name}   {width} x {height}   {counted(len(masks), 'mask')}, {int(sample.pasted.sum())} pasted"
-    return _captioned(np.hstack([photo, np.full((len(photo), 2, 3), 255, np.uint8), confidence]), text)
+    facts = f"{width} × {height}, {counted(len(masks), 'mask')}, {int(sample.pasted.sum())} pasted"
+    both = np.hstack([photo, np.full((len(photo), 2, 3), 255, np.uint8), confidence])
+    return _captioned(both, sample.name, facts)
 
 
 def _made(dataset: StoreDataset, draw: Draw) -> TrainingSample | None:
@@ -126,11 +128,21 @@ def _made(dataset: StoreDataset, draw: Draw) -> TrainingSample | None:
     )
 
 
-def _captioned(picture: np.ndarray, text: str) -> Image.Image:
+def _captioned(picture: np.ndarray, name: str, facts: str) -> Image.Image:
+    """With its name, of which the end is shown if it is too long, and facts, right above it."""
     cell = Image.new("RGB", (picture.shape[1], picture.shape[0] + _TEXT), "white")
     cell.paste(Image.fromarray(picture), (0, _TEXT))
-    ImageDraw.Draw(cell).text((0, 0), text, fill="black", font=ImageFont.load_default(size=_TEXT - 5))
+    pen, font = ImageDraw.Draw(cell), _font(_TEXT - 7)
+    room, shown = cell.width - pen.textlength(f"…   {facts}", font=font), name
+    while len(shown) > 1 and pen.textlength(shown, font=font) > room:
+        shown = shown[1:]
+    pen.text((0, 0), f"{'…' if shown != name else ''}{shown}   {facts}", fill="black", font=font)
     return cell
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu, which Matplotlib ships: Pillow's own has ASCII alone, and photos have other names, too."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)
 
 
 def _sheet(cells: list[Image.Image]) -> Image.Image:
@@ -138,9 +150,9 @@ def _sheet(cells: list[Image.Image]) -> Image.Image:
     rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
     heights = [max(cell.height for cell in row) + _GAP for row in rows]
     width = max(sum(cell.width + _GAP for cell in row) for row in rows)
-    sheet = Image.new("RGB", (max(width, 960), sum(heights) + 2 * _TEXT), "white")
-    ImageDraw.Draw(sheet).text((2, 2), _LEGEND, fill="black", font=ImageFont.load_default(size=_TEXT - 3))
-    top = 2 * _TEXT
+    sheet = Image.new("RGB", (max(width, 960), sum(heights) + 3 * _TEXT), "white")
+    ImageDraw.Draw(sheet).text((2, 2), _LEGEND, fill="black", font=_font(_TEXT - 5), spacing=6)
+    top = 3 * _TEXT
     for row, height in zip(rows, heights, strict=True):
         left = 0
         for cell in row:

@@ -32,11 +32,11 @@ def write_score_plot(table: ScoreTable, file: str | Path) -> None:
         shares.plot(scores, value, color=colour, marker="o", markersize=3, label=label)
         shares.fill_between(scores, low, high, color=colour, alpha=0.2, linewidth=0)
     shares.set_ylabel("%")
-    shares.set_ylim(0, 100)
-    shares.legend(frameon=False)
+    shares.set_ylim(0, 103)  # room for the marks at 100
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     shares.set_title(f"{counted(table.images, 'image')}, {counted(table.rows[0].masks, 'mask')}", fontsize="medium")
     masks.plot(scores, [row.per_image for row in table.rows], color="#555555", marker="o", markersize=3)
-    masks.set_ylabel("masks per image")
+    masks.set_ylabel("masks\nper image")
     masks.set_ylim(bottom=0)
     masks.set_xlabel("score, at least")
     with output_file(file, "wb") as out:

@@ -107,7 +107,7 @@ class InstanceKind:
             about_depth["depth_filled"] += int((shard.depth_filled[counts_B] > 0).sum())
             about_depth["depth_flat"] += int(flat_B[counts_B].sum())
             statuses.update(STATUSES[status] for status in shard.status[counts_B])
-            masks_per_image.update(masks_B[counts_B].tolist())
+            masks_per_image.update(masks_B[counts_B & shard.done].tolist())
             drops.update(dict(zip(shard.drop_reasons, shard.drops[counts_B].sum(axis=0).tolist(), strict=True)))
         return {
             "masks": sum(map(len, scores)),

@@ -43,6 +43,7 @@ def info_lines(info: Mapping[str, Any], describe: Describe) -> list[str]:
     images, kind = info["committed_images"], kind_named(info["result"])
     set_aside = ", ".join(f"{count} {reason}" for reason, count in info["quarantine"].items())
     shards = counted(info["shards"], "shard")
+    counts = {**info, "images": images, "quarantined": len(info["set_aside"])}
     lines = [
         f"run          {info['run']}",
         f"created      {info['created']}, schema {info['schema']}, fingerprint {info['fingerprint'][:12]}",
@@ -50,7 +51,7 @@ def info_lines(info: Mapping[str, Any], describe: Describe) -> list[str]:
         *(f"{word:<12} {value}" for word, value in describe(info["method"], info["config"])),
         f"images       {images} of {info['images']} in {info['committed_shards']} of {shards}",
         f"store        {info['bytes'] / 1e6:.2f} MB, {info['bytes'] / max(images, 1) / 1e3:.1f} kB per image",
-        *(f"{word:<12} {value}" for word, value in kind.summary({**info, "images": images})),
+        *(f"{word:<12} {value}" for word, value in kind.summary(counts)),
         f"set aside    {set_aside or 'none'}",
         *kind.survey_lines(info),
     ]

@@ -49,6 +49,8 @@ def test_the_whole_way(photos: Path, tmp_path: Path) -> None:
 
     info = cuts3d("info", out)
     assert "bad.jpg: not_an_image" in info.output
+    told = [[line for line in said.output.splitlines() if line.startswith("masks  ")] for said in (info, status)]
+    assert told[0] == told[1], "masks per image, of those that have a result"
     facts = json.loads(cuts3d("info", out, "--json").output)
     assert facts["committed_images"] == 6
     assert sum(facts["score"]["counts"]) == facts["masks"] > 0

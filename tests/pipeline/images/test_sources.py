@@ -619,9 +619,9 @@ def test_patterns(tmp_path: Path) -> None:
     assert (listing.root, ids(listing)) == (str(tmp_path / "set"), ["a/1.jpg", "b/1.jpg", "b/2.png"])
     assert listing.skipped == {".txt": 1}
     assert ids(list_images(f"{tmp_path}/set/{{a,b}}/1.jpg")) == ["a/1.jpg", "b/1.jpg"]
-    with pytest.raises(SourceError, match=r"2 names match no file, the first is .*/set/x/1.jpg"):
+    with pytest.raises(SourceError, match=r"2 names without a file, the first is .*/set/x/1.jpg"):
         list_images(f"{tmp_path}/set/{{a,x,y}}/1.jpg")
-    with pytest.raises(SourceError, match="1 names match no file"):
+    with pytest.raises(SourceError, match="1 name without a file"):
         list_images(f"{tmp_path}/none/*.tar")
 
 

@@ -111,7 +111,7 @@ def test_summary_counts_every_image_once(run: RunFolder, retried: bool) -> None:
         records = MENDED
     summary = RunReader(run).summary()
     instances = [instance for record in records for instance in masks_of(record)]
-    masks_per_image = [len(masks_of(record)) for record in records]
+    masks_per_image = [len(masks_of(record)) for record in records if record.status != "quarantined"]
     assert summary.schema == "cuts3d-pseudo-masks 1"
     assert (summary.images, summary.committed_images, summary.shards, summary.committed_shards) == (10, 10, 3, 3)
     survey = summary.survey

@@ -126,7 +126,7 @@ def test_deleted_commit(run: RunFolder) -> None:
     assert [problem.severity for problem in problems] == ["error", "note"]
     assert "1 of 3 shards is not done: 00001; start the run again" in problems[0].message
     assert "2 files of no commit" in problems[1].message
-    assert "`cuts3d gc` removes them" in problems[1].message
+    assert "clean up with `cuts3d gc`" in problems[1].message
 
 
 def test_orphans_are_no_errors(run: RunFolder) -> None:

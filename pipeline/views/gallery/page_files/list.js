@@ -52,7 +52,7 @@ const facets = [
   facet("status", "Status", Object.entries(STATUS).map(([key, label]) => ({
     key, label, fits: (image) => image.status === key,
   }))),
-  facet("count", "Masks an image", countChoices(), true),
+  facet("count", "Masks per image", countChoices(), true),
   facet("score", "Score of a mask", scoreChoices(), true),
   facet("drop", "Proposals dropped because", named(images.flatMap(({ drops }) => Object.keys(drops))).map((key) => ({
     key, label: words(key), spoken: REASONS[key] ?? key, fits: (image) => image.drops[key] > 0,

@@ -45,7 +45,7 @@ function drawFacts() {
   const finished = run.finished === run.images ? all : `${number(run.finished)} of ${all} finished`;
   const facts = {
     Images: finished + (images.length < run.finished ? `, ${number(images.length)} shown, evenly spread` : ""),
-    Masks: `${number(run.masks)}, ${(run.masks / Math.max(run.finished, 1)).toFixed(2)} per image`,
+    Masks: `${number(run.masks)}, ${(run.masks / Math.max(run.finished - run.quarantined, 1)).toFixed(2)} per image`,
     Dropped: Object.entries(run.drops).map(([reason, n]) => `${number(n)} ${words(reason)}`).join(", ") || "none",
     "Set aside": counted(run.quarantined, "image"),
     Recipe: run.recipe, Score: run.score.replaceAll("*", " × "), Features: run.features, Depth: run.depth,

@@ -365,7 +365,7 @@ def test_in_a_browser(run: RunFolder, written: Path, tmp_path: Path) -> None:
         browser.click(f"[aria-label^='Proposals dropped because: {reason_words(browser, reason)}']")
         assert set(names(browser)) == {image["id"] for image in images if image["drops"].get(reason)}
         browser.click("#clear")
-        browser.click("[aria-label^='Masks an image: 1 mask']")
+        browser.click("[aria-label^='Masks per image: 1 mask']")
         assert set(names(browser)) == {image["id"] for image in images if len(image["scores"]) == 1}
         browser.click("#clear")
 
