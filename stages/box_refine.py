@@ -54,7 +54,7 @@ def refine_in_boxes(
     """
     before_MHW = sampled(masks_MGG, image_HW3.shape[:2])
     after_MHW, crf_iou = before_MHW.copy(), np.ones(len(masks_MGG), np.float32)
-    keep: np.ndarray = before_MHW.any(axis=(1, 2))
+    keep = np.asarray(before_MHW.any(axis=(1, 2)))
     for place in np.flatnonzero(keep if config.crf is not None else []):
         refined_HW = _refined(image_HW3, before_MHW[place], config, device)
         if refined_HW is None:

@@ -23,6 +23,7 @@ from detector.prediction.method import DetectorOptions
 from pipeline.cli import command_line
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.votecut.recipe import VoteRecipe
 from stages.features import FeatureConfig
 
 DOCUMENTS = [
@@ -167,6 +168,7 @@ def recipe_options() -> frozenset[str]:
     return frozenset(
         [
             *option_names(Recipe),
+            *option_names(VoteRecipe),
             *("features." + field.name for field in dataclasses.fields(FeatureConfig)),
             *("detector." + field.name for field in dataclasses.fields(DetectorOptions)),
         ]
