@@ -24,7 +24,7 @@ from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
 from pipeline.methods.cuts.stage_graph import INPUTS, LAST, NAME, STAGES
-from pipeline.methods.protocol import Batch, Inputs
+from pipeline.methods.protocol import Batch, Inputs, SharedOutputs
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import ImageRecord, Instance
@@ -117,7 +117,7 @@ class CutsMethod:
 
     def outputs(self, batch: Batch) -> Sequence[Output | ImageRecord]:
         """See `pipeline.methods.protocol.Method`."""
-        work = BatchWork(self, batch.photos, batch.positions, batch.kept, batch.seconds, batch.pool)
+        work = BatchWork(self, batch.photos, batch.positions, batch.kept, batch.seconds, batch.pool, batch.shared)
         return work.outputs(batch.until)
 
 
@@ -129,6 +129,7 @@ class BatchWork:
     kept: outputs of earlier launches by stage.
     seconds: gathers the time of each stage, without that of others.
     pool: processes for the work on single images that is the CPU's alone.
+    shared: with other methods.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class BatchWork:
         kept: Mapping[str, KeptOutputs],
         seconds: defaultdict[str, float],
         pool: Executor | None = None,
+        shared: SharedOutputs | None = None,
     ) -> None:
         self.method = method
         self.photos = photos
@@ -146,6 +148,7 @@ class BatchWork:
         self._kept = {stage: outputs for stage, outputs in kept.items() if outputs.covers(positions)}
         self._seconds = seconds
         self._each: Each = map if pool is None else pool.map
+        self._shared = shared or SharedOutputs()
 
     def outputs(self, stage: str | None) -> Sequence[Output | ImageRecord]:
         """For each image of the batch its record or, for a stage, what the stage keeps."""
@@ -173,8 +176,9 @@ class BatchWork:
     def _depth_to_keep(self) -> np.ndarray:
         if "depth" in self._kept:
             return self._kept["depth"].maps(self._positions)
+        predicted = self._predicted_depths
         with self._clock("depth"):
-            return to_grid(self._predicted_depths, *self.method.grid).numpy()
+            return to_grid(predicted, *self.method.grid).numpy()
 
     @_once
     def depth_filled_B(self) -> list[float]:
@@ -187,18 +191,28 @@ class BatchWork:
 
     @_once
     def _predicted_depths(self) -> list[np.ndarray]:
-        if self.method.depth is None:
+        model = self.method.depth
+        if model is None:
             raise ValueError(f"recipe {self.method.recipe.name} has no depth stage")
-        with self._clock("depth"):
-            return self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
+
+        def predict() -> list[np.ndarray]:
+            with self._clock("depth"):
+                return model.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
+
+        return self._shared.once("depth", model.fingerprint, self._positions, self._seconds, predict)
 
     @_once
     def features_BND(self) -> torch.Tensor:
         """(B, N, D) float16 on the method's device."""
         if "features" in self._kept:
             return torch.from_numpy(self._kept["features"].maps(self._positions)).to(self.method.device)
-        with self._clock("features"):
-            return self.method.features([photo.rgb for photo in self.photos])
+        extractor = self.method.features
+
+        def extract() -> torch.Tensor:
+            with self._clock("features"):
+                return extractor([photo.rgb for photo in self.photos])
+
+        return self._shared.once("features", extractor.fingerprint, self._positions, self._seconds, extract)
 
     @_once
     def graph_BNN(self) -> torch.Tensor:
