@@ -29,6 +29,7 @@ def run_side_by_side(
     launches: Mapping[str, Launch],
     manifest: Manifest,
     *,
+    result: str,
     device: str = "auto",
     batch_size: int | None = None,
     accept_set_aside: bool = False,
@@ -39,8 +40,9 @@ def run_side_by_side(
 
     launches: by run folder, path or URL, each with `images`.
     manifest: the images of all.
+    result: the kind that all have to give.
     The other arguments, and what is raised: as of `pipeline.engine.run.run`; ConfigError also for a method that looks
-    at something else than the others.
+    at something else than the others, or gives another kind of result.
 
     A shard that one run refuses as a whole (WholeShardError) is committed to the others first.
     """
@@ -48,7 +50,7 @@ def run_side_by_side(
     absolute = {out: with_absolute_paths(launch) for out, launch in launches.items()}
     with loaded_once():
         methods = [load_method(launch, device) for launch in absolute.values()]
-    _refuse_other_inputs(methods, list(absolute.values()))
+    _refuse_others(methods, list(absolute.values()), result)
     folders = [folder_of(out, method, manifest) for out, method in zip(absolute, methods, strict=True)]
     for folder, launch in zip(folders, absolute.values(), strict=True):
         keep_launch(folder, launch)
@@ -71,9 +73,9 @@ def run_side_by_side(
             for lease in leases:
                 lease.check()
             chosen = [i for i, keys in enumerate(pending) if shard.key in keys]
-            results = _committed(worker, [jobs[i] for i in chosen], shard, reporter.add)
-            for i, result in zip(chosen, results, strict=True):
-                summaries[i].add(result.counts, result.seconds)
+            done = _committed(worker, [jobs[i] for i in chosen], shard, reporter.add)
+            for i, own in zip(chosen, done, strict=True):
+                summaries[i].add(own.counts, own.seconds)
     return _settled(summaries, folders, started)
 
 
@@ -88,13 +90,15 @@ def _job(folder: RunFolder, method: Method, batch_size: int, accept_set_aside: b
     return ShardJob(folder, None, ShardWorker(method, batch_size), presence, accept_set_aside)
 
 
-def _refuse_other_inputs(methods: Sequence[Method], launches: Sequence[Launch]) -> None:
+def _refuse_others(methods: Sequence[Method], launches: Sequence[Launch], result: str) -> None:
     for method, launch in zip(methods, launches, strict=True):
         if method.takes != methods[0].takes:
             raise ConfigError(
                 f"recipe {launch.recipe} looks at {method.takes}, {launches[0].recipe} at {methods[0].takes}: they "
                 "cannot be run on the same images"
             )
+        if (kind := method.kind(None).name) != result:
+            raise ConfigError(f"recipe {launch.recipe} gives results of kind {kind!r}: {result!r} are needed here")
 
 
 def _worker(methods: Sequence[Method], batch_size: int | None) -> ShardWorker:

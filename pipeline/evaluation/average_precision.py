@@ -121,8 +121,8 @@ def limited(matches: Matches, limit: int) -> Matches:
 
 
 def recall(matches: Matches, limit: int, thresholds: slice = slice(None)) -> Ratio:
-    """Share of objects matched by the best `limit` detections of each image, averaged over IoU thresholds: all, or these
-    of them.
+    """Share of objects matched by the best `limit` detections of each image, averaged over IoU thresholds, all or
+    these.
     """
     true_I = [
         0 if entry is None else np.count_nonzero(((entry["dtMatches"] > 0) & ~entry["dtIgnore"])[thresholds, :limit])
