@@ -63,12 +63,15 @@ function refilter() {
 
 // --- the list: rows of the heights of their photos, placed by the program --------------------------------------------
 
-const GAP = 14, AROUND = 30 + 22 + 24 + 4; // of a row beside its pictures: head, padding, caption, border
+const GAP = 14, NARROWEST = 130;
+const AROUND = 30 + 22 + 2, CAPTION = 22; // of a row: head, padding, border; below each picture
 const shown = new Map(); // place in the list -> element
 let tops = [], rowWidth = 0;
 
 const columns = () => runs.map((_, r) => r).filter((r) => !hidden.has(r));
-const pictureWidth = () => (rowWidth - 26 - 8 * (columns().length - 1)) / columns().length;
+/** Pictures beside each other: all, or as many as a narrow window has room for. */
+const across = () => Math.min(columns().length, Math.max(1, Math.floor((rowWidth - 26 + 8) / (NARROWEST + 8))));
+const pictureWidth = () => (rowWidth - 26 - 8 * (across() - 1)) / across();
 const boxShape = (image) => Math.max(image.shape, 0.75); // of a tall photo's box; the photo keeps its own
 
 function layOut() {
@@ -78,12 +81,14 @@ function layOut() {
   let top = 0;
   tops = visible.map((number) => {
     const own = top;
-    top += pictureWidth() / boxShape(images[number]) + AROUND + GAP;
+    const lines = Math.ceil(columns().length / across());
+    top += lines * (pictureWidth() / boxShape(images[number]) + CAPTION) + (lines - 1) * 8 + AROUND + GAP;
     return own;
   });
   tops.push(top);
   list.style.height = `${Math.max(0, top - GAP)}px`;
-  document.documentElement.style.setProperty("--columns", columns().length || 1);
+  document.documentElement.style.setProperty("--columns", across());
+  document.body.classList.toggle("wrapped", across() < columns().length);
   document.documentElement.style.setProperty("--bar", `${$("query").parentElement.offsetHeight}px`);
   drawList();
 }
@@ -129,7 +134,7 @@ function row(position) {
     return make("button", {
       type: "button", "data-number": number, "data-run": r,
       "aria-label": `${image.id}, ${runs[r].name}: ${text}. Open`,
-    }, picture, make("span", { class: `count ${kind}`, text }));
+    }, picture, make("span", { class: `count ${kind}`, text: across() < columns().length ? `${runs[r].name}: ${text}` : text }));
   });
   const element = make("div", {
     class: "row-card", role: "listitem", "data-position": position,
@@ -181,8 +186,8 @@ function layers(image, number, r, width) {
   if (instances.length) {
     const canvas = make("canvas", { class: "masks", "aria-hidden": "true" });
     // as wide as the photo in its box
-    const across = Math.min(width, (width / boxShape(images[number])) * (image.small[1] / image.small[0]));
-    paintMasks(canvas, { small: image.small, instances }, Math.max(1, Math.round(across * Math.min(devicePixelRatio, 1.5))));
+    const pixels = Math.min(width, (width / boxShape(images[number])) * (image.small[1] / image.small[0]));
+    paintMasks(canvas, { small: image.small, instances }, Math.max(1, Math.round(pixels * Math.min(devicePixelRatio, 1.5))));
     parts.push(canvas);
   }
   return parts;
@@ -209,7 +214,8 @@ async function open(number) {
     const box = make("span", { class: "picture" }, ...layers(image, number, r, 480));
     box.style.aspectRatio = images[number].shape;
     const scores = (image.runs?.[r].instances ?? []).map(({ score }) => score).sort((a, b) => b - a);
-    const said = scores.length > 1 ? `, scores ${scores[0].toFixed(2)} to ${scores.at(-1).toFixed(2)}` : "";
+    const ends = [...new Set([scores[0], scores.at(-1)].map((score) => score?.toFixed(2)))];
+    const said = scores.length ? `, ${ends.length > 1 ? "scores" : "score"} ${ends.join(" to ")}` : "";
     return make("figure", {}, box, make("figcaption", {},
       make("strong", { text: runs[r].name }), ` ${countOf(images[number], r)[0]}${said}`));
   });
@@ -284,6 +290,7 @@ function drawHeads() {
   };
   $("heads").replaceChildren(...columns().map(button));
   $("back").replaceChildren(...[...hidden].map(button));
+  $("back").parentElement.hidden = !hidden.size;
 }
 
 function start() {
