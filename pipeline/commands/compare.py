@@ -55,7 +55,9 @@ PAGE, TABLE = "compare.html", "comparison"  # and .txt, .csv, .json
 )
 @bootstrap_options
 @click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="Images on the page.")
-@click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of its pictures, in pixels.")
+@click.option(
+    "--thumbnail", type=click.IntRange(32, 4096), default=320, show_default=True, help="Longest side of its pictures."
+)
 def compare(
     recipes: str,
     out: str,

@@ -61,7 +61,9 @@ def written(runs: dict[str, RunFolder], differing: dict[str, float], tmp_path_fa
 
 def read_page(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Index and blocks."""
-    scripts = dict(re.findall(r'<script type="application/json" id="([^"]+)">([^<]*)</script>', file.read_text("utf-8")))
+    scripts = dict(
+        re.findall(r'<script type="application/json" id="([^"]+)">([^<]*)</script>', file.read_text("utf-8"))
+    )
     index = json.loads(scripts.pop("index"))
     assert list(scripts) == [f"image-{n}" for n in range(len(index["images"]))]
     return index, [json.loads(block) for block in scripts.values()]
