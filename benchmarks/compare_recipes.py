@@ -8,8 +8,8 @@ goes into docs/recipes.md, all metrics with their intervals into benchmarks/resu
 
     python benchmarks/compare_recipes.py PHOTOS TRUTH OUT --depth MODEL --speed 12
 
-Instead: how long the recipes take together, and each of them alone, on so many photos, each in a process of its own that
-loads its models and writes its runs into OUT, which must be new. Into benchmarks/results/compare_speed.csv.
+Instead: how long the recipes take together, and each of them alone, on so many photos, each in a process of its own
+that loads its models and writes its runs into OUT, which must be new. Into benchmarks/results/compare_speed.csv.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def models(arguments: argparse.Namespace, depth: bool) -> list[str]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Of the document: a row for each recipe; best values are bold, and a difference that is sure has a mark."""
+    """Of the document: a row for each recipe."""
     first = found["runs"][0]["name"]
     lines = [f"| | {' | '.join(heading for heading, _, _ in COLUMNS)} | seconds |"]
     lines.append("|---|" + "---|" * (len(COLUMNS) + 1))
