@@ -77,10 +77,11 @@ def models(arguments: argparse.Namespace, depth: bool) -> list[str]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Of the document: a row for each recipe."""
+    """Of the document: how many photos there are, and a row for each recipe."""
     first = found["runs"][0]["name"]
-    lines = [f"| | {' | '.join(heading for heading, _, _ in COLUMNS)} | seconds |"]
-    lines.append("|---|" + "---|" * (len(COLUMNS) + 1))
+    lines = [f"{found['scored']} photos, {found['bootstrap']} resamples of them.", ""]
+    lines += [f"| | {' | '.join(heading for heading, _, _ in COLUMNS)} | seconds |"]
+    lines += ["|---|" + "---|" * (len(COLUMNS) + 1)]
     for run in found["runs"]:
         cells = [cell(run, metric, share, run["name"] == first) for _, metric, share in COLUMNS]
         lines.append(f"| `{run['name']}` | {' | '.join(cells)} | {sum(run['seconds'].values()):.2f} |")

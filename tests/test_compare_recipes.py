@@ -27,13 +27,14 @@ def test_the_table_goes_into_the_document(tmp_path: Path, monkeypatch: pytest.Mo
     assert text.count(compare_recipes.BEGIN) == text.count(compare_recipes.END) == 1
     monkeypatch.setattr(compare_recipes, "DOCUMENT", tmp_path / "recipes.md")
     (tmp_path / "recipes.md").write_text(text, "utf-8")
-    found = {"runs": [run("maskcut", 0.0123, None), run("cuts3d", 0.05, 0.0105)]}
+    found = {"scored": 104, "bootstrap": 1000, "runs": [run("maskcut", 0.0123, None), run("cuts3d", 0.05, 0.0105)]}
     for _ in range(2):  # again and again
         compare_recipes.fill_document(found)
     filled = (tmp_path / "recipes.md").read_text("utf-8")
     head, tail = text.split(compare_recipes.BEGIN)[0], text.split(compare_recipes.END)[1]
     assert filled.startswith(head)
     assert filled.endswith(tail)
+    assert "\n104 photos, 1000 resamples of them.\n\n| |" in filled
     rows = [
         line.split(" | ")
         for line in filled.splitlines()

@@ -63,7 +63,7 @@ function refilter() {
 
 // --- the list: rows of the heights of their photos, placed by the program --------------------------------------------
 
-const GAP = 14, NARROWEST = 130;
+const GAP = 14, NARROWEST = 130, WIDEST = 420; // of a picture, as in the style
 const AROUND = 30 + 22 + 2, CAPTION = 22; // of a row: head, padding, border; below each picture
 const shown = new Map(); // place in the list -> element
 let tops = [], rowWidth = 0;
@@ -71,7 +71,7 @@ let tops = [], rowWidth = 0;
 const columns = () => runs.map((_, r) => r).filter((r) => !hidden.has(r));
 /** Pictures beside each other: all, or as many as a narrow window has room for. */
 const across = () => Math.min(columns().length, Math.max(1, Math.floor((rowWidth - 26 + 8) / (NARROWEST + 8))));
-const pictureWidth = () => (rowWidth - 26 - 8 * (across() - 1)) / across();
+const pictureWidth = () => Math.min(WIDEST, (rowWidth - 26 - 8 * (across() - 1)) / across());
 const boxShape = (image) => Math.max(image.shape, 0.75); // of a tall photo's box; the photo keeps its own
 
 function layOut() {
