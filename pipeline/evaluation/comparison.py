@@ -6,6 +6,7 @@ I images · K runs · B resamples · D masks of an image
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,7 @@ class RunComparison:
     runs: in the order given; the first is what the others are compared with.
     images: that every run has a result for.
     scored: of these, that the truth has; 0 without one.
+    missing: images of the truth that were not scored.
     left_out: images that a run could not use; they count for none.
     other_size, unlabelled: images that have another size in the truth, or are not in it.
     differing: of each of `images` 1 minus the mean agreement of all pairs of runs, by id.
@@ -67,6 +69,7 @@ class RunComparison:
     runs: tuple[ComparedRun, ...]
     images: int
     scored: int
+    missing: int
     left_out: tuple[str, ...]
     other_size: int
     unlabelled: int
@@ -94,8 +97,8 @@ def compare_runs(
 ) -> RunComparison:
     """Compare finished runs of the same images; by name, the first is the one that the others are held against.
 
-    An image that one of them set aside is left out for all. scores, max_detections,
-    bootstrap and seed: as for `scores.evaluate`.
+    An image that one of them set aside is left out for all. scores, max_detections, bootstrap and seed: as for
+    `scores.evaluate`.
 
     Raises SourceError when no image is left or the truth does not fit, RunMismatchError for runs of other images,
     ConfigError for runs that hold no masks or a setting out of range, StoreError for a damaged run.
@@ -138,6 +141,7 @@ def compare_runs(
         compared,
         len(together.ids),
         scored,
+        len(truth.images) - scored if truth else 0,
         tuple(together.left_out),
         len(other_size),
         len(unlabelled),
@@ -175,9 +179,9 @@ class _Together:
         ids, masks, agreements, left_out = [], [], [], []
         set_aside: list[list[str]] = [[] for _ in folders]
         for results in _side_by_side(folders):
-            for own, result in zip(set_aside, results, strict=True):
+            for failed, result in zip(set_aside, results, strict=True):
                 if isinstance(result, Failed):
-                    own.append(result.id)
+                    failed.append(result.id)
             found = [result for result in results if isinstance(result, ImageRecord)]
             if len(found) < len(results):
                 left_out.append(results[0].id)
@@ -188,7 +192,10 @@ class _Together:
             ]
             ids.append(results[0].id)
             masks.append([len(own) for own in codes])
-            agreements.append([[1.0 if a is b else matched_iou(a, b) for b in codes] for a in codes])
+            own = np.eye(len(codes))
+            for a, b in combinations(range(len(codes)), 2):
+                own[a, b] = own[b, a] = matched_iou(codes[a], codes[b])
+            agreements.append(own)
         if not ids:
             raise SourceError(f"every image was set aside by one of {', '.join(folder.url for folder in folders)}")
         return cls(ids, np.array(masks, float), np.array(agreements, np.float32), left_out, set_aside)

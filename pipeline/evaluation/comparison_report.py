@@ -14,7 +14,7 @@ from pipeline.evaluation.scores import Estimate, Metric
 
 # Of the metrics of masks or boxes those that a table shows; files have all.
 _SHOWN = (
-    *("AP", "AP50", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR1000"),
+    *("AP", "AP50", "AP_small", "AP_medium", "AP_large", "AR1", "AR10", "AR100", "AR300", "AR1000"),
     *("AR_small", "AR_medium", "AR_large", "recall50_small", "recall50_medium", "recall50_large"),
 )
 
@@ -119,6 +119,8 @@ def _images(comparison: RunComparison) -> str:
     parts = [f"{comparison.images} compared"]
     if comparison.truth:
         parts.append(f"{comparison.scored} of them scored")
+    if comparison.missing:
+        parts.append(f"{comparison.missing} of the truth not scored")
     if comparison.left_out:
         by = ", ".join(f"{len(run.set_aside)} by {run.name}" for run in comparison.runs if run.set_aside)
         parts.append(f"{len(comparison.left_out)} set aside and left out for all ({by})")

@@ -146,7 +146,7 @@ def test_without_truth_nothing_is_said_of_quality(runs: dict[str, RunFolder]) ->
 
 def test_with_truth_each_figure_is_that_of_evaluate(runs: dict[str, RunFolder], truth: Truth) -> None:
     found = compare_runs(runs, truth, bootstrap=60, seed=3)
-    assert (found.images, found.scored) == (4, 4)
+    assert (found.images, found.scored, found.missing) == (4, 4, 1)
     report = evaluate_runs(truth, runs["two"], runs["one"], bootstrap=60, seed=3)
     one, two = found.runs
     for name, estimate in report.columns["run"].items():
