@@ -6,7 +6,8 @@
 truth knows. Runs, tables and page are in OUT, where what was begun resumes and a recipe that is new is added; the table
 goes into docs/recipes.md, all metrics with their intervals into benchmarks/results/compare_recipes.csv.
 
-    python benchmarks/compare_recipes.py PHOTOS TRUTH OUT --depth MODEL --speed 12
+    python benchmarks/compare_recipes.py PHOTOS TRUTH OUT --depth MODEL --speed 6 \
+        --recipes maskcut,localcut,localcut_importance,cuts3d_rounds,cuts3d
 
 Instead: how long the recipes take together, and each of them alone, on so many photos, each in a process of its own
 that loads its models and writes its runs into OUT, which must be new. Into benchmarks/results/compare_speed.csv.
@@ -32,7 +33,7 @@ from pipeline.images.sources import list_images
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "recipes.md"
 RESULTS = ROOT / "benchmarks" / "results"
-RECIPES = "maskcut,localcut,localcut_importance,cuts3d_rounds,cuts3d"
+RECIPES = "maskcut,localcut,cuts3d_rounds,cuts3d"  # in the order of the table
 BEGIN, END = "<!-- measured -->\n", "<!-- end of what was measured -->"
 
 # Of the document's table: heading, metric, and whether it is a share.

@@ -65,22 +65,36 @@ class SharedOutputs:
         seconds: defaultdict[str, float],
         compute: Callable[[], T],
     ) -> T:
-        """What a stage gives for images of the batch, computed for the first that asks, and not to be changed.
+        """`once_each` of one model."""
+        return self.once_each(stage, [made_by], positions, seconds, lambda missing: [compute()])[0]
 
-        made_by: fingerprint of the model and its settings, by which it is known again.
+    def once_each(
+        self,
+        stage: str,
+        made_by: Sequence[str],
+        positions: Sequence[int],
+        seconds: defaultdict[str, float],
+        compute: Callable[[Sequence[int]], Sequence[T]],
+    ) -> list[T]:
+        """What a stage gives for images of the batch by each of several models, computed for the first that asks, and
+        not to be changed.
+
+        made_by: fingerprints of the models and their settings, by which they are known again.
         positions: of the images in their shard.
         seconds: to which `compute` adds its time. It is added for those that ask later, too: the seconds of a method
             are those that it takes alone.
+        compute: gives, in one pass, what is missing: the models at these places of `made_by`.
         """
-        key = stage, made_by, tuple(positions)
-        if key in self._made:
-            value, spent = self._made[key]
-            seconds[stage] += spent
-        else:
+        keys = [(stage, one, tuple(positions)) for one in made_by]
+        missing = [i for i, key in enumerate(keys) if key not in self._made]
+        for key in set(keys) & self._made.keys():
+            seconds[stage] += self._made[key][1]
+        if missing:
             before = seconds[stage]
-            value = compute()
-            self._made[key] = value, seconds[stage] - before
-        return value
+            values = compute(missing)
+            spent = (seconds[stage] - before) / len(missing)
+            self._made.update({keys[i]: (value, spent) for i, value in zip(missing, values, strict=True)})
+        return [self._made[key][0] for key in keys]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """One shard through several methods at once: each gives what it gives alone, whatever happens to the others."""
 
 import dataclasses
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from pipeline.engine.whole_shards import WholeShardError
 from pipeline.images.manifest import Shard
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import CutsMethod
+from pipeline.methods.protocol import SharedOutputs
 from pipeline.methods.registry import manifest_of
 from pipeline.models import load
 from pipeline.runs.launch import Launch
@@ -134,3 +135,27 @@ def test_models_are_loaded_once_within_the_block_alone(tmp_path: Path) -> None:
         assert load.load_depth(spec) is load.load_depth(spec)
         assert load.load_depth(spec) is not load.load_depth(spec, kind="inverse_depth")
     assert load.load_depth(spec) is not load.load_depth(spec)
+
+
+def test_models_that_are_read_in_one_pass_are_shared_one_by_one() -> None:
+    """A method that looks at several features of one network leaves each, and takes those that are there."""
+    shared, asked = SharedOutputs(), []
+    first: defaultdict[str, float] = defaultdict(float)
+    second: defaultdict[str, float] = defaultdict(float)
+
+    def one() -> str:
+        first["features"] += 2.0
+        return "tokens"
+
+    def several(missing: Sequence[int]) -> list[str]:
+        asked.append(list(missing))
+        second["features"] += 3.0
+        return [f"model {i}" for i in missing]
+
+    assert shared.once("features", "b", [0, 1], first, one) == "tokens"
+    found = shared.once_each("features", ["a", "b", "c"], [0, 1], second, several)
+    assert (found, asked) == (["model 0", "tokens", "model 2"], [[0, 2]])
+    assert (first["features"], second["features"]) == (2.0, 5.0), "as if each had worked alone"
+    assert shared.once("features", "c", [0, 1], first, one) == "model 2"
+    assert first["features"] == 2.0 + 1.5
+    assert shared.once("features", "c", [0], first, one) == "tokens", "of other images"
