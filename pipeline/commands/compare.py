@@ -85,9 +85,11 @@ def compare(
     manifest = checked_images(launches, device)
     truths = None
     if truth:
+        from pipeline.evaluation.run_detections import need_common
         from pipeline.evaluation.truth.formats import read_truth
 
         truths = read_truth(truth, truth_images)
+        need_common(manifest.refs, truths.truth)
     from pipeline.engine.side_by_side import run_side_by_side  # torch
     from pipeline.evaluation.comparison import compare_runs
     from pipeline.evaluation.comparison_report import comparison_csv, comparison_json, comparison_lines

@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,7 +46,7 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
         SourceError: two images of the run are the same one of the truth, or none can be scored.
         StoreError: the run is damaged.
     """
-    find, refs = _finder(run, truth), {ref.id: ref for ref in run.manifest.refs}
+    find, refs = _finder(run.manifest.refs, truth), {ref.id: ref for ref in run.manifest.refs}
     swapped = len(truth.swapped)
     by_image: dict[int, list[dict[str, Any]]] = {}
     unlabelled, set_aside, other_size = [], [], []
@@ -85,7 +85,17 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
     return RunDetections(run.url, run.recipe, by_image, tuple(unlabelled), tuple(set_aside), tuple(other_size))
 
 
-def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
+def need_common(refs: Sequence[ImageRef], truth: Truth) -> None:
+    """SourceError when none of these images, of a run that is yet to be made, is in the truth."""
+    find = _finder(refs, truth)
+    if all(find(ref.id) is None for ref in refs):
+        raise SourceError(
+            f"none of {len(refs)} images is in {truth.name}: the images have {refs[0].id}, the truth "
+            f"{next(iter(truth.images.values()))['file_name']}"
+        )
+
+
+def _finder(refs: Sequence[ImageRef], truth: Truth) -> Callable[[str], int | None]:
     """From the id of an image of the run to the id of the same image in the truth."""
     by_path: dict[str, int] = {_plain(image["file_name"]): id_ for id_, image in truth.images.items()}
     by_name: dict[str, list[int]] = defaultdict(list)
@@ -97,10 +107,10 @@ def _finder(run: RunFolder, truth: Truth) -> Callable[[str], int | None]:
         same_name = by_name.get(_name(path), [])
         return by_path.get(path, same_name[0] if len(same_name) == 1 else None)
 
-    found = {ref.id: named(ref.id) for ref in run.manifest.refs}
+    found = {ref.id: named(ref.id) for ref in refs}
     # Two files may number their images in their own ways: a name counts for more.
     free = truth.images.keys() - found.values() if truth.has_own_ids else set()
-    by_id = {ref.id: ref.coco_id for ref in run.manifest.refs if ref.coco_id in free}
+    by_id = {ref.id: ref.coco_id for ref in refs if ref.coco_id in free}
     return lambda image: by_id.get(image) if found[image] is None else found[image]
 
 

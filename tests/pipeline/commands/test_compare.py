@@ -202,6 +202,37 @@ def test_recipes_of_other_inputs_or_results_are_refused(tmp_path: Path) -> None:
     assert (refused.exit_code, "recipe toy looks at clips, centre at photos" in refused.output) == (2, True)
 
 
+def test_a_truth_of_other_images_is_refused_before_the_work(tmp_path: Path, work: Work) -> None:
+    launch = tiny_launch(tmp_path, 2)
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 4.0, "bbox": [0, 0, 2, 2]}
+    image = {"id": 1, "file_name": "other.png", "height": 64, "width": 80}
+    truth = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    refused = cuts3d(*compare_words(launch, tmp_path / "out"), "--truth", tmp_path / "truth.json")
+    assert refused.exit_code == 2
+    assert "none of 2 images is in" in refused.output
+    assert "the images have 000.png, the truth other.png" in refused.output
+    assert not work.read
+
+
+def test_boxes_are_scored_as_boxes(tmp_path: Path) -> None:
+    launch, out = tiny_launch(tmp_path, 2), tmp_path / "out"
+    images = [{"id": i, "file_name": f"{i:03d}.png", "height": 64 + i, "width": 80} for i in range(2)]
+    boxes = [
+        {"id": i + 1, "image_id": i, "category_id": 1, "iscrowd": 0, "area": 1280.0, "bbox": [20, 16, 40, 32]}
+        for i in range(2)
+    ]
+    truth = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "thing"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    words = compare_words(launch, out, ("localcut", "centre"))
+    done = cuts3d(*words, "--truth", tmp_path / "truth.json")
+    assert done.exit_code == 0, done.output
+    assert "\nbox_AP " in done.output
+    assert "mask_AP" not in done.output
+    facts = json.loads((out / "comparison.json").read_text())
+    assert facts["runs"][1]["metrics"]["box_AP"]["value"] == pytest.approx(1)
+
+
 def test_a_run_of_other_settings_is_refused(tmp_path: Path) -> None:
     launch, out = tiny_launch(tmp_path, 3), tmp_path / "out"
     words = compare_words(launch, out, ("localcut", "centre"))
