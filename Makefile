@@ -11,6 +11,7 @@
 # Of self-train: RUN, CONFIG, WORK and ITERATIONS as of train   CHECKPOINT=detector.safetensors   ROUNDS=n
 # Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
+# Of compare: RECIPES=name,name,…   TRUTH, OUT, and IMAGES, FEATURES, DEPTH, DEVICE, SHARD_SIZE, BATCH, SET as above (SET="recipe.stage.option=value")
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 # Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
 
@@ -29,7 +30,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS))
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
-.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery evaluate status verify \
+.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate status verify \
 	submit train self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
@@ -86,6 +87,12 @@ submit: install  ## pseudo-masks as a job of the Ray cluster at ADDRESS=http://h
 
 export: install  ## RUN's pseudo-masks as COCO JSON, and overlay PNGs
 	$(BIN)/cuts3d export $(RUN) --coco $(RUN)/pseudo_masks.json --overlays $(RUN)/overlays
+
+compare: install  ## RECIPES=maskcut,cuts3d on the same IMAGES, as table and page in OUT=compare; scored if TRUTH=instances.json
+	$(BIN)/cuts3d compare --recipes $(or $(RECIPES),maskcut,cuts3d_rounds,cuts3d) --images $(IMAGES) --out $(or $(OUT),compare) \
+		$(if $(TRUTH),--truth $(TRUTH)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
+		$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
+		$(foreach option,$(SET),--set $(option))
 
 gallery: install  ## RUN as one HTML page to sort, filter and look into
 	$(BIN)/cuts3d gallery $(RUN) --out $(RUN)/gallery.html

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.compare import compare
 from pipeline.commands.evaluate import evaluate, scores
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
@@ -30,7 +31,7 @@ from pipeline.wording import printable
 
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
-    *(export, gallery, inspect, evaluate, scores, import_coco_command),
+    *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
     *(recipes, tau, weights_group, demo),
 )
 

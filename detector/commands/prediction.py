@@ -128,6 +128,11 @@ def self_train(
 @click.option("--out", required=True, type=OUTPUT_FILE, help="JSON file to write; its runs go beside.")
 @click.option("--markdown", type=OUTPUT_FILE, help="The papers' tables, with ours, to write as well.")
 @click.option("--compare", metavar="FILE", help="A detector to compare with, on the same images and resamples.")
+@click.option(
+    "--max-per-image",
+    type=click.IntRange(min=1, max=1000),
+    help="Detections to keep, for AR1000. [100, LVIS 300: as many as count for all else]",
+)
 @click.option("--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the resamples.")
 @_amp_option

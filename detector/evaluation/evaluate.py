@@ -78,6 +78,7 @@ def evaluate_detector(
     *,
     other: DetectorCheckpoint | None = None,
     amp: bool = False,
+    max_per_image: int | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     **execution: Any,
@@ -87,6 +88,7 @@ def evaluate_detector(
     out: the file that the metrics will be in; the runs lie beside it.
     other: a detector to compare with, on the same images and resamples.
     amp: predict in half precision.
+    max_per_image: detections that are kept, if more than the benchmark counts; AR1000 alone looks at them.
     bootstrap, seed: see `pipeline.evaluation.scores.evaluate`.
     execute, execution: see `self_training.self_train`.
 
@@ -95,7 +97,7 @@ def evaluate_detector(
     scored = []
     for truth in truths:
         runs = [
-            _predictions(detector, truth, out, amp, execute, execution)
+            _predictions(detector, truth, out, amp, max_per_image, execute, execution)
             for detector in (checkpoint, other)
             if detector is not None
         ]
@@ -114,6 +116,7 @@ def _predictions(
     truth: TruthSet,
     out: Path,
     amp: bool,
+    max_per_image: int | None,
     execute: RunExecutor,
     execution: dict[str, Any],
 ) -> RunFolder:
@@ -125,10 +128,10 @@ def _predictions(
     name = f"{title}-{manifest.digest[:_DIGITS]}"
     runs = out.absolute().with_name(f"{out.stem}-runs")
     files_at(runs).write_atomic(f"{name}.parquet", manifest.to_parquet_bytes())
-    folder = runs / f"{name}-{checkpoint.sha256[:_DIGITS]}"
-    options = DetectorOptions(
-        str(checkpoint.path.absolute()), max_per_image=truth.max_detections, grid=1, boxes="detector", amp=amp
-    )
+    kept = max(max_per_image or 0, truth.max_detections)
+    more = f"-{kept}" if kept > truth.max_detections else ""
+    folder = runs / f"{name}-{checkpoint.sha256[:_DIGITS]}{more}"
+    options = DetectorOptions(str(checkpoint.path.absolute()), max_per_image=kept, grid=1, boxes="detector", amp=amp)
     launch = Launch(str(runs / f"{name}.parquet"), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(folder), launch, **execution)
     if not summary.complete:

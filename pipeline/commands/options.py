@@ -28,12 +28,19 @@ def launch_options(command: Any) -> Any:
 
 def method_options(command: Any) -> Any:
     """What decides the result for an image."""
+    override = click.option(
+        "--set", "overrides", multiple=True, metavar="STAGE.OPTION=VALUE", help="Override an option."
+    )
+    recipe = click.option("--recipe", help="Named recipe, see `cuts3d recipes`, or FILE.toml with one's own. [cuts3d]")
+    return recipe(model_options(override(command)))
+
+
+def model_options(command: Any) -> Any:
+    """METHOD_SETTINGS."""
     options = [
-        click.option("--recipe", help="Named recipe, see `cuts3d recipes`, or FILE.toml with one's own. [cuts3d]"),
         click.option("--features", help="Feature preset, NAME=FILE, or a checkpoint. [dinov2_vits14]"),
         click.option("--depth", help="Depth model, .onnx file, transformers folder, or maps:FOLDER. [fastdepth]"),
         click.option("--depth-kind", type=click.Choice(["depth", "inverse_depth"]), help="What the depth model gives."),
-        click.option("--set", "overrides", multiple=True, metavar="STAGE.OPTION=VALUE", help="Override an option."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -87,14 +94,14 @@ min_score_option = click.option(
 )
 
 
-def truth_options(command: Any) -> Any:
+def truth_options(command: Any, required: bool = True) -> Any:
     """--truth and --truth-images."""
     images = click.option(
         "--truth-images", metavar="FOLDER", help="Its photos, if not beside it; kitti, openimages need them."
     )
     return click.option(
         "--truth",
-        required=True,
+        required=required,
         metavar="[FORMAT:]PATH",
         help="The true objects: a COCO instances JSON, path or URL, or the files of coco20k, lvis, uvo, sa1b, "
         "objects365, openimages, voc, clipart, watercolor, comic, kitti.",

@@ -68,7 +68,7 @@ def run(
     if is_resumed and not accept_set_aside:
         need_photos(RunFolder.open(out), until)
     method = method or load_method(launch, device, until)
-    folder = _folder_of(out, method, manifest)
+    folder = folder_of(out, method, manifest)
     if launch.images is not None:
         keep_launch(folder, launch)
     ledger = ledger_of(folder, until)
@@ -107,7 +107,7 @@ def retry_quarantined(
         presence = Presence(folder, is_resumed=False)
         presence.need(shards[0])
         method = method or load_method(with_absolute_paths(launch or last_launch(out)), device, None)
-        folder = _folder_of(out, method, folder.manifest, mended_values(method, folder.config))
+        folder = folder_of(out, method, folder.manifest, mended_values(method, folder.config))
         with Lease(folder.files) as lease:
             shards = folder.retry_shards(chosen)
             job = partial(ShardJob, folder, None, presence=presence)
@@ -125,9 +125,10 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
     return listed or RunFolder.open(out).manifest
 
 
-def _folder_of(
+def folder_of(
     out: str | Path, method: Method, manifest: Manifest, mended: Mapping[str, Any] = MappingProxyType({})
 ) -> RunFolder:
+    """The run of a method at `out`, made or opened; mended: see `mended_values`. Errors as of `create_or_open`."""
     names = {"method": method.name, "result": method.kind(None).name}
     return RunFolder.create_or_open(
         out, method.config(), manifest, **names, earlier={**earlier_values(method), **mended}

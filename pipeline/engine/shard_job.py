@@ -48,10 +48,16 @@ class ShardJob:
         SourceError when its photos are not where the run looks for them.
         """
         attributes = self.folder.shard_attributes(self.until)
+        with self.opened(shard) as kept:
+            return self.worker.process(shard, self.until, kept, attributes, on_image, given_up, self.accept_set_aside)
+
+    @contextlib.contextmanager
+    def opened(self, shard: Shard) -> Iterator[Mapping[str, Any]]:
+        """What earlier launches kept of the shard, by stage, for the time of its work. SourceError as of `compute`."""
         with self._kept(shard.key) as kept:
             if self.presence and (not kept or self.worker.method.needs_inputs(self.until, kept)):
                 self.presence.need(shard)
-            return self.worker.process(shard, self.until, kept, attributes, on_image, given_up, self.accept_set_aside)
+            yield kept
 
     def probe(self, shard: Shard, positions: Sequence[int]) -> None:
         """See `ShardWorker.probe`."""

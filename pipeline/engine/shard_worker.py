@@ -18,7 +18,7 @@ from pipeline.faults import image_fault
 from pipeline.images.manifest import ImageRef, Shard
 from pipeline.images.oddities import REASON as ODD_ENTRY
 from pipeline.images.stereo_clips import load_inputs
-from pipeline.methods.protocol import Batch, Method
+from pipeline.methods.protocol import Batch, Method, SharedOutputs
 from pipeline.results.kinds import Counts, Failed, quarantine_of
 from pipeline.runs.ledger import is_retry
 from pipeline.wording import counted, few_of
@@ -50,19 +50,22 @@ class ShardResult:
 
 
 @dataclass
-class _Pass:
-    """What is known of a shard while its images go through the stages; by position in the shard.
+class ShardPass:
+    """What is known of a shard while its images go through a method; by position in the shard.
 
+    wanted: images that are looked at.
     remarks: on pictures that had to be stretched, see `Photo`.
     results: of the images that are finished, or `Failed`.
     starved: images that did not fit the GPU's memory even as a batch of one, while other batches were there; they are
     tried once more when is_alone says that none is.
     """
 
+    method: Method
     shard: Shard
     until: str | None
     kept: Mapping[str, Any]
     on_image: Callable[[Any], None]
+    wanted: list[int] = field(default_factory=list)
     remarks: dict[int, str] = field(default_factory=dict)
     results: dict[int, Any] = field(default_factory=dict)
     faults: list[Exception] = field(default_factory=list)
@@ -132,67 +135,100 @@ class ShardWorker:
         given_up: Mapping[str, ImageError] | None = None,
         accept_set_aside: bool = False,
     ) -> ShardResult:
-        """Take one shard through the method, up to a stage; None: to the whole result.
+        """Take one shard through the method, up to a stage; None: to the whole result. Arguments and errors: as of
+        `begin`, `work` and `end`, which are its three parts.
+        """
+        state = self.begin(shard, until, kept, on_image, given_up)
+        self.work([state])
+        return self.end(state, attributes, accept_set_aside)
+
+    def begin(
+        self,
+        shard: Shard,
+        until: str | None,
+        kept: Mapping[str, Any],
+        on_image: Callable[[Counts], None] = lambda counts: None,
+        given_up: Mapping[str, ImageError] | None = None,
+    ) -> ShardPass:
+        """A pass of a shard through the method, of which nothing is done yet.
 
         kept: outputs of earlier launches for this very shard, by stage.
-        attributes: written into the shard's file.
         on_image: called for each image done, with its counts.
         given_up: by id, why an image is set aside without being looked at.
-        accept_set_aside: even when that is every image of the shard.
-        Raises WholeShardError when every image is set aside, see `whole_shards`. Raises WorkerBrokenError when a
-        process of the pool dies, or the GPU reports anything but full memory: this process can do no more then.
         """
         kind = self.method.kind(until)
-        state = _Pass(shard, until, kept, lambda result: on_image(kind.counts([result])))
-        wanted = []
+        state = ShardPass(self.method, shard, until, kept, lambda result: on_image(kind.counts([result])))
         for position, ref in enumerate(shard.refs):
             if ref.trouble is not None:
                 state.set_aside(position, ImageError(ODD_ENTRY, ref.trouble))
             elif given_up and ref.id in given_up:
                 state.set_aside(position, given_up[ref.id])
             else:
-                wanted.append(position)
-        self._run(state, wanted)
-        if not accept_set_aside and not is_retry(
-            shard.key
-        ):  # which holds nothing but images that were set aside before
-            refuse_whole_shard(shard.key, [state.results[position] for position in wanted], state.faults)
+                state.wanted.append(position)
+        return state
+
+    def work(self, states: Sequence[ShardPass]) -> None:
+        """Do the work of these passes, all of one shard and of methods that look at the same inputs: each image is read
+        once, each batch goes through one method after the other, and what they share (`Batch.shared`) is computed once.
+
+        Raises WorkerBrokenError when a process of the pool dies, or the GPU reports anything but full memory: this
+        process can do no more then.
+        """
+        self._run(states, states[0].wanted)
+
+    def end(self, state: ShardPass, attributes: Mapping[str, Any], accept_set_aside: bool = False) -> ShardResult:
+        """What a pass came to.
+
+        attributes: written into the shard's file.
+        accept_set_aside: even when that is every image of the shard.
+        Raises WholeShardError when every image is set aside, see `whole_shards`.
+        """
+        is_new = not is_retry(state.shard.key)  # which holds nothing but images that were set aside before
+        if is_new and not accept_set_aside:
+            refuse_whole_shard(state.shard.key, [state.results[position] for position in state.wanted], state.faults)
         return self._result(state, attributes)
 
     def probe(self, shard: Shard, positions: Sequence[int], until: str | None, kept: Mapping[str, Any]) -> None:
         """Take these images of a shard through the stages and keep nothing: to see whether this process survives."""
-        self._run(_Pass(shard, until, kept, lambda result: None), positions)
+        self._run([ShardPass(self.method, shard, until, kept, lambda result: None)], positions)
 
-    def _run(self, state: _Pass, positions: Iterable[int]) -> None:
-        if self._lanes == 1:
+    def _run(self, states: Sequence[ShardPass], positions: Iterable[int]) -> None:
+        if self._lanes > 1:
+            self._run_lanes(states, positions)
+        for state in states:
             state.is_alone = True
-            for batch in self._batches(state, list(positions)):
-                self._work(state, *batch)
+        if self._lanes == 1:
+            for batch in self._batches(states, list(positions)):
+                self._work_all(states, *batch)
             return
-        self._run_lanes(state, positions)
-        state.is_alone = True
-        for batch in self._batches(state, state.starved):
-            self._work(state, *batch)
+        for state in states:
+            for batch in self._batches([state], state.starved):
+                self._work_all([state], *batch)
 
-    def _run_lanes(self, state: _Pass, positions: Iterable[int]) -> None:
+    def _run_lanes(self, states: Sequence[ShardPass], positions: Iterable[int]) -> None:
         flying: deque[Future[None]] = deque()
         with ThreadPoolExecutor(self._lanes, thread_name_prefix="lane") as lanes:
-            for batch in self._batches(state, list(positions)):
+            for batch in self._batches(states, list(positions)):
                 if len(flying) == self._lanes:
                     flying.popleft().result()
-                flying.append(lanes.submit(self._work, state, *batch))
+                flying.append(lanes.submit(self._work_all, states, *batch))
             for future in flying:
                 future.result()
 
-    def _work(self, state: _Pass, positions: Sequence[int], inputs: Sequence[Any]) -> None:
+    def _work_all(self, states: Sequence[ShardPass], positions: Sequence[int], inputs: Sequence[Any]) -> None:
+        shared = SharedOutputs()
+        for state in states:
+            self._work(state, positions, inputs, shared)
+
+    def _work(self, state: ShardPass, positions: Sequence[int], inputs: Sequence[Any], shared: SharedOutputs) -> None:
         seconds: defaultdict[str, float] = defaultdict(float)
         try:
             for position in positions:
                 image_fault(state.shard.refs[position].id)
             with torch.inference_mode():
                 # given no name, as what it holds must be gone when the halves are tried
-                done = self.method.outputs(
-                    Batch(state.shard, positions, inputs, state.until, state.kept, seconds, self._pool)
+                done = state.method.outputs(
+                    Batch(state.shard, positions, inputs, state.until, state.kept, seconds, self._pool, shared)
                 )
         # Nothing can be computed here any more, whichever image comes next: the cause is looked for from outside.
         except BrokenExecutor as error:
@@ -220,10 +256,10 @@ class ShardWorker:
             with state.lock:
                 state.seconds.update(seconds)
         half = len(positions) // 2
-        self._work(state, positions[:half], inputs[:half])
-        self._work(state, positions[half:], inputs[half:])
+        self._work(state, positions[:half], inputs[:half], shared)
+        self._work(state, positions[half:], inputs[half:], shared)
 
-    def _shrink(self, state: _Pass, size: int) -> None:
+    def _shrink(self, state: ShardPass, size: int) -> None:
         """After a batch of this size did not fit. One that was cut before the last halving asks for no other."""
         with state.lock:
             state.out_of_memory += 1
@@ -232,9 +268,9 @@ class ShardWorker:
         torch.cuda.empty_cache()
         log.warning("GPU memory is full: continuing with %s per batch", counted(self.batch_size, "image"))
 
-    def _batches(self, state: _Pass, positions: list[int]) -> Iterator[tuple[list[int], list[Any]]]:
+    def _batches(self, states: Sequence[ShardPass], positions: list[int]) -> Iterator[tuple[list[int], list[Any]]]:
         """Positions and inputs of batch after batch, decoded ahead; unreadable images are set aside on the way."""
-        if not self.method.needs_inputs(state.until, state.kept):
+        if not any(state.method.needs_inputs(state.until, state.kept) for state in states):
             while positions:
                 size = self.batch_size
                 yield positions[:size], []
@@ -242,13 +278,14 @@ class ShardWorker:
             return
         batch: list[int] = []
         inputs: list[Any] = []
-        refs = [state.shard.refs[position] for position in positions]
-        loading = load_inputs(refs, self.method.takes, self._decode_threads)
+        refs = [states[0].shard.refs[position] for position in positions]
+        loading = load_inputs(refs, states[0].method.takes, self._decode_threads)
         for position, loaded in zip(positions, loading, strict=True):
             if isinstance(loaded, ImageError):
-                state.set_aside(position, loaded)
+                for state in states:
+                    state.set_aside(position, loaded)
             else:
-                if loaded.remark:
+                for state in states if loaded.remark else ():
                     state.remarks[position] = loaded.remark
                 batch.append(position)
                 inputs.append(loaded)
@@ -258,8 +295,8 @@ class ShardWorker:
         if batch:
             yield batch, inputs
 
-    def _result(self, state: _Pass, attributes: Mapping[str, Any]) -> ShardResult:
-        kind = self.method.kind(state.until)
+    def _result(self, state: ShardPass, attributes: Mapping[str, Any]) -> ShardResult:
+        kind = state.method.kind(state.until)
         results = [state.results[position] for position in range(len(state.shard.refs))]
         counts = kind.counts(results)
         if state.out_of_memory:
@@ -277,7 +314,7 @@ class ShardWorker:
         return ShardResult(data, quarantine_of(results), counts, dict(state.seconds), lines, state.started)
 
 
-def _tell_of_stretched(state: _Pass) -> None:
+def _tell_of_stretched(state: ShardPass) -> None:
     """Once a shard: all pictures of a data set may be such."""
     positions = sorted(state.remarks)
     log.warning(

@@ -19,6 +19,7 @@ from pipeline.evaluation.bootstrap import Ratio
 
 MAX_DETECTIONS = 100  # an image
 LVIS_DETECTIONS = 300  # as the papers score LVIS
+MOST_DETECTIONS = 1000  # as the papers score proposals, in AR1000 alone
 IOU_THRESHOLDS = Params("segm").iouThrs
 RECALLS = Params("segm").recThrs
 AREAS: dict[str, Sequence[float]] = dict(zip(Params("segm").areaRngLbl, Params("segm").areaRng, strict=True))
@@ -104,29 +105,52 @@ class AveragePrecision:
         return (best_PB * np.diff(reached_PB, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
 
 
-def recall(matches: Matches, limit: int) -> Ratio:
-    """Share of objects matched by the best `limit` detections of each image, averaged over IoU thresholds."""
-    true_I = [
-        0 if entry is None else np.count_nonzero(((entry["dtMatches"] > 0) & ~entry["dtIgnore"])[:, :limit])
+def limited(matches: Matches, limit: int) -> Matches:
+    """The same of the best `limit` detections of each image: a better one never loses its object to a worse one."""
+    return [
+        None
+        if entry is None
+        else {
+            **entry,
+            "dtScores": entry["dtScores"][:limit],
+            "dtMatches": entry["dtMatches"][:, :limit],
+            "dtIgnore": entry["dtIgnore"][:, :limit],
+        }
         for entry in matches
     ]
-    return Ratio(np.array(true_I, float), len(IOU_THRESHOLDS) * _objects(matches))
+
+
+def recall(matches: Matches, limit: int, thresholds: slice = slice(None)) -> Ratio:
+    """Share of objects matched by the best `limit` detections of each image, averaged over IoU thresholds, all or
+    these.
+    """
+    true_I = [
+        0 if entry is None else np.count_nonzero(((entry["dtMatches"] > 0) & ~entry["dtIgnore"])[thresholds, :limit])
+        for entry in matches
+    ]
+    return Ratio(np.array(true_I, float), len(IOU_THRESHOLDS[thresholds]) * _objects(matches))
 
 
 def coco_values(
     by_area: dict[str, Matches], max_detections: int = MAX_DETECTIONS
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """The twelve figures of `COCOeval.summarize`, as a function of the weights of the images (I, B).
+    """The twelve figures of `COCOeval.summarize` and more, as a function of the weights of the images (I, B).
 
-    Its result: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100, AR_small, AR_medium, AR_large, each
-    (B,), nan where pycocotools gives -1; and AR300 where so many were matched. max_detections: as `match` was told.
+    Its result, each (B,), nan where pycocotools gives -1: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10,
+    AR100, AR300 where so many count, AR_small, AR_medium, AR_large; AR1000, of all that were matched; recall50,
+    recall50_small, recall50_medium, recall50_large, which pycocotools accumulates and does not print.
+
+    max_detections: the best of an image that count, but for AR1000; `match` was told as many or more.
     """
-    precisions = {area: AveragePrecision(matches) for area, matches in by_area.items()}
-    limits = sorted({1, 10, MAX_DETECTIONS, max_detections})
-    recalls = {f"AR{limit}": recall(by_area["all"], limit) for limit in limits}
+    counting = {area: limited(matches, max_detections) for area, matches in by_area.items()}
+    precisions = {area: AveragePrecision(matches) for area, matches in counting.items()}
+    recalls = {f"AR{limit}": recall(by_area["all"], limit) for limit in recall_limits(max_detections)}
     sizes = [area for area in AREAS if area != "all"]
-    recalls |= {f"AR_{area}": recall(by_area[area], max_detections) for area in sizes}
+    recalls |= {f"AR_{area}": recall(counting[area], max_detections) for area in sizes}
     half, three_quarters = (int(np.argmin(abs(IOU_THRESHOLDS - iou))) for iou in (0.5, 0.75))
+    for area, matches in counting.items():
+        name = "recall50" if area == "all" else f"recall50_{area}"
+        recalls[name] = recall(matches, max_detections, slice(half, half + 1))
 
     def values(weights_IB: np.ndarray) -> dict[str, np.ndarray]:
         all_TB = precisions["all"](weights_IB)
@@ -139,6 +163,11 @@ def coco_values(
         }
 
     return values
+
+
+def recall_limits(max_detections: int) -> list[int]:
+    """How many detections of an image average recall is measured with, when so many count."""
+    return sorted({1, 10, MAX_DETECTIONS, max_detections, MOST_DETECTIONS})
 
 
 def _objects(matches: Matches) -> np.ndarray:

@@ -3,7 +3,7 @@
 import logging
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from pipeline.images.photos import photo_size
 from pipeline.results.kinds import Failed
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.run_folder import RunFolder
-from pipeline.wording import few_of
+from pipeline.wording import counted, few_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
     """
     reader = InstanceReader(run, min_score)
     reader.need_any()
-    found, refs = _matched(run, truth), {ref.id: ref for ref in run.manifest.refs}
+    found, refs = _matched(run.manifest.refs, truth), {ref.id: ref for ref in run.manifest.refs}
     swapped = len(truth.swapped)
     by_image: dict[int, list[dict[str, Any]]] = {}
     unlabelled, set_aside, other_size = [], [], []
@@ -87,8 +87,17 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
     return RunDetections(run.url, run.recipe, by_image, tuple(unlabelled), tuple(set_aside), tuple(other_size))
 
 
-def _matched(run: RunFolder, truth: Truth) -> dict[str, int | None]:
-    """By id of each image of the run the id of the same image in the truth."""
+def need_common(refs: Sequence[ImageRef], truth: Truth) -> None:
+    """SourceError when none of these images, of a run that is yet to be made, is in the truth."""
+    if all(id_ is None for id_ in _matched(refs, truth).values()):
+        raise SourceError(
+            f"none of {counted(len(refs), 'image')} is in {truth.name}: the images have {refs[0].id}, the truth "
+            f"{next(iter(truth.images.values()))['file_name']}"
+        )
+
+
+def _matched(refs: Sequence[ImageRef], truth: Truth) -> dict[str, int | None]:
+    """By id of each image of a run the id of the same image in the truth."""
     by_path: dict[str, int] = {_plain(image["file_name"]): id_ for id_, image in truth.images.items()}
     by_name: dict[str, list[int]] = defaultdict(list)
     for path, id_ in by_path.items():
@@ -99,7 +108,6 @@ def _matched(run: RunFolder, truth: Truth) -> dict[str, int | None]:
         same_name = by_name.get(_name(path), [])
         return by_path.get(path, same_name[0] if len(same_name) == 1 else None)
 
-    refs = run.manifest.refs
     found = {ref.id: named(ref.id) for ref in refs}
     # Two files may number their images in their own ways: a name counts for more.
     free = truth.images.keys() - found.values() if truth.has_own_ids else set()

@@ -12,7 +12,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import ConfigError, SourceError
-from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTIONS, coco_values, match
+from pipeline.evaluation.average_precision import (
+    LVIS_DETECTIONS,
+    MAX_DETECTIONS,
+    MOST_DETECTIONS,
+    coco_values,
+    match,
+    recall_limits,
+)
 from pipeline.evaluation.bootstrap import interval, resamples
 from pipeline.evaluation.measures import mask_measures
 from pipeline.evaluation.truth.coco import Truth
@@ -43,14 +50,15 @@ class Metric:
 
 
 def _coco_metrics(kind: str, max_detections: int) -> list[Metric]:
-    limits = sorted({1, 10, MAX_DETECTIONS, max_detections})
     return [
         Metric(f"{kind}_AP", "average precision, IoU 0.50 to 0.95"),
         Metric(f"{kind}_AP50", "at IoU 0.50"),
         Metric(f"{kind}_AP75", "at IoU 0.75"),
         *(Metric(f"{kind}_AP_{size}", about) for size, about in _SIZES.items()),
-        *(Metric(f"{kind}_AR{n}", f"average recall, best {n} per image") for n in limits),
+        *(Metric(f"{kind}_AR{n}", f"average recall, best {n} per image") for n in recall_limits(max_detections)),
         *(Metric(f"{kind}_AR_{size}", about) for size, about in _SIZES.items()),
+        Metric(f"{kind}_recall50", "recall at IoU 0.50"),
+        *(Metric(f"{kind}_recall50_{size}", about) for size, about in _SIZES.items()),
     ]
 
 
@@ -97,6 +105,18 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """A set of detections scored on the images and resamples of a first one.
+
+    difference, ratio: from the first set, this one minus it and this one over it, resample by resample.
+    """
+
+    evaluation: Evaluation
+    difference: dict[str, Estimate]
+    ratio: dict[str, Estimate]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two sets of detections on the same images: each one, and first minus second and first over second, both taken
     resample by resample."""
@@ -140,7 +160,7 @@ def evaluate(
     scores: "own", or "constant" to leave the detections of an image in the order given, all with one score.
     iou_types: "segm" for the metrics of masks, "bbox" for average precision and recall of boxes; a truth that has no
         masks takes "bbox" alone.
-    max_detections: of an image, by score, that count: 100, or LVIS' 300.
+    max_detections: of an image, by score, that count: 100, or LVIS' 300; for AR1000, up to 1000.
 
     Raises:
         ConfigError: a setting is out of range.
@@ -165,22 +185,42 @@ def compare(
     seed: int = 0,
 ) -> Comparison:
     """Score two sets of detections on the same images and resamples; arguments and errors as for `evaluate`."""
-    measures = [_measures(truth, found, image_ids, scores, iou_types, max_detections) for found in (detections, others)]
+    settings: dict[str, Any] = {"scores": scores, "iou_types": iou_types, "max_detections": max_detections}
+    sets = (others, detections)
+    second, first = evaluate_paired(truth, sets, image_ids, bootstrap=bootstrap, seed=seed, **settings)
+    return Comparison(first.evaluation, second.evaluation, first.difference, first.ratio)
+
+
+def evaluate_paired(
+    truth: Truth,
+    sets: Iterable[Iterable[Mapping[str, Any]]],
+    image_ids: Sequence[int],
+    *,
+    scores: str = "own",
+    iou_types: Sequence[str] = ("segm", "bbox"),
+    max_detections: int = MAX_DETECTIONS,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[Paired]:
+    """Score several sets of detections on the same images and resamples, each also against the first; arguments and
+    errors as for `evaluate`.
+    """
+    measures = [_measures(truth, found, image_ids, scores, iou_types, max_detections) for found in sets]
     n_images = len(set(image_ids))
     values, samples = _resampled(measures, n_images, bootstrap, seed)
-    first, second = (
-        Evaluation(_estimates(value, sample), n_images, scores, bootstrap, seed, max_detections)
-        for value, sample in zip(values, samples, strict=True)
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        difference, ratio = (
-            _estimates(
-                {name: operation(values[0][name], values[1][name]) for name in values[0]},
-                {name: operation(samples[0][name], samples[1][name]) for name in samples[0]},
+    paired = []
+    for value, sample in zip(values, samples, strict=True):
+        evaluation = Evaluation(_estimates(value, sample), n_images, scores, bootstrap, seed, max_detections)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            difference, ratio = (
+                _estimates(
+                    {name: operation(value[name], values[0][name]) for name in value},
+                    {name: operation(sample[name], samples[0][name]) for name in sample},
+                )
+                for operation in (np.subtract, np.divide)
             )
-            for operation in (np.subtract, np.divide)
-        )
-    return Comparison(first, second, difference, ratio)
+        paired.append(Paired(evaluation, difference, ratio))
+    return paired
 
 
 def _measures(
@@ -209,17 +249,18 @@ def _measures(
         if detection["image_id"] in by_image:
             by_image[detection["image_id"]].append(detection)
     objects = [truth.objects(image_id) for image_id in ids]
-    ranked = [_ranked(by_image[image_id], scores)[:max_detections] for image_id in ids]
+    ranked = [_ranked(by_image[image_id], scores)[:MOST_DETECTIONS] for image_id in ids]
 
     parts: dict[str, Values] = {}
     if "segm" in iou_types:
         found = [_masks(truth, image_id, image, scores) for image_id, image in zip(ids, ranked, strict=True)]
-        parts["mask_"] = coco_values(match(objects, found, "segm", max_detections), max_detections)
-        of_masks = mask_measures(truth, ids, [[d["segmentation"] for d in image] for image in found])
+        parts["mask_"] = coco_values(match(objects, found, "segm", MOST_DETECTIONS), max_detections)
+        counting = [[d["segmentation"] for d in image[:max_detections]] for image in found]
+        of_masks = mask_measures(truth, ids, counting)
         parts[""] = lambda weights_IB: {name: ratio(weights_IB) for name, ratio in of_masks.items()}
     if "bbox" in iou_types:
         boxes = [_boxes(truth, image_id, image, scores) for image_id, image in zip(ids, ranked, strict=True)]
-        parts["box_"] = coco_values(match(objects, boxes, "bbox", max_detections), max_detections)
+        parts["box_"] = coco_values(match(objects, boxes, "bbox", MOST_DETECTIONS), max_detections)
 
     def values(weights_IB: np.ndarray) -> dict[str, np.ndarray]:
         by_name = {prefix + name: value for prefix, part in parts.items() for name, value in part(weights_IB).items()}

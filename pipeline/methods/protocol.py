@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.images.photos import Photo
@@ -37,6 +37,8 @@ from pipeline.runs.launch import Launch, listed_manifest
 if TYPE_CHECKING:
     import torch
 
+T = TypeVar("T")
+
 Inputs = Literal["photos", "clips"]
 
 
@@ -45,6 +47,54 @@ class KeptStage(Protocol):
 
     done: Any
     """bool (B,): the images of the shard that have it."""
+
+
+class SharedOutputs:
+    """What methods that work on the same inputs side by side leave for each other: features, depth. It lives as long as
+    the batch, and is used by one thread.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, tuple[Any, float]] = {}
+
+    def once(
+        self,
+        stage: str,
+        made_by: str,
+        positions: Sequence[int],
+        seconds: defaultdict[str, float],
+        compute: Callable[[], T],
+    ) -> T:
+        """`once_each` of one model."""
+        return self.once_each(stage, [made_by], positions, seconds, lambda missing: [compute()])[0]
+
+    def once_each(
+        self,
+        stage: str,
+        made_by: Sequence[str],
+        positions: Sequence[int],
+        seconds: defaultdict[str, float],
+        compute: Callable[[Sequence[int]], Sequence[T]],
+    ) -> list[T]:
+        """What a stage gives for images of the batch by each of several models, computed for the first that asks, and
+        not to be changed.
+
+        made_by: fingerprints of the models and their settings, by which they are known again.
+        positions: of the images in their shard.
+        seconds: to which `compute` adds its time. It is added for those that ask later, too: the seconds of a method
+            are those that it takes alone.
+        compute: gives, in one pass, what is missing: the models at these places of `made_by`.
+        """
+        keys = [(stage, one, tuple(positions)) for one in made_by]
+        missing = [i for i, key in enumerate(keys) if key not in self._made]
+        for key in set(keys) & self._made.keys():
+            seconds[stage] += self._made[key][1]
+        if missing:
+            before = seconds[stage]
+            values = compute(missing)
+            spent = (seconds[stage] - before) / len(missing)
+            self._made.update({keys[i]: (value, spent) for i, value in zip(missing, values, strict=True)})
+        return [self._made[key][0] for key in keys]
 
 
 @dataclass(frozen=True)
@@ -58,6 +108,7 @@ class Batch:
     kept: outputs of earlier launches, by stage.
     seconds: gathers the time of each stage.
     pool: processes for what is the CPU's alone.
+    shared: what other methods have computed of these very inputs, and need not be computed again.
     """
 
     shard: Shard | None
@@ -67,6 +118,7 @@ class Batch:
     kept: Mapping[str, Any] = field(default_factory=dict)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     pool: Executor | None = None
+    shared: SharedOutputs = field(default_factory=SharedOutputs)
 
     @property
     def photos(self) -> Sequence[Photo]:
@@ -163,6 +215,7 @@ class MethodEntry:
     absolute: a launch with the paths in its settings and overrides absolute, so that they hold in any folder.
     about: what a recipe does, in a line.
     options: those that a recipe reads, as `--set` takes them, and its models, for a recipe and `Launch.settings`.
+    reads: names of the `Launch.settings` that a launch's recipe reads, whether the launch has them or not; ConfigError.
     moved: the command that tells a run, {run}, where its photos have moved to, PLACE.
     """
 
@@ -177,4 +230,5 @@ class MethodEntry:
     absolute: Callable[[Launch], Launch] = lambda launch: launch
     about: Callable[[str], str] = lambda recipe: ""
     options: Callable[[str, Mapping[str, str]], Sequence[OptionLine]] = lambda recipe, settings: ()
+    reads: Callable[[Launch], Sequence[str]] = lambda launch: ()
     moved: str = "cuts3d run --out {run} --images PLACE"

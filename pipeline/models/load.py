@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # What the log says of a depth model; a folder without config.json is taken for one of maps.
 _SOURCES: dict[str, str] = {
     "embedded": "{}",
@@ -58,6 +61,31 @@ _DIRECTIONS: dict[DepthKind, str] = {"depth": "larger = farther", "inverse_depth
 _UNUSED_IN_DPT = "fusion_stage.layers.0.residual_layer1."
 
 
+_LOADED: ContextVar[dict[Hashable, Any] | None] = ContextVar("loaded", default=None)
+
+
+@contextmanager
+def loaded_once() -> Iterator[None]:
+    """For the time of a block, what is loaded twice with the same arguments is the same object: several recipes with
+    one network then have it in memory once.
+    """
+    token = _LOADED.set({})
+    try:
+        yield
+    finally:
+        _LOADED.reset(token)
+
+
+def _loaded(key: Hashable, load: Callable[[], T]) -> T:
+    known = _LOADED.get()
+    if known is None:
+        return load()
+    if key not in known:
+        known[key] = load()
+    found: T = known[key]
+    return found
+
+
 def load_depth(spec: str, device: torch.device | str = "cpu", kind: DepthKind | None = None) -> DepthModel:
     """The depth model that `spec` means.
 
@@ -67,6 +95,10 @@ def load_depth(spec: str, device: torch.device | str = "cpu", kind: DepthKind | 
     Raises ConfigError for a spec that means nothing or a sidecar that is wrong, WeightsError for weights that cannot be
     had or do not fit.
     """
+    return _loaded(("depth", spec, str(device), kind), lambda: _depth(spec, device, kind))
+
+
+def _depth(spec: str, device: torch.device | str, kind: DepthKind | None) -> DepthModel:
     how, where = depth_source(spec)
     model: DepthMaps | OnnxDepth | TransformersDepth
     if how == "maps":
@@ -103,6 +135,11 @@ def load_features(
     The affinity threshold that goes with the features is `feature_preset(spec)[0].tau`. Raises ConfigError for an
     unknown name or an override out of range, WeightsError for weights that cannot be had or do not fit.
     """
+    own = tuple(sorted((overrides or {}).items()))
+    return _loaded(("features", spec, str(device), own), lambda: _features(spec, device, overrides))
+
+
+def _features(spec: str, device: torch.device | str, overrides: Mapping[str, Any] | None) -> FeatureExtractor:
     preset, path = feature_preset(spec)
     try:
         config = replace(preset.config, **(overrides or {}))

@@ -148,6 +148,22 @@ PREDICTIONS = (
     ),
     Wrong("evaluate-detector --checkpoint {file} --truth {file} --out {photos}", "is a directory"),
 )
+COMPARE = "compare --images {photos} --out {new} --recipes"
+COMPARISONS = (
+    Wrong(f"{COMPARE} maskcut", "--recipes maskcut is one recipe: name two or more"),
+    Wrong(f"{COMPARE} maskcut,maskcut", "names one twice"),
+    Wrong(f"{COMPARE} maskcut,cuts3dd", "unknown recipe 'cuts3dd'"),
+    Wrong(f"{COMPARE} maskcut,import", "recipe import has its images from elsewhere"),
+    Wrong(f"{COMPARE} maskcut,{{nowhere}}.toml", "nowhere.toml cannot be read"),
+    Wrong(f"{COMPARE} maskcut,maskcut_published --depth fastdepth", "reads --depth: leave it out"),
+    Wrong(f"{COMPARE} maskcut,cuts3d --set rounds.n=1", "begin with the recipe that it is for, maskcut.rounds.n=1"),
+    Wrong(f"{COMPARE} maskcut,cuts3d --set cuts3d.rounds.n=1", "what does this in recipe cuts3d is select.masks"),
+    Wrong(f"{COMPARE} maskcut,cuts3d --features dinov9", "no features 'dinov9'"),
+    Wrong(f"{COMPARE} maskcut,cuts3d --device gpu", "unknown device 'gpu'"),
+    Wrong(f"{COMPARE} maskcut,cuts3d --truth {{nowhere}}", "nowhere cannot be read"),
+    Wrong("compare --images {nowhere} --out {new} --recipes maskcut,cuts3d", "nowhere: no such file or folder"),
+    Wrong("compare --images {photos} --out {file}/x --recipes maskcut,cuts3d", "cannot write"),
+)
 LOOKS = (
     Wrong("status {nowhere}", "nowhere is not a run"),
     Wrong("info {nowhere}", "nowhere is not a run"),
@@ -161,7 +177,7 @@ LOOKS = (
     Wrong("retry-quarantined {nowhere}", "nowhere is not a run"),
     Wrong("retry-quarantined {run} --device x", "device"),
 )
-WRONG = (*RUNS, *TAUS, *TRAININGS, *PREDICTIONS, *LOOKS)
+WRONG = (*RUNS, *TAUS, *TRAININGS, *PREDICTIONS, *COMPARISONS, *LOOKS)
 
 QUICK = ("--help", "run --help", "recipes", "recipes cuts3d", "recipes {recipe}", "recipes detector", "status {run}")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.methods.cuts.options import ABOUT, changed_lines, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES
-from pipeline.methods.cuts.settings import absolute_launch, cuts_settings
+from pipeline.methods.cuts.settings import absolute_launch, cuts_settings, settings_read
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
 from pipeline.methods.protocol import Method, MethodEntry
 from pipeline.runs.launch import Launch
@@ -44,4 +44,5 @@ ENTRY = MethodEntry(
     about=lambda recipe: ABOUT.get(recipe, ""),
     options=recipe_lines,
     absolute=absolute_launch,
+    reads=settings_read,
 )

@@ -21,7 +21,7 @@ from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
 from pipeline.methods.cuts.stage_graph import INPUTS, LAST, NAME, STAGES
-from pipeline.methods.protocol import Batch, Inputs
+from pipeline.methods.protocol import Batch, Inputs, SharedOutputs
 from pipeline.methods.shared.batch_inputs import BatchInputs, once
 from pipeline.methods.shared.instances import encoded_instance, finished_record, touched_patches
 from pipeline.models.depth_maps import DepthMaps
@@ -98,7 +98,7 @@ class CutsMethod:
 
     def outputs(self, batch: Batch) -> Sequence[Output | ImageRecord]:
         """See `pipeline.methods.protocol.Method`."""
-        work = BatchWork(self, batch.photos, batch.positions, batch.kept, batch.seconds, batch.pool)
+        work = BatchWork(self, batch.photos, batch.positions, batch.kept, batch.seconds, batch.pool, batch.shared)
         return work.outputs(batch.until)
 
 
@@ -110,6 +110,7 @@ class BatchWork(BatchInputs):
     kept: outputs of earlier launches by stage.
     seconds: gathers the time of each stage, without that of others.
     pool: processes for the work on single images that is the CPU's alone.
+    shared: with other methods.
     """
 
     def __init__(
@@ -120,11 +121,13 @@ class BatchWork(BatchInputs):
         kept: Mapping[str, KeptOutputs],
         seconds: defaultdict[str, float],
         pool: Executor | None = None,
+        shared: SharedOutputs | None = None,
     ) -> None:
         super().__init__(method.device, photos, seconds, pool)
         self.method = method
         self._positions = positions
         self._kept = {stage: outputs for stage, outputs in kept.items() if outputs.covers(positions)}
+        self._shared = shared or SharedOutputs()
 
     def outputs(self, stage: str | None) -> Sequence[Output | ImageRecord]:
         """For each image of the batch its record or, for a stage, what the stage keeps."""
@@ -152,8 +155,9 @@ class BatchWork(BatchInputs):
     def _depth_to_keep(self) -> np.ndarray:
         if "depth" in self._kept:
             return self._kept["depth"].maps(self._positions)
+        predicted = self._predicted_depths
         with self._clock("depth"):
-            return to_grid(self._predicted_depths, *self.method.grid).numpy()
+            return to_grid(predicted, *self.method.grid).numpy()
 
     @once
     def depth_filled_B(self) -> list[float]:
@@ -166,18 +170,28 @@ class BatchWork(BatchInputs):
 
     @once
     def _predicted_depths(self) -> list[np.ndarray]:
-        if self.method.depth is None:
+        model = self.method.depth
+        if model is None:
             raise ValueError(f"recipe {self.method.recipe.name} has no depth stage")
-        with self._clock("depth"):
-            return self.method.depth.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
+
+        def predict() -> list[np.ndarray]:
+            with self._clock("depth"):
+                return model.predict([p.rgb for p in self.photos], [p.id for p in self.photos])
+
+        return self._shared.once("depth", model.fingerprint, self._positions, self._seconds, predict)
 
     @once
     def features_BND(self) -> torch.Tensor:
         """(B, N, D) float16 on the method's device."""
         if "features" in self._kept:
             return torch.from_numpy(self._kept["features"].maps(self._positions)).to(self.method.device)
-        with self._clock("features"):
-            return self.method.features([photo.rgb for photo in self.photos])
+        extractor = self.method.features
+
+        def extract() -> torch.Tensor:
+            with self._clock("features"):
+                return extractor([photo.rgb for photo in self.photos])
+
+        return self._shared.once("features", extractor.fingerprint, self._positions, self._seconds, extract)
 
     @once
     def graph_BNN(self) -> torch.Tensor:

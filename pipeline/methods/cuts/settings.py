@@ -71,6 +71,13 @@ def absolute_launch(launch: Launch) -> Launch:
     return replace(launch, settings=settings)
 
 
+def settings_read(launch: Launch) -> tuple[str, ...]:
+    """Names of the settings that a launch's recipe, with its overrides, reads; ConfigError as of `read_recipe`."""
+    ours = [override for override in launch.overrides if not override.startswith("features.")]
+    recipe = read_recipe(launch.recipe, ours)
+    return ("features", "depth", "depth_kind") if recipe.needs_depth else ("features",)
+
+
 def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) -> CutsSettings:
     """The settings of a launch for the stages up to `until`. Raises ConfigError, WeightsError for what is wrong.
 

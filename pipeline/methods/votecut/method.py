@@ -81,6 +81,7 @@ class VoteWork(BatchInputs):
     def __init__(self, method: VoteMethod, batch: Batch) -> None:
         super().__init__(method.device, batch.photos, batch.seconds, batch.pool)
         self.method = method
+        self._positions, self._shared = batch.positions, batch.shared
 
     @once
     def eigenvectors(self) -> list[list[np.ndarray]]:
@@ -98,8 +99,14 @@ class VoteWork(BatchInputs):
 
     def _features_of(self, group: Sequence[LoadedVoter]) -> Sequence[torch.Tensor]:
         """Of each voter of one network (B, N, D) float16."""
-        with self._clock("features"):
-            return read_together([voter.extractor for voter in group], [photo.rgb for photo in self.photos])
+        extractors = [voter.extractor for voter in group]
+
+        def read(missing: Sequence[int]) -> Sequence[torch.Tensor]:
+            with self._clock("features"):
+                return read_together([extractors[i] for i in missing], [photo.rgb for photo in self.photos])
+
+        made_by = [extractor.fingerprint for extractor in extractors]
+        return self._shared.once_each("features", made_by, self._positions, self._seconds, read)
 
     def _eigenvectors_of(self, voter: LoadedVoter, features_BND: torch.Tensor) -> np.ndarray:
         recipe = self.method.recipe

@@ -47,22 +47,12 @@ def image_block(
     photo: or why there is none.
     thumbnail: longest side of photo and masks, pixels.
     """
-    problem = None
-    if isinstance(photo, ImageError):
-        problem = {"reason": photo.reason, "detail": photo.detail}
-    elif 0 not in record.size and photo.rgb.shape[:2] != record.size:
-        (h, w), (height, width) = photo.rgb.shape[:2], record.size
-        problem = {"reason": "changed", "detail": f"the photo is {w}×{h} pixels now, the run saw {width}×{height}"}
-    height, width = photo.rgb.shape[:2] if isinstance(photo, Photo) and not problem else record.size
-    scale = min(1.0, thumbnail / max(height, width, 1))
-    small = max(1, round(height * scale)), max(1, round(width * scale))
+    picture = picture_fields(record.size, photo, thumbnail)
+    small = picture["small"]
     proposals = cut.found.proposals if cut else ()
     found = None if isinstance(record, Failed) else record
     return {
-        "photo": _webp(photo.rgb, small) if isinstance(photo, Photo) and not problem else "",
-        "problem": problem,
-        "size": [height, width],
-        "small": small,
+        **picture,
         "status": record.status,
         "detail": record.detail if isinstance(record, Failed) else "",
         "has_depth": found is not None and found.depth is not None,
@@ -81,6 +71,33 @@ def image_block(
         "stop": str(cut.found.stop) if cut else None,
         "maps": base64_text(zlib.compress(b"".join(_maps(found, proposals, small) if found else ()), 9)),
     }
+
+
+def picture_fields(size: tuple[int, int], photo: Photo | ImageError, thumbnail: int) -> dict[str, Any]:
+    """Of a block: `photo`, `problem`, why there is none, `size` and `small`, height and width of photo and thumbnail.
+
+    size: of the image as the run saw it, (0, 0) where it is not known.
+    """
+    problem = None
+    if isinstance(photo, ImageError):
+        problem = {"reason": photo.reason, "detail": photo.detail}
+    elif 0 not in size and photo.rgb.shape[:2] != size:
+        (h, w), (height, width) = photo.rgb.shape[:2], size
+        problem = {"reason": "changed", "detail": f"the photo is {w}×{h} pixels now, the run saw {width}×{height}"}
+    height, width = photo.rgb.shape[:2] if isinstance(photo, Photo) and not problem else size
+    scale = min(1.0, thumbnail / max(height, width, 1))
+    small = max(1, round(height * scale)), max(1, round(width * scale))
+    shown = _webp(photo.rgb, small) if isinstance(photo, Photo) and not problem else ""
+    return {"photo": shown, "problem": problem, "size": [height, width], "small": small}
+
+
+def mask_bits(record: ImageRecord, small: tuple[int, int]) -> Iterator[bytes]:
+    """Of each instance the mask at the thumbnail's size, as bits."""
+    for instance in record.instances:
+        mask = Image.fromarray(decode(instance.rle, record.size).astype(np.uint8) * 255)
+        share = np.asarray(mask.resize((small[1], small[0]), Image.Resampling.BOX))
+        # A mask too small for any pixel of the thumbnail is to be seen all the same.
+        yield np.packbits(share > 127 if (share > 127).any() else share > 0).tobytes()
 
 
 def _proposals(record: ImageRecord, proposals: tuple[Proposal, ...]) -> list[dict[str, Any]]:
@@ -128,11 +145,7 @@ def _maps(record: ImageRecord, proposals: tuple[Proposal, ...], small: tuple[int
         yield np.packbits(proposal.mask).tobytes()
     for instance in record.instances:
         yield instance.confidence.tobytes()
-    for instance in record.instances:
-        mask = Image.fromarray(decode(instance.rle, record.size).astype(np.uint8) * 255)
-        share = np.asarray(mask.resize((small[1], small[0]), Image.Resampling.BOX))
-        # A mask too small for any pixel of the thumbnail is to be seen all the same.
-        yield np.packbits(share > 127 if (share > 127).any() else share > 0).tobytes()
+    yield from mask_bits(record, small)
 
 
 def _levels(map_0_to_1: np.ndarray) -> bytes:

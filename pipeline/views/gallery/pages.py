@@ -36,13 +36,14 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Page:
-    """The files of `page_files/` that a page is made of: what follows head.html, the style, and the parts of its one
-    script.
+    """The files of `page_files/` that a page is made of: what follows head.html, the parts of its one style and of its
+    one script. kind: what its title calls it.
     """
 
     body: str
-    style: str
+    style: tuple[str, ...]
     program: tuple[str, ...]
+    kind: str = "gallery"
 
 
 def shown_images(
@@ -95,19 +96,24 @@ class PageWriter:
     def write(self, index: Callable[[], dict[str, Any]]) -> Gallery:
         """Write the file. index: gives what images are sorted and filtered by."""
         self._blocks.seek(0)
-        _write_page(self._path, PurePosixPath(self._run.url).name, self._page, index(), self._blocks)
+        write_page(self._path, PurePosixPath(self._run.url).name, self._page, index(), self._blocks)
         return Gallery(self._path, len(self.lines), self._without_photo, self._path.stat().st_size)
 
 
-def _write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks: IO[str]) -> None:
+def write_page(path: Path, name: str, page: Page, index: dict[str, Any], blocks: IO[str]) -> None:
     """The template with everything put in its place, to a file beside `path` that takes its name when it is whole.
 
-    name: of the run.
+    name: of the run, or what else is shown.
     blocks: a `data_block` an image.
     """
-    style, program = _part(page.style), "\n".join(map(_part, page.program))
+    style, program = ("\n".join(map(_part, parts)) for parts in (page.style, page.program))
     head, foot = (_part("head.html") + _part(page.body)).split("{{DATA}}")
-    texts = {"{{POLICY}}": content_policy(style, program), "{{NAME}}": html.escape(name), "{{STYLE}}": style}
+    texts = {
+        "{{POLICY}}": content_policy(style, program),
+        "{{NAME}}": html.escape(name),
+        "{{KIND}}": page.kind,
+        "{{STYLE}}": style,
+    }
     head = re.sub("|".join(texts), lambda mark: texts[mark[0]], head)
     with output_file(path) as out:
         out.write(head)

@@ -19,7 +19,7 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.status import status_of
 from pipeline.views.gallery.pages import Gallery, Page, base64_text, begun_page, shown_images
 
-PAGE = Page("plain.html", "gallery.css", ("plain.js",))
+PAGE = Page("plain.html", ("gallery.css",), ("plain.js",))
 WEBP_QUALITY = 70
 
 

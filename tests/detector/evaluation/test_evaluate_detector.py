@@ -109,12 +109,30 @@ def test_values_are_pycocotools(
         for name, expected in zip(names, reference.stats, strict=False):
             value = metrics[f"{prefix}_{name}"].value
             assert (value if np.isfinite(value) else -1) == pytest.approx(expected, abs=2e-3), name
+        by_area = reference.eval["recall"][0, 0, :, -1]
+        for name, expected in zip(("", "_small", "_medium", "_large"), by_area, strict=True):
+            value = metrics[f"{prefix}_recall50{name}"].value
+            assert (value if np.isfinite(value) else -1) == pytest.approx(expected, abs=2e-3), name
+        assert metrics[f"{prefix}_AR1000"].value == metrics[f"{prefix}_AR100"].value, "a hundred are kept"
         assert 0.05 < metrics[f"{prefix}_AP"].value < 1
         assert metrics[f"{prefix}_AP"].low <= metrics[f"{prefix}_AP"].value <= metrics[f"{prefix}_AP"].high
     assert scored.report.missing == 0
     assert scored.speed.images == PHOTOS
     assert scored.speed.images_per_second > 0
     assert scored.drops.keys() <= {"empty_mask"}
+
+
+def test_more_detections_are_kept_for_ar1000(checkpoint: DetectorCheckpoint, truth: TruthSet, tmp_path: Path) -> None:
+    out, given = tmp_path / "m.json", {"bootstrap": 0, "device": "cpu"}
+    (few,) = evaluate_detector(checkpoint, [truth], out, runner.run, **given)
+    (many,) = evaluate_detector(checkpoint, [truth], out, runner.run, max_per_image=1000, **given)
+    metrics = [one.report.evaluations[0].metrics for one in (few, many)]
+    for prefix in ("mask", "box"):
+        names = [f"{prefix}_{name}" for name in ("AP", "AR100", "recall50")]
+        assert [metrics[0][name].value for name in names] == [metrics[1][name].value for name in names]
+        assert metrics[1][f"{prefix}_AR1000"].value >= metrics[0][f"{prefix}_AR1000"].value
+    runs = sorted(path.name for path in (tmp_path / "m-runs").iterdir() if path.is_dir())
+    assert [name.endswith("-1000") for name in runs] == [False, True]
 
 
 @pytest.mark.slow

@@ -27,8 +27,24 @@ SUMMARY = [
 ]
 
 
+RECALLS = ["AR1000", "recall50", "recall50_small", "recall50_medium", "recall50_large"]
+
+
 def reference(dataset: dict[str, Any], detections: list[dict[str, Any]], iou_type: str) -> np.ndarray:
     """COCOeval.summarize with all categories as one."""
+    return np.array(accumulated(dataset, detections, iou_type).stats)
+
+
+def reference_recalls(dataset: dict[str, Any], detections: list[dict[str, Any]], iou_type: str) -> np.ndarray:
+    """RECALLS, which COCOeval accumulates and does not print: recall by IoU threshold, class, area and limit."""
+    most = accumulated(dataset, detections, iou_type, limits=(1, 10, 1000)).eval["recall"][:, 0, :, 2]
+    usual = accumulated(dataset, detections, iou_type).eval["recall"][0, 0, :, 2]
+    return np.array([most[:, 0].mean(), *usual])
+
+
+def accumulated(
+    dataset: dict[str, Any], detections: list[dict[str, Any]], iou_type: str, limits: Sequence[int] = (1, 10, 100)
+) -> COCOeval:
     dataset = copy.deepcopy(dataset)
     dataset["categories"] = [{"id": 1, "name": "object"}]
     for annotation in dataset["annotations"]:
@@ -41,10 +57,12 @@ def reference(dataset: dict[str, Any], detections: list[dict[str, Any]], iou_typ
         truth.createIndex()
         results = truth.loadRes([{key: value for key, value in d.items() if key != other} for d in detections])
         scored = COCOeval(truth, results, iou_type)
+        scored.params.maxDets = list(limits)
         scored.evaluate()
         scored.accumulate()
-        scored.summarize()
-    return np.array(scored.stats)
+        if limits[-1] == 100:
+            scored.summarize()
+    return scored
 
 
 def detection(image_id: int, mask: np.ndarray, score: float = 1.0) -> dict[str, Any]:
@@ -112,6 +130,56 @@ def test_pycocotools_gives_the_same(
     theirs = reference(part, [{**d, "score": 1.0} for d in found] if scores == "constant" else found, iou_type)
     assert 0.02 < theirs[0] < 0.9, "the detections are neither all wrong nor all right"
     np.testing.assert_allclose([ours[f"{kind}_{name}"] for name in SUMMARY], theirs, rtol=0, atol=1e-9)
+    recalls = reference_recalls(part, [{**d, "score": 1.0} for d in found] if scores == "constant" else found, iou_type)
+    np.testing.assert_allclose([ours[f"{kind}_{name}"] for name in RECALLS], recalls, rtol=0, atol=1e-9)
+
+
+def test_more_than_a_hundred_detections_count_for_ar1000_alone(part: dict[str, Any]) -> None:
+    """The true masks, behind a hundred wrong ones that score more."""
+    image = min(part["images"], key=lambda image: image["id"])
+    alone = {**part, "images": [image], "annotations": [a for a in part["annotations"] if a["image_id"] == image["id"]]}
+    truth = Truth(alone)
+    right = [entry["segmentation"] for entry in truth.objects(image["id"]) if not entry["iscrowd"]]
+    corner = np.zeros((image["height"], image["width"]), bool)
+    corner[:3, :3] = True
+    wrong = [detection(image["id"], corner, 1 - 0.001 * i) for i in range(100)]
+    found = [*wrong, *({"image_id": image["id"], "category_id": 1, "segmentation": r, "score": 0.1} for r in right)]
+    scores = score_detections(truth, found, [image["id"]])
+    assert scores["mask_AP"] == scores["mask_AR100"] == scores["mask_recall50"] == scores["objects_found"] == 0
+    assert scores["mask_AR1000"] == 1
+    assert scores["masks_per_image"] == 100
+    few = score_detections(truth, found[:104], [image["id"]])
+    assert few["mask_AR1000"] == pytest.approx(min(4, len(right)) / len(right))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_recall_by_size_is_that_of_brute_force(seed: int) -> None:
+    """Objects and masks in a grid of cells, one each, so that no matching has to be thought of."""
+    rng = np.random.default_rng(seed)
+    sides = {"small": 20, "medium": 60, "large": 120}
+    kinds = rng.choice(list(sides), 16)
+    annotations, found, hit = [], [], []
+    for cell, kind in enumerate(kinds):
+        top, left, side = 150 * (cell // 4), 150 * (cell % 4), sides[kind]
+        mask = np.zeros((600, 600), bool)
+        mask[top : top + side, left : left + side] = True
+        annotations.append({**detection(1, mask), "id": cell + 1, "iscrowd": 0, "area": float(side * side)})
+        share = rng.uniform(0.2, 0.9)
+        part = np.zeros_like(mask)
+        part[top : top + max(1, round(share * side)), left : left + side] = True
+        hit.append(part.sum() / mask.sum() >= 0.5)
+        found.append(detection(1, part, float(rng.random())))
+    for annotation in annotations:
+        annotation["segmentation"] = {"size": [600, 600], "counts": annotation["segmentation"]["counts"].decode()}
+    images = [{"id": 1, "file_name": "a.png", "height": 600, "width": 600}]
+    truth = Truth({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]})
+    scores = score_detections(truth, found, [1], iou_types=["segm", "bbox"])
+    for kind in sides:
+        own = [right for right, other in zip(hit, kinds, strict=True) if other == kind]
+        for prefix in ("mask", "box"):
+            value = scores[f"{prefix}_recall50_{kind}"]
+            np.testing.assert_equal(value, np.mean(own) if own else np.nan)
+    assert scores["mask_recall50"] == np.mean(hit)
 
 
 @pytest.mark.slow

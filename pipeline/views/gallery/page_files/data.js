@@ -1,17 +1,5 @@
-// The gallery: a list of cards, of which only those in view exist, and a dialog with one image large. Its program is
-// these files one after the other, as one script: data.js, drawing.js, list.js, detail.js, start.js. What the data
-// blocks hold is said at the top of pipeline/views/gallery/blocks.py. Text from the run (file names!) is set as text, never
-// as markup.
-"use strict";
-
-const $ = (id) => document.getElementById(id);
-const index = JSON.parse($("index").textContent);
-const images = index.images;
-const [gridRows, gridColumns] = index.grid;
-const cells = gridRows * gridColumns;
-const hasMaps = cells > 1; // imports have a grid of one patch, which shows nothing
-const LEVELS = 127;
-const CACHED = 150; // decoded images that are kept, some 0.3 MB each
+// The gallery: a list of cards, of which only those in view exist, and a dialog with one image large. What the data
+// blocks hold is said at the top of pipeline/views/gallery/blocks.py.
 
 const STATUS = { ok: "with masks", no_masks: "no masks", quarantined: "set aside" };
 const REASONS = {
@@ -46,34 +34,10 @@ const counting = index.run.score.split("*"); // parts that the score is the prod
 const WHERE = { tree: "Mask", rounds: "Round" }[index.run.searched] ?? "Place"; // what instance.round counts
 const GROUP = inTree ? "Part" : "Semantic group";
 
-/** An element with attributes (`text` and `class` included) and children. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name === "text") element.textContent = value;
-    else if (value === true) element.setAttribute(name, "");
-    else if (value !== false && value !== undefined) element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-const words = (name) => name.replaceAll("_", " ");
-const counted = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 const best = (image) => (image.scores.length ? Math.max(...image.scores) : null);
 const dropCount = (image) => Object.values(image.drops).reduce((sum, n) => sum + n, 0);
 
-// --- data blocks ---------------------------------------------------------------------------------------------------
-
-const cache = new Map(); // number of the image -> promise of its decoded block, least recently used first
-
-function load(number) {
-  const image = cache.get(number) ?? decode(number);
-  cache.delete(number);
-  cache.set(number, image);
-  if (cache.size > CACHED) cache.delete(cache.keys().next().value);
-  return image;
-}
+// --- an image's block -----------------------------------------------------------------------------------------------
 
 async function decode(number) {
   const image = JSON.parse((await block(number)).textContent);
@@ -92,31 +56,6 @@ async function decode(number) {
   for (const instance of image.instances) instance.cells = take(cells);
   for (const instance of image.instances) instance.mask = bits(pixels);
   return image;
-}
-
-/** The script element with an image's data. While the page is being read it may come yet, or be there in part: it is
- * whole once the next one has begun. */
-async function block(number) {
-  while (document.readyState === "loading" && !$(`image-${number + 1}`)) {
-    await new Promise((resolve) => setTimeout(resolve, 30));
-  }
-  const element = $(`image-${number}`);
-  if (!element) throw new Error("its data is missing, the file is incomplete");
-  return element;
-}
-
-async function inflated(base64) {
-  const text = atob(base64);
-  const bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-function unpacked(bytes, n) {
-  const flags = new Uint8Array(n);
-  for (let i = 0; i < n; i++) flags[i] = (bytes[i >> 3] >> (7 - (i & 7))) & 1;
-  return flags;
 }
 
 /** Undoes, in place, the subtraction of the row above. */
