@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.methods.cuts.options import ABOUT, changed_lines, recipe_lines
-from pipeline.methods.cuts.recipes import RECIPES
+from pipeline.methods.cuts.recipes import RECIPES, SEARCHES
 from pipeline.methods.cuts.settings import absolute_launch, cuts_settings
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
 from pipeline.methods.protocol import Method, MethodEntry
@@ -23,7 +23,7 @@ def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("features", f"{features['model']} {features['kind']}, {features['size']} px, τ {recipe['affinity']['tau']}"),
         ("depth", depth["name"] if depth else "not used"),
-        ("searched", "tree" if recipe["tree"] else "rounds"),
+        ("searched", next(name for name in SEARCHES if recipe.get(name))),
         ("score", recipe["score"]),
         *(("changed", line) for line in changed_lines(config)),
     ]
