@@ -75,9 +75,7 @@ def dense_crf(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor], config: 
     return refined
 
 
-def label_crf(
-    images_BHW3: torch.Tensor, shares: Sequence[torch.Tensor], config: CrfConfig
-) -> Iterator[torch.Tensor]:
+def label_crf(images_BHW3: torch.Tensor, shares: Sequence[torch.Tensor], config: CrfConfig) -> Iterator[torch.Tensor]:
     """Refine the labels of each image, which compete for its pixels.
 
     images_BHW3: uint8 RGB, 0..255.
@@ -117,8 +115,9 @@ def _check(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor], dtype: torc
     size = images_BHW3.shape[1:3]
     for b, own in enumerate(masks):
         if own.dtype != dtype or own.dim() != 3 or own.shape[1:] != size or own.device != images_BHW3.device:
+            name = str(dtype).removeprefix("torch.")
             raise ValueError(
-                f"masks[{b}] must be a {str(dtype).removeprefix('torch.')} tensor (M, {size[0]}, {size[1]}) on {images_BHW3.device}, "
+                f"masks[{b}] must be a {name} tensor (M, {size[0]}, {size[1]}) on {images_BHW3.device}, "
                 f"got {own.dtype} {tuple(own.shape)} on {own.device}"
             )
 

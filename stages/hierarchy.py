@@ -77,7 +77,7 @@ def parents(held_MM: np.ndarray, area_M: np.ndarray, coverage: float) -> np.ndar
         small ones the first. So masks that cover each other are no parts of each other, and a part is smaller than its
         whole.
     """
-    is_whole_MM = (held_MM >= coverage) & (held_MM.T < coverage)
+    is_whole_MM = (held_MM >= coverage) & (coverage > held_MM.T)
     if not len(area_M):
         return np.zeros(0, np.int64)
     smallest_M = np.where(is_whole_MM, area_M, np.inf).argmin(axis=1)

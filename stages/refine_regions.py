@@ -113,6 +113,4 @@ def _finish(soft: _Soft, size: tuple[int, int], config: RefineConfig) -> Refined
         if config.fill_holes:
             mask_HW[:] = without_holes(mask_HW)
     agrees = (soft.crf_iou >= config.min_crf_iou) & masks_MHW.any(axis=(1, 2))
-    return RefinedMasks(
-        masks_MHW, soft.crf_iou, tuple(None if kept else DropReason.CRF_DISAGREES for kept in agrees)
-    )
+    return RefinedMasks(masks_MHW, soft.crf_iou, tuple(None if kept else DropReason.CRF_DISAGREES for kept in agrees))

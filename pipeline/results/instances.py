@@ -72,7 +72,7 @@ class Instance:
             raise ValueError(f"Instance.round must be in 0..255, not {self.round}")
         if self.proposal is not None and self.proposal < 0:
             raise ValueError(f"Instance.proposal must be at least 0, or None, not {self.proposal}")
-        if self.level is not None and self.level not in LEVELS:
+        if self.level is not None and not 0 <= self.level < len(LEVELS):
             raise ValueError(f"Instance.level must be 0..{len(LEVELS) - 1}, or None, not {self.level}")
 
     def __eq__(self, other: object) -> bool:

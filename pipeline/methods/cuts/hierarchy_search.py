@@ -78,9 +78,7 @@ def _proposals(
     dropped: list[DropReason | None] = [DropReason.OVERLAPS_PREVIOUS] * len(masks_MN)
     same_iou = recipe.select.same_iou
     kept = np.arange(len(masks_MN)) if same_iou == 1.0 else np.sort(distinct(masks_MN, same_iou))
-    best, novelty = soft_nms(
-        np.array([score_of(parts[k], recipe.score) for k in kept]), masks_MN[kept], recipe.select
-    )
+    best, novelty = soft_nms(np.array([score_of(parts[k], recipe.score) for k in kept]), masks_MN[kept], recipe.select)
     for k in kept:
         dropped[k] = DropReason.UNSELECTED
     for k, own in zip(kept[best], novelty, strict=True):
