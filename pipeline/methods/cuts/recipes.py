@@ -179,13 +179,16 @@ CUTS3D = Recipe(
     score=OBJECTNESS,
 )
 
-# HASSOD's merged regions as published (Cao et al. 2023): all of them, every one scored 1.
-HASSOD = Recipe("hassod", HierarchyConfig(), select=SelectConfig(masks=255, same_iou=1.0))
+# HASSOD's merged regions (Cao et al. 2023), nothing twice and no specks, ranked by what is known without depth.
+HASSOD = Recipe(
+    "hassod", HierarchyConfig(min_area=1 / 400), select=SelectConfig(masks=255),
+    score="contrast*uniqueness*clearance*novelty",
+)  # fmt: skip
 
 # The papers' methods whole, with the networks that they were published with. τ is that of the features: 0.15 for DINO's
 # keys. What of them is not known is said in docs/method.md, "The published methods".
 MASKCUT_PUBLISHED = dataclasses.replace(MASKCUT, name="maskcut_published")
-HASSOD_PUBLISHED = dataclasses.replace(HASSOD, name="hassod_published")
+HASSOD_PUBLISHED = Recipe("hassod_published", HierarchyConfig(), select=SelectConfig(masks=255, same_iou=1.0))
 CUTS3D_PUBLISHED = dataclasses.replace(
     CUTS3D_ROUNDS, name="cuts3d_published", local_cut=LocalCutConfig(tau_knn=0.115), score=CONSTANT
 )

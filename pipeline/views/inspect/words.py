@@ -41,8 +41,8 @@ def story(inspection: Inspection) -> str:
     if isinstance(recipe.search, HierarchyConfig):
         taus = ", ".join(f"{tau:g}" for tau in recipe.search.taus)
         return (
-            "The two neighbouring regions of the most similar mean features are merged, again and again, from single "
-            f"patches on. Every region that there is at τ = {taus} is a mask: of a whole thing, a part or a part of it."
+            "The two most similar neighbouring regions merge, again and again. Those that there are at "
+            f"τ = {taus} are the masks."
         )
     if recipe.local_cut is None:
         return (
