@@ -21,7 +21,7 @@ from stages.late import torch
 from stages.mask_parts import mask_parts
 from stages.refine_regions import Partition
 from stages.region_merging import merge_regions
-from stages.score import score_of
+from stages.score import ScoreParts, score_of
 from stages.select import distinct, soft_nms
 
 
@@ -65,24 +65,33 @@ def with_levels(instances: Sequence[Instance], size: tuple[int, int], rules: Hie
     return [dataclasses.replace(one, level=int(level)) for one, level in zip(instances, level_M, strict=True)]
 
 
+def choose(
+    parts: Sequence[ScoreParts], masks_MN: np.ndarray, recipe: Recipe
+) -> tuple[list[ScoreParts], list[DropReason | None]]:
+    """Of each candidate the parts of its score, with its novelty where it is chosen, and why it is not, or None.
+
+    masks_MN: bool.
+    """
+    settled = list(parts)
+    chosen: list[DropReason | None] = [DropReason.OVERLAPS_PREVIOUS] * len(parts)
+    same_iou = recipe.select.same_iou
+    kept = np.arange(len(masks_MN)) if same_iou == 1.0 else np.sort(distinct(masks_MN, same_iou))
+    scores = np.array([score_of(parts[k], recipe.score) for k in kept])
+    best, novelty = soft_nms(scores, masks_MN[kept], recipe.select)
+    for k in kept:
+        chosen[k] = DropReason.UNSELECTED
+    for k, own in zip(kept[best], novelty, strict=True):
+        chosen[k], settled[k] = None, dataclasses.replace(parts[k], novelty=float(own))
+    return settled, chosen
+
+
 def _proposals(
     regions_TN: np.ndarray, features_ND: torch.Tensor, grid: tuple[int, int], recipe: Recipe, rules: HierarchyConfig
 ) -> tuple[Proposal, ...]:
-    at_T = [regions_N == np.arange(regions_N.max() + 1)[:, None] for regions_N in regions_TN]
-    round_M = np.concatenate([np.full(len(masks_RN), place) for place, masks_RN in enumerate(at_T)])
-    masks_MN = np.concatenate(at_T)
-    large_M = masks_MN.sum(axis=1) > rules.min_area * masks_MN.shape[1]
-    round_M, masks_MN = round_M[large_M], masks_MN[large_M]
+    round_M, masks_MN = candidates(regions_TN, rules.min_area)
     masks_MGG = masks_MN.reshape(-1, *grid)
-    parts = mask_parts(features_ND, None, masks_MGG, recipe.affinity.settled_tau)
-    dropped: list[DropReason | None] = [DropReason.OVERLAPS_PREVIOUS] * len(masks_MN)
-    same_iou = recipe.select.same_iou
-    kept = np.arange(len(masks_MN)) if same_iou == 1.0 else np.sort(distinct(masks_MN, same_iou))
-    best, novelty = soft_nms(np.array([score_of(parts[k], recipe.score) for k in kept]), masks_MN[kept], recipe.select)
-    for k in kept:
-        dropped[k] = DropReason.UNSELECTED
-    for k, own in zip(kept[best], novelty, strict=True):
-        dropped[k], parts[k] = None, dataclasses.replace(parts[k], novelty=float(own))
+    described = mask_parts(features_ND, None, masks_MGG, recipe.affinity.settled_tau)
+    parts, dropped = choose(described, masks_MN, recipe)
     cosines_MN = _cosines(features_ND, masks_MN)
     return tuple(
         Proposal(
@@ -102,6 +111,17 @@ def _proposals(
         )
         for round_, mask_GG, own, cosines_N, reason in zip(round_M, masks_MGG, parts, cosines_MN, dropped, strict=True)
     )
+
+
+def candidates(regions_TN: np.ndarray, min_area: float) -> tuple[np.ndarray, np.ndarray]:
+    """Regions of more than this share of the patches at all thresholds: (M,) int, place of the threshold, and (M, N)
+    bool, the region. regions_TN: what `merge_regions` gives.
+    """
+    at_T = [regions_N == np.arange(regions_N.max() + 1)[:, None] for regions_N in regions_TN]
+    round_M = np.concatenate([np.full(len(masks_RN), place) for place, masks_RN in enumerate(at_T)])
+    masks_MN = np.concatenate(at_T)
+    large_M = masks_MN.sum(axis=1) > min_area * masks_MN.shape[1]
+    return round_M[large_M], masks_MN[large_M]
 
 
 def _cosines(features_ND: torch.Tensor, masks_MN: np.ndarray) -> np.ndarray:

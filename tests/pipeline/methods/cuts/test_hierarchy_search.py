@@ -31,7 +31,8 @@ GRID = (12, 12)
 
 
 def of(*overrides: str, thresholds: str = "0.9,0.6,0.3") -> tuple[Recipe, HierarchyConfig]:
-    recipe = get_recipe("hassod", ["affinity.tau=0.1", f"hierarchy.thresholds={thresholds}", *overrides])
+    published = ["select.same_iou=1", "hierarchy.min_area=0", "score=constant"]
+    recipe = get_recipe("hassod", ["affinity.tau=0.1", *published, f"hierarchy.thresholds={thresholds}", *overrides])
     assert isinstance(recipe.search, HierarchyConfig)
     return recipe, recipe.search
 
@@ -57,7 +58,7 @@ def test_a_whole_is_found_after_its_parts() -> None:
         assert proposal.dropped is None
         assert proposal.mask.flat[proposal.source]
         assert np.array_equal(proposal.mask, proposal.settled)
-        assert proposal.eigenvector.max() == pytest.approx(1.0, abs=0.05)
+        assert proposal.eigenvector.max() == pytest.approx(1.0, abs=0.1)
     assert all(0 < p.parts.novelty <= 1 for p in found.proposals)
 
 
@@ -165,7 +166,7 @@ def test_each_region_refined_alone_or_all_of_a_threshold_together() -> None:
     alone = cuts3d.Model(tiny_method("hassod", [*overrides, "hierarchy.compete=false"])).predict(image)
     assert len(alone) >= len(together) > 0
     with_crf = tiny_method("hassod", [*overrides, "refine.crf=on", "refine.crf.iterations=2"])
-    assert cuts3d.Model(with_crf).predict(image).record.drops.keys() <= {"crf_disagrees"}
+    assert cuts3d.Model(with_crf).predict(image).record.drops.keys() <= {"crf_disagrees", "overlaps_previous"}
 
 
 def test_stages_are_kept_and_taken_up_again(

@@ -29,7 +29,9 @@ def test_the_ablation_adds_one_stage_a_row() -> None:
         "localcut_importance": ["local_cut", "spatial_importance"],
         "cuts3d_rounds": ["local_cut", "spatial_importance", "spatial_confidence"],
         "cuts3d": ["local_cut", "spatial_confidence"],
+        "hassod": [],
         "maskcut_published": [],
+        "hassod_published": [],
         "cuts3d_published": ["local_cut", "spatial_importance", "spatial_confidence"],
     }
     assert [name for name, recipe in RECIPES.items() if not recipe.needs_depth] == ["maskcut", "maskcut_published"]
