@@ -24,6 +24,8 @@ from stages.region_merging import merge_regions
 from stages.score import ScoreParts, score_of
 from stages.select import distinct, soft_nms
 
+MOST_LABELS = 256  # of one CRF, whose memory grows with them; no recipe keeps more masks
+
 
 def search_hierarchy(
     features_BND: torch.Tensor, grid: tuple[int, int], recipe: Recipe, rules: HierarchyConfig, each: Each = map
@@ -42,12 +44,14 @@ def search_hierarchy(
 
 
 def partitions(proposals: Sequence[Proposal]) -> list[Partition]:
-    """How each threshold shares the image out, with the proposals that are kept as wanted; patches of no proposal are
-    one region more.
+    """How each threshold shares the image out, with the proposals that are kept as wanted; patches of no proposal, and
+    the smallest regions beyond MOST_LABELS, are one region more.
     """
     found = []
     for round_ in sorted({proposal.round for proposal in proposals}):
         own = [proposal for proposal in proposals if proposal.round == round_]
+        ranked = sorted(range(len(own)), key=lambda k: (own[k].dropped is not None, -int(own[k].mask.sum())))
+        own = [own[k] for k in sorted(ranked[:MOST_LABELS])]
         labels_GG = np.full(own[0].mask.shape, len(own))
         for label, proposal in enumerate(own):
             labels_GG[proposal.mask] = label

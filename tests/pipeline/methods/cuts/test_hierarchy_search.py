@@ -15,10 +15,12 @@ from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 import cuts3d
 from pipeline.cli import main
 from pipeline.engine.run import run
+from pipeline.methods.cuts import hierarchy_search
 from pipeline.methods.cuts.hierarchy_search import partitions, search_hierarchy, with_levels
 from pipeline.methods.cuts.proposals import StopReason
 from pipeline.methods.cuts.recipes import Recipe, get_recipe
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, write_outputs
+from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.instances import Instance
 from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
@@ -91,6 +93,19 @@ def test_dropped_proposals_share_the_image_out_with_the_others() -> None:
     (found,) = search_hierarchy(scene(), GRID, recipe, rules)
     assert sum(len(partition.wanted) for partition in partitions(found.proposals)) == 1
     assert [int(partition.labels.max()) for partition in partitions(found.proposals)] == [2, 1, 0]
+
+
+def test_a_crf_has_only_so_many_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest of those that are no masks share one."""
+    monkeypatch.setattr(hierarchy_search, "MOST_LABELS", 2)
+    recipe, rules = of("select.masks=1")
+    (found,) = search_hierarchy(scene(), GRID, recipe, rules)
+    first = partitions(found.proposals)[0]
+    assert sorted(np.bincount(first.labels.ravel()).tolist()) == [18, 18, 108]
+    recipe, rules = of("select.masks=1", thresholds="1.0")
+    (found,) = search_hierarchy(scene() + 0.1 * torch.randn(1, 144, 3), GRID, recipe, rules)
+    assert len(found.proposals) > 100
+    assert partitions(found.proposals)[0].labels.max() == 2
 
 
 def test_proposals_are_kept_and_read_back() -> None:
@@ -187,6 +202,11 @@ def test_stages_are_kept_and_taken_up_again(
     assert result.exit_code == 0, result.output
     result = CliRunner().invoke(main, ["info", str(tmp_path / "run")])
     assert "hierarchy" in result.output
+    stored = [instance.level for record in RunReader(again) for instance in record.instances]  # type: ignore[union-attr]
+    counts = InstanceKind().survey([(RunReader(again).open_shard("00000"), np.ones(2, bool))])["levels"]
+    assert counts.keys() == {"whole", "part", "subpart"}
+    assert 0 < sum(counts.values()) <= len(stored)
+    assert "subpart" in result.output
 
 
 @pytest.mark.parametrize(
