@@ -141,7 +141,8 @@ def _smoothness_kernel(
 
 def _appearance_kernel(images_BHW3: torch.Tensor, config: CrfConfig) -> PermutohedralLattice:
     colours_BP3 = images_BHW3.flatten(1, 2).float()
-    xy_P2 = _pixel_positions(*images_BHW3.shape[1:3], images_BHW3.device)
+    height, width = images_BHW3.shape[1:3]
+    xy_P2 = _pixel_positions(height, width, images_BHW3.device)
     positions_BP2 = (xy_P2 / config.bilateral_sxy).expand(len(images_BHW3), -1, -1)
     features_BP5 = torch.cat([positions_BP2, colours_BP3 / config.bilateral_srgb], dim=2)
     return _potts_kernel(features_BP5, config.bilateral_compat)

@@ -79,12 +79,13 @@ def choose(
     settled = list(parts)
     chosen: list[DropReason | None] = [DropReason.OVERLAPS_PREVIOUS] * len(parts)
     same_iou = recipe.select.same_iou
-    kept = np.arange(len(masks_MN)) if same_iou == 1.0 else np.sort(distinct(masks_MN, same_iou))
+    kept = list(range(len(parts))) if same_iou == 1.0 else sorted(distinct(masks_MN, same_iou).tolist())
     scores = np.array([score_of(parts[k], recipe.score) for k in kept])
     best, novelty = soft_nms(scores, masks_MN[kept], recipe.select)
     for k in kept:
         chosen[k] = DropReason.UNSELECTED
-    for k, own in zip(kept[best], novelty, strict=True):
+    for place, own in zip(best, novelty, strict=True):
+        k = kept[place]
         chosen[k], settled[k] = None, dataclasses.replace(parts[k], novelty=float(own))
     return settled, chosen
 
