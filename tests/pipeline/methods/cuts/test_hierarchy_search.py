@@ -15,6 +15,7 @@ from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 import cuts3d
 from pipeline.cli import main
 from pipeline.engine.run import run
+from pipeline.errors import ConfigError
 from pipeline.methods.cuts import hierarchy_search
 from pipeline.methods.cuts.hierarchy_search import partitions, search_hierarchy, with_levels
 from pipeline.methods.cuts.proposals import StopReason
@@ -239,4 +240,6 @@ def test_thresholds_as_python_and_toml_write_them(tmp_path: Path) -> None:
     file.write_text('base = "hassod"\n[hierarchy]\nthresholds = [0.5, 0.25]\n')
     result = CliRunner().invoke(main, ["recipes", str(file)])
     assert result.exit_code == 0, result.output
-    assert "hierarchy.thresholds = (0.5, 0.25)" in result.output or "0.5,0.25" in result.output
+    assert "hierarchy.thresholds = [0.5,0.25]" in result.output
+    with pytest.raises(ConfigError, match=r"select.masks is a number \(int\), got '\[5\]'"):
+        get_recipe("hassod", ["select.masks=[5]"])
