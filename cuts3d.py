@@ -63,7 +63,10 @@ __all__ = [
     "open_run",
 ]
 
-_COLUMNS = ("image", "mask", "score", "x", "y", "width", "height", "area", "mean_confidence", "round", "crf_iou")
+_COLUMNS = (
+    *("image", "mask", "score", "x", "y", "width", "height", "area", "mean_confidence", "round", "crf_iou"),
+    "level",
+)
 
 
 def load(
@@ -227,6 +230,11 @@ class ImageMasks:
         return np.array([instance.score for instance in self.instances], np.float32)
 
     @property
+    def levels(self) -> tuple[int | None, ...]:
+        """Of each mask 0 if it is a whole, 1 a part, 2 a subpart; None where the recipe does not tell them apart."""
+        return tuple(instance.level for instance in self.instances)
+
+    @property
     def confidences(self) -> np.ndarray:
         """float32 (M, Gh, Gw), 0..1: Spatial Confidence on the patch grid, which covers the whole image. Without masks
         the grid may be unknown, and 0, 0.
@@ -307,12 +315,15 @@ class Run:
 
     def dataframe(self) -> pd.DataFrame:
         """A row for each mask: image, mask (its place in the image, from 0), score, x, y, width, height, area,
-        mean_confidence, round, crf_iou, and the parts of the score. ConfigError without pandas.
+        mean_confidence, round, crf_iou, level (see `ImageMasks.levels`; missing where there is none), and the parts of
+        the score. ConfigError without pandas.
         """
         pandas = _pandas()
         from stages.score import PARTS
 
         table: pd.DataFrame = pandas.DataFrame([row for image in self for row in _rows(image)])
+        if "level" in table:
+            table["level"] = table["level"].astype("Int64")
         return table.reindex(columns=[*_COLUMNS, *PARTS])
 
     def to_coco(self, file: str | os.PathLike[str]) -> int:
@@ -412,7 +423,7 @@ def _rows(image: ImageMasks) -> Iterator[dict[str, Any]]:
     from pipeline.results.instances import mean_confidences
 
     for place, (one, confidence) in enumerate(zip(image.instances, mean_confidences(image.record), strict=True)):
-        own = (image.id, place, one.score, *one.box, one.area, confidence, one.round, one.crf_iou)
+        own = (image.id, place, one.score, *one.box, one.area, confidence, one.round, one.crf_iou, one.level)
         yield dict(zip(_COLUMNS, own, strict=True)) | asdict(one.parts)
 
 

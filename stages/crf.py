@@ -1,6 +1,7 @@
-"""Fully connected CRF with two labels, background and foreground, that snaps masks to the edges of the photo.
+"""Fully connected CRF that snaps masks to the edges of the photo: each mask against its background, or many labels at
+once.
 
-B images in batch · H, W pixels · P = H·W pixels of an image · M masks of an image · d features
+B images in batch · H, W pixels · P = H·W pixels of an image · M masks of an image · K labels of it · d features
 
 Source: Krähenbühl, Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011, as
 pydensecrf implements it; the constants are MaskCut's (CutLER).
@@ -9,7 +10,7 @@ pydensecrf implements it; the constants are MaskCut's (CutLER).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -18,6 +19,8 @@ from stages.permutohedral import PermutohedralLattice
 
 # Pixels filtered together: on CPU one 480² image stays in the caches; a GPU wants some 18 of them (about 2 GB).
 _PIXELS_PER_CHUNK = {"cpu": 1 << 18, "cuda": 1 << 22}
+_LABELS_PER_CHUNK = 16  # filtered together: more take no less time for each, and more memory
+_LEAST_SHARE = 1e-5  # of a label at a pixel: pydensecrf's `unary_from_softmax`
 
 
 @dataclass(frozen=True)
@@ -55,28 +58,54 @@ def dense_crf(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor], config: 
     Returns new masks of the same shapes, dtype and device. The result for an image does not depend on its batch. Raises
     ValueError for other shapes, dtypes or devices.
     """
-    _check(images_BHW3, masks)
+    _check(images_BHW3, masks, torch.bool)
     refined = [torch.zeros_like(own) for own in masks]
     wanted = [b for b, own in enumerate(masks) if len(own)]
     if not wanted:
         return refined
     height, width = images_BHW3.shape[1:3]
-    xy_P2 = _pixel_positions(height, width, images_BHW3.device)
     gaussian = _smoothness_kernel(height, width, config.gaussian_sxy, config.gaussian_compat, images_BHW3.device)
     step = max(1, _PIXELS_PER_CHUNK.get(images_BHW3.device.type, 1 << 18) // (height * width))
     for start in range(0, len(wanted), step):
         chunk = wanted[start : start + step]
-        colours_BP3 = images_BHW3[chunk].reshape(len(chunk), -1, 3).float()
-        positions_BP2 = (xy_P2 / config.bilateral_sxy).expand(len(chunk), -1, -1)
-        features_BP5 = torch.cat([positions_BP2, colours_BP3 / config.bilateral_srgb], dim=2)
-        bilateral = _potts_kernel(features_BP5, config.bilateral_compat)
+        bilateral = _appearance_kernel(images_BHW3[chunk], config)
         foreground_BPM = _mean_field([masks[b] for b in chunk], gaussian, bilateral, config.iterations)
         for b, foreground_PM in zip(chunk, foreground_BPM, strict=True):
             refined[b] = foreground_PM[:, : len(masks[b])].T.reshape(masks[b].shape)
     return refined
 
 
-def _check(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor]) -> None:
+def label_crf(images_BHW3: torch.Tensor, shares: Sequence[torch.Tensor], config: CrfConfig) -> Iterator[torch.Tensor]:
+    """Refine the labels of each image, which compete for its pixels.
+
+    images_BHW3: uint8 RGB, 0..255.
+    shares: for each image a float32 tensor (K, H, W), K >= 1, on the images' device: how much of a pixel is of each
+        label, 0..1, of sum 1 at each pixel. Their negative logarithms are the unary energies, as HASSOD has it.
+
+    Yields new shares of the same shapes, which sum to 1, one image at a time; an image does not depend on the others.
+    Raises ValueError for other shapes, dtypes or devices.
+    """
+    _check(images_BHW3, shares, torch.float32)
+    height, width = images_BHW3.shape[1:3]
+    gaussian = _smoothness_kernel(height, width, config.gaussian_sxy, config.gaussian_compat, images_BHW3.device)
+    for image_HW3, own in zip(images_BHW3, shares, strict=True):
+        if not len(own):
+            raise ValueError("an image has at least one label")
+        bilateral = _appearance_kernel(image_HW3[None], config)
+        unary_PK = own.flatten(1).T.clamp(_LEAST_SHARE, 1.0).log_()
+        share_PK = unary_PK.softmax(dim=1)
+        for _ in range(config.iterations):
+            logit_PK = unary_PK.clone()
+            for start in range(0, len(own), _LABELS_PER_CHUNK):
+                some = slice(start, start + _LABELS_PER_CHUNK)
+                some_1PK = share_PK[None, :, some].contiguous()
+                logit_PK[:, some] += gaussian.filter(some_1PK)[0]
+                logit_PK[:, some] += bilateral.filter(some_1PK)[0]
+            share_PK = logit_PK.softmax(dim=1)
+        yield share_PK.T.reshape(own.shape)
+
+
+def _check(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
     if images_BHW3.dtype != torch.uint8 or images_BHW3.dim() != 4 or images_BHW3.shape[3] != 3:
         raise ValueError(
             f"images_BHW3 must be a uint8 tensor (B, H, W, 3), got {images_BHW3.dtype} {tuple(images_BHW3.shape)}"
@@ -85,9 +114,10 @@ def _check(images_BHW3: torch.Tensor, masks: Sequence[torch.Tensor]) -> None:
         raise ValueError(f"masks must have one entry per image: {len(masks)} entries, {len(images_BHW3)} images")
     size = images_BHW3.shape[1:3]
     for b, own in enumerate(masks):
-        if own.dtype != torch.bool or own.dim() != 3 or own.shape[1:] != size or own.device != images_BHW3.device:
+        if own.dtype != dtype or own.dim() != 3 or own.shape[1:] != size or own.device != images_BHW3.device:
+            name = str(dtype).removeprefix("torch.")
             raise ValueError(
-                f"masks[{b}] must be a bool tensor (M, {size[0]}, {size[1]}) on {images_BHW3.device}, "
+                f"masks[{b}] must be a {name} tensor (M, {size[0]}, {size[1]}) on {images_BHW3.device}, "
                 f"got {own.dtype} {tuple(own.shape)} on {own.device}"
             )
 
@@ -107,6 +137,15 @@ def _smoothness_kernel(
     height: int, width: int, sxy: float, compat: float, device: torch.device
 ) -> PermutohedralLattice:
     return _potts_kernel((_pixel_positions(height, width, device) / sxy)[None], compat)
+
+
+def _appearance_kernel(images_BHW3: torch.Tensor, config: CrfConfig) -> PermutohedralLattice:
+    colours_BP3 = images_BHW3.flatten(1, 2).float()
+    height, width = images_BHW3.shape[1:3]
+    xy_P2 = _pixel_positions(height, width, images_BHW3.device)
+    positions_BP2 = (xy_P2 / config.bilateral_sxy).expand(len(images_BHW3), -1, -1)
+    features_BP5 = torch.cat([positions_BP2, colours_BP3 / config.bilateral_srgb], dim=2)
+    return _potts_kernel(features_BP5, config.bilateral_compat)
 
 
 def _potts_kernel(features_BPd: torch.Tensor, compat: float) -> PermutohedralLattice:

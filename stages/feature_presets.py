@@ -16,10 +16,12 @@ class FeaturePreset:
 
     tau: patches whose features have a cosine above it are similar (the affinity threshold of NCut); None where no one
         has measured it, so that whoever takes the features must say.
+    levels: thresholds down to which adjacent regions are merged (`stages.hierarchy`); None like that.
     """
 
     config: FeatureConfig
     tau: float | None
+    levels: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.tau is not None and not -1 < self.tau < 1:
@@ -27,13 +29,14 @@ class FeaturePreset:
 
 
 def _dino(model: str, patch_size: int) -> FeaturePreset:
-    # MaskCut (CutLER, arXiv 2301.11320): keys of DINO ViT-B/8 at 480 x 480, cosines above 0.15.
-    return FeaturePreset(FeatureConfig(model, patch_size, kind="keys", centred=False, size=480), tau=0.15)
+    # MaskCut (CutLER, arXiv 2301.11320): keys of DINO ViT-B/8 at 480 x 480, cosines above 0.15. HASSOD merges them down
+    # to 0.4, 0.2 and 0.1.
+    return FeaturePreset(FeatureConfig(model, patch_size, kind="keys", centred=False, size=480), 0.15, (0.4, 0.2, 0.1))
 
 
 def _dinov2(model: str) -> FeaturePreset:
     # 840 = 60 patches of 14 pixels: the grid of the papers.
-    return FeaturePreset(FeatureConfig(model, 14, kind="tokens", centred=False, size=840), tau=0.3)
+    return FeaturePreset(FeatureConfig(model, 14, kind="tokens", centred=False, size=840), 0.3, (0.7, 0.5, 0.3))
 
 
 def _dinov3(model: str) -> FeaturePreset:

@@ -16,6 +16,9 @@ class DropReason(StrEnum):
     OVERLAPS_PREVIOUS = "overlaps_previous"  # the earlier mask over again
     COVERED = "covered"  # nothing is left once the earlier masks are taken out
     CRF_DISAGREES = "crf_disagrees"  # the dense CRF turned it into something else
+    CORNERS = "corners"  # it holds so many of the image's corners that it is background
+    EMPTY_MASK = "empty_mask"  # it has no pixel at the original size of the photo
+    UNSELECTED = "unselected"  # better masks of the image took all places
 
 
 @dataclass(frozen=True)

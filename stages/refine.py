@@ -17,6 +17,7 @@ import scipy
 from PIL import Image
 
 from stages.crf import CrfConfig, dense_crf
+from stages.filters import DropReason
 from stages.late import torch
 
 
@@ -45,12 +46,18 @@ class RefinedMasks:
     """masks: (M, H, W) bool at the original size of the image.
     crf_iou: (M,) float32, IoU before and after CRF and hole filling at the working size; 1 without CRF, 0 if both are
         empty.
-    keep: (M,) bool, crf_iou >= min_crf_iou and the mask has a pixel at the original size.
+    dropped: of each mask why it is not kept, or None: CRF_DISAGREES where crf_iou < min_crf_iou or the mask has no
+        pixel at the original size.
     """
 
     masks: np.ndarray
     crf_iou: np.ndarray
-    keep: np.ndarray
+    dropped: tuple[DropReason | None, ...]
+
+    @property
+    def keep(self) -> np.ndarray:
+        """(M,) bool."""
+        return np.array([reason is None for reason in self.dropped], bool)
 
 
 def refine_masks(
@@ -77,7 +84,7 @@ def refine_masks(
         for image, own in zip(images, coarse, strict=True):
             fine += _crf([image], [own], config.crf, device)
     else:
-        fine = _crf([_to_square(image, config.size) for image in images], coarse, config.crf, device)
+        fine = _crf([to_square(image, config.size) for image in images], coarse, config.crf, device)
     return list(each(partial(_finish, config=config), coarse, fine, [image.shape[:2] for image in images]))
 
 
@@ -91,7 +98,7 @@ def _check(images: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> None:
             raise ValueError(f"masks[{index}] must be bool (M, Gh, Gw), got {own.dtype} {own.shape}")
 
 
-def _to_square(image_HW3: np.ndarray, size: int) -> np.ndarray:
+def to_square(image_HW3: np.ndarray, size: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image_HW3).resize((size, size), Image.Resampling.LANCZOS))
 
 
@@ -126,7 +133,7 @@ def _finish(before_MST: np.ndarray, after_MST: np.ndarray, size: tuple[int, int]
             crf_iou[index] = np.count_nonzero(before & filled) / union if union else 0.0
         masks_MHW[index] = resized_mask(filled, size)
     keep = (crf_iou >= config.min_crf_iou) & masks_MHW.any(axis=(1, 2))
-    return RefinedMasks(masks_MHW, crf_iou, keep)
+    return RefinedMasks(masks_MHW, crf_iou, tuple(None if kept else DropReason.CRF_DISAGREES for kept in keep))
 
 
 def without_holes(mask_ST: np.ndarray) -> np.ndarray:

@@ -67,6 +67,9 @@ def parsed(text: str, hint: Any, whole: str) -> Any:
         if text.lower() not in ("true", "false"):
             raise ValueError(f"{whole} is true or false, got {text!r}")
         return text.lower() == "true"
+    if typing.get_origin(kind) is tuple:
+        pieces = text.strip("[]() ").rstrip(",").split(",")  # as Python and TOML write it, too
+        return tuple(parsed(piece.strip(), typing.get_args(kind)[0], whole) for piece in pieces)
     if kind in (int, float):
         try:
             number = kind(text)

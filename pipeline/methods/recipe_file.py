@@ -59,5 +59,10 @@ def _overrides(table: Mapping[str, Any], path: str | Path, prefix: str = "") -> 
             yield f"{prefix}{name}={str(value).lower()}"
         elif isinstance(value, str | int | float):
             yield f"{prefix}{name}={value}"
+        elif isinstance(value, list) and value and all(type(one) in (int, float) for one in value):
+            # in brackets, or a list of one would pass for a number
+            yield f"{prefix}{name}=[{','.join(map(str, value))}]"
         else:
-            raise ConfigError(f"recipe {path}: {prefix}{name} is {value!r}: give a number, a text, true or false")
+            raise ConfigError(
+                f"recipe {path}: {prefix}{name} is {value!r}: give a number, a list of them, a text, true or false"
+            )

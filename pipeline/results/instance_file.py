@@ -8,6 +8,8 @@
     masks/round          uint8 (M)           0-based NCut round; place by score where a tree was searched
     masks/proposal       int32 (M)           place among the proposals of the image, kept and dropped; -1 where the mask
                                              has none, and no array where none has: imports, detectors, older versions
+    masks/level          int8 (M)            0 whole, 1 part, 2 subpart; -1 where the mask has none, and no array where
+                                             none has: all but hierarchies of regions
     masks/box            float32 (M, 4)      x, y, width, height in pixels of the original image; of the mask, or
                                              the detector's own where the recipe has boxes = "detector"
     masks/area           int64 (M)           pixels of the original image
@@ -34,7 +36,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import RunMismatchError, StoreError
-from pipeline.results.instances import NO_MASKS, OK, ImageRecord, Instance
+from pipeline.results.instances import LEVELS, NO_MASKS, OK, ImageRecord, Instance
 from pipeline.results.kinds import QUARANTINED, Failed
 from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
 from pipeline.storage.files import VERIFY_HINT
@@ -53,6 +55,7 @@ _DIMS: dict[str, tuple[str, ...]] = {
     "masks/area": ("mask",),
     "masks/round": ("mask",),
     "masks/proposal": ("mask",),
+    "masks/level": ("mask",),
     **{f"masks/{part}": ("mask",) for part in PARTS},
     "masks/crf_iou": ("mask",),
     "masks/confidence": ("mask", "grid_y", "grid_x"),
@@ -64,9 +67,9 @@ _DIMS: dict[str, tuple[str, ...]] = {
     "images/depth": ("image", "grid_y", "grid_x"),
     "images/depth_filled": ("image",),
 }
-_OPTIONAL = frozenset({"masks/proposal", "images/depth_filled"})
+_OPTIONAL = frozenset({"masks/proposal", "masks/level", "images/depth_filled"})
 _READ_LATER = frozenset({"masks/confidence", "images/depth"})
-_NO_PROPOSAL = -1
+_NONE = -1  # what an optional number of a mask is kept as when there is none
 
 
 def write_shard(records: Sequence[ImageRecord | Failed], grid: tuple[int, int], attributes: Mapping[str, Any]) -> bytes:
@@ -114,8 +117,6 @@ def _row(record: ImageRecord, grid: tuple[int, int]) -> _Row:
 def _mask_arrays(rows: Sequence[_Row], grid: tuple[int, int]) -> dict[str, np.ndarray]:
     """The arrays masks/*, of all masks of the shard one after the other."""
     instances = [instance for row in rows for instance in row.instances]
-    proposals = [_NO_PROPOSAL if instance.proposal is None else instance.proposal for instance in instances]
-    has_proposals = any(proposal != _NO_PROPOSAL for proposal in proposals)
     return {
         "masks/rle": np.frombuffer(b"".join(instance.rle for instance in instances), np.uint8),
         "masks/offsets": _offsets([len(instance.rle) for instance in instances]),
@@ -124,7 +125,8 @@ def _mask_arrays(rows: Sequence[_Row], grid: tuple[int, int]) -> dict[str, np.nd
         "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
         "masks/area": np.array([instance.area for instance in instances], np.int64),
         "masks/round": np.array([instance.round for instance in instances], np.uint8),
-        **({"masks/proposal": np.array(proposals, np.int32)} if has_proposals else {}),
+        **_optional("masks/proposal", [instance.proposal for instance in instances], np.int32),
+        **_optional("masks/level", [instance.level for instance in instances], np.int8),
         **{
             f"masks/{part}": np.array([getattr(instance.parts, part) for instance in instances], np.float32)
             for part in PARTS
@@ -160,8 +162,8 @@ class ShardFile:
     No file stays open. A process about to fork workers that need confidence or depth should touch them first.
 
     Attributes: `ids` and `drop_reasons` (tuples of str), `attributes` (dict), `grid` (Gh, Gw); by their names in the
-    table above, `rle`, `offsets`, `image_offsets`, `score`, `box`, `area`, `round`, `proposal`, `size`, `status`,
-    `drops`, `depth_filled`.
+    table above, `rle`, `offsets`, `image_offsets`, `score`, `box`, `area`, `round`, `proposal`, `level`, `size`,
+    `status`, `drops`, `depth_filled`.
     """
 
     def __init__(self, file: ArrayFile) -> None:
@@ -175,8 +177,8 @@ class ShardFile:
         self.name = file.name
         self._file = file
         arrays = {name: file.read(name) for name in _DIMS if name not in _READ_LATER | _OPTIONAL}
-        self.proposal = _proposals(file, len(arrays["masks/score"]))
-        arrays["masks/proposal"] = self.proposal
+        self.proposal = arrays["masks/proposal"] = _read_optional(file, "masks/proposal", len(arrays["masks/score"]))
+        self.level = arrays["masks/level"] = _read_optional(file, "masks/level", len(arrays["masks/score"]))
         self.depth_filled = _depth_filled(file, len(arrays["images/status"]))
         arrays["images/depth_filled"] = self.depth_filled
         self.rle = arrays["masks/rle"]
@@ -290,7 +292,8 @@ class ShardFile:
             round=int(self.round[mask]),
             parts=ScoreParts(**{part: float(values[mask]) for part, values in self.parts.items()}),
             crf_iou=float(self.crf_iou[mask]),
-            proposal=None if self.proposal[mask] == _NO_PROPOSAL else int(self.proposal[mask]),
+            proposal=None if self.proposal[mask] == _NONE else int(self.proposal[mask]),
+            level=None if self.level[mask] == _NONE else int(self.level[mask]),
         )
 
     def _check_shapes(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -306,16 +309,23 @@ class ShardFile:
                 raise damaged(self.name, f"{name} has shape {shape}, not {expected}")
         if (self.status >= len(STATUSES)).any():
             raise damaged(self.name, f"images/status must be below {len(STATUSES)}")
+        if not ((self.level >= _NONE) & (self.level < len(LEVELS))).all():
+            raise damaged(self.name, f"masks/level must be {_NONE}..{len(LEVELS) - 1}")
 
     def _check_offsets(self, name: str, offsets: np.ndarray, end: int) -> None:
         if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
             raise damaged(self.name, f"{name} must rise from 0 to {end}")
 
 
-def _proposals(file: ArrayFile, n_masks: int) -> np.ndarray:
-    if "masks/proposal" in file:
-        return file.read("masks/proposal")
-    return np.full(n_masks, _NO_PROPOSAL, np.int32)
+def _optional(name: str, values: Sequence[int | None], dtype: type) -> dict[str, np.ndarray]:
+    """The array of a number that not every mask has, by its name; nothing where no mask has one."""
+    if all(value is None for value in values):
+        return {}
+    return {name: np.array([_NONE if value is None else value for value in values], dtype)}
+
+
+def _read_optional(file: ArrayFile, name: str, n_masks: int) -> np.ndarray:
+    return file.read(name) if name in file else np.full(n_masks, _NONE, np.int32)
 
 
 def _depth_filled(file: ArrayFile, n_images: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from pipeline.errors import StoreError
 from pipeline.results.instance_file import SCHEMA, STATUSES, VERSION, ShardFile, write_shard
-from pipeline.results.instances import ImageRecord, counts_of, mean_confidence
+from pipeline.results.instances import LEVELS, ImageRecord, counts_of, mean_confidence
 from pipeline.results.kinds import Counts, Failed
 from pipeline.wording import counted, few_of, part_of
 
@@ -90,10 +90,11 @@ class InstanceKind:
         return ", ".join([*facts, *([drops] if (drops := _by_reason(counts)) else [])])
 
     def survey(self, parts: Iterable[tuple[ShardFile, np.ndarray]]) -> dict[str, Any]:
-        """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms; of depth
-        what `instances.counts_of` counts.
+        """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms; levels,
+        where masks have any; of depth what `instances.counts_of` counts.
         """
         statuses, drops, masks_per_image = Counter[str](), Counter[str](), Counter[int]()
+        levels = Counter[int]()
         about_depth = Counter[str]()
         scores, confidences, shares = [np.empty(0)], [np.empty(0)], [np.empty(0)]
         for shard, counts_B in parts:
@@ -106,6 +107,7 @@ class InstanceKind:
             flat_B = (shard.depth == shard.depth[:, :1, :1]).all(axis=(1, 2))
             about_depth["depth_filled"] += int((shard.depth_filled[counts_B] > 0).sum())
             about_depth["depth_flat"] += int(flat_B[counts_B].sum())
+            levels.update(shard.level[counts_M & (shard.level >= 0)].tolist())
             statuses.update(STATUSES[status] for status in shard.status[counts_B])
             masks_per_image.update(masks_B[counts_B & shard.done].tolist())
             drops.update(dict(zip(shard.drop_reasons, shard.drops[counts_B].sum(axis=0).tolist(), strict=True)))
@@ -117,6 +119,7 @@ class InstanceKind:
             "mean_confidence": histogram(np.concatenate(confidences), (0.0, 1.0)),
             "log10_area_share": histogram(np.concatenate(shares), (-4.0, 0.0)),
             "drops": {reason: count for reason, count in sorted(drops.items()) if count},
+            **({"levels": {word: levels[level] for level, word in enumerate(LEVELS)}} if levels else {}),
             **{name: count for name, count in about_depth.items() if count},
         }
 
@@ -125,6 +128,9 @@ class InstanceKind:
         most = max(survey["masks_per_image"].values(), default=1)
         lines = ["masks per image"]
         lines += [f"  {n:>6}  {_bar(count, most)} {count}" for n, count in sorted(survey["masks_per_image"].items())]
+        if "levels" in survey:
+            largest = max(survey["levels"].values())
+            lines += ["level", *(f"  {word:>7} {_bar(n, largest)} {n}" for word, n in survey["levels"].items())]
         for name, title in (
             ("score", "score"),
             ("mean_confidence", "mean confidence"),

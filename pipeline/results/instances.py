@@ -14,6 +14,7 @@ from pipeline.results.kinds import Counts, Failed
 from stages.score import ScoreParts
 
 OK, NO_MASKS = "ok", "no_masks"
+LEVELS = ("whole", "part", "subpart")  # what Instance.level counts
 
 
 def _same_fields(first: object, second: object) -> bool:
@@ -33,11 +34,13 @@ class Instance:
     area: pixels of the mask.
     score: finite, larger is better.
     confidence: uint8 (Gh, Gw), spatial confidence on the patch grid, 255 = 1.0.
-    round: 0-based NCut round that found it; its place by score where a tree of cuts was searched, and of votes.
+    round: 0-based NCut round that found it; its place by score where a tree of cuts was searched, and of votes; that of
+        its threshold where regions were merged.
     parts: what the score is made of, all of them, whichever the recipe multiplies; see `stages.score`.
     crf_iou: IoU of the mask before and after the CRF, 0..1; 1 without CRF; 0 where the method kept the one before.
     proposal: its place among the proposals of its image, kept and dropped, 0-based; None where the method has none, and
         in shards of versions that did not write it.
+    level: 0 whole, 1 part, 2 subpart (a part of a part, or deeper); None where the method does not tell them apart.
     """
 
     rle: bytes
@@ -49,6 +52,7 @@ class Instance:
     parts: ScoreParts = ScoreParts()
     crf_iou: float = 1.0
     proposal: int | None = None
+    level: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.rle, bytes) or not self.rle:
@@ -68,6 +72,8 @@ class Instance:
             raise ValueError(f"Instance.round must be in 0..255, not {self.round}")
         if self.proposal is not None and self.proposal < 0:
             raise ValueError(f"Instance.proposal must be at least 0, or None, not {self.proposal}")
+        if self.level is not None and not 0 <= self.level < len(LEVELS):
+            raise ValueError(f"Instance.level must be 0..{len(LEVELS) - 1}, or None, not {self.level}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Instance) and _same_fields(self, other)

@@ -37,8 +37,9 @@ def export_coco(run: RunFolder, file: str | Path, min_score: float = 0.0) -> int
 
     Image ids are those of the COCO file that the run was made from, else 1, 2, ... in manifest order; file_name is the
     image's id in the manifest. Quarantined images are left out: whether they hold objects is not known. Each
-    annotation has score, mean_confidence (0..1, over the mask's patches) and iscrowd 0. The file appears whole or not
-    at all. min_score: masks with lower scores are left out, of this and of the other exports.
+    annotation has score, mean_confidence (0..1, over the mask's patches), iscrowd 0 and, where the method tells them
+    apart, level (0 whole, 1 part, 2 subpart). The file appears whole or not at all. min_score: masks with lower scores
+    are left out, of this and of the other exports.
 
     Raises StoreError, as the other exports do, while no shard of the run is done.
     """

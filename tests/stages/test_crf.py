@@ -8,7 +8,7 @@ import torch
 from support.recorded_crf import DRAWN, PHOTOS, SETTINGS, Recording, drawn, photos, random_image, random_masks
 
 import stages.crf
-from stages.crf import CrfConfig, dense_crf
+from stages.crf import CrfConfig, dense_crf, label_crf
 from stages.permutohedral import PermutohedralLattice
 
 
@@ -154,6 +154,75 @@ def test_no_images() -> None:
 def test_refuses_bad_input(images: torch.Tensor, masks: list[torch.Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dense_crf(images, masks, CrfConfig())
+
+
+def shares_of(labels_HW: torch.Tensor, sure: float) -> torch.Tensor:
+    """(K, H, W): `sure` for a pixel's own label, the others share the rest."""
+    one_hot = torch.nn.functional.one_hot(labels_HW).permute(2, 0, 1).float()
+    return one_hot * sure + (1 - one_hot) * (1 - sure) / max(len(one_hot) - 1, 1)
+
+
+def test_two_competing_labels_are_a_mask_and_its_background() -> None:
+    """With shares of 0.73 and 0.27, whose logarithms differ by 1, as the unaries of a mask do."""
+    config = CrfConfig(bilateral_sxy=20.0, bilateral_srgb=15.0)
+    image, (mask,) = random_image(40, 56, seed=1), random_masks(1, 40, 56, seed=2)
+    sure = float(torch.sigmoid(torch.tensor(1.0)))
+    (after,) = label_crf(image[None], [shares_of(mask.long(), sure)], config)
+    (refined,) = dense_crf(image[None], [mask[None]], config)[0]
+    assert ((after[1] > after[0]) != refined).sum() <= 2
+    assert 0.05 < refined.float().mean() < 0.95
+    torch.testing.assert_close(after.sum(dim=0), torch.ones(40, 56))
+
+
+def mean_field(shares_KHW: np.ndarray, kernel_PP: np.ndarray, iterations: int) -> np.ndarray:
+    """Q ∝ exp(-U + K Q), one pixel and label after the other. kernel_PP: weighted and normalised, of all kernels."""
+    unary_KP = -np.log(np.maximum(shares_KHW.reshape(len(shares_KHW), -1), 1e-5))
+    q_KP = np.exp(-unary_KP) / np.exp(-unary_KP).sum(axis=0)
+    for _ in range(iterations):
+        logit_KP = -unary_KP + np.stack([kernel_PP @ q_P for q_P in q_KP])
+        q_KP = np.exp(logit_KP - logit_KP.max(axis=0))
+        q_KP /= q_KP.sum(axis=0)
+    return q_KP.reshape(shares_KHW.shape)
+
+
+@pytest.mark.parametrize("labels", [1, 3, 20])
+def test_many_labels_are_the_mean_field_by_brute_force(labels: int) -> None:
+    """On the lattice's own kernel, to rounding; on the exact Gaussians, nearly: the lattice is an approximation."""
+    height, width = 12, 15
+    config = CrfConfig(iterations=6, gaussian_sxy=2.0, bilateral_sxy=6.0, bilateral_srgb=60.0)
+    rng = np.random.default_rng(labels)
+    image = torch.from_numpy(rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
+    before = rng.dirichlet(np.full(labels, 0.3), (height, width)).transpose(2, 0, 1).astype(np.float32)
+    y, x = np.mgrid[:height, :width]
+    xy = np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float32)
+    features = [
+        (xy / 2.0, config.gaussian_compat),
+        (np.concatenate([xy / 6.0, image.numpy().reshape(-1, 3) / np.float32(60.0)], axis=1), config.bilateral_compat),
+    ]
+    on_lattice = exact = 0.0
+    for points, weight in features:
+        lattice = PermutohedralLattice.build(torch.from_numpy(points)[None])
+        gaussian = np.exp(-0.5 * ((points[:, None] - points) ** 2).sum(axis=2))
+        for name, kernel in (("lattice", lattice.filter(torch.eye(len(points))[None])[0].numpy()), ("exact", gaussian)):
+            scale = 1 / np.sqrt(kernel.sum(axis=1))
+            kernel = weight * scale[:, None] * kernel * scale
+            on_lattice, exact = (on_lattice + kernel, exact) if name == "lattice" else (on_lattice, exact + kernel)
+    (after,) = label_crf(image[None], [torch.from_numpy(before)], config)
+    np.testing.assert_allclose(after.numpy(), mean_field(before, np.asarray(on_lattice), 6), atol=2e-3)
+    agree = after.numpy().argmax(axis=0) == mean_field(before, np.asarray(exact), 6).argmax(axis=0)
+    assert agree.mean() > 0.85
+
+
+def test_images_do_not_compete_with_each_other() -> None:
+    images = torch.stack([random_image(24, 20, seed) for seed in range(2)])
+    shares = [shares_of(torch.arange(20).expand(24, 20) // width, 0.9) for width in (4, 7)]
+    together = list(label_crf(images, shares, CrfConfig(bilateral_srgb=20.0)))
+    for one, own, after in zip(images, shares, together, strict=True):
+        assert torch.equal(after, next(label_crf(one[None], [own], CrfConfig(bilateral_srgb=20.0))))
+    with pytest.raises(ValueError, match="at least one label"):
+        list(label_crf(images[:1], [shares[0][:0]], CrfConfig()))
+    with pytest.raises(ValueError, match=r"masks\[0\] must be a float32"):
+        list(label_crf(images[:1], [shares[0].double()], CrfConfig()))
 
 
 @pytest.mark.parametrize(

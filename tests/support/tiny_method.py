@@ -13,8 +13,10 @@ from pipeline.engine import checks
 from pipeline.engine import run as runner
 from pipeline.methods.cuts.method import CutsMethod
 from pipeline.methods.cuts.recipes import get_recipe
+from pipeline.methods.cuts.settings import with_thresholds
 from pipeline.runs.launch import Launch
 from stages.depth import relative_depth
+from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig, FeatureExtractor
 
 
@@ -38,6 +40,7 @@ def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: s
     """The named recipe on an 8×8 grid. LocalCut's threshold is left alone: it goes with the grid."""
     config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=True, size=64)
     chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *overrides])
+    chosen = with_thresholds(chosen, FeaturePreset(config, None, levels=(0.7, 0.4, 0.1)), config.model)
     depth = BrightnessDepth() if chosen.needs_depth else None
     return CutsMethod(chosen, FeatureExtractor(tiny_vit(), config, device), depth, torch.device(device))
 

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pipeline.images.photos import Photo
-from pipeline.methods.cuts.proposals import Eigenvectors, Proposal, confidence_of, shared_graph
+from pipeline.methods.cuts.hierarchy_search import partitions, search_hierarchy, with_levels
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, confidence_of, shared_graph
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
@@ -30,8 +31,10 @@ from pipeline.results.instances import ImageRecord, Instance
 from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
+from stages.hierarchy import HierarchyConfig
 from stages.late import torch
 from stages.refine import RefinedMasks, refine_masks
+from stages.refine_regions import judged, refine_regions
 from stages.score import score_of
 from stages.spatial_importance import spatial_importance
 
@@ -48,8 +51,8 @@ class CutsMethod:
     def __post_init__(self) -> None:
         if self.recipe.needs_depth and self.depth is None:
             raise ValueError(f"recipe {self.recipe.name} needs a depth model")
-        if self.recipe.affinity.tau is None:
-            raise ValueError("affinity.tau must be settled when the method is put together")
+        if not self.recipe.is_settled:
+            raise ValueError("the thresholds of the features must be settled when the method is put together")
 
     name = NAME
     takes: ClassVar[Inputs] = "photos"
@@ -90,6 +93,8 @@ class CutsMethod:
             if needed == "photos":
                 return True
             if needed == "depth" and not self.recipe.needs_depth:
+                continue
+            if needed == "ncut" and not self.recipe.has_ncut:
                 continue
             is_kept = needed in kept and bool(kept[needed].done.all())
             if not is_kept and self.needs_inputs(needed, kept):
@@ -219,12 +224,22 @@ class BatchWork(BatchInputs):
         for stage in ("confidence", "localcut"):
             if stage in self._kept:
                 return self._kept[stage].cut_images(self._positions)
+        recipe = self.method.recipe
+        found = self._merged(recipe.search) if isinstance(recipe.search, HierarchyConfig) else self._cut()
+        return [CutImage(image, (None,) * len(image.proposals)) for image in found]
+
+    def _cut(self) -> list[ImageProposals]:
         graph_BNN, features_BND = self.graph_BNN, self.features_BND
         depth, first = self.depth_BGhGw, self.first_ncut
         with self._clock("localcut"):
             found = propose(graph_BNN, features_BND, depth, self.method.grid, self.method.recipe, first, self._each)
         del self.graph_BNN  # N² numbers an image that nobody needs any more
-        return [CutImage(image, (None,) * len(image.proposals)) for image in found]
+        return found
+
+    def _merged(self, rules: HierarchyConfig) -> list[ImageProposals]:
+        features_BND = self.features_BND
+        with self._clock("localcut"):
+            return search_hierarchy(features_BND, self.method.grid, self.method.recipe, rules, self._each)
 
     @once
     def confident_images(self) -> list[CutImage]:
@@ -239,6 +254,19 @@ class BatchWork(BatchInputs):
     @once
     def refined(self) -> list[RefinedMasks]:
         """Of each image the proposals kept before, refined, in their order."""
+        rules = self.method.recipe.search
+        if not isinstance(rules, HierarchyConfig):
+            return self._refined_alone()
+        refined = self._refined_together() if rules.compete else self._refined_alone()
+        return [judged(own, rules) for own in refined]
+
+    def _refined_together(self) -> list[RefinedMasks]:
+        found = [partitions(image.found.proposals) for image in self.cut_images]
+        photos = [photo.rgb for photo in self.photos]
+        with self._clock("refine"):
+            return refine_regions(photos, found, self.method.recipe.refine, self.method.device, self._each)
+
+    def _refined_alone(self) -> list[RefinedMasks]:
         grid_masks = [
             np.array([p.settled for p in image.found.proposals if p.dropped is None], bool).reshape(
                 -1, *self.method.grid
@@ -284,13 +312,15 @@ def _record(
     drops = Counter(str(proposal.dropped) for proposal in proposals if proposal.dropped)
     kept = [k for k, proposal in enumerate(proposals) if proposal.dropped is None]
     instances = []
-    for mask, crf_iou, agrees, k in zip(refined.masks, refined.crf_iou, refined.keep, kept, strict=True):
+    for mask, crf_iou, dropped, k in zip(refined.masks, refined.crf_iou, refined.dropped, kept, strict=True):
         confidence = image.confidences[k]
-        if agrees and confidence is not None:
+        if dropped is None and confidence is not None:
             instance = _instance(mask, confidence, proposals[k], float(crf_iou), recipe)
             instances.append(dataclasses.replace(instance, proposal=k))
         else:
-            drops[str(DropReason.CRF_DISAGREES)] += 1
+            drops[str(dropped or DropReason.CRF_DISAGREES)] += 1
+    if isinstance(recipe.search, HierarchyConfig):
+        instances = with_levels(instances, photo[1], recipe.search)
     return finished_record(photo, instances, drops, None if depth_GhGw is None else depth_GhGw.astype(np.float16))
 
 

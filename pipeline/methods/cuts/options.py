@@ -14,11 +14,11 @@ from pipeline.methods.cuts.recipes import (
     DEFAULT_DEPTH,
     DEFAULT_FEATURES,
     MODELS,
+    NAMED_IF_USED,
     RECIPES,
     SEARCHES,
     STAGES_OF,
     Recipe,
-    RoundsConfig,
     get_recipe,
 )
 from pipeline.methods.option_words import OptionLine, field_words, option_lines
@@ -41,7 +41,14 @@ ABOUT = {
     "localcut_importance": "CutS3D's ablation: MaskCut with LocalCut and Spatial Importance",
     "localcut": "CutS3D's ablation: MaskCut with LocalCut",
     "maskcut": "CutLER's MaskCut, with the default features",
+    "hassod": "HASSOD: neighbouring patches merged to regions, wholes and parts, with the default features",
+    "hassod_published": "HASSOD as in the paper: on DINO ViT-B/8 keys, merged down to 0.4, 0.2 and 0.1",
     "maskcut_published": "MaskCut as in the paper: on DINO ViT-B/8 keys, τ = 0.15",
+}
+_SEARCHED = {
+    "rounds": "since it searches by rounds",
+    "tree": "since it searches in a tree of cuts",
+    "hierarchy": "since it merges regions by their features",
 }
 # Of the options that the features have; the others follow from the model.
 _OF_FEATURES = ("kind", "centred", "size", "precision")
@@ -75,10 +82,11 @@ def refuse_unread_models(recipe: Recipe, settings: Mapping[str, str]) -> None:
 def _why_unread(recipe: Recipe, path: str) -> str | None:
     """Why a recipe does not read an option, None when it does. path: of the option, or of its stage."""
     first, _, option = path.partition(".")
-    ours = "rounds" if isinstance(recipe.search, RoundsConfig) else "tree"
-    for search, stages in STAGES_OF.items():
-        if search != ours and first in stages:
-            return f"since it searches by {ours}" if ours == "rounds" else "since it searches in a tree of cuts"
+    ours = recipe.searched
+    if first not in STAGES_OF[ours] and any(first in stages for stages in STAGES_OF.values()):
+        return _SEARCHED[ours]
+    if first == "affinity" and option in ("weights", "epsilon") and not recipe.has_ncut:
+        return _SEARCHED[ours]
     if first == "sharpen" and recipe.spatial_importance is None:
         return "since it has no spatial_importance"
     if first == "local_cut" and recipe.local_cut is not None:
@@ -103,13 +111,15 @@ def recipe_lines(name: str, settings: Mapping[str, str] = MappingProxyType({})) 
 
 def changed_lines(config: Mapping[str, Any]) -> list[str]:
     """What a run's configuration has that is not the default of its recipe, or of its features, as words for people."""
-    recipe, features = config["recipe"], config["features"]
+    recipe, features = {**dict.fromkeys(NAMED_IF_USED), **config["recipe"]}, config["features"]
     usual: dict[str, Any] = {}
     preset = next((p for p in PRESETS.values() if _is_of(p, features)), None)
     if recipe["name"] in RECIPES:
-        usual["recipe"] = RECIPES[recipe["name"]].as_dict()
+        usual["recipe"] = {**dict.fromkeys(NAMED_IF_USED), **RECIPES[recipe["name"]].as_dict()}
         if preset is not None and usual["recipe"]["affinity"]["tau"] is None:
             usual["recipe"]["affinity"]["tau"] = preset.tau
+        if preset is not None and preset.levels is not None and usual["recipe"]["hierarchy"] is not None:
+            usual["recipe"]["hierarchy"]["thresholds"] = list(preset.levels)
     if preset is not None:
         usual["features"] = {name: getattr(preset.config, name) for name in _OF_FEATURES}
     now = {"recipe": recipe, "features": {name: features[name] for name in _OF_FEATURES if name in features}}
@@ -126,8 +136,7 @@ def _is_of(preset: FeaturePreset, features: Mapping[str, Any]) -> bool:
 
 
 def _lines(recipe: Recipe) -> Iterator[OptionLine]:
-    search = next(name for name, kind in SEARCHES.items() if isinstance(recipe.search, kind))
-    yield from option_lines(type(recipe.search), f"{search}.", recipe.search)
+    yield from option_lines(type(recipe.search), f"{recipe.searched}.", recipe.search)
     words = field_words(Recipe)
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)

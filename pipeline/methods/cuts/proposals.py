@@ -22,24 +22,28 @@ class StopReason(StrEnum):
     NOTHING_LEFT = "nothing_left"  # the group holds no patch that was not taken before
     REST = "rest"  # the group is just what the earlier rounds left over
     TREE = "tree"  # no rounds: the tree of cuts was searched to its depth
+    MERGED = "merged"  # no rounds: regions were merged down to the last threshold
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What one round found, or one of the best of a tree of cuts.
+    """What one round found, one of the best of a tree of cuts, or one region of a hierarchy.
 
-    round: 0-based; of a tree search the place among the proposals, best first.
-    level: NCuts that lead to it, one after the other, >= 1; always 1 for rounds, which all cut the whole image.
-    eigenvector: (Gh, Gw) float32, foreground positive; of a tree search 0 outside of what was cut.
-    eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut.
+    round: 0-based; of a tree search the place among the proposals, best first; of a hierarchy that of its threshold.
+    level: NCuts that lead to it, one after the other, >= 1; always 1 for rounds, which all cut the whole image,
+        and for a hierarchy, which has no NCuts.
+    eigenvector: (Gh, Gw) float32, foreground positive; of a tree search 0 outside of what was cut; of a hierarchy the
+        cosine of each patch with the region's mean feature.
+    eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut; 0 for a hierarchy.
     parts: of the score; stability is filled in when the confidence is known, and stays 1 for rounds before.
     group: (Gh, Gw) bool, the semantic group; of a tree search the part.
     mask: (Gh, Gw) bool, the candidate for an instance as it is cut, without the patches of earlier masks.
     settled: (Gh, Gw) bool, the same with its boundary settled, which is what is scored and refined; the mask itself for
         recipes without that stage.
     tau: LocalCut's threshold that cut it out of the group, the highest where several cut the same; infinity where no
-        edge had to be cut in 3D: without LocalCut, and for a part as it is.
-    source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed and the sink -1.
+        edge had to be cut in 3D: without LocalCut, and for a part as it is. Of a hierarchy the threshold of merging.
+    source, sink: flat patch indices of LocalCut's terminals; without LocalCut the source is the seed (of a hierarchy
+        the region's patch most like its mean feature) and the sink -1.
     dropped: why it is not kept, or None.
     """
 

@@ -12,6 +12,7 @@ from stages.bipartition import BipartitionConfig
 from stages.boundary import BoundaryConfig
 from stages.crf import CrfConfig
 from stages.filters import FilterConfig
+from stages.hierarchy import HierarchyConfig
 from stages.local_cut import LocalCutConfig
 from stages.ncut import NCutConfig
 from stages.ncut_tree import TreeConfig
@@ -46,18 +47,28 @@ class RoundsConfig:
             raise ValueError(f"rounds.rest_iou must lie in (0, 1] or be none, got {self.rest_iou}")
 
 
-Search = RoundsConfig | TreeConfig
-SEARCHES: dict[str, type[Search]] = {"rounds": RoundsConfig, "tree": TreeConfig}  # by the names of their options
-# Stages that one search alone reads. Its own options are listed before them.
-STAGES_OF = {"rounds": ("bipartition", "filters"), "tree": ("select", "boundary")}
+Search = RoundsConfig | TreeConfig | HierarchyConfig
+# By the names of their options, and the stage that they are listed before.
+SEARCHES: dict[str, type[Search]] = {"rounds": RoundsConfig, "tree": TreeConfig, "hierarchy": HierarchyConfig}
+LISTED_BEFORE = {"rounds": "bipartition", "tree": "select", "hierarchy": "select"}
+# Stages that not every search reads.
+_IN_3D = ("spatial_importance", "sharpen", "local_cut", "spatial_confidence")
+STAGES_OF = {
+    "rounds": ("ncut", "bipartition", "filters", *_IN_3D),
+    "tree": ("ncut", "select", "boundary", *_IN_3D),
+    "hierarchy": ("select",),
+}
+# Searches that came later: recipes that do not use them do not mention them in run.json, which stays as it was.
+NAMED_IF_USED = ("hierarchy",)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A method: which stages run, with which constants. None switches a stage off.
 
-    search: how the image is searched, by rounds or in a tree of cuts; an option path says which, as in rounds.n.
-    bipartition and filters are of the rounds, boundary and select are of the tree.
+    search: how the image is searched, by rounds, in a tree of cuts or in a hierarchy of merged regions; an option path
+        says which, as in rounds.n. bipartition and filters are of the rounds, boundary is of the tree, select of the
+        others; merged regions need no ncut and do not look at depth.
     score: "constant", or the product that ranks masks, see `stages.score`.
     """
 
@@ -82,9 +93,26 @@ class Recipe:
             raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
         is_tree = isinstance(self.search, TreeConfig)
         if not is_tree and self.boundary is not None:
-            raise ValueError("boundary is a stage of tree recipes: rounds leave masks as they are cut")
+            raise ValueError("boundary is a stage of tree recipes: the others leave masks as they are found")
+        if not self.has_ncut and self.needs_depth:
+            raise ValueError("hierarchy merges by features alone: local_cut and spatial_importance must be none")
         if is_tree and self.local_cut is not None and self.local_cut.outside == "keep":
             raise ValueError("a tree takes a group's connected pieces: local_cut.outside must be sever, push or remove")
+
+    @property
+    def searched(self) -> str:
+        """Name of the search."""
+        return next(name for name, kind in SEARCHES.items() if isinstance(self.search, kind))
+
+    @property
+    def has_ncut(self) -> bool:
+        """Whether the search solves NCuts."""
+        return "ncut" in STAGES_OF[self.searched]
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all thresholds that belong to the features are known."""
+        return self.affinity.tau is not None and getattr(self.search, "is_settled", True)
 
     @property
     def needs_depth(self) -> bool:
@@ -93,7 +121,17 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, for run.json: each search under its name, None where it is not the recipe's."""
-        return {"name": self.name, **_grouped(dataclasses.asdict(self), type(self.search))}
+        groups = _grouped(dataclasses.asdict(self), type(self.search))
+        return {"name": self.name} | {
+            name: _plain(value) for name, value in groups.items() if value is not None or name not in NAMED_IF_USED
+        }
+
+
+def _plain(value: Any) -> Any:
+    """With lists for tuples, as JSON gives them back."""
+    if isinstance(value, dict):
+        return {name: _plain(own) for name, own in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
@@ -105,7 +143,7 @@ def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
     measured = {
         "nearness": recipe["local_cut"] or recipe["spatial_importance"],
         "stability": recipe["spatial_confidence"],
-        "novelty": recipe["tree"],
+        "novelty": recipe["tree"] or recipe.get("hierarchy"),
     }
     return frozenset(part for part, stage in measured.items() if not stage)
 
@@ -139,9 +177,16 @@ CUTS3D = Recipe(
     score=OBJECTNESS,
 )
 
+# HASSOD's merged regions (Cao et al. 2023), nothing twice and no specks, ranked by what is known without depth.
+HASSOD = Recipe(
+    "hassod", HierarchyConfig(min_area=1 / 400), select=SelectConfig(masks=255),
+    score="contrast*uniqueness*clearance*novelty",
+)  # fmt: skip
+
 # The papers' methods whole, with the networks that they were published with. τ is that of the features: 0.15 for DINO's
 # keys. What of them is not known is said in docs/method.md, "The published methods".
 MASKCUT_PUBLISHED = dataclasses.replace(MASKCUT, name="maskcut_published")
+HASSOD_PUBLISHED = Recipe("hassod_published", HierarchyConfig(), select=SelectConfig(masks=255, same_iou=1.0))
 CUTS3D_PUBLISHED = dataclasses.replace(
     CUTS3D_ROUNDS, name="cuts3d_published", local_cut=LocalCutConfig(tau_knn=0.115), score=CONSTANT
 )
@@ -149,8 +194,8 @@ CUTS3D_PUBLISHED = dataclasses.replace(
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D),
-        *(MASKCUT_PUBLISHED, CUTS3D_PUBLISHED),
+        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D, HASSOD),
+        *(MASKCUT_PUBLISHED, HASSOD_PUBLISHED, CUTS3D_PUBLISHED),
     )
 }
 
@@ -158,6 +203,7 @@ RECIPES = {
 DEFAULT_FEATURES, DEFAULT_DEPTH = "dinov2_vits14", "fastdepth"
 MODELS: dict[str, dict[str, str]] = {
     "maskcut_published": {"features": "dino_vitb8"},
+    "hassod_published": {"features": "dino_vitb8"},
     "cuts3d_published": {"features": "dino_vitb8", "depth": "zoedepth"},
 }
 
@@ -189,7 +235,7 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _grouped(fields: Mapping[str, Any], kind: type[Search]) -> dict[str, Any]:
-    """The fields of a recipe by the first names of option paths. kind: of its search; the other one is None."""
+    """The fields of a recipe by the first names of option paths. kind: of its search; the others are None."""
     searches = {name: fields["search"] if search is kind else None for name, search in SEARCHES.items()}
     return {name: searches[name] if name in searches else fields[name] for name in _GROUPS}
 
@@ -198,16 +244,14 @@ def _of_groups(name: str, groups: Mapping[str, Any]) -> Recipe:
     """What `_grouped` took apart; ValueError unless just one search is on."""
     on = [groups[search] for search in SEARCHES if groups[search] is not None]
     if len(on) != 1:
-        raise ValueError(f"a recipe searches by {' or by '.join(SEARCHES)}: switch on one of the two")
+        raise ValueError(f"a recipe searches by {' or by '.join(SEARCHES)}: switch on just one")
     return Recipe(name, on[0], **{name: value for name, value in groups.items() if name not in SEARCHES})
 
 
 def _all_groups() -> Iterator[tuple[str, Any]]:
     """First names of option paths and their types, in the order in which they are listed."""
-    follows = {STAGES_OF[name][0]: name for name in SEARCHES}
     for stage, hint in options_of(Recipe).items():
-        if stage in follows:
-            yield follows[stage], SEARCHES[follows[stage]] | None
+        yield from ((name, kind | None) for name, kind in SEARCHES.items() if LISTED_BEFORE[name] == stage)
         if stage != "search":
             yield stage, hint
 

@@ -13,6 +13,7 @@ from pipeline.methods.cuts.rounds import search_rounds, solve_alive
 from pipeline.methods.cuts.tree_search import search_tree
 from pipeline.methods.shared.batch_inputs import Each
 from stages.affinity import affinity_edges, similarities
+from stages.hierarchy import HierarchyConfig
 from stages.late import torch
 from stages.ncut_tree import TreeConfig, first_cuts
 
@@ -52,13 +53,16 @@ def propose(
 
     graph_BNN: what `semantic_graph` gives.
     features_BND: (B, N, D) float, on the same device, for the parts of the score.
-    depth_BGhGw: (B, Gh, Gw) float32 relative depth 0..1; None for recipes without LocalCut (ValueError otherwise).
+    depth_BGhGw: (B, Gh, Gw) float32 relative depth 0..1; None for recipes without LocalCut (ValueError otherwise, and
+        for recipes that make no cuts).
     grid: (Gh, Gw).
     first: what `first_ncut` gave for these images.
     each: where the work on single images that is the CPU's alone is done.
     """
     if recipe.local_cut is not None and depth_BGhGw is None:
         raise ValueError(f"recipe {recipe.name} cuts in 3D and needs depth")
+    if isinstance(recipe.search, HierarchyConfig):
+        raise ValueError(f"recipe {recipe.name} makes no cuts")
     if isinstance(recipe.search, TreeConfig):
         return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)
     return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)

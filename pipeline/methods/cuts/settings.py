@@ -12,6 +12,7 @@ from pipeline.models.specs import absolute_depth, absolute_features, check_depth
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
+from stages.hierarchy import HierarchyConfig
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ModelNames:
 class CutsSettings:
     """What a launch asks for.
 
-    recipe: its affinity.tau may be None, which means that of the features.
+    recipe: its affinity.tau and hierarchy.thresholds may be None, which means those of the features.
     models: names of the models.
     features: options that are overridden, by name.
     feature_config: None where only timm or a checkpoint knows it.
@@ -57,7 +58,7 @@ class CutsSettings:
     def known(self) -> dict[str, Any]:
         """The part of `CutsMethod.config` that needs no model; digests of weights do."""
         known: dict[str, Any] = {}
-        if self.recipe.affinity.tau is not None:
+        if self.recipe.is_settled:
             known["recipe"] = self.recipe.as_dict()
         if self.feature_config is not None:
             known["features"] = asdict(self.feature_config)
@@ -89,10 +90,12 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     refuse_unread_models(recipe, launch.settings)
     if until == "depth" and not recipe.needs_depth:
         raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
+    if until == "ncut" and not recipe.has_ncut:
+        raise ConfigError(f"recipe {recipe.name} solves no NCut: there is no ncut stage to run")
     options = parse_overrides(FeatureConfig, theirs, "features.")
     preset = known_preset(models.features, files_here)
     if preset is not None:
-        recipe = with_tau(recipe, preset, models.features)
+        recipe = with_thresholds(recipe, preset, models.features)
     config = feature_config(models.features, preset, options)
     if files_here:
         _check_models(recipe, launch, models, preset)
@@ -130,8 +133,17 @@ def feature_config(features: str, preset: FeaturePreset | None, options: Mapping
         raise ConfigError(f"features {features}: {error}") from error
 
 
-def with_tau(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:
-    """The recipe with its τ settled: its own, else that of the features. ConfigError where neither is known."""
+def with_thresholds(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:
+    """The recipe with its thresholds settled: its own, else those of the features. ConfigError where neither is
+    known.
+    """
+    if isinstance(recipe.search, HierarchyConfig) and not recipe.search.is_settled:
+        if preset.levels is None:
+            raise ConfigError(
+                f"no thresholds are known for merging the features {features}: give some that fall, "
+                "as in --set hierarchy.thresholds=0.4,0.2,0.1"
+            )
+        recipe = replace(recipe, search=recipe.search.settled(preset.levels))
     if recipe.affinity.tau is not None:
         return recipe
     if preset.tau is None:

@@ -64,6 +64,7 @@ def image_block(
                 "crf_iou": round(instance.crf_iou, 4),
                 "area": instance.area,
                 "round": instance.round,
+                **({} if instance.level is None else {"level": instance.level}),
             }
             for instance in (found.instances if found else ())
         ],

@@ -14,6 +14,7 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 
 from pipeline.results.instance_overlay import deepest, instance_colours
+from pipeline.results.instances import LEVELS
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from pipeline.views.inspect.words import cut_sentence, drop_sentence
 from pipeline.wording import counted
@@ -105,12 +106,22 @@ def draw_parts(axes: Axes, shared: Pictures, level: int) -> None:
         shared.border(axes, owner == k, "white", 0.9)
 
 
+def draw_regions(axes: Axes, shared: Pictures, tau: float) -> None:
+    """The regions that there are at a threshold; pale: those too small for a mask."""
+    regions = [one.proposal.mask for one in shared.inspection.proposals if one.proposal.tau == tau]
+    colours = instance_colours(len(regions)) / 255
+    shared.show(axes, shared.pale)
+    for mask, colour in zip(regions, colours, strict=True):
+        shared.tint(axes, mask, tuple(colour), 0.5)
+        shared.border(axes, mask, "white", 0.5)
+
+
 def draw_result(axes: Axes, shared: Pictures) -> None:
-    """All instances, small ones on top, each with the number of its row."""
+    """All instances that have a row, small ones on top, each with its number."""
     shared.show(axes, shared.photo)
     kept = [
         (row, inspected, inspected.refined)
-        for row, inspected in enumerate(shared.inspection.proposals, 1)
+        for row, inspected in enumerate(shared.inspection.rows, 1)
         if inspected.instance is not None and inspected.refined is not None
     ]
     for _, inspected, mask_HW in sorted(kept, key=lambda one: -int(one[2].sum())):
@@ -150,6 +161,22 @@ def draw_eigenvector(axes: Axes, inspected: InspectedProposal, shared: Pictures)
     shared.tint(axes, ~was_cut, OUTSIDE, 1.0)
     shared.mark(axes, inspected.proposal.source, SOURCE, "^")
     return f"λ₂ = {inspected.proposal.eigenvalue:.3f}, gap to λ₃ = {inspected.proposal.gap:.3f}"
+
+
+def draw_likeness(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
+    cosines, mask = inspected.proposal.eigenvector, inspected.proposal.mask
+    shared.show(axes, cosines, cmap=LOW_HIGH, vmin=0, vmax=1)
+    shared.border(axes, mask, "white", 1.0)
+    shared.mark(axes, inspected.proposal.source, SOURCE, "^")
+    return f"mean inside {cosines[mask].mean():.2f}"
+
+
+def draw_region(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
+    mask = inspected.proposal.mask
+    shared.show(axes, shared.pale)
+    shared.tint(axes, mask, _colour_of(inspected, shared), 0.75)
+    shared.border(axes, mask, INK, 0.7)
+    return _area(mask)
 
 
 def draw_group(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
@@ -207,7 +234,9 @@ def draw_refined(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> 
     mask = inspected.refined
     shared.overlay(axes, mask, _colour_of(inspected, shared))
     if inspected.instance is None:
-        _notice(axes, "dropped\nthe CRF disagrees")
+        _notice(axes, f"dropped\n{textwrap.fill(drop_sentence(inspected, shared.inspection), 26)}")
+    if inspected.instance is not None and inspected.instance.level is not None:
+        return f"{LEVELS[inspected.instance.level]}, IoU with unrefined {inspected.crf_iou:.2f}"
     return "" if shared.inspection.recipe.refine.crf is None else f"IoU with unrefined {inspected.crf_iou:.2f}"
 
 

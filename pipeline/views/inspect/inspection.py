@@ -21,12 +21,14 @@ from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord, Instance
 from stages.affinity import similarities
 from stages.filters import DropReason
+from stages.hierarchy import HierarchyConfig
 from stages.local_cut import KnnGraph, group_graph
 from stages.ncut_tree import Part, TreeConfig, ncut_tree, part_edges
 from stages.point_cloud import orthographic_points
 from stages.score import ScoreParts
 from stages.spatial_importance import spatial_importance
 
+MOST_ROWS = 16  # of a panel of regions
 NO_INSTANCE = np.array([110, 114, 122], np.uint8)  # colour of points that belong to no instance
 
 
@@ -36,13 +38,14 @@ class InspectedProposal:
 
     piece, pieces: its place, from 1, among the proposals of its round.
     outside: (Gh, Gw) bool, patches that are not in the graph that was cut: those that earlier rounds took, or what lies
-        outside of the part of the tree.
+        outside of the part of the tree; nothing where regions are merged.
     cosines: (Gh, Gw) float32, of each patch's features with those of the source.
-    edges: (Gh, Gw) float32, weights of the source's edges in the graph that was cut.
+    edges: (Gh, Gw) float32, weights of the source's edges in the graph that was cut; zeros where none was.
     graph: LocalCut's k-NN graph, not truncated; None without LocalCut.
     confidence: (Gh, Gw) float32 in 0..1, without its floor; None for proposals dropped before.
     refined: (H, W) bool; None for proposals dropped before.
     crf_iou: IoU of `refined` with the mask that went into the CRF; None like that.
+    dropped: why it did not become an instance, verdicts on the refined mask included; None when it did.
     instance: as the record has it, None for dropped proposals.
     """
 
@@ -56,14 +59,8 @@ class InspectedProposal:
     confidence: np.ndarray | None
     refined: np.ndarray | None
     crf_iou: float | None
+    dropped: DropReason | None
     instance: Instance | None
-
-    @property
-    def dropped(self) -> DropReason | None:
-        """Why it did not become an instance, the CRF's verdict included; None when it did."""
-        if self.proposal.dropped is None and self.instance is None:
-            return DropReason.CRF_DISAGREES
-        return self.proposal.dropped
 
     @property
     def parts(self) -> ScoreParts:
@@ -114,6 +111,20 @@ class Inspection:
             raise ValueError("this proposal became no instance of the record")
         return found[0]
 
+    @property
+    def rows(self) -> tuple[InspectedProposal, ...]:
+        """The proposals that a panel has a row for: all of them; of a hierarchy, which has hundreds, the instances of
+        the best scores, larger ones first where they are the same.
+        """
+        if not isinstance(self.recipe.search, HierarchyConfig):
+            return self.proposals
+        ranked = [
+            (-one.instance.score, -one.instance.area, place)
+            for place, one in enumerate(self.proposals)
+            if one.instance is not None
+        ]
+        return tuple(self.proposals[place] for *_, place in sorted(ranked)[:MOST_ROWS])
+
     @cached_property
     def points_N3(self) -> np.ndarray:
         """The point cloud as LocalCut measures it, float64; ValueError for recipes that do not look at depth."""
@@ -150,7 +161,7 @@ def inspect_image(photo: Photo, method: CutsMethod) -> Inspection:
     seconds: defaultdict[str, float] = defaultdict(float)
     work = BatchWork(method, [photo], [0], {}, seconds)
     recipe, grid = method.recipe, method.grid
-    graph_NN = work.graph_BNN[0]  # before the cuts: the batch lets go of it there
+    graph_NN = work.graph_BNN[0] if recipe.has_ncut else None  # before the cuts: the batch lets go of it there
     record = work.records[0]
     depth = None if work.depth_BGhGw is None else work.depth_BGhGw[0]
     importance = None
@@ -164,7 +175,7 @@ def inspect_image(photo: Photo, method: CutsMethod) -> Inspection:
         depth=depth,
         importance=importance,
         features=work.features_BND[0].cpu().numpy(),
-        tree=_tree(work, graph_NN),
+        tree=() if graph_NN is None else _tree(work, graph_NN),
         proposals=_inspected(work, graph_NN, depth),
         stop=work.cut_images[0].found.stop,
         record=record,
@@ -182,8 +193,10 @@ def _tree(work: BatchWork, similarity_NN: torch.Tensor) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _inspected(work: BatchWork, graph_NN: torch.Tensor, depth_GhGw: np.ndarray | None) -> tuple[InspectedProposal, ...]:
-    """The proposals of the only image of the batch. graph_NN: its semantic graph."""
+def _inspected(
+    work: BatchWork, graph_NN: torch.Tensor | None, depth_GhGw: np.ndarray | None
+) -> tuple[InspectedProposal, ...]:
+    """The proposals of the only image of the batch. graph_NN: its semantic graph, None for recipes without."""
     recipe, grid = work.method.recipe, work.method.grid
     (cut,), (refined,), (record,) = work.confident_images, work.refined, work.records
     proposals = cut.found.proposals
@@ -207,11 +220,14 @@ def _inspected(work: BatchWork, graph_NN: torch.Tensor, depth_GhGw: np.ndarray |
                 pieces=sizes[proposal.round],
                 outside=outside,
                 cosines=cosines_PN[k].reshape(grid),
-                edges=_edges_of(proposal.source, graph_NN, outside, recipe),
+                edges=_edges_of(proposal.source, graph_NN, outside, recipe)
+                if graph_NN is not None
+                else np.zeros(grid, np.float32),
                 graph=graph,
                 confidence=None if confidence is None else confidence.astype(np.float32) / 255,
                 refined=refined.masks[place[k]] if k in place else None,
                 crf_iou=float(refined.crf_iou[place[k]]) if k in place else None,
+                dropped=refined.dropped[place[k]] if k in place else proposal.dropped,
                 instance=instances.get(k),
             )
         )

@@ -30,9 +30,12 @@ from pipeline.views.inspect.cells import (
     draw_eigenvector,
     draw_group,
     draw_inside,
+    draw_likeness,
     draw_local_cut,
     draw_parts,
     draw_refined,
+    draw_region,
+    draw_regions,
     draw_result,
     draw_score,
 )
@@ -48,6 +51,7 @@ from pipeline.views.inspect.words import (
     story,
 )
 from pipeline.wording import counted
+from stages.hierarchy import HierarchyConfig
 from stages.ncut_tree import TreeConfig
 from stages.score import CONSTANT
 
@@ -77,12 +81,12 @@ def draw_panel(inspection: Inspection) -> Image.Image:
     pictures = Pictures(inspection)
     columns, overview = _columns(inspection), _overview(inspection)
     height, width = inspection.photo.rgb.shape[:2]
-    tallest = 1.6 if len(inspection.proposals) <= FEW else 1.0  # ten rows of upright photos would not fit any screen
+    tallest = 1.6 if len(inspection.rows) <= FEW else 1.0  # ten rows of upright photos would not fit any screen
     cell_height = CELL * float(np.clip(height / width, 0.5, tallest))
     row = cell_height + TITLE + 0.12
     sheet = Sheet(
         LEFT + max(len(columns), len(overview)) * (CELL + GAP) + 0.05,
-        STORY + row + HEADING + row * len(inspection.proposals) + 0.45,
+        STORY + row + HEADING + row * len(inspection.rows) + 0.45,
     )
     _write_story(sheet, inspection)
     for i, (title, draw) in enumerate(overview):
@@ -94,7 +98,7 @@ def draw_panel(inspection: Inspection) -> Image.Image:
     for i, column in enumerate(columns):
         _write_heading(sheet, column, _left(i), top)
     top += HEADING
-    for inspected in inspection.proposals:
+    for inspected in inspection.rows:
         _write_row_name(sheet, inspected, inspection, top + TITLE + cell_height / 2)
         for i, column in enumerate(columns):
             left = _left(i)
@@ -151,8 +155,10 @@ def _settings(inspection: Inspection) -> str:
 
 
 def _write_verdicts(sheet: Sheet, inspection: Inspection, left: float, height: float) -> None:
-    """What became of each round, beside the overview, in columns; a tree has pictures there."""
-    if isinstance(inspection.recipe.search, TreeConfig):
+    """What became of each round, beside the overview, in columns; other searches have pictures
+    there.
+    """
+    if not isinstance(inspection.recipe.search, RoundsConfig):
         return
     lines = max(1, int(height / 0.21))
     for i, inspected in enumerate(inspection.proposals):
@@ -182,12 +188,17 @@ def _overview(inspection: Inspection) -> list[tuple[str, Callable[[Axes, Picture
             (f"Parts after {counted(level, 'cut')}", partial(draw_parts, level=level))
             for level in range(1, min(search.depth, MOST_LEVELS) + 1)
         ]
+    if isinstance(search, HierarchyConfig):
+        pictures += [(f"Regions at τ = {tau:g}", partial(draw_regions, tau=tau)) for tau in search.taus[:MOST_LEVELS]]
     return [*pictures, ("Result, numbered as the rows", draw_result)]
 
 
 def _columns(inspection: Inspection) -> list[Column]:
     recipe = inspection.recipe
-    columns = _tree_columns(inspection) if isinstance(recipe.search, TreeConfig) else _round_columns(inspection)
+    if isinstance(recipe.search, HierarchyConfig):
+        columns = _region_columns()
+    else:
+        columns = _tree_columns(inspection) if isinstance(recipe.search, TreeConfig) else _round_columns(inspection)
     if recipe.spatial_confidence is not None:
         confidence = recipe.spatial_confidence
         caption = (
@@ -283,6 +294,19 @@ def _tree_columns(inspection: Inspection) -> list[Column]:
         )
         columns.append(Column("LocalCut", caption, draw_local_cut, terminals=("source", "sink")))
     return columns
+
+
+def _region_columns() -> list[Column]:
+    """From patches to a region."""
+    return [
+        Column(
+            "Likeness",
+            "How like the region's mean feature each patch is. ▲: the most like of the region.",
+            draw_likeness,
+            (LOW_HIGH, "cosine 0", "1"),
+        ),
+        Column("Region", "Patches that merging has brought together down to τ.", draw_region),
+    ]
 
 
 def _draw_colour_bar(sheet: Sheet, left: float, top: float, scale: tuple[str, str, str]) -> None:

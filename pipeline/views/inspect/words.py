@@ -6,6 +6,7 @@ from pipeline.methods.cuts.proposals import StopReason
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from pipeline.wording import counted
 from stages.filters import DropReason
+from stages.hierarchy import HierarchyConfig
 from stages.ncut_tree import TreeConfig
 from stages.score import CONSTANT
 
@@ -16,7 +17,11 @@ def image_name(inspection: Inspection) -> str:
 
 
 def label(inspected: InspectedProposal, inspection: Inspection) -> str:
-    """Which proposal it is: "Mask 1" of a tree; "Round 1", or "Round 1, piece 2" where a round may give several."""
+    """Which proposal it is: "Mask 1" of a tree; "Region 2, τ 0.4" of a hierarchy; "Round 1", or "Round 1, piece 2"
+    where a round may give several.
+    """
+    if isinstance(inspection.recipe.search, HierarchyConfig):
+        return f"Region {inspected.piece}, τ {inspected.proposal.tau:g}"
     place = inspected.proposal.round + 1
     if isinstance(inspection.recipe.search, TreeConfig):
         return f"Mask {place}"
@@ -32,6 +37,12 @@ def story(inspection: Inspection) -> str:
             "Similarity of features cuts the image in two, and each part in two again, "
             f"{counted(recipe.search.depth, 'cut')} deep.{cut} Of all these the best by score are the rows below, "
             "overlapping ones ranked down."
+        )
+    if isinstance(recipe.search, HierarchyConfig):
+        taus = ", ".join(f"{tau:g}" for tau in recipe.search.taus)
+        return (
+            "The two most similar neighbouring regions merge, again and again. Those that there are at "
+            f"τ = {taus} are the masks."
         )
     if recipe.local_cut is None:
         return (
@@ -81,6 +92,10 @@ def score_sentence(inspection: Inspection) -> str:
 
 def stop_sentence(inspection: Inspection) -> str:
     """Why there are no more proposals."""
+    if inspection.stop is StopReason.MERGED:
+        shown, found = len(inspection.rows), len(inspection.record.instances)
+        rest = f"; the best {shown} are shown" if shown < found else ""
+        return f"{counted(len(inspection.proposals), 'region')}, {counted(found, 'mask')} kept{rest}."
     n = len({inspected.proposal.round for inspected in inspection.proposals})
     if inspection.stop is StopReason.TREE:
         most = inspection.recipe.select.masks
@@ -102,6 +117,16 @@ def drop_sentence(inspected: InspectedProposal, inspection: Inspection) -> str:
     area = int(inspected.proposal.mask.sum())
     if inspected.dropped is None:
         return ""
+    if isinstance(inspection.recipe.search, HierarchyConfig):
+        search, select = inspection.recipe.search, inspection.recipe.select
+        of_regions = {
+            DropReason.TOO_SMALL: f"too small: at least {search.min_pixels} pixels are needed",
+            DropReason.CORNERS: f"background: more than {counted(search.max_corners, 'corner')}",
+            DropReason.OVERLAPS_PREVIOUS: f"a larger mask again: IoU above {select.same_iou:g}",
+            DropReason.UNSELECTED: f"not among the best {select.masks}",
+        }
+        if inspected.dropped in of_regions:
+            return of_regions[inspected.dropped]
     return {
         DropReason.TOO_SMALL: f"too small: {area} of {patches} patches, more than {rules.min_area:.1%} are needed",
         DropReason.OVERLAPS_PREVIOUS: f"the mask of the round before again: IoU above {rules.max_iou:g}",

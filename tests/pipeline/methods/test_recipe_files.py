@@ -72,7 +72,7 @@ def test_python_takes_the_file_too(tmp_path: Path) -> None:
     [
         ("masks = 5", "own.toml does not say which recipe it changes"),
         ("base = ", "own.toml is no TOML"),
-        ('base = "cuts3d"\n[select]\nmasks = [5]', r"select.masks is \[5\]: give a number"),
+        ('base = "cuts3d"\n[select]\nmasks = ["5"]', r"select.masks is \['5'\]: give a number, a list of them"),
         ('base = "cuts3d"\nmodels = "dino_vitb8"', "holds names as texts"),
         ('base = "cuts3d"\n[models]\ndepth = 3', "holds names as texts"),
         (b"\xff\xfe", "own.toml cannot be read"),

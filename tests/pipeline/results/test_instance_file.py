@@ -140,6 +140,22 @@ def test_a_shard_without_proposals_is_written_as_before_there_were_any() -> None
     assert ShardFile.open(data).proposal.tolist() == [-1, 2]
 
 
+def test_a_shard_without_levels_is_written_as_before_there_were_any() -> None:
+    instance = next(instance for record in RECORDS for instance in masks_of(record))
+    record = ImageRecord("a", (40, 40), "ok", (instance,), {}, None)
+    data = write_shard([record], GRID, {})
+    assert "masks/level" not in ArrayFile.open(data).names()
+    assert ShardFile.open(data).level.tolist() == [-1]
+    leveled = [dataclasses.replace(instance, level=level) for level in (0, 1, 2)]
+    records = [dataclasses.replace(record, instances=(*record.instances, *leveled))]
+    shard = ShardFile.open(write_shard(records, GRID, {}))
+    assert shard.level.tolist() == [-1, 0, 1, 2]
+    assert [shard.result(0)] == records
+    wrong = write_shard(records, GRID, {}).replace(np.array([-1, 0, 1, 2], np.int8).tobytes(), b"\0\0\0\7")
+    with pytest.raises(StoreError):
+        ShardFile.open(wrong)
+
+
 def test_maps_are_decoded_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_shard(RECORDS, GRID, {})
     read: list[str] = []
@@ -229,6 +245,7 @@ def test_map_of_another_grid_is_refused() -> None:
         ({"confidence": np.zeros(GRID, np.float32)}, r"must be uint8 \(Gh, Gw\)"),
         ({"round": 256}, r"0\.\.255"),
         ({"proposal": -1}, "at least 0, or None, not -1"),
+        ({"level": 3}, r"0\.\.2, or None, not 3"),
     ],
 )
 def test_instance_says_what_is_wrong(change: dict, message: str) -> None:

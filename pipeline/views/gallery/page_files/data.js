@@ -14,6 +14,8 @@ const REASONS = {
   duplicate: "the same mask is there already",
   low_score: "it scores less than was asked for",
   crf_disagrees: "the dense CRF turned it into something else",
+  corners: "it holds so many of the photo's corners that it is background",
+  unselected: "better masks of the photo took all places",
 };
 const STOPS = {
   rounds: "all rounds were run",
@@ -29,10 +31,14 @@ const PARTS = {
   novelty: "lower the more it overlaps better masks of the image",
 };
 const inTree = index.run.searched === "tree";
+const merged = index.run.searched === "hierarchy";
 const measured = Object.keys(index.parts).filter((part) => index.parts[part]);
 const counting = index.run.score.split("*"); // parts that the score is the product of
-const WHERE = { tree: "Mask", rounds: "Round" }[index.run.searched] ?? "Place"; // what instance.round counts
-const GROUP = inTree ? "Part" : "Semantic group";
+// what instance.round counts
+const WHERE = { tree: "Mask", rounds: "Round", hierarchy: "Threshold" }[index.run.searched] ?? "Place";
+const GROUP = inTree ? "Part" : merged ? "Region" : "Semantic group";
+const VECTOR = merged ? "Likeness" : "Eigenvector";
+const LEVELS_OF_MASKS = ["whole", "part", "subpart"]; // by instance.level
 
 const best = (image) => (image.scores.length ? Math.max(...image.scores) : null);
 const dropCount = (image) => Object.values(image.drops).reduce((sum, n) => sum + n, 0);

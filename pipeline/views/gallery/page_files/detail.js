@@ -51,10 +51,11 @@ function scale(colours, from, to) {
   return [make("br"), from, bar, to];
 }
 
-/** "Mask 1" of a tree, "Round 1" or, where a round gave several, "Round 1, piece 2". */
+/** "Mask 1" of a tree, "Region 2 at τ 0.4" of a hierarchy; "Round 1" or, where it gave several, "Round 1, piece 2". */
 function nameOf(proposal, proposals) {
   if (inTree) return `Mask ${proposal.round + 1}`;
   const together = proposals.filter((one) => one.round === proposal.round);
+  if (merged) return `Region ${together.indexOf(proposal) + 1} at τ ${proposal.tau}`;
   const piece = together.length > 1 ? `, piece ${together.indexOf(proposal) + 1}` : "";
   return `Round ${proposal.round + 1}${piece}`;
 }
@@ -66,7 +67,7 @@ function detail(image, number) {
   let hot = -1; // the instance that is pointed at
 
   const masks = labelled(`Masks of ${counted(instances.length, "instance")}`);
-  const depth = labelled("Depth"), eigenvector = labelled("Eigenvector");
+  const depth = labelled("Depth"), eigenvector = labelled(VECTOR);
   const group = labelled(GROUP), confidence = labelled("Spatial confidence");
   const ofProposal = [make("span"), make("span")], ofInstance = make("span");
   const main = picture(image, ...photoOf(image, number), masks);
@@ -78,7 +79,7 @@ function detail(image, number) {
   const panel = (box, ...words) => panels.push(make("figure", {}, box, caption(...words)));
   if (image.depth) panel(picture(image, depth), "Depth", ...scale(DEPTH, "near", "far"));
   if (proposals?.length) {
-    panel(picture(image, eigenvector), "Eigenvector", ofProposal[0], ...scale(VIRIDIS, "low", "high"));
+    panel(picture(image, eigenvector), VECTOR, ofProposal[0], ...scale(VIRIDIS, "low", "high"));
     panel(picture(image, ...photoOf(image, number), group), GROUP, ofProposal[1]);
   }
   if (processed && hasMaps) {
@@ -139,6 +140,7 @@ function instanceRow(image, k, point) {
   const rest = [
     instance.confidence.toFixed(2), instance.crf_iou.toFixed(2), `${instance.area.toLocaleString("en")} px`,
     `${share.toFixed(1)} %`, String(instance.round + 1),
+    ...(merged ? [LEVELS_OF_MASKS[instance.level] ?? "–"] : []),
   ];
   const row = make("tr", { tabindex: "0" },
     make("td", {}, dot, `Instance ${k + 1}`), make("td", { text: instance.score.toFixed(3) }), ...parts,
@@ -151,7 +153,7 @@ function instanceRow(image, k, point) {
 function instanceTable(rows) {
   if (!rows.length) return [];
   const heading = (text, title) => make("th", { scope: "col", text, title });
-  const rest = ["Mean confidence", "CRF agrees (IoU)", "Area", "Of the image", WHERE];
+  const rest = ["Mean confidence", "CRF agrees (IoU)", "Area", "Of the image", WHERE, ...(merged ? ["Level"] : [])];
   const head = make("tr", {}, heading(""), heading("Score"),
     ...measured.map((part) => heading(part[0].toUpperCase() + part.slice(1), PARTS[part])),
     ...rest.map((text) => heading(text)));
@@ -175,25 +177,30 @@ function dropList(number) {
 function proposalList(image, number) {
   const { proposals } = image;
   if (!index.run.searched) return []; // no cuts of ours: there never were any
-  const title = make("h3", { text: inTree ? "Best of the tree of cuts" : "Rounds" });
+  const title = make("h3", { text: inTree ? "Best of the tree of cuts" : merged ? "Regions" : "Rounds" });
   if (!proposals) {
     return [title, make("p", { class: "hint" },
-      "Eigenvectors, groups and dropped proposals are not kept for this image. ",
+      merged ? "Regions and dropped proposals are not kept for this image. "
+        : "Eigenvectors, groups and dropped proposals are not kept for this image. ",
       make("code", { text: `cuts3d run --out ${index.run.name} --until confidence` }),
       " keeps them; then make the gallery again.")];
   }
   const rounds = counted(new Set(proposals.map((one) => one.round)).size, "round");
+  const boxes = make("div", { class: "proposals" }, ...proposals.map((one) => proposalBox(image, number, one)));
+  if (merged) {
+    return [title, boxes, make("p", { class: "hint" }, "Likeness: cosine of each patch with the region's mean feature. " +
+      "Disc: the region's patch most like it. In colour: regions that became masks.")];
+  }
   const end = inTree ? "Of all parts of the tree and their pieces these scored best."
     : `After ${rounds}: ${STOPS[image.stop] ?? image.stop}.`;
   const legend = `Disc: source of LocalCut; square: its sink. Grey: the ${inTree ? "part of the tree" : "group"}; ` +
     "in colour: the mask cut out of it.";
-  return [title, make("div", { class: "proposals" }, ...proposals.map((one) => proposalBox(image, number, one))),
-    make("p", { class: "hint", text: `${end} ${legend}` })];
+  return [title, boxes, make("p", { class: "hint", text: `${end} ${legend}` })];
 }
 
 function proposalBox(image, number, proposal) {
   const name = nameOf(proposal, image.proposals);
-  const left = labelled(`Eigenvector of ${name.toLowerCase()}`);
+  const left = labelled(`${VECTOR} of ${name.toLowerCase()}`);
   const right = labelled(`${GROUP} and mask of ${name.toLowerCase()}`);
   paintEigenvector(left, image, PANEL, proposal);
   paintGroup(right, image, PANEL, proposal, Boolean(image.photo));
@@ -206,7 +213,7 @@ function proposalBox(image, number, proposal) {
   const patches = counted(proposal.patches, "patch", "patches");
   const piece = proposal.tau === null ? "the part as it is" : `piece at τ ${value(proposal.tau)}`;
   const tree = inTree ? ` · ${piece}, after ${counted(proposal.level, "cut")}` : "";
-  const figures = make("small", {
+  const figures = merged ? make("small", { text: patches }) : make("small", {
     text: `${patches}${tree} · λ₂ ${value(proposal.eigenvalue)} · gap ${value(proposal.gap)}`,
     title: "λ₂: eigenvalue of the normalised cut; gap: λ₃ − λ₂, small when the cut is ambiguous",
   });

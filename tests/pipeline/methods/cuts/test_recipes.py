@@ -30,10 +30,13 @@ def test_the_ablation_adds_one_stage_a_row() -> None:
         "localcut_importance": ["local_cut", "spatial_importance"],
         "cuts3d_rounds": ["local_cut", "spatial_importance", "spatial_confidence"],
         "cuts3d": ["local_cut", "spatial_confidence"],
+        "hassod": [],
         "maskcut_published": [],
+        "hassod_published": [],
         "cuts3d_published": ["local_cut", "spatial_importance", "spatial_confidence"],
     }
-    assert [name for name, recipe in RECIPES.items() if not recipe.needs_depth] == ["maskcut", "maskcut_published"]
+    without_depth = ["maskcut", "hassod", "maskcut_published", "hassod_published"]
+    assert [name for name, recipe in RECIPES.items() if not recipe.needs_depth] == without_depth
     assert {name for name, recipe in RECIPES.items() if isinstance(recipe.search, TreeConfig)} == {"cuts3d"}
 
 

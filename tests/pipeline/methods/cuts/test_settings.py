@@ -15,7 +15,7 @@ from pipeline.runs.launch import Launch
 from stages.feature_presets import PRESETS
 
 
-@pytest.mark.parametrize("recipe", ["maskcut_published", "cuts3d_published"])
+@pytest.mark.parametrize("recipe", ["maskcut_published", "hassod_published", "cuts3d_published"])
 def test_a_published_method_comes_with_its_networks(recipe: str) -> None:
     settings = cuts_settings(Launch(recipe=recipe), None, files_here=False)
     config = settings.feature_config
@@ -23,6 +23,14 @@ def test_a_published_method_comes_with_its_networks(recipe: str) -> None:
     assert (config.model, config.kind, config.centred, config.size) == ("vit_base_patch8_224.dino", "keys", False, 480)
     assert settings.recipe.affinity.tau == 0.15
     assert settings.models.depth == ("zoedepth" if settings.recipe.needs_depth else "fastdepth")
+
+
+def test_thresholds_of_merging_are_those_of_the_features() -> None:
+    for features, taus in (("dino_vitb8", (0.4, 0.2, 0.1)), ("dinov2_vits14", PRESETS["dinov2_vits14"].levels)):
+        settings = cuts_settings(Launch(recipe="hassod", settings={"features": features}), None)
+        assert getattr(settings.recipe.search, "thresholds", None) == taus
+    launch = Launch(recipe="hassod", overrides=("hierarchy.thresholds=0.5",))
+    assert getattr(cuts_settings(launch, None).recipe.search, "thresholds", None) == (0.5,)
 
 
 def test_models_that_are_given_come_first() -> None:

@@ -31,7 +31,7 @@ from pipeline.views.inspect.inspection import NO_INSTANCE, Inspection, inspect_i
 from pipeline.views.inspect.page import page_html
 from pipeline.views.inspect.panel import CELL, draw_panel
 from pipeline.views.inspect.sheet import DPI, Sheet
-from pipeline.views.inspect.words import cut_sentence, label, stop_sentence, story
+from pipeline.views.inspect.words import cut_sentence, drop_sentence, label, stop_sentence, story
 from pipeline.views.inspect.writing import write_clouds
 from stages.affinity import affinity_edges
 from stages.filters import DropReason
@@ -79,7 +79,7 @@ def inspections(by_rounds: list[Inspection], by_tree: list[Inspection]) -> list[
     return by_rounds + by_tree
 
 
-RECIPES = [("maskcut", ()), ("cuts3d_rounds", ()), ("cuts3d_rounds", (ALL_PIECES,)), ("cuts3d", ())]
+RECIPES = [("maskcut", ()), ("cuts3d_rounds", ()), ("cuts3d_rounds", (ALL_PIECES,)), ("cuts3d", ()), ("hassod", ())]
 
 
 @pytest.mark.parametrize(("recipe", "overrides"), RECIPES)
@@ -325,6 +325,19 @@ def test_a_tree_without_local_cut(files: list[Path]) -> None:
     for found in shown.proposals:
         np.testing.assert_array_equal(found.proposal.mask, found.proposal.group)
         assert found.unknown_parts(shown.recipe) == {"nearness", "stability"}
+
+
+def test_regions_have_a_row_for_each_of_the_best(files: list[Path]) -> None:
+    shown = inspect_image(photo_of(files[0]), tiny_method("hassod", ["hierarchy.min_pixels=20"]))
+    assert [found.instance for found in shown.rows] != []
+    assert len(shown.rows) == min(16, len(shown.record.instances)) <= len(shown.proposals)
+    assert label(shown.rows[0], shown).startswith("Region ")
+    assert "merge" in story(shown)
+    assert stop_sentence(shown).startswith(f"{len(shown.proposals)} regions, {len(shown.record.instances)} mask")
+    low = draw_panel(dataclasses.replace(shown, proposals=shown.proposals[:1]))
+    assert draw_panel(shown).height >= low.height
+    for found in shown.proposals:
+        assert (drop_sentence(found, shown) == "") == (found.instance is not None)
 
 
 @pytest.mark.parametrize("recipe", ["cuts3d", "cuts3d_rounds"])
