@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from stages.crf import CrfConfig, dense_crf
+from stages.filters import DropReason
 from stages.late import torch
 from stages.refine import RefinedMasks, resized_mask, sampled, without_holes
 
@@ -49,13 +50,13 @@ def refine_in_boxes(
 ) -> RefinedMasks:
     """The masks of one photo, uint8 RGB, from bool (M, Gh, Gw) on its patch grid. The CRF runs on `device`.
 
-    `crf_iou` is 0 for a mask that stays as it was before the CRF, and `keep` False only for a mask without a pixel: a
-    photo of fewer pixels than the grid has patches can lose one.
+    `crf_iou` is 0 for a mask that stays as it was before the CRF. `dropped`, as EMPTY_MASK, is only a mask without a
+    pixel: a photo of fewer pixels than the grid has patches can lose one.
     """
     before_MHW = sampled(masks_MGG, image_HW3.shape[:2])
     after_MHW, crf_iou = before_MHW.copy(), np.ones(len(masks_MGG), np.float32)
-    keep = np.asarray(before_MHW.any(axis=(1, 2)))
-    for place in np.flatnonzero(keep if config.crf is not None else []):
+    has_pixels_M = np.asarray(before_MHW.any(axis=(1, 2)))
+    for place in np.flatnonzero(has_pixels_M if config.crf is not None else []):
         refined_HW = _refined(image_HW3, before_MHW[place], config, device)
         if refined_HW is None:
             crf_iou[place] = 0.0
@@ -63,7 +64,7 @@ def refine_in_boxes(
         after_MHW[place] = refined_HW
         union = np.count_nonzero(before_MHW[place] | refined_HW)
         crf_iou[place] = np.count_nonzero(before_MHW[place] & refined_HW) / union
-    return RefinedMasks(after_MHW, crf_iou, keep)
+    return RefinedMasks(after_MHW, crf_iou, tuple(None if there else DropReason.EMPTY_MASK for there in has_pixels_M))
 
 
 def _refined(

@@ -5,6 +5,7 @@ B images of the batch · N = Gh·Gw patches · D feature width · E eigenvectors
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,9 +26,6 @@ from stages.late import torch
 from stages.mask_votes import VotedMask, candidate_masks, vote
 from stages.ncut import symmetric_eigenvectors
 from stages.refine import RefinedMasks
-
-# A mask that won and has no pixel: a photo of fewer pixels than the grid has patches can lose one.
-EMPTY = "empty_mask"
 
 
 @dataclass(frozen=True)
@@ -153,10 +151,9 @@ def _voted(vectors: Sequence[np.ndarray], recipe: VoteRecipe) -> list[VotedMask]
 def _record(photo: tuple[str, tuple[int, int]], voted: Sequence[VotedMask], refined: RefinedMasks) -> ImageRecord:
     """The finished image. photo: its id, height and width."""
     instances: list[Instance] = []
-    for one, mask_HW, crf_iou, keep in zip(voted, refined.masks, refined.crf_iou, refined.keep, strict=True):
-        if keep:
+    for one, mask_HW, crf_iou, dropped in zip(voted, refined.masks, refined.crf_iou, refined.dropped, strict=True):
+        if dropped is None:
             confidence = np.where(touched_patches(mask_HW, one.mask.shape), 255, 0).astype(np.uint8)
             known = {"score": float(one.votes), "round": len(instances), "crf_iou": float(crf_iou)}
             instances.append(encoded_instance(mask_HW, confidence, **known))
-    lost = len(voted) - len(instances)
-    return finished_record(photo, instances, {EMPTY: lost} if lost else {})
+    return finished_record(photo, instances, Counter(str(reason) for reason in refined.dropped if reason))
