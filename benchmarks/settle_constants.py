@@ -30,6 +30,7 @@ from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from pipeline.methods.cuts.recipes import get_recipe, parse_overrides
+from pipeline.methods.cuts.settings import with_thresholds
 from pipeline.models.load import feature_preset, load_depth, load_features
 from stages.features import FeatureConfig
 
@@ -60,12 +61,12 @@ def models(features: str, options: tuple[str, ...], depth: str) -> tuple[Any, An
 
 
 def method_of(variant: str, features: str, depth: str) -> CutsMethod:
-    """The method of a variant; τ is the preset's unless the variant gives another."""
+    """The method of a variant; thresholds are the preset's unless the variant gives others."""
     name, *options = variant.split()
     of_features = tuple(option.removeprefix("features.") for option in options if option.startswith("features."))
     overrides = [option for option in options if not option.startswith("features.")]
     extractor, estimator = models(features, of_features, depth)
-    recipe = get_recipe(name, [f"affinity.tau={feature_preset(features)[0].tau}", *overrides])
+    recipe = with_thresholds(get_recipe(name, overrides), feature_preset(features)[0], features)
     return CutsMethod(recipe, extractor, estimator, extractor.device)
 
 

@@ -8,6 +8,7 @@ nothing is left to cut. DINOv2's final tokens, or mean-centred features, do sepa
 from dataclasses import dataclass
 
 from stages.features import FeatureConfig
+from stages.patch_merging import MergeThresholds
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,12 @@ class FeaturePreset:
 
     tau: patches whose features have a cosine above it are similar (the affinity threshold of NCut); None where no one
         has measured it, so that whoever takes the features must say.
+    merge: thresholds on cosines that patches are merged with; None like that.
     """
 
     config: FeatureConfig
     tau: float | None
+    merge: MergeThresholds | None = None
 
     def __post_init__(self) -> None:
         if self.tau is not None and not -1 < self.tau < 1:
@@ -28,12 +31,17 @@ class FeaturePreset:
 
 def _dino(model: str, patch_size: int) -> FeaturePreset:
     # MaskCut (CutLER, arXiv 2301.11320): keys of DINO ViT-B/8 at 480 x 480, cosines above 0.15.
-    return FeaturePreset(FeatureConfig(model, patch_size, kind="keys", centred=False, size=480), tau=0.15)
+    # ProMerge (arXiv 2409.18961) merges the same keys.
+    return FeaturePreset(
+        FeatureConfig(model, patch_size, kind="keys", centred=False, size=480), 0.15, MergeThresholds(0.2, 0.1, 0.1)
+    )
 
 
 def _dinov2(model: str) -> FeaturePreset:
     # 840 = 60 patches of 14 pixels: the grid of the papers.
-    return FeaturePreset(FeatureConfig(model, 14, kind="tokens", centred=False, size=840), tau=0.3)
+    return FeaturePreset(
+        FeatureConfig(model, 14, kind="tokens", centred=False, size=840), 0.3, MergeThresholds(0.4, 0.3, 0.3)
+    )
 
 
 def _dinov3(model: str) -> FeaturePreset:

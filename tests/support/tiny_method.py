@@ -13,9 +13,12 @@ from pipeline.engine import checks
 from pipeline.engine import run as runner
 from pipeline.methods.cuts.method import CutsMethod
 from pipeline.methods.cuts.recipes import get_recipe
+from pipeline.methods.cuts.settings import with_thresholds
 from pipeline.runs.launch import Launch
 from stages.depth import relative_depth
+from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig, FeatureExtractor
+from stages.patch_merging import MergeThresholds
 
 
 class BrightnessDepth:
@@ -33,7 +36,8 @@ def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: s
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
     config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=True, size=64)
-    chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *overrides])
+    chosen = get_recipe(recipe, ["refine.size=64", "refine.crf=none", *overrides])
+    chosen = with_thresholds(chosen, FeaturePreset(config, 0.1, MergeThresholds(0.1, 0.1, 0.1)), "tiny")
     depth = BrightnessDepth() if chosen.needs_depth else None
     return CutsMethod(chosen, FeatureExtractor(vit, config, device), depth, torch.device(device))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.methods.cuts.options import ABOUT, changed_lines, recipe_lines
-from pipeline.methods.cuts.recipes import RECIPES
+from pipeline.methods.cuts.recipes import RECIPES, SEARCHES
 from pipeline.methods.cuts.settings import absolute_launch, cuts_settings
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
 from pipeline.methods.protocol import Method, MethodEntry
@@ -20,10 +20,12 @@ def _load(launch: Launch, device: str, until: str | None) -> Method:
 def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Features, depth, search and score of a run's configuration."""
     recipe, features, depth = config["recipe"], config["features"], config["depth"]
+    searched = next(name for name in SEARCHES if recipe.get(name))
+    tau = recipe["merge"]["bipartition_tau"] if searched == "merge" else recipe["affinity"]["tau"]
     return [
-        ("features", f"{features['model']} {features['kind']}, {features['size']} px, τ {recipe['affinity']['tau']}"),
+        ("features", f"{features['model']} {features['kind']}, {features['size']} px, τ {tau}"),
         ("depth", depth["name"] if depth else "not used"),
-        ("searched", "tree" if recipe["tree"] else "rounds"),
+        ("searched", searched),
         ("score", recipe["score"]),
         *(("changed", line) for line in changed_lines(config)),
     ]

@@ -1,7 +1,7 @@
 """The recipe and the models of a launch, loaded."""
 
 from pipeline.methods.cuts.method import CutsMethod
-from pipeline.methods.cuts.settings import cuts_settings, with_tau
+from pipeline.methods.cuts.settings import cuts_settings, with_thresholds
 from pipeline.models.device import pick_device
 from pipeline.models.load import feature_preset, load_depth, load_features
 from pipeline.runs.launch import Launch
@@ -12,8 +12,8 @@ def load_cuts(launch: Launch, device: str, until: str | None = None) -> CutsMeth
     settings = cuts_settings(launch, until)
     torch_device = pick_device(device)
     recipe, models = settings.recipe, settings.models
-    if recipe.affinity.tau is None:  # only timm or a checkpoint knows it
-        recipe = with_tau(recipe, feature_preset(models.features)[0], models.features)
+    if not recipe.is_settled:  # only timm or a checkpoint knows them
+        recipe = with_thresholds(recipe, feature_preset(models.features)[0], models.features)
     depth = None
     if recipe.needs_depth:
         depth = load_depth(models.depth, torch_device, models.depth_kind)

@@ -19,7 +19,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.images.photos import Photo
-from pipeline.methods.cuts.proposals import Each, Eigenvectors, Proposal, confidence_of, shared_graph
+from pipeline.methods.cuts.merge_search import search_merge
+from pipeline.methods.cuts.proposals import Each, Eigenvectors, ImageProposals, Proposal, confidence_of, shared_graph
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
@@ -32,6 +33,7 @@ from stages.depth import DepthModel, to_grid
 from stages.features import FeatureExtractor
 from stages.filters import DropReason
 from stages.late import torch
+from stages.patch_merging import MergeConfig
 from stages.refine import RefinedMasks, refine_masks
 from stages.score import score_of
 from stages.spatial_importance import spatial_importance
@@ -67,8 +69,8 @@ class CutsMethod:
     def __post_init__(self) -> None:
         if self.recipe.needs_depth and self.depth is None:
             raise ValueError(f"recipe {self.recipe.name} needs a depth model")
-        if self.recipe.affinity.tau is None:
-            raise ValueError("affinity.tau must be settled when the method is put together")
+        if not self.recipe.is_settled:
+            raise ValueError("the thresholds of the features must be settled when the method is put together")
 
     name = NAME
     takes: ClassVar[Inputs] = "photos"
@@ -109,6 +111,10 @@ class CutsMethod:
             if needed == "photos":
                 return True
             if needed == "depth" and not self.recipe.needs_depth:
+                continue
+            if needed == "ncut" and self.recipe.searched == "merge":
+                if self.recipe.needs_attention:  # which is not kept
+                    return True
                 continue
             is_kept = needed in kept and bool(kept[needed].done.all())
             if not is_kept and self.needs_inputs(needed, kept):
@@ -198,19 +204,38 @@ class BatchWork:
         if "features" in self._kept:
             return torch.from_numpy(self._kept["features"].maps(self._positions)).to(self.method.device)
         with self._clock("features"):
-            return self.method.features([photo.rgb for photo in self.photos])
+            photos = [photo.rgb for photo in self.photos]
+            if not self.method.recipe.needs_attention:
+                return self.method.features(photos)
+            features_BND, self.attention_BN = self.method.features.with_attention(photos)
+            return features_BND
+
+    @_once
+    def attention_BN(self) -> torch.Tensor | None:
+        """(B, N) float32, the class token's attention to the patches; None for recipes that do not look at it."""
+        if not self.method.recipe.needs_attention:
+            return None
+        if "features" not in self._kept:
+            _ = self.features_BND  # both come out of one pass
+            return self.attention_BN
+        with self._clock("features"):
+            return self.method.features.with_attention([photo.rgb for photo in self.photos])[1]
+
+    @_once
+    def importance_BN(self) -> torch.Tensor | None:
+        """(B, N) float32, Spatial Importance; None for recipes without it."""
+        importance, depth = self.method.recipe.spatial_importance, self.depth_BGhGw
+        if importance is None or depth is None:
+            return None
+        with self._clock("affinity"):
+            return spatial_importance(torch.from_numpy(depth).to(self.method.device), importance).flatten(1)
 
     @_once
     def graph_BNN(self) -> torch.Tensor:
         """(B, N, N) float32, the semantic graph: see `search.semantic_graph`."""
-        recipe = self.method.recipe
-        depth, features_BND = self.depth_BGhGw, self.features_BND
+        importance_BN, features_BND = self.importance_BN, self.features_BND
         with self._clock("affinity"):
-            importance_BN = None
-            if recipe.spatial_importance is not None and depth is not None:
-                depth_BGhGw = torch.from_numpy(depth).to(self.method.device)
-                importance_BN = spatial_importance(depth_BGhGw, recipe.spatial_importance).flatten(1)
-            return semantic_graph(features_BND, importance_BN, recipe)
+            return semantic_graph(features_BND, importance_BN, self.method.recipe)
 
     @_once
     def first_ncut(self) -> Eigenvectors:
@@ -226,12 +251,32 @@ class BatchWork:
         for stage in ("confidence", "localcut"):
             if stage in self._kept:
                 return self._kept[stage].cut_images(self._positions)
+        recipe = self.method.recipe
+        found = self._merged(recipe.search) if isinstance(recipe.search, MergeConfig) else self._cut()
+        return [CutImage(image, (None,) * len(image.proposals)) for image in found]
+
+    def _cut(self) -> list[ImageProposals]:
         graph_BNN, features_BND = self.graph_BNN, self.features_BND
         depth, first = self.depth_BGhGw, self.first_ncut
         with self._clock("localcut"):
             found = propose(graph_BNN, features_BND, depth, self.method.grid, self.method.recipe, first, self._each)
         del self.graph_BNN  # N² numbers an image that nobody needs any more
-        return [CutImage(image, (None,) * len(image.proposals)) for image in found]
+        return found
+
+    def _merged(self, rules: MergeConfig) -> list[ImageProposals]:
+        importance_BN, attention_BN = self.importance_BN, self.attention_BN
+        features_BND, depth = self.features_BND, self.depth_BGhGw
+        with self._clock("localcut"):
+            return search_merge(
+                features_BND,
+                importance_BN,
+                attention_BN,
+                depth,
+                self.method.grid,
+                self.method.recipe,
+                rules,
+                self._each,
+            )
 
     @_once
     def confident_images(self) -> list[CutImage]:

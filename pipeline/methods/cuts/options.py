@@ -12,17 +12,18 @@ from pipeline.errors import ConfigError
 from pipeline.methods.cuts.recipes import (
     DEFAULT_FEATURES,
     MODELS,
+    NAMED_IF_USED,
     RECIPES,
     SEARCHES,
     STAGES_OF,
     Recipe,
-    RoundsConfig,
     get_recipe,
 )
 from pipeline.methods.option_words import OptionLine, field_words
 from pipeline.runs.changed_settings import ABSENT, differences, shown, without_noise
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig
+from stages.patch_merging import OF_FEATURES, MergeConfig
 
 # What does there what the option does here.
 INSTEAD = {
@@ -39,8 +40,20 @@ ABOUT = {
     "localcut_importance": "CutS3D's ablation: MaskCut with LocalCut and Spatial Importance",
     "localcut": "CutS3D's ablation: MaskCut with LocalCut",
     "maskcut": "CutLER's MaskCut, with the default features",
+    "promerge": "ProMerge: masks of point prompts, merged where they overlap, with the default features",
+    "promerge_published": "ProMerge as in the paper: on DINO ViT-B/8 keys",
     "maskcut_published": "MaskCut as in the paper: on DINO ViT-B/8 keys, τ = 0.15",
 }
+_SEARCHED = {
+    "rounds": "since it searches by rounds",
+    "tree": "since it searches in a tree of cuts",
+    "merge": "since it searches by merging",
+}
+# Options of merging that prompts alone read.
+_PROMPT_PATHS = (
+    *("merge.stride", "merge.cc_maskarea_tau", "merge.need_background", "merge.iou_filter_tau"),
+    *("merge.foreground_include_tau", "merge.intersection_merge_tau", "merge.merge_ioa_tau"),
+)
 # Of the options that the features have; the others follow from the model.
 _OF_FEATURES = ("kind", "centred", "size", "precision")
 
@@ -73,17 +86,20 @@ def refuse_unread_models(recipe: Recipe, settings: Mapping[str, str]) -> None:
 def _why_unread(recipe: Recipe, path: str) -> str | None:
     """Why a recipe does not read an option, None when it does. path: of the option, or of its stage."""
     first, _, option = path.partition(".")
-    ours = "rounds" if isinstance(recipe.search, RoundsConfig) else "tree"
-    for search, stages in STAGES_OF.items():
-        if search != ours and first in stages:
-            return f"since it searches by {ours}" if ours == "rounds" else "since it searches in a tree of cuts"
+    ours = recipe.searched
+    if first not in STAGES_OF[ours] and any(first in stages for stages in STAGES_OF.values()):
+        return _SEARCHED[ours]
+    if first == "affinity" and option in ("weights", "epsilon") and ours == "merge":
+        return _SEARCHED[ours]
+    if isinstance(recipe.search, MergeConfig) and recipe.search.grouping == "adjacent" and path in _PROMPT_PATHS:
+        return "since its merge.grouping is adjacent, not prompts"
     if first == "sharpen" and recipe.spatial_importance is None:
         return "since it has no spatial_importance"
     if first == "local_cut" and recipe.local_cut is not None:
         if option == "outside_depth" and recipe.local_cut.outside != "push":
             return f"since its local_cut.outside is {recipe.local_cut.outside}, not push"
-        if option in ("sink", "pieces") and ours == "tree":
-            return "since a tree takes all pieces of a part"
+        if option in ("sink", "pieces") and ours != "rounds":
+            return f"since a {ours} takes all pieces of a part"
     return None
 
 
@@ -96,13 +112,16 @@ def recipe_lines(name: str) -> list[OptionLine]:
 
 def changed_lines(config: Mapping[str, Any]) -> list[str]:
     """What a run's configuration has that is not the default of its recipe, or of its features, as words for people."""
-    recipe, features = config["recipe"], config["features"]
+    recipe, features = {**dict.fromkeys(NAMED_IF_USED), **config["recipe"]}, config["features"]
     usual: dict[str, Any] = {}
     preset = next((p for p in PRESETS.values() if _is_of(p, features)), None)
     if recipe["name"] in RECIPES:
-        usual["recipe"] = RECIPES[recipe["name"]].as_dict()
+        usual["recipe"] = {**dict.fromkeys(NAMED_IF_USED), **RECIPES[recipe["name"]].as_dict()}
         if preset is not None and usual["recipe"]["affinity"]["tau"] is None:
             usual["recipe"]["affinity"]["tau"] = preset.tau
+        if preset is not None and preset.merge is not None and usual["recipe"]["merge"] is not None:
+            of_features = {name: getattr(preset.merge, name) for name in OF_FEATURES}
+            usual["recipe"]["merge"] |= {k: v for k, v in of_features.items() if usual["recipe"]["merge"][k] is None}
     if preset is not None:
         usual["features"] = {name: getattr(preset.config, name) for name in _OF_FEATURES}
     now = {"recipe": recipe, "features": {name: features[name] for name in _OF_FEATURES if name in features}}
@@ -119,8 +138,7 @@ def _is_of(preset: FeaturePreset, features: Mapping[str, Any]) -> bool:
 
 
 def _lines(recipe: Recipe) -> Iterator[OptionLine]:
-    search = next(name for name, kind in SEARCHES.items() if isinstance(recipe.search, kind))
-    yield from _below(recipe.search, f"{search}.")
+    yield from _below(recipe.search, f"{recipe.searched}.")
     words = field_words(Recipe)
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)

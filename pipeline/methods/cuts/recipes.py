@@ -17,6 +17,7 @@ from stages.filters import FilterConfig
 from stages.local_cut import LocalCutConfig
 from stages.ncut import NCutConfig
 from stages.ncut_tree import TreeConfig
+from stages.patch_merging import MergeConfig
 from stages.refine import RefineConfig
 from stages.score import CONSTANT, OBJECTNESS, PARTS, check_score
 from stages.select import SelectConfig
@@ -48,18 +49,26 @@ class RoundsConfig:
             raise ValueError(f"rounds.rest_iou must lie in (0, 1] or be none, got {self.rest_iou}")
 
 
-Search = RoundsConfig | TreeConfig
-SEARCHES: dict[str, type[Search]] = {"rounds": RoundsConfig, "tree": TreeConfig}  # by the names of their options
-# Stages that one search alone reads. Its own options are listed before them.
-STAGES_OF = {"rounds": ("bipartition", "filters"), "tree": ("select", "boundary")}
+Search = RoundsConfig | TreeConfig | MergeConfig
+# By the names of their options, and the stage that they are listed before.
+SEARCHES: dict[str, type[Search]] = {"rounds": RoundsConfig, "tree": TreeConfig, "merge": MergeConfig}
+LISTED_BEFORE = {"rounds": "bipartition", "tree": "select", "merge": "select"}
+# Stages that not every search reads.
+STAGES_OF = {
+    "rounds": ("ncut", "bipartition", "filters"),
+    "tree": ("ncut", "select", "boundary"),
+    "merge": ("select", "boundary"),
+}
+# Searches that came later: recipes that do not use them do not mention them in run.json, which stays as it was.
+NAMED_IF_USED = ("merge",)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A method: which stages run, with which constants. None switches a stage off.
 
-    search: how the image is searched, by rounds or in a tree of cuts; an option path says which, as in rounds.n.
-    bipartition and filters are of the rounds, boundary and select are of the tree.
+    search: how the image is searched, by rounds, in a tree of cuts or by merging; an option path says which, as in
+        rounds.n. bipartition and filters are of the rounds, boundary and select of the others; merging has no ncut.
     score: "constant", or the product that ranks masks, see `stages.score`.
     """
 
@@ -82,11 +91,30 @@ class Recipe:
         check_score(self.score)
         if self.spatial_confidence is not None and self.local_cut is None:
             raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
-        is_tree = isinstance(self.search, TreeConfig)
-        if not is_tree and self.boundary is not None:
-            raise ValueError("boundary is a stage of tree recipes: rounds leave masks as they are cut")
-        if is_tree and self.local_cut is not None and self.local_cut.outside == "keep":
-            raise ValueError("a tree takes a group's connected pieces: local_cut.outside must be sever, push or remove")
+        by_rounds = isinstance(self.search, RoundsConfig)
+        if by_rounds and self.boundary is not None:
+            raise ValueError("boundary is a stage of tree and merge recipes: rounds leave masks as they are cut")
+        if isinstance(self.search, MergeConfig) and self.search.grouping == "adjacent" and self.spatial_importance:
+            raise ValueError("spatial_importance sharpens the similarities of prompts: it needs merge.grouping=prompts")
+        if not by_rounds and self.local_cut is not None and self.local_cut.outside == "keep":
+            raise ValueError(
+                "tree and merge take a group's connected pieces: local_cut.outside must be sever, push or remove"
+            )
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether any stage looks at the class token's attention."""
+        return isinstance(self.search, MergeConfig) and self.search.min_attention is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the thresholds that belong to the features are known."""
+        return self.affinity.tau is not None and (not isinstance(self.search, MergeConfig) or self.search.is_settled)
+
+    @property
+    def searched(self) -> str:
+        """Name of the search."""
+        return next(name for name, kind in SEARCHES.items() if isinstance(self.search, kind))
 
     @property
     def needs_depth(self) -> bool:
@@ -95,7 +123,10 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, for run.json: each search under its name, None where it is not the recipe's."""
-        return {"name": self.name, **_grouped(dataclasses.asdict(self), type(self.search))}
+        groups = _grouped(dataclasses.asdict(self), type(self.search))
+        return {"name": self.name} | {
+            name: value for name, value in groups.items() if value is not None or name not in NAMED_IF_USED
+        }
 
 
 def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
@@ -107,7 +138,7 @@ def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
     measured = {
         "nearness": recipe["local_cut"] or recipe["spatial_importance"],
         "stability": recipe["spatial_confidence"],
-        "novelty": recipe["tree"],
+        "novelty": recipe["tree"] or recipe.get("merge"),
     }
     return frozenset(part for part, stage in measured.items() if not stage)
 
@@ -141,9 +172,13 @@ CUTS3D = Recipe(
     score=OBJECTNESS,
 )
 
+# ProMerge's masks as published (Li & Shin 2024, arXiv 2409.18961), all of them, every one scored 1.
+PROMERGE = Recipe("promerge", MergeConfig(), select=SelectConfig(masks=255, same_iou=1.0))
+
 # The papers' methods whole, with the networks that they were published with. τ is that of the features: 0.15 for DINO's
 # keys. What of them is not known is said in docs/method.md, "The published methods".
 MASKCUT_PUBLISHED = dataclasses.replace(MASKCUT, name="maskcut_published")
+PROMERGE_PUBLISHED = dataclasses.replace(PROMERGE, name="promerge_published")
 CUTS3D_PUBLISHED = dataclasses.replace(
     CUTS3D_ROUNDS, name="cuts3d_published", local_cut=LocalCutConfig(tau_knn=0.115), score=CONSTANT
 )
@@ -151,8 +186,8 @@ CUTS3D_PUBLISHED = dataclasses.replace(
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D),
-        *(MASKCUT_PUBLISHED, CUTS3D_PUBLISHED),
+        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D, PROMERGE),
+        *(MASKCUT_PUBLISHED, PROMERGE_PUBLISHED, CUTS3D_PUBLISHED),
     )
 }
 
@@ -160,6 +195,7 @@ RECIPES = {
 DEFAULT_FEATURES, DEFAULT_DEPTH = "dinov2_vits14", "fastdepth"
 MODELS: dict[str, dict[str, str]] = {
     "maskcut_published": {"features": "dino_vitb8"},
+    "promerge_published": {"features": "dino_vitb8"},
     "cuts3d_published": {"features": "dino_vitb8", "depth": "zoedepth"},
 }
 
@@ -191,7 +227,7 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _grouped(fields: Mapping[str, Any], kind: type[Search]) -> dict[str, Any]:
-    """The fields of a recipe by the first names of option paths. kind: of its search; the other one is None."""
+    """The fields of a recipe by the first names of option paths. kind: of its search; the others are None."""
     searches = {name: fields["search"] if search is kind else None for name, search in SEARCHES.items()}
     return {name: searches[name] if name in searches else fields[name] for name in _GROUPS}
 
@@ -200,7 +236,7 @@ def _of_groups(name: str, groups: Mapping[str, Any]) -> Recipe:
     """What `_grouped` took apart; ValueError unless just one search is on."""
     on = [groups[search] for search in SEARCHES if groups[search] is not None]
     if len(on) != 1:
-        raise ValueError(f"a recipe searches by {' or by '.join(SEARCHES)}: switch on one of the two")
+        raise ValueError(f"a recipe searches by {' or by '.join(SEARCHES)}: switch on just one")
     return Recipe(name, on[0], **{name: value for name, value in groups.items() if name not in SEARCHES})
 
 
@@ -230,10 +266,8 @@ def _options(config: type) -> dict[str, Any]:
 
 def _all_groups() -> Iterator[tuple[str, Any]]:
     """First names of option paths and their types, in the order in which they are listed."""
-    follows = {STAGES_OF[name][0]: name for name in SEARCHES}
     for stage, hint in _options(Recipe).items():
-        if stage in follows:
-            yield follows[stage], SEARCHES[follows[stage]] | None
+        yield from ((name, kind | None) for name, kind in SEARCHES.items() if LISTED_BEFORE[name] == stage)
         if stage != "search":
             yield stage, hint
 

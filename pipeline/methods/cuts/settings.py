@@ -11,6 +11,7 @@ from pipeline.models.specs import absolute_depth, absolute_features, check_depth
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
+from stages.patch_merging import OF_FEATURES, MergeConfig
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ModelNames:
 class CutsSettings:
     """What a launch asks for.
 
-    recipe: its affinity.tau may be None, which means that of the features.
+    recipe: its thresholds may be None, which means those of the features.
     models: names of the models.
     features: options that are overridden, by name.
     feature_config: None where only timm or a checkpoint knows it.
@@ -56,7 +57,7 @@ class CutsSettings:
     def known(self) -> dict[str, Any]:
         """The part of `CutsMethod.config` that needs no model; digests of weights do."""
         known: dict[str, Any] = {}
-        if self.recipe.affinity.tau is not None:
+        if self.recipe.is_settled:
             known["recipe"] = self.recipe.as_dict()
         if self.feature_config is not None:
             known["features"] = asdict(self.feature_config)
@@ -81,12 +82,14 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     refuse_unread_models(recipe, launch.settings)
     if until == "depth" and not recipe.needs_depth:
         raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
+    if until == "ncut" and recipe.searched == "merge":
+        raise ConfigError(f"recipe {recipe.name} merges and does not cut: there is no ncut stage to run")
     if recipe.needs_depth and files_here:
         check_depth(models.depth, models.depth_kind)
     options = parse_overrides(FeatureConfig, theirs, "features.")
     preset = feature_spec(models.features, files_here).preset
     if preset is not None:
-        recipe = with_tau(recipe, preset, models.features)
+        recipe = with_thresholds(recipe, preset, models.features)
     return CutsSettings(recipe, models, options, feature_config(models.features, preset, options))
 
 
@@ -100,13 +103,23 @@ def feature_config(features: str, preset: FeaturePreset | None, options: Mapping
         raise ConfigError(f"features {features}: {error}") from error
 
 
-def with_tau(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:
-    """The recipe with its τ settled: its own, else that of the features. ConfigError where neither is known."""
-    if recipe.affinity.tau is not None:
-        return recipe
-    if preset.tau is None:
-        raise ConfigError(
-            f"no τ is known for the features {features}: give one, --set affinity.tau=VALUE; "
-            f"`cuts3d tau --images FOLDER --features {features}` proposes it"
-        )
-    return replace(recipe, affinity=replace(recipe.affinity, tau=preset.tau))
+def with_thresholds(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:
+    """The recipe with its thresholds settled: its own, else those of the features. ConfigError where one is known of
+    neither.
+    """
+    if recipe.affinity.tau is None:
+        if preset.tau is None:
+            raise ConfigError(
+                f"no τ is known for the features {features}: give one, --set affinity.tau=VALUE; "
+                f"`cuts3d tau --images FOLDER --features {features}` proposes it"
+            )
+        recipe = replace(recipe, affinity=replace(recipe.affinity, tau=preset.tau))
+    if isinstance(recipe.search, MergeConfig) and not recipe.search.is_settled:
+        if preset.merge is None:
+            missing = [name for name in OF_FEATURES if getattr(recipe.search, name) is None]
+            raise ConfigError(
+                f"no thresholds of merging are known for the features {features}: give them, "
+                + " ".join(f"--set merge.{name}=VALUE" for name in missing)
+            )
+        recipe = replace(recipe, search=recipe.search.settled(preset.merge))
+    return recipe
