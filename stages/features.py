@@ -101,17 +101,49 @@ class FeatureExtractor:
         MaskCut). Always rounded to float16, so that features kept on disk and features passed on are the same.
         Raises RuntimeError when a feature is not finite in float16 (broken weights, or too low a precision).
         """
+        with torch.inference_mode():
+            x = self._normalised(images)
+            with self._products():
+                features_BND = self._features(x)
+            return self._finished(features_BND)
+
+    def with_attention(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a call gives, and attention_BN, how much the class token attends to each patch in the last block: the
+        mean over its heads, float32, >= 0, at most 1 in all. From one forward pass.
+
+        Raises ValueError for a model without `has_attention`.
+        """
+        if not self.has_attention:
+            raise ValueError(f"{self.config.model} has no class token whose attention could be read")
+        with torch.inference_mode():
+            x = self._normalised(images)
+            with self._products():
+                tokens_BTD = _all_tokens(self._vit, x, len(self._vit.blocks) - 2)
+                attention_BN = class_attention(self._vit, tokens_BTD)
+                features_BND = self._of_last_block(tokens_BTD)
+            return self._finished(features_BND), attention_BN
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the last block has a class token and plain attention, without rotary positions."""
+        return (
+            getattr(self._vit, "cls_token", None) is not None
+            and len(self._vit.blocks) > 1
+            and _has_projections(self._vit.blocks[-1])
+            and not hasattr(self._vit, "rope")
+        )
+
+    def _normalised(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """(B, 3, S, S) float32 on the device."""
         if not images:
             raise ValueError("no images to extract features from")
-        with torch.inference_mode():
-            return self._extracted(images)
-
-    def _extracted(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         S = self.config.size
         pixels = np.stack([np.asarray(Image.fromarray(i).resize((S, S), Image.Resampling.LANCZOS)) for i in images])
         x = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float().div_(255)
-        with self._products():
-            features_BND = self._features((x - self._mean) / self._std).float()
+        return (x - self._mean) / self._std
+
+    def _finished(self, features_BND: torch.Tensor) -> torch.Tensor:
+        features_BND = features_BND.float()
         if self.config.centred:
             features_BND = features_BND - features_BND.mean(dim=1, keepdim=True)
         features_BND = features_BND.half()
@@ -133,9 +165,20 @@ class FeatureExtractor:
         kind, last = self.config.kind, len(self._vit.blocks) - 1
         if kind == "tokens":
             return _tokens(self._vit, x, last, norm=True)
-        x = _tokens(self._vit, x, last - 1, norm=False)
-        # Class and register tokens are gone by now: a projection treats each token alone, so the patches suffice.
-        block = self._vit.blocks[-1]
+        # Without class and register tokens: a projection treats each token alone, so the patches suffice.
+        return self._projected(_tokens(self._vit, x, last - 1, norm=False))
+
+    def _of_last_block(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
+        """Features from all tokens before the last block."""
+        prefix = self._vit.num_prefix_tokens
+        if self.config.kind != "tokens":
+            return self._projected(tokens_BTD[:, prefix:])
+        found: torch.Tensor = self._vit.norm(self._vit.blocks[-1](tokens_BTD))[:, prefix:]
+        return found
+
+    def _projected(self, x: torch.Tensor) -> torch.Tensor:
+        """Keys, queries or values of tokens before the last block."""
+        kind, block = self.config.kind, self._vit.blocks[-1]
         x = torch.nn.functional.linear(block.norm1(x), *_projection(block.attn, kind))
         if kind == "values":
             return x
@@ -159,6 +202,11 @@ class NetworkFeatures(FeatureExtractor):
 
     Raises ValueError for another kind, and, when it is called, where the network gives another shape.
     """
+
+    @property
+    def has_attention(self) -> bool:
+        """See `FeatureExtractor`; what such a network attends to is not known."""
+        return False
 
     def _check(self, model: Any, config: FeatureConfig) -> None:
         if config.kind != "tokens":
@@ -233,6 +281,39 @@ def _tokens(vit: Any, x: torch.Tensor, block: int, norm: bool) -> torch.Tensor:
         x, indices=[block], norm=norm, stop_early=True, output_fmt="NLC", intermediates_only=True
     )[0]
     return found
+
+
+def _all_tokens(vit: Any, x: torch.Tensor, block: int) -> torch.Tensor:
+    """All tokens after one block, class and registers first, (B, T, D)."""
+    (found,) = vit.forward_intermediates(
+        x,
+        indices=[block],
+        norm=False,
+        stop_early=True,
+        output_fmt="NLC",
+        intermediates_only=True,
+        return_prefix_tokens=True,
+    )
+    patches, prefix = found
+    return torch.cat([prefix, patches], dim=1)
+
+
+def class_attention(vit: Any, tokens_BTD: torch.Tensor) -> torch.Tensor:
+    """Attention of the class token to the patches in the last block, mean over its heads: (B, N) float32.
+
+    tokens_BTD: all tokens before that block, the class token first.
+    """
+    block = vit.blocks[-1]
+    attention, x = block.attn, block.norm1(tokens_BTD)
+
+    def of_heads(kind: FeatureKind, tokens: torch.Tensor) -> torch.Tensor:
+        projected = torch.nn.functional.linear(tokens, *_projection(attention, kind))
+        return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    query_BH1d = attention.q_norm(of_heads("queries", x[:, :1]))
+    keys_BHTd = attention.k_norm(of_heads("keys", x))
+    products_BH1T = query_BH1d @ keys_BHTd.transpose(2, 3) * query_BH1d.shape[-1] ** -0.5
+    return products_BH1T.float().softmax(dim=-1)[:, :, 0, vit.num_prefix_tokens :].mean(dim=1)
 
 
 def _has_projections(block: torch.nn.Module) -> bool:

@@ -7,6 +7,7 @@ Source: ProMerge (arXiv 2409.18961), steps 1 to 4 of its released code.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,8 +68,9 @@ def _components(
     alike_SGG: np.ndarray, points_S: np.ndarray, cc_maskarea_tau: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Connected masks that are large beside that of their own prompt, and the prompt of each."""
+    n = math.prod(alike_SGG.shape[1:])
     labels_SGG, _ = scipy.ndimage.label(alike_SGG, structure=_IN_EACH_MAP)
-    labels_SN = labels_SGG.reshape(len(alike_SGG), -1)
+    labels_SN = labels_SGG.reshape(-1, n)
     areas_L = np.bincount(labels_SN.ravel(), minlength=1)
     owner_L = np.zeros(len(areas_L), np.int64)  # which map a label lies in: labels are not shared
     map_P, patch_P = np.nonzero(labels_SN)
@@ -78,4 +80,4 @@ def _components(
     least_S = np.where(own_S > 0, cc_maskarea_tau * areas_L[own_S], np.inf)
     kept = [label for label in range(1, len(areas_L)) if areas_L[label] >= least_S[owner_L[label]]]
     masks = [labels_SN[owner_L[label]] == label for label in kept]
-    return np.array(masks, bool).reshape(-1, labels_SN.shape[1]), points_S[owner_L[kept]]
+    return np.array(masks, bool).reshape(-1, n), points_S[owner_L[kept]]

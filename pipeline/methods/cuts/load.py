@@ -1,5 +1,6 @@
 """The recipe and the models of a launch, loaded."""
 
+from pipeline.errors import ConfigError
 from pipeline.methods.cuts.method import CutsMethod
 from pipeline.methods.cuts.settings import cuts_settings, with_thresholds
 from pipeline.models.device import pick_device
@@ -18,4 +19,6 @@ def load_cuts(launch: Launch, device: str, until: str | None = None) -> CutsMeth
     if recipe.needs_depth:
         depth = load_depth(models.depth, torch_device, models.depth_kind)
     extractor = load_features(models.features, torch_device, settings.features)
+    if recipe.needs_attention and not extractor.has_attention:
+        raise ConfigError(f"features {models.features} have no class token whose attention merge.min_attention could use")
     return CutsMethod(recipe, extractor, depth, torch_device)
