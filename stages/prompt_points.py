@@ -54,9 +54,9 @@ def prompted(alike_SN: np.ndarray, points_S: np.ndarray, grid: tuple[int, int], 
 
 
 def sides_held(masks_MGG: np.ndarray) -> np.ndarray:
-    """On how many sides of the image each mask holds more than half of the outermost patches: (M,) int64 in 0..4."""
+    """On how many sides of the image each mask holds more than half of the outermost patches: (M,) int in 0..4."""
     sides = (masks_MGG[:, 0], masks_MGG[:, -1], masks_MGG[:, :, 0], masks_MGG[:, :, -1])
-    return np.sum([2 * side.sum(axis=1) > side.shape[1] for side in sides], axis=0, dtype=np.int64)
+    return np.stack([2 * side.sum(axis=1) > side.shape[1] for side in sides]).sum(axis=0)
 
 
 def vote(masks_MN: np.ndarray) -> np.ndarray:
@@ -64,9 +64,7 @@ def vote(masks_MN: np.ndarray) -> np.ndarray:
     return 2 * masks_MN.sum(axis=0) > len(masks_MN)
 
 
-def _components(
-    alike_SGG: np.ndarray, points_S: np.ndarray, cc_maskarea_tau: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _components(alike_SGG: np.ndarray, points_S: np.ndarray, cc_maskarea_tau: float) -> tuple[np.ndarray, np.ndarray]:
     """Connected masks that are large beside that of their own prompt, and the prompt of each."""
     n = math.prod(alike_SGG.shape[1:])
     labels_SGG, _ = scipy.ndimage.label(alike_SGG, structure=_IN_EACH_MAP)

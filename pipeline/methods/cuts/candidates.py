@@ -1,4 +1,4 @@
-"""What an image's masks are chosen from, and the best of it: parts that a search gives, and what LocalCut makes of them.
+"""What an image's masks are chosen from, and the best of it: the parts that a search gives, and their pieces in 3D.
 
 M candidates · N = Gh·Gw patches · T thresholds · Gh, Gw patch grid
 """
@@ -65,17 +65,13 @@ def best_of(
     )
 
 
-def _distinct(
-    candidates: list[Candidate], masks_MN: np.ndarray, recipe: Recipe
-) -> tuple[list[Candidate], np.ndarray]:
+def _distinct(candidates: list[Candidate], masks_MN: np.ndarray, recipe: Recipe) -> tuple[list[Candidate], np.ndarray]:
     """The candidates whose masks repeat none before, and these masks."""
     kept = distinct(masks_MN, recipe.select.same_iou)
     return [candidates[k] for k in kept], masks_MN[kept]
 
 
-def candidates_of(
-    parts: Sequence[Part], depth_GhGw: np.ndarray | None, recipe: Recipe, least: int
-) -> list[Candidate]:
+def candidates_of(parts: Sequence[Part], depth_GhGw: np.ndarray | None, recipe: Recipe, least: int) -> list[Candidate]:
     """What an image's masks are chosen from, nothing twice. least: pieces of so many patches or fewer are left out."""
     found = list(_all_candidates(parts, depth_GhGw, recipe, least))
     return _distinct(found, np.array([candidate.mask_N for candidate in found]), recipe)[0] if found else []

@@ -112,7 +112,7 @@ class CutsMethod:
                 return True
             if needed == "depth" and not self.recipe.needs_depth:
                 continue
-            if needed == "ncut" and self.recipe.searched == "merge":
+            if needed == "ncut" and not self.recipe.has_ncut:
                 if self.recipe.needs_attention:  # which is not kept
                     return True
                 continue

@@ -89,7 +89,7 @@ def _why_unread(recipe: Recipe, path: str) -> str | None:
     ours = recipe.searched
     if first not in STAGES_OF[ours] and any(first in stages for stages in STAGES_OF.values()):
         return _SEARCHED[ours]
-    if first == "affinity" and option in ("weights", "epsilon") and ours == "merge":
+    if first == "affinity" and option in ("weights", "epsilon") and not recipe.has_ncut:
         return _SEARCHED[ours]
     if isinstance(recipe.search, MergeConfig) and recipe.search.grouping == "adjacent" and path in _PROMPT_PATHS:
         return "since its merge.grouping is adjacent, not prompts"

@@ -102,6 +102,11 @@ class Recipe:
             )
 
     @property
+    def has_ncut(self) -> bool:
+        """Whether the search solves NCuts."""
+        return "ncut" in STAGES_OF[self.searched]
+
+    @property
     def needs_attention(self) -> bool:
         """Whether any stage looks at the class token's attention."""
         return isinstance(self.search, MergeConfig) and self.search.min_attention is not None

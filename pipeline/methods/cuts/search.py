@@ -14,6 +14,7 @@ from pipeline.methods.cuts.tree_search import search_tree
 from stages.affinity import affinity_edges, similarities
 from stages.late import torch
 from stages.ncut_tree import TreeConfig, first_cuts
+from stages.patch_merging import MergeConfig
 
 
 def semantic_graph(features_BND: torch.Tensor, importance_BN: torch.Tensor | None, recipe: Recipe) -> torch.Tensor:
@@ -58,6 +59,8 @@ def propose(
     """
     if recipe.local_cut is not None and depth_BGhGw is None:
         raise ValueError(f"recipe {recipe.name} cuts in 3D and needs depth")
+    if isinstance(recipe.search, MergeConfig):
+        raise TypeError(f"recipe {recipe.name} does not cut, see merge_search")
     if isinstance(recipe.search, TreeConfig):
         return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)
     return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)

@@ -82,8 +82,8 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     refuse_unread_models(recipe, launch.settings)
     if until == "depth" and not recipe.needs_depth:
         raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
-    if until == "ncut" and recipe.searched == "merge":
-        raise ConfigError(f"recipe {recipe.name} merges and does not cut: there is no ncut stage to run")
+    if until == "ncut" and not recipe.has_ncut:
+        raise ConfigError(f"recipe {recipe.name} solves no NCut: there is no ncut stage to run")
     if recipe.needs_depth and files_here:
         check_depth(models.depth, models.depth_kind)
     options = parse_overrides(FeatureConfig, theirs, "features.")
