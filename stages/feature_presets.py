@@ -40,7 +40,7 @@ def _dino(model: str, patch_size: int) -> FeaturePreset:
 def _dinov2(model: str) -> FeaturePreset:
     # 840 = 60 patches of 14 pixels: the grid of the papers.
     return FeaturePreset(
-        FeatureConfig(model, 14, kind="tokens", centred=False, size=840), 0.3, MergeThresholds(0.4, 0.3, 0.3)
+        FeatureConfig(model, 14, kind="tokens", centred=False, size=840), 0.3, MergeThresholds(0.5, 0.15, 0.5)
     )
 
 

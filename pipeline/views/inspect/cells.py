@@ -154,6 +154,23 @@ def draw_eigenvector(axes: Axes, inspected: InspectedProposal, shared: Pictures)
     return f"λ₂ = {inspected.proposal.eigenvalue:.3f}, gap to λ₃ = {inspected.proposal.gap:.3f}"
 
 
+def draw_likeness(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
+    proposal = inspected.proposal
+    shared.show(axes, proposal.eigenvector, cmap=LOW_HIGH, vmin=0, vmax=1)
+    shared.mark(axes, proposal.source, SOURCE, "^")
+    inside = proposal.eigenvector[proposal.group]
+    return f"mean {inside.mean():.2f} inside" if proposal.group.any() else ""
+
+
+def draw_background(axes: Axes, shared: Pictures) -> None:
+    """What the prompts along the border vote for."""
+    background = shared.inspection.background
+    shared.show(axes, shared.photo)
+    if background is not None:
+        shared.tint(axes, background, OUTSIDE, 0.9)
+        shared.border(axes, background, "white", 0.8)
+
+
 def draw_group(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
     proposal = inspected.proposal
     shared.show(axes, shared.pale)

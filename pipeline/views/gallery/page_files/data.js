@@ -26,6 +26,10 @@ const REASONS = {
   duplicate: "the same mask is there already",
   low_score: "it scores less than was asked for",
   crf_disagrees: "the dense CRF turned it into something else",
+  no_background: "nothing in the image looks like background, so the image has no masks",
+  little_background: "the background is too small to tell anything from, so the image has no masks",
+  nothing_in_front: "no mask stands out from the background",
+  unattended: "the class token does not look at it",
 };
 const STOPS = {
   rounds: "all rounds were run",
@@ -40,11 +44,12 @@ const PARTS = {
   stability: "mean Spatial Confidence before its floor: how little the mask changes with LocalCut's threshold",
   novelty: "lower the more it overlaps better masks of the image",
 };
-const inTree = index.run.searched === "tree";
+const inTree = index.run.searched === "tree", merging = index.run.searched === "merge";
 const measured = Object.keys(index.parts).filter((part) => index.parts[part]);
 const counting = index.run.score.split("*"); // parts that the score is the product of
-const WHERE = { tree: "Mask", rounds: "Round" }[index.run.searched] ?? "Place"; // what instance.round counts
-const GROUP = inTree ? "Part" : "Semantic group";
+const WHERE = { tree: "Mask", merge: "Mask", rounds: "Round" }[index.run.searched] ?? "Place"; // what instance.round counts
+const GROUP = inTree ? "Part" : merging ? "Merged mask" : "Semantic group";
+const VECTOR = merging ? "Affinity" : "Eigenvector"; // the map that is kept of each proposal
 
 /** An element with attributes (`text` and `class` included) and children. */
 function make(tag, attributes = {}, ...children) {

@@ -53,7 +53,8 @@ function scale(colours, from, to) {
 
 /** "Mask 1" of a tree, "Round 1" or, where a round gave several, "Round 1, piece 2". */
 function nameOf(proposal, proposals) {
-  if (inTree) return `Mask ${proposal.round + 1}`;
+  if (merging && proposal.dropped?.match(/background|front/)) return "Background";
+  if (inTree || merging) return `Mask ${proposal.round + 1}`;
   const together = proposals.filter((one) => one.round === proposal.round);
   const piece = together.length > 1 ? `, piece ${together.indexOf(proposal) + 1}` : "";
   return `Round ${proposal.round + 1}${piece}`;
@@ -66,7 +67,7 @@ function detail(image, number) {
   let hot = -1; // the instance that is pointed at
 
   const masks = labelled(`Masks of ${counted(instances.length, "instance")}`);
-  const depth = labelled("Depth"), eigenvector = labelled("Eigenvector");
+  const depth = labelled("Depth"), eigenvector = labelled(VECTOR);
   const group = labelled(GROUP), confidence = labelled("Spatial confidence");
   const ofProposal = [make("span"), make("span")], ofInstance = make("span");
   const main = picture(image, ...photoOf(image, number), masks);
@@ -78,7 +79,7 @@ function detail(image, number) {
   const panel = (box, ...words) => panels.push(make("figure", {}, box, caption(...words)));
   if (image.depth) panel(picture(image, depth), "Depth", ...scale(DEPTH, "near", "far"));
   if (proposals?.length) {
-    panel(picture(image, eigenvector), "Eigenvector", ofProposal[0], ...scale(VIRIDIS, "low", "high"));
+    panel(picture(image, eigenvector), VECTOR, ofProposal[0], ...scale(VIRIDIS, "low", "high"));
     panel(picture(image, ...photoOf(image, number), group), GROUP, ofProposal[1]);
   }
   if (processed && hasMaps) {
@@ -175,7 +176,7 @@ function dropList(number) {
 function proposalList(image, number) {
   const { proposals } = image;
   if (!index.run.searched) return []; // no cuts of ours: there never were any
-  const title = make("h3", { text: inTree ? "Best of the tree of cuts" : "Rounds" });
+  const title = make("h3", { text: inTree ? "Best of the tree of cuts" : merging ? "Merged masks" : "Rounds" });
   if (!proposals) {
     return [title, make("p", { class: "hint" },
       "Eigenvectors, groups and dropped proposals are not kept for this image. ",
@@ -184,8 +185,9 @@ function proposalList(image, number) {
   }
   const rounds = counted(new Set(proposals.map((one) => one.round)).size, "round");
   const end = inTree ? "Of all parts of the tree and their pieces these scored best."
+    : merging ? "All that is left after merging."
     : `After ${rounds}: ${STOPS[image.stop] ?? image.stop}.`;
-  const legend = `Disc: source of LocalCut; square: its sink. Grey: the ${inTree ? "part of the tree" : "group"}; ` +
+  const legend = `Disc: source of LocalCut; square: its sink. Grey: the ${inTree ? "part of the tree" : merging ? "merged mask" : "group"}; ` +
     "in colour: the mask cut out of it.";
   return [title, make("div", { class: "proposals" }, ...proposals.map((one) => proposalBox(image, number, one))),
     make("p", { class: "hint", text: `${end} ${legend}` })];
@@ -193,7 +195,7 @@ function proposalList(image, number) {
 
 function proposalBox(image, number, proposal) {
   const name = nameOf(proposal, image.proposals);
-  const left = labelled(`Eigenvector of ${name.toLowerCase()}`);
+  const left = labelled(`${VECTOR} of ${name.toLowerCase()}`);
   const right = labelled(`${GROUP} and mask of ${name.toLowerCase()}`);
   paintEigenvector(left, image, PANEL, proposal);
   paintGroup(right, image, PANEL, proposal, Boolean(image.photo));
@@ -206,7 +208,7 @@ function proposalBox(image, number, proposal) {
   const patches = counted(proposal.patches, "patch", "patches");
   const piece = proposal.tau === null ? "the part as it is" : `piece at τ ${value(proposal.tau)}`;
   const tree = inTree ? ` · ${piece}, after ${counted(proposal.level, "cut")}` : "";
-  const figures = make("small", {
+  const figures = make("small", merging ? { text: patches } : {
     text: `${patches}${tree} · λ₂ ${value(proposal.eigenvalue)} · gap ${value(proposal.gap)}`,
     title: "λ₂: eigenvalue of the normalised cut; gap: λ₃ − λ₂, small when the cut is ambiguous",
   });

@@ -218,7 +218,7 @@ function card(number) {
   const strip = (hasMaps ? maps : []).map((name) =>
     make("span", {},
       make("canvas", { class: name, width: 4, height: 3, "aria-hidden": "true" }),
-      make("em", { text: name === "group" && inTree ? "part" : name })));
+      make("em", { text: { group: inTree ? "part" : merging ? "mask" : name, eigenvector: VECTOR.toLowerCase() }[name] ?? name })));
   const button = make("button", { type: "button", class: "card", "data-number": number },
     make("span", { class: "picture" }),
     make("span", { class: "strip" }, ...strip),

@@ -42,7 +42,7 @@ def images() -> list[CutImage | None]:
     found = [
         ImageProposals((proposal(0), proposal(1)), StopReason.TREE),
         None,
-        ImageProposals((), StopReason.TREE),
+        ImageProposals((), StopReason.MERGED),
         ImageProposals(dropped, StopReason.REST),
     ]
     return [None if image is None else CutImage(image, (None,) * len(image.proposals)) for image in found]
@@ -93,7 +93,7 @@ def test_every_part_of_the_score_is_a_column() -> None:
     proposals = [p for image in images() if image is not None for p in image.found.proposals]
     for part in PARTS:
         assert file.read(f"proposals/{part}").tolist() == [getattr(p.parts, part) for p in proposals]
-    assert file.read("images/offsets").tolist() == [0, 2, 2, 2, 8]
+    assert file.read("images/offsets").tolist() == [0, 2, 2, 2, 4 + len(DropReason)]
     assert file.attributes["schema"] == "cuts3d-localcut/1"
 
 
