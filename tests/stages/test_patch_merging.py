@@ -58,14 +58,12 @@ def random_case(seed: int) -> tuple[np.ndarray, np.ndarray, torch.Tensor]:
 def test_cascade_and_clusters_are_those_of_plain_loops(seed: int) -> None:
     masks, background, unit = random_case(seed)
     maps = unit.double().numpy().reshape(*GRID, -1)
-    expected = reference_promerge.cascade(
-        [mask.reshape(GRID) for mask in masks], background.reshape(GRID), maps, 0.1, shuffle=None
-    )
+    expected = reference_promerge.cascade([mask.reshape(GRID) for mask in masks], background.reshape(GRID), maps, 0.1)
     accepted = masks[in_front(masks, background, unit, CONFIG)]
     assert np.array_equal(accepted.reshape(-1, *GRID), np.array(expected).reshape(-1, *GRID))
     for group in (accepted, masks):
         clusters = merge_overlapping(group, unit, CONFIG)
-        plain = reference_promerge.merged([mask.reshape(GRID) for mask in group], maps, 0.1, shuffle=None)
+        plain = reference_promerge.merged([mask.reshape(GRID) for mask in group], maps, 0.1)
         assert {cluster.mask.tobytes() for cluster in clusters} == {mask.tobytes() for mask in plain}
         assert all((group[cluster.largest] <= cluster.mask).all() for cluster in clusters)
 
@@ -77,7 +75,7 @@ def test_the_order_of_clusters_does_not_matter(seed: int) -> None:
     found = {cluster.mask.tobytes() for cluster in merge_overlapping(masks, unit, CONFIG)}
     for draw in range(5):  # all areas differ: what is shuffled are the clusters alone
         shuffled = reference_promerge.merged(
-            [mask.reshape(GRID) for mask in masks], maps, 0.1, np.random.default_rng(draw)
+            [mask.reshape(GRID) for mask in masks], maps, 0.1, shuffle_clusters=np.random.default_rng(draw)
         )
         assert {mask.tobytes() for mask in shuffled} == found
 

@@ -6,8 +6,8 @@ the method (arXiv 2409.18961 and its released constants), not from its code.
 Dimension letters: N = Gh·Gw patches in row-major order, D feature width, Gh, Gw patch grid.
 
 What the description leaves open: seeds begin at the first patch; masks of one size are taken in the order of their
-seeds, those of one seed in reading order. Clusters are gone through in any order: `shuffle` draws one, to show what
-depends on it.
+seeds, those of one seed in reading order; clusters are gone through in any order. `shuffle_ties` and
+`shuffle_clusters` draw other orders, to show what depends on them.
 """
 
 import math
@@ -43,12 +43,10 @@ def promerge(
     bipartition_tau: float = BIPARTITION_TAU,
     foreground_include_tau: float = FOREGROUND_INCLUDE_TAU,
     dino_merge_tau: float = DINO_MERGE_TAU,
-    shuffle: np.random.Generator | None = None,
+    shuffle_ties: np.random.Generator | None = None,
+    shuffle_clusters: np.random.Generator | None = None,
 ) -> ProMerged:
-    """All masks of an image before the CRF.
-
-    shuffle: takes masks of one size, and clusters, in an order drawn at random.
-    """
+    """All masks of an image before the CRF."""
     features_ND = np.asarray(features_ND, dtype=np.float64)
     unit_ND = features_ND / np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12)
     unit_GGD = unit_ND.reshape(*grid, -1)
@@ -69,8 +67,9 @@ def promerge(
     if not foregrounds:
         return ProMerged([], "no foreground", background)
 
-    accepted = cascade(foregrounds, background, unit_GGD, foreground_include_tau, shuffle)
-    return ProMerged(merged(accepted, unit_GGD, dino_merge_tau, shuffle), "", background)
+    accepted = cascade(foregrounds, background, unit_GGD, foreground_include_tau, shuffle_ties)
+    masks = merged(accepted, unit_GGD, dino_merge_tau, shuffle_ties, shuffle_clusters)
+    return ProMerged(masks, "", background)
 
 
 def sides(mask: np.ndarray) -> int:
@@ -105,12 +104,12 @@ def cascade(
     background: np.ndarray,
     unit_GGD: np.ndarray,
     foreground_include_tau: float,
-    shuffle: np.random.Generator | None,
+    shuffle_ties: np.random.Generator | None = None,
 ) -> list[np.ndarray]:
     """The masks that are in front of the background, small ones first."""
     accepted: list[np.ndarray] = []
     union = np.zeros_like(background)
-    for mask in by_area(masks, 1, shuffle):
+    for mask in by_area(masks, 1, shuffle_ties):
         new = mask & ~union
         share = (new & background).sum() / new.sum() if new.any() else math.nan
         similarity = mean_feature(mask, unit_GGD) @ mean_feature(background, unit_GGD)
@@ -121,13 +120,17 @@ def cascade(
 
 
 def merged(
-    masks: list[np.ndarray], unit_GGD: np.ndarray, dino_merge_tau: float, shuffle: np.random.Generator | None
+    masks: list[np.ndarray],
+    unit_GGD: np.ndarray,
+    dino_merge_tau: float,
+    shuffle_ties: np.random.Generator | None = None,
+    shuffle_clusters: np.random.Generator | None = None,
 ) -> list[np.ndarray]:
     """Clusters of masks."""
     clusters: list[np.ndarray] = []
-    for mask in by_area(masks, -1, shuffle):
-        if shuffle is not None:
-            clusters = [clusters[i] for i in shuffle.permutation(len(clusters))]
+    for mask in by_area(masks, -1, shuffle_ties):
+        if shuffle_clusters is not None:
+            clusters = [clusters[i] for i in shuffle_clusters.permutation(len(clusters))]
         matching, others = [], []
         for cluster in clusters:
             share = (mask & cluster).sum() / mask.sum()
