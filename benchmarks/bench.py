@@ -60,10 +60,13 @@ from pipeline.images.samples import copy_samples
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from pipeline.methods.cuts.recipes import MODELS, RECIPES, Recipe, get_recipe
+from pipeline.methods.cuts.settings import with_thresholds
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
 from stages import refine
+from stages.feature_presets import PRESETS, FeaturePreset
 from stages.filters import mask_iou
+from stages.patch_merging import MergeThresholds
 
 TIMED = tuple(name for name in RECIPES if name not in MODELS)  # the others are these with networks of their own
 RESULTS = Path(__file__).parent / "results" / "bench.csv"
@@ -157,17 +160,24 @@ def prepare(method: CutsMethod, refs: Sequence[ImageRef], folder: Path, override
         seconds.append(took)
     if not kept:
         raise SourceError(f"no photo can be read; the first: {skipped[0]}" if skipped else "there are no photos")
-    settled = [f"affinity.tau={method.recipe.affinity.tau}", *overrides]
+    preset = FeaturePreset(method.features.config, method.recipe.affinity.tau, _merge_thresholds(method))
     return Prepared(
         tuple(kept),
         tuple(files),
         tuple(seconds),
         method.grid,
         method.device,
-        {name: get_recipe(name, settled) for name in TIMED},
+        {name: with_thresholds(get_recipe(name, overrides), preset, preset.config.model) for name in TIMED},
         {key: value for key, value in method.config().items() if key != "recipe"},
         tuple(skipped),
     )
+
+
+def _merge_thresholds(method: CutsMethod) -> MergeThresholds:
+    """Those of the features; where none are known those that were published for others, since only time counts."""
+    config = method.features.config
+    known = (p.merge for p in PRESETS.values() if (p.config.model, p.config.kind) == (config.model, config.kind))
+    return next(known, None) or MergeThresholds(0.2, 0.1, 0.1)
 
 
 def _networks(method: CutsMethod, photo: Photo) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:

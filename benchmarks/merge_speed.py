@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from settle_constants import Kept, cached, method_of
 from support import reference_crf
-from support.reference_promerge import promerge
+from support.reference_promerge import of_prompts, promerge, prompts
 
 from pipeline.images.photos import Photo, load_photo
 from pipeline.images.sources import list_images
@@ -61,8 +60,11 @@ def transcribed(method: CutsMethod, photo: Photo, kept: dict[str, Kept], taus: M
 def order_matters(features_ND: np.ndarray, grid: tuple[int, int], taus: MergeThresholds) -> tuple[bool, bool]:
     """Whether masks change with the order of masks of one size and of clusters."""
 
-    def masks(**order: Any) -> set[bytes]:
-        return {mask.tobytes() for mask in promerge(features_ND, grid, *vars(taus).values(), **order).masks}
+    found = prompts(features_ND, grid, taus.bipartition_tau)
+
+    def masks(**order: np.random.Generator) -> set[bytes]:
+        merged = of_prompts(found, taus.foreground_include_tau, taus.dino_merge_tau, **order).masks
+        return {mask.tobytes() for mask in merged}
 
     expected = masks()
     draws = [np.random.default_rng(seed) for seed in range(DRAWS)]

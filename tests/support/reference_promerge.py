@@ -37,38 +37,60 @@ class ProMerged:
     background: np.ndarray | None
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """What the seeds give: masks of backgrounds and of foregrounds, (Gh, Gw) bool each, and unit features, (Gh, Gw, D)
+    float64."""
+
+    backgrounds: list[np.ndarray]
+    foregrounds: list[np.ndarray]
+    unit_GGD: np.ndarray
+
+
 def promerge(
     features_ND: np.ndarray,
     grid: tuple[int, int],
     bipartition_tau: float = BIPARTITION_TAU,
     foreground_include_tau: float = FOREGROUND_INCLUDE_TAU,
     dino_merge_tau: float = DINO_MERGE_TAU,
-    shuffle_ties: np.random.Generator | None = None,
-    shuffle_clusters: np.random.Generator | None = None,
 ) -> ProMerged:
     """All masks of an image before the CRF."""
+    return of_prompts(prompts(features_ND, grid, bipartition_tau), foreground_include_tau, dino_merge_tau)
+
+
+def prompts(features_ND: np.ndarray, grid: tuple[int, int], bipartition_tau: float) -> Prompts:
+    """The masks of all seeds."""
     features_ND = np.asarray(features_ND, dtype=np.float64)
     unit_ND = features_ND / np.maximum(np.linalg.norm(features_ND, axis=1, keepdims=True), 1e-12)
     unit_GGD = unit_ND.reshape(*grid, -1)
-
-    backgrounds, foregrounds = [], []
+    found = Prompts([], [], unit_GGD)
     for row in range(0, grid[0], STRIDE):
         for column in range(0, grid[1], STRIDE):
             similar = unit_GGD @ unit_GGD[row, column] > bipartition_tau
             if sides(similar) > 1:
-                backgrounds.append(similar)
+                found.backgrounds.append(similar)
             else:
-                foregrounds += parts(similar, row, column)
-    if not backgrounds:
+                found.foregrounds.extend(parts(similar, row, column))
+    return found
+
+
+def of_prompts(
+    found: Prompts,
+    foreground_include_tau: float,
+    dino_merge_tau: float,
+    shuffle_ties: np.random.Generator | None = None,
+    shuffle_clusters: np.random.Generator | None = None,
+) -> ProMerged:
+    """What the masks of the seeds are merged to."""
+    if not found.backgrounds:
         return ProMerged([], "no background", None)
-    background = np.mean(backgrounds, axis=0) > 0.5
+    background = np.mean(found.backgrounds, axis=0) > 0.5
     if background.sum() < 0.1 * background.size:
         return ProMerged([], "little background", background)
-    if not foregrounds:
+    if not found.foregrounds:
         return ProMerged([], "no foreground", background)
-
-    accepted = cascade(foregrounds, background, unit_GGD, foreground_include_tau, shuffle_ties)
-    masks = merged(accepted, unit_GGD, dino_merge_tau, shuffle_ties, shuffle_clusters)
+    accepted = cascade(found.foregrounds, background, found.unit_GGD, foreground_include_tau, shuffle_ties)
+    masks = merged(accepted, found.unit_GGD, dino_merge_tau, shuffle_ties, shuffle_clusters)
     return ProMerged(masks, "", background)
 
 

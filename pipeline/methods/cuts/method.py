@@ -241,6 +241,8 @@ class BatchWork:
     def first_ncut(self) -> Eigenvectors:
         if "ncut" in self._kept:
             return self._kept["ncut"].eigenvectors(self._positions)
+        if not self.method.recipe.has_ncut:
+            raise ValueError(f"recipe {self.method.recipe.name} has no ncut stage")
         graph_BNN = self.graph_BNN
         with self._clock("ncut"):
             return first_ncut(graph_BNN, self.method.recipe)
