@@ -31,7 +31,7 @@ from pipeline.images.photos import Photo, load_photo
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from stages import refine
-from stages.patch_merging import MergeConfig, MergeThresholds
+from stages.patch_merging import OF_FEATURES, MergeConfig, MergeThresholds
 
 DRAWS = 5  # orders in which ties and clusters are gone through
 
@@ -92,9 +92,10 @@ def main() -> None:
     methods = {name: method_of(name, arguments.features, arguments.depth) for name in ("promerge", "maskcut")}
     search = methods["promerge"].recipe.search
     assert isinstance(search, MergeConfig)
+    taus = MergeThresholds(*map(search.settled_tau, OF_FEATURES))
     runs: dict[str, Callable[[Photo, dict[str, Kept]], int]] = {
         **{name: lambda photo, kept, m=method: ours(m, photo, kept) for name, method in methods.items()},  # type: ignore[misc]
-        "transcription": lambda photo, kept: transcribed(methods["promerge"], photo, kept, search.thresholds),
+        "transcription": lambda photo, kept: transcribed(methods["promerge"], photo, kept, taus),
     }
     writer = csv.writer(sys.stdout)
     writer.writerow(["photo", "method", "clock_s", "cpu_s", "masks", "ties_matter", "clusters_matter"])
@@ -102,7 +103,7 @@ def main() -> None:
     totals: dict[str, np.ndarray] = {name: np.zeros(2) for name in runs}
     for number, ref in enumerate([refs[0], *refs]):
         photo, kept = load_photo(ref), cached(ref, arguments.cache, methods["promerge"])
-        matters = order_matters(kept["features"].values, methods["promerge"].grid, search.thresholds)
+        matters = order_matters(kept["features"].values, methods["promerge"].grid, taus)
         for name, run in runs.items():
             clock, cpu, masks = timed(lambda run=run, photo=photo, kept=kept: run(photo, kept))  # type: ignore[misc]
             if number:

@@ -82,9 +82,10 @@ class MergeConfig:
                 raise ValueError(f"merge.{name} must be at least 0, got {value}")
 
     @property
-    def is_settled(self) -> bool:
-        """Whether all thresholds that belong to the features are known."""
-        return None not in (getattr(self, name) for name in OF_FEATURES)
+    def missing(self) -> list[str]:
+        """Thresholds that belong to the features, are read, and are none."""
+        read = [name for name in OF_FEATURES if self.grouping == "prompts" or name != "foreground_include_tau"]
+        return [name for name in read if getattr(self, name) is None]
 
     def settled(self, of_features: MergeThresholds) -> MergeConfig:
         """With what is none taken from the features."""
@@ -92,12 +93,12 @@ class MergeConfig:
             self, **{name: getattr(of_features, name) for name in OF_FEATURES if getattr(self, name) is None}
         )
 
-    @property
-    def thresholds(self) -> MergeThresholds:
-        """Those that belong to the features; ValueError while one is none."""
-        if self.bipartition_tau is None or self.foreground_include_tau is None or self.dino_merge_tau is None:
-            raise ValueError(f"merge.{', '.join(OF_FEATURES)} are not set: give values or take the feature preset's")
-        return MergeThresholds(self.bipartition_tau, self.foreground_include_tau, self.dino_merge_tau)
+    def settled_tau(self, name: str) -> float:
+        """One of the thresholds that belong to the features; ValueError while it is none."""
+        value = getattr(self, name)
+        if value is None:
+            raise ValueError(f"merge.{name} is not set: give a value or take the feature preset's")
+        return float(value)
 
 
 LEAST_BACKGROUND = 0.1  # of the patches: what is less is none
@@ -126,7 +127,7 @@ def in_front(masks_MN: np.ndarray, background_N: np.ndarray, unit_ND: torch.Tens
         mean_D = unit_ND[torch.from_numpy(background_N).to(unit_ND.device)].mean(dim=0)
         like_N = (unit_ND @ mean_D).cpu().numpy()
         like_M = masks_MN.astype(np.float32) @ like_N / masks_MN.sum(axis=1)
-        order = order[like_M[order] < config.thresholds.foreground_include_tau]
+        order = order[like_M[order] < config.settled_tau("foreground_include_tau")]
     seen_N, accepted = np.zeros(masks_MN.shape[1], bool), []
     for index in order:
         new_N = masks_MN[index] & ~seen_N
@@ -148,7 +149,7 @@ def merge_overlapping(masks_MN: np.ndarray, unit_ND: torch.Tensor, config: Merge
     one; without a match it is a cluster of its own. A match is decided on the clusters as they were before the mask
     came, so that their order does not matter.
     """
-    tau = config.thresholds.dino_merge_tau
+    tau = config.settled_tau("dino_merge_tau")
     area_M = masks_MN.sum(axis=1)
     sums_MD = (torch.from_numpy(masks_MN).to(unit_ND.device).float() @ unit_ND).cpu().numpy()
     unit_numpy_ND: np.ndarray | None = None
@@ -183,9 +184,9 @@ def merge_adjacent(unit_ND: torch.Tensor, grid: tuple[int, int], config: MergeCo
 
     unit_ND: float32, features of length 1.
     """
-    taus, unit = config.thresholds, unit_ND.cpu().numpy()
-    start_N = connected_groups(unit, grid, taus.bipartition_tau)
-    (region_N,) = merge_regions(unit, grid, [taus.dino_merge_tau], start_N)
+    unit = unit_ND.cpu().numpy()
+    start_N = connected_groups(unit, grid, config.settled_tau("bipartition_tau"))
+    (region_N,) = merge_regions(unit, grid, [config.settled_tau("dino_merge_tau")], start_N)
     masks_MN = region_N == np.arange(region_N.max() + 1)[:, None]
     return masks_MN[np.argsort(-masks_MN.sum(axis=1), kind="stable")]
 

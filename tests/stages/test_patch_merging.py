@@ -160,8 +160,10 @@ def test_masks_that_the_class_token_looks_at() -> None:
 
 def test_thresholds_of_the_features_fill_what_is_none() -> None:
     of_features = MergeThresholds(0.3, 0.2, 0.1)
-    assert not MergeConfig(bipartition_tau=0.5).is_settled
-    settled = MergeConfig(bipartition_tau=0.5).settled(of_features)
-    assert settled.thresholds == MergeThresholds(0.5, 0.2, 0.1)
-    with pytest.raises(ValueError, match="are not set"):
-        _ = MergeConfig().thresholds
+    given = MergeConfig(bipartition_tau=0.5)
+    assert given.missing == ["foreground_include_tau", "dino_merge_tau"]
+    assert replace(given, grouping="adjacent").missing == ["dino_merge_tau"], "which has no background"
+    settled = given.settled(of_features)
+    assert (settled.bipartition_tau, settled.foreground_include_tau, settled.dino_merge_tau) == (0.5, 0.2, 0.1)
+    with pytest.raises(ValueError, match=r"merge\.dino_merge_tau is not set"):
+        given.settled_tau("dino_merge_tau")

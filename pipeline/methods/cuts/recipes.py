@@ -114,7 +114,7 @@ class Recipe:
     @property
     def is_settled(self) -> bool:
         """Whether the thresholds that belong to the features are known."""
-        return self.affinity.tau is not None and (not isinstance(self.search, MergeConfig) or self.search.is_settled)
+        return self.affinity.tau is not None and not (isinstance(self.search, MergeConfig) and self.search.missing)
 
     @property
     def searched(self) -> str:

@@ -11,7 +11,7 @@ from pipeline.models.specs import absolute_depth, absolute_features, check_depth
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
-from stages.patch_merging import OF_FEATURES, MergeConfig
+from stages.patch_merging import MergeConfig
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,11 @@ def with_thresholds(recipe: Recipe, preset: FeaturePreset, features: str) -> Rec
                 f"`cuts3d tau --images FOLDER --features {features}` proposes it"
             )
         recipe = replace(recipe, affinity=replace(recipe.affinity, tau=preset.tau))
-    if isinstance(recipe.search, MergeConfig) and not recipe.search.is_settled:
+    if isinstance(recipe.search, MergeConfig) and recipe.search.missing:
         if preset.merge is None:
-            missing = [name for name in OF_FEATURES if getattr(recipe.search, name) is None]
             raise ConfigError(
                 f"no thresholds of merging are known for the features {features}: give them, "
-                + " ".join(f"--set merge.{name}=VALUE" for name in missing)
+                + " ".join(f"--set merge.{name}=VALUE" for name in recipe.search.missing)
             )
         recipe = replace(recipe, search=recipe.search.settled(preset.merge))
     return recipe

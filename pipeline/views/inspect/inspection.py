@@ -195,7 +195,7 @@ def _background(work: BatchWork) -> np.ndarray | None:
         return None
     points_S = prompt_points(grid, rules.stride)
     (similarity_SN,) = point_similarities(work.features_BND, points_S, work.importance_BN, recipe.sharpen)
-    alike_SN = (similarity_SN > rules.thresholds.bipartition_tau).cpu().numpy()
+    alike_SN = (similarity_SN > rules.settled_tau("bipartition_tau")).cpu().numpy()
     return prompted(alike_SN, points_S, grid, rules.cc_maskarea_tau).background.reshape(grid)
 
 
@@ -259,7 +259,7 @@ def _alike(work: BatchWork, patch: int) -> np.ndarray:
     if not isinstance(recipe.search, MergeConfig):
         raise TypeError(f"recipe {recipe.name} does not merge")
     (row_1N,) = point_similarities(work.features_BND, np.array([patch]), work.importance_BN, recipe.sharpen)
-    alike_N = row_1N[0] * (row_1N[0] > recipe.search.thresholds.bipartition_tau)
+    alike_N = row_1N[0] * (row_1N[0] > recipe.search.settled_tau("bipartition_tau"))
     return alike_N.cpu().numpy().reshape(work.method.grid)
 
 

@@ -287,7 +287,7 @@ def _merge_columns(inspection: Inspection) -> list[Column]:
     """The stages from patches to a merged mask."""
     recipe = inspection.recipe
     rules = recipe.search
-    tau = rules.thresholds.bipartition_tau if isinstance(rules, MergeConfig) else 0.0
+    tau = rules.settled_tau("bipartition_tau") if isinstance(rules, MergeConfig) else 0.0
     after = " after Spatial Importance" if recipe.spatial_importance else ""
     return [
         Column(
@@ -302,7 +302,7 @@ def _merge_columns(inspection: Inspection) -> list[Column]:
             draw_likeness,
             (LOW_HIGH, "cosine 0", "1"),
         ),
-        Column("Merged mask", "What was merged: masks that overlap, or groups side by side.", draw_group),
+        Column("Merged mask", "Masks that overlap, or adjacent groups.", draw_group),
         *_pieces_column(inspection),
     ]
 

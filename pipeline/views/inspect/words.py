@@ -60,15 +60,10 @@ def story(inspection: Inspection) -> str:
 
 
 def _merge_story(rules: MergeConfig) -> str:
+    """Short: a panel of merging has few columns."""
     if rules.grouping == "adjacent":
-        return (
-            "Neighbouring patches that are alike form groups, and the two most similar groups side by side become one, "
-            "again and again. Those that are left are the rows below."
-        )
-    return (
-        "A patch in each place of a grid prompts a mask: all that is like it. Masks along the border vote for the "
-        "background; those that stand out from it are merged where they overlap, and are the rows below."
-    )
+        return "Adjacent patches that are alike form groups; the most similar adjacent groups merge, again and again."
+    return "Patches on a grid prompt masks of what is like them; those in front are merged where they overlap."
 
 
 def group_words(inspection: Inspection) -> str:
