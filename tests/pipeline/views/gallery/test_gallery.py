@@ -466,6 +466,25 @@ def test_a_tree_in_a_browser(run: RunFolder, written: Path) -> None:
         assert browser.errors() == []
 
 
+@pytest.mark.parametrize("run", ["merge"], indirect=True)
+@pytest.mark.slow
+def test_merged_masks_in_a_browser(run: RunFolder, written: Path) -> None:
+    records = {record.id: record for record in RunReader(run)}
+    with chromium(1280, 2800) as browser:
+        browser.open(written, "sort=contrast-down")
+        browser.wait("document.querySelector('.masks')")
+        browser.click(".place[data-position='0'] .card")
+        browser.wait("document.querySelector('.main canvas').width > 4")
+        record = records[names(browser)[0]]
+        assert "Merged masks" in titles(browser)
+        found = browser.run("return [...document.querySelectorAll('.proposal')].map((p) => p.textContent)")
+        assert len(found) == len(masks_of(record)) > 0
+        for k, text in enumerate(found):
+            assert re.match(rf"Mask {k + 1}instance {k + 1}\d+ patch", text)
+            assert "λ" not in text
+        assert browser.errors() == []
+
+
 def titles(browser: Browser) -> list[str]:
     """Headings in the dialog."""
     return browser.run("return [...document.querySelectorAll('dialog h3')].map((h) => h.textContent)")
