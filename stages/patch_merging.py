@@ -42,10 +42,10 @@ class MergeConfig:
     need_background: an image without background, or with background on less than a tenth of it, gives no masks
         (ProMerge); false goes on without background.
     iou_filter_tau: a mask is in front while less than this share of what it adds is background, in [0, 1].
-    foreground_include_tau: and while the mean features of mask and background have a product below it, in [-1, 1]; none
-        takes that of the features.
+    foreground_include_tau: a mask is in front while the product of its mean feature and that of the background is below
+        it, in [-1, 1]; none takes that of the features.
     intersection_merge_tau: a mask joins a larger one that holds more than this share of it, in [0, 1].
-    merge_ioa_tau: and one that holds more than this share and is alike, in [0, 1].
+    merge_ioa_tau: a mask joins a larger one that is alike and holds more than this share of it, in [0, 1].
     dino_merge_tau: masks are alike from this product of their mean features on, in [-1, 1]; none takes that of the
         features.
     min_attention: masks to which the class token pays less than so many times its mean attention are dropped, >= 0;
