@@ -66,6 +66,7 @@ from pipeline.runs.launch import Launch
 from stages import refine
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.filters import mask_iou
+from stages.patch_merging import MergeThresholds
 
 TIMED = tuple(name for name in RECIPES if name not in MODELS)  # the others are these with networks of their own
 RESULTS = Path(__file__).parent / "results" / "bench.csv"
@@ -159,7 +160,9 @@ def prepare(method: CutsMethod, refs: Sequence[ImageRef], folder: Path, override
         seconds.append(took)
     if not kept:
         raise SourceError(f"no photo can be read; the first: {skipped[0]}" if skipped else "there are no photos")
-    preset = FeaturePreset(method.features.config, method.recipe.affinity.tau, levels=_levels(method))
+    preset = FeaturePreset(
+        method.features.config, method.recipe.affinity.tau, levels=_levels(method), merge=_merge_thresholds(method)
+    )
     return Prepared(
         tuple(kept),
         tuple(files),
@@ -174,9 +177,18 @@ def prepare(method: CutsMethod, refs: Sequence[ImageRef], folder: Path, override
 
 def _levels(method: CutsMethod) -> tuple[float, ...]:
     """Thresholds of merging of the features; where none are known those published for others: only time counts."""
+    return next((preset.levels for preset in _presets(method)), None) or (0.4, 0.2, 0.1)
+
+
+def _merge_thresholds(method: CutsMethod) -> MergeThresholds:
+    """The same of prompts."""
+    return next((preset.merge for preset in _presets(method)), None) or MergeThresholds(0.2, 0.1, 0.1)
+
+
+def _presets(method: CutsMethod) -> list[FeaturePreset]:
+    """Those of the features."""
     config = method.features.config
-    known = (p.levels for p in PRESETS.values() if (p.config.model, p.config.kind) == (config.model, config.kind))
-    return next(known, None) or (0.4, 0.2, 0.1)
+    return [p for p in PRESETS.values() if (p.config.model, p.config.kind) == (config.model, config.kind)]
 
 
 def _networks(method: CutsMethod, photo: Photo) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:

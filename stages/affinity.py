@@ -1,6 +1,6 @@
 """Semantic affinity between the patches of an image.
 
-B images · N = Gh·Gw patches · D feature width
+B images · N = Gh·Gw patches · S some of them · D feature width
 
 The published graph (CutLER, CutS3D) is A = 1 where the cosine exceeds τ and ε elsewhere. It is kept here as the
 0/1 matrix `edges_BNN` alone: A = ε + (1 - ε)·edges, and the ε part, being of rank one, is applied analytically by
@@ -67,6 +67,31 @@ def similarities(
     return _of_pairs(features_BND, importance_BN, sharpening, lambda similarity: similarity)
 
 
+def point_similarities(
+    features_BND: torch.Tensor,
+    points_S: np.ndarray,
+    importance_BN: torch.Tensor | None = None,
+    sharpening: SharpenConfig | None = None,
+) -> torch.Tensor:
+    """The rows of `similarities` that belong to some patches: (B, S, N) float32. points_S: their flat indices.
+
+    Raises ValueError when the features are not finite.
+    """
+    unit_BND = unit_features(features_BND)
+    points = torch.from_numpy(points_S).to(unit_BND.device)
+    similarity_BSN = unit_BND[:, points] @ unit_BND.transpose(1, 2)
+    if importance_BN is None:
+        return similarity_BSN
+    return sharpen(similarity_BSN, importance_BN[:, points], sharpening or SharpenConfig(), importance_BN)
+
+
+def unit_features(features_BND: torch.Tensor) -> torch.Tensor:
+    """Features of length 1, float32, those of zeros left as they are; ValueError when they are not finite."""
+    if not torch.isfinite(features_BND).all():
+        raise ValueError("the features hold NaN or infinity: check the feature extractor's weights and precision")
+    return torch.nn.functional.normalize(features_BND.float(), dim=-1)
+
+
 def _of_pairs(
     features_BND: torch.Tensor,
     importance_BN: torch.Tensor | None,
@@ -78,9 +103,7 @@ def _of_pairs(
     The CPU computes the pairs on and above the diagonal, rows by rows, and mirrors them: half the products, and only
     the result is as large as all pairs.
     """
-    if not torch.isfinite(features_BND).all():
-        raise ValueError("the features hold NaN or infinity: check the feature extractor's weights and precision")
-    unit_BND = torch.nn.functional.normalize(features_BND.float(), dim=-1)
+    unit_BND = unit_features(features_BND)
     b, n = unit_BND.shape[:2]
 
     def finished(rows: slice, columns: slice) -> torch.Tensor:

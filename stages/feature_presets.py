@@ -8,6 +8,7 @@ nothing is left to cut. DINOv2's final tokens, or mean-centred features, do sepa
 from dataclasses import dataclass
 
 from stages.features import FeatureConfig
+from stages.patch_merging import MergeThresholds
 
 
 @dataclass(frozen=True)
@@ -17,11 +18,13 @@ class FeaturePreset:
     tau: patches whose features have a cosine above it are similar (the affinity threshold of NCut); None where no one
         has measured it, so that whoever takes the features must say.
     levels: thresholds down to which adjacent regions are merged (`stages.hierarchy`); None like that.
+    merge: thresholds on cosines that patches are merged with; None like that.
     """
 
     config: FeatureConfig
     tau: float | None
     levels: tuple[float, ...] | None = None
+    merge: MergeThresholds | None = None
 
     def __post_init__(self) -> None:
         if self.tau is not None and not -1 < self.tau < 1:
@@ -30,13 +33,15 @@ class FeaturePreset:
 
 def _dino(model: str, patch_size: int) -> FeaturePreset:
     # MaskCut (CutLER, arXiv 2301.11320): keys of DINO ViT-B/8 at 480 x 480, cosines above 0.15. HASSOD merges them down
-    # to 0.4, 0.2 and 0.1.
-    return FeaturePreset(FeatureConfig(model, patch_size, kind="keys", centred=False, size=480), 0.15, (0.4, 0.2, 0.1))
+    # to 0.4, 0.2 and 0.1, and ProMerge (arXiv 2409.18961) merges the same keys.
+    config = FeatureConfig(model, patch_size, kind="keys", centred=False, size=480)
+    return FeaturePreset(config, 0.15, levels=(0.4, 0.2, 0.1), merge=MergeThresholds(0.2, 0.1, 0.1))
 
 
 def _dinov2(model: str) -> FeaturePreset:
     # 840 = 60 patches of 14 pixels: the grid of the papers.
-    return FeaturePreset(FeatureConfig(model, 14, kind="tokens", centred=False, size=840), 0.3, (0.7, 0.5, 0.3))
+    config = FeatureConfig(model, 14, kind="tokens", centred=False, size=840)
+    return FeaturePreset(config, 0.3, levels=(0.7, 0.5, 0.3), merge=MergeThresholds(0.5, 0.15, 0.5))
 
 
 def _dinov3(model: str) -> FeaturePreset:

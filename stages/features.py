@@ -118,6 +118,32 @@ class FeatureExtractor:
         """
         return read_together([self], images)[0]
 
+    def with_attention(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a call gives, and attention_BN, how much the class token attends to each patch in the last block: the
+        mean over its heads, float32, >= 0, at most 1 in all. From one forward pass.
+
+        Raises ValueError for a model without `has_attention`.
+        """
+        if not self.has_attention:
+            raise ValueError(f"{self.config.model} has no class token whose attention could be read")
+        with torch.inference_mode():
+            x = self._input(images)
+            with self._products():
+                tokens_BTD = _all_tokens(self._vit, x, len(self._vit.blocks) - 2)
+                attention_BN = class_attention(self._vit, tokens_BTD)
+                features_BND = self._of_last_block(tokens_BTD)
+            return self._finished(features_BND), attention_BN
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether the last block has a class token and plain attention, without rotary positions."""
+        return (
+            getattr(self._vit, "cls_token", None) is not None
+            and len(self._vit.blocks) > 1
+            and _has_projections(self._vit.blocks[-1])
+            and not hasattr(self._vit, "rope")
+        )
+
     def _fingerprint(self) -> str:
         return text_digest(self._weights, repr(sorted(asdict(self.config).items())))
 
@@ -156,6 +182,14 @@ class FeatureExtractor:
         normed = vit.blocks[-1].norm1(before)
         return found | {kind: self._projected(normed, kind) for kind in kinds if kind != "tokens"}
 
+    def _of_last_block(self, tokens_BTD: torch.Tensor) -> torch.Tensor:
+        """Features from all tokens before the last block."""
+        kind, block, prefix = self.config.kind, self._vit.blocks[-1], self._vit.num_prefix_tokens
+        if kind != "tokens":
+            return self._projected(block.norm1(tokens_BTD[:, prefix:]), kind)
+        found: torch.Tensor = self._vit.norm(block(tokens_BTD))[:, prefix:]
+        return found
+
     def _projected(self, normed: torch.Tensor, kind: FeatureKind) -> torch.Tensor:
         attention = self._vit.blocks[-1].attn
         x = torch.nn.functional.linear(normed, *_projection(attention, kind))
@@ -182,6 +216,11 @@ class NetworkFeatures(FeatureExtractor):
 
     Raises ValueError for another kind, and, when it is called, where the network gives another shape.
     """
+
+    @property
+    def has_attention(self) -> bool:
+        """See `FeatureExtractor`; what such a network attends to is not known."""
+        return False
 
     def _check(self, model: Any, config: FeatureConfig) -> None:
         if config.kind != "tokens":
@@ -273,6 +312,39 @@ def _tokens(vit: Any, x: torch.Tensor, blocks: list[int], norm: bool) -> list[to
         x, indices=blocks, norm=norm, stop_early=True, output_fmt="NLC", intermediates_only=True
     )
     return found
+
+
+def _all_tokens(vit: Any, x: torch.Tensor, block: int) -> torch.Tensor:
+    """All tokens after one block, class and registers first, (B, T, D)."""
+    (found,) = vit.forward_intermediates(
+        x,
+        indices=[block],
+        norm=False,
+        stop_early=True,
+        output_fmt="NLC",
+        intermediates_only=True,
+        return_prefix_tokens=True,
+    )
+    patches, prefix = found
+    return torch.cat([prefix, patches], dim=1)
+
+
+def class_attention(vit: Any, tokens_BTD: torch.Tensor) -> torch.Tensor:
+    """Attention of the class token to the patches in the last block, mean over its heads: (B, N) float32.
+
+    tokens_BTD: all tokens before that block, the class token first.
+    """
+    block = vit.blocks[-1]
+    attention, x = block.attn, block.norm1(tokens_BTD)
+
+    def of_heads(kind: FeatureKind, tokens: torch.Tensor) -> torch.Tensor:
+        projected = torch.nn.functional.linear(tokens, *_projection(attention, kind))
+        return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    query_BH1d = attention.q_norm(of_heads("queries", x[:, :1]))
+    keys_BHTd = attention.k_norm(of_heads("keys", x))
+    products_BH1T = query_BH1d @ keys_BHTd.transpose(2, 3) * query_BH1d.shape[-1] ** -0.5
+    return products_BH1T.float().softmax(dim=-1)[:, :, 0, vit.num_prefix_tokens :].mean(dim=1)
 
 
 def _has_projections(block: torch.nn.Module) -> bool:

@@ -16,6 +16,10 @@ class DropReason(StrEnum):
     OVERLAPS_PREVIOUS = "overlaps_previous"  # the earlier mask over again
     COVERED = "covered"  # nothing is left once the earlier masks are taken out
     CRF_DISAGREES = "crf_disagrees"  # the dense CRF turned it into something else
+    NO_BACKGROUND = "no_background"  # nothing in the image looks like background, so nothing can be told from it
+    LITTLE_BACKGROUND = "little_background"  # the image's background is too small to tell anything from
+    NOTHING_IN_FRONT = "nothing_in_front"  # the image is all background
+    UNATTENDED = "unattended"  # the class token does not look at it
     CORNERS = "corners"  # it holds so many of the image's corners that it is background
     EMPTY_MASK = "empty_mask"  # it has no pixel at the original size of the photo
     UNSELECTED = "unselected"  # better masks of the image took all places

@@ -33,7 +33,7 @@ class PlainViT(nn.Module):
 
     def __init__(self, width: int, depth: int, patch: int, side: int, scaled: bool, registers: int) -> None:
         super().__init__()
-        self._prefix, self._placed_prefix = 1 + registers, 0 if registers else 1
+        self.num_prefix_tokens, self._placed_prefix = 1 + registers, 0 if registers else 1
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.reg_token = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
         self.pos_embed = nn.Parameter(torch.zeros(1, self._placed_prefix + (side // patch) ** 2, width))
@@ -53,11 +53,14 @@ class PlainViT(nn.Module):
         places_1ND = map_1DGG.permute(0, 2, 3, 1).reshape(1, -1, map_1DGG.shape[1])
         self.pos_embed = nn.Parameter(torch.cat([prefix_1PD, places_1ND], dim=1).detach())
 
-    def forward_intermediates(self, x: Tensor, *, indices: Sequence[int], norm: bool, **_: Any) -> list[Tensor]:
+    def forward_intermediates(
+        self, x: Tensor, *, indices: Sequence[int], norm: bool, return_prefix_tokens: bool = False, **_: Any
+    ) -> list[Any]:
         """Patch tokens, (B, N, D), after each of the blocks that `indices` names, in order; none is run after the last.
 
         x: (B, 3, S, S) float, normalised.
         norm: apply the final norm.
+        return_prefix_tokens: give pairs of patch tokens and those before them, class token first.
 
         This is timm's method of that name with stop_early, intermediates_only and output_fmt="NLC".
         """
@@ -65,7 +68,9 @@ class PlainViT(nn.Module):
         for place, block in enumerate(self.blocks[: max(indices) + 1]):
             x = block(x)
             if place in indices:
-                found.append((self.norm(x) if norm else x)[:, self._prefix :])
+                tokens = self.norm(x) if norm else x
+                prefix, patches = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
+                found.append((patches, prefix) if return_prefix_tokens else patches)
         return found
 
     @property

@@ -69,6 +69,33 @@ def test_short_cut_equals_the_full_forward_pass(kind: Any, changes: dict, centre
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["keys", "values", "tokens"])
+@pytest.mark.parametrize("changes", [{}, {"reg_tokens": 4, "no_embed_class": True}, {"qk_norm": True}])
+def test_attention_of_the_class_token_is_that_of_the_full_forward_pass(kind: Any, changes: dict) -> None:
+    config, vit = replace(CONFIG, kind=kind), tiny_vit(**changes)
+    seen: dict[str, torch.Tensor] = {}
+    for name in ("q_norm", "k_norm"):
+        layer = getattr(vit.blocks[-1].attn, name)
+        layer.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
+    full_forward(vit, PHOTOS, config)
+    q, k = seen["q_norm"], seen["k_norm"]
+    expected = (
+        (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5).softmax(dim=-1)[:, :, 0, vit.num_prefix_tokens :].mean(dim=1)
+    )
+    extractor = FeatureExtractor(tiny_vit(**changes), config)
+    features, attention = extractor.with_attention(PHOTOS)
+    torch.testing.assert_close(attention, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(features, extractor(PHOTOS), rtol=1e-3, atol=1e-5)
+    assert attention.dtype == torch.float32
+
+
+def test_a_vit_without_a_class_token_has_no_attention_to_read() -> None:
+    extractor = FeatureExtractor(tiny_vit(class_token=False, global_pool=""), CONFIG)
+    assert not extractor.has_attention
+    with pytest.raises(ValueError, match="has no class token"):
+        extractor.with_attention(PHOTOS)
+
+
 def test_last_block_is_not_run_for_keys() -> None:
     vit = tiny_vit()
     extractor = FeatureExtractor(vit, CONFIG)

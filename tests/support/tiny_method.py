@@ -18,6 +18,7 @@ from pipeline.runs.launch import Launch
 from stages.depth import relative_depth
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig, FeatureExtractor
+from stages.patch_merging import MergeThresholds
 
 
 class BrightnessDepth:
@@ -39,8 +40,9 @@ def tiny_vit() -> VisionTransformer:
 def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: str = "cpu") -> CutsMethod:
     """The named recipe on an 8×8 grid. LocalCut's threshold is left alone: it goes with the grid."""
     config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=True, size=64)
-    chosen = get_recipe(recipe, ["affinity.tau=0.1", "refine.size=64", "refine.crf=none", *overrides])
-    chosen = with_thresholds(chosen, FeaturePreset(config, None, levels=(0.7, 0.4, 0.1)), config.model)
+    chosen = get_recipe(recipe, ["refine.size=64", "refine.crf=none", *overrides])
+    preset = FeaturePreset(config, 0.1, levels=(0.7, 0.4, 0.1), merge=MergeThresholds(0.1, 0.1, 0.1))
+    chosen = with_thresholds(chosen, preset, config.model)
     depth = BrightnessDepth() if chosen.needs_depth else None
     return CutsMethod(chosen, FeatureExtractor(tiny_vit(), config, device), depth, torch.device(device))
 

@@ -20,13 +20,16 @@ def _load(launch: Launch, device: str, until: str | None) -> Method:
 def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Features, depth, search and score of a run's configuration."""
     recipe, features, depth = config["recipe"], config["features"], config["depth"]
-    hierarchy = recipe.get("hierarchy")
-    taus = hierarchy["thresholds"] if hierarchy else [recipe["affinity"]["tau"]]
+    searched = next(name for name in SEARCHES if recipe.get(name))
+    taus = {
+        "hierarchy": lambda: recipe["hierarchy"]["thresholds"],
+        "merge": lambda: [recipe["merge"]["bipartition_tau"]],
+    }.get(searched, lambda: [recipe["affinity"]["tau"]])()
     of_taus = f"τ {', '.join(map(str, taus))}"
     return [
         ("features", f"{features['model']} {features['kind']}, {features['size']} px, {of_taus}"),
         ("depth", depth["name"] if depth else "not used"),
-        ("searched", next(name for name in SEARCHES if recipe.get(name))),
+        ("searched", searched),
         ("score", recipe["score"]),
         *(("changed", line) for line in changed_lines(config)),
     ]

@@ -1,5 +1,6 @@
 """The recipe and the models of a launch, loaded."""
 
+from pipeline.errors import ConfigError
 from pipeline.methods.cuts.method import CutsMethod
 from pipeline.methods.cuts.settings import cuts_settings, with_thresholds
 from pipeline.models.device import pick_device
@@ -12,10 +13,12 @@ def load_cuts(launch: Launch, device: str, until: str | None = None) -> CutsMeth
     settings = cuts_settings(launch, until)
     torch_device = pick_device(device)
     recipe, models = settings.recipe, settings.models
-    if not recipe.is_settled:  # only timm or a checkpoint knows it
+    if not recipe.is_settled:  # only timm or a checkpoint knows them
         recipe = with_thresholds(recipe, feature_preset(models.features)[0], models.features)
     depth = None
     if recipe.needs_depth:
         depth = load_depth(models.depth, torch_device, models.depth_kind)
     extractor = load_features(models.features, torch_device, settings.features)
+    if recipe.needs_attention and not extractor.has_attention:
+        raise ConfigError(f"merge.min_attention needs a class token's attention, which {models.features} does not give")
     return CutsMethod(recipe, extractor, depth, torch_device)

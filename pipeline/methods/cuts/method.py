@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.images.photos import Photo
 from pipeline.methods.cuts.hierarchy_search import partitions, search_hierarchy, with_levels
+from pipeline.methods.cuts.merge_search import search_merge
 from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, confidence_of, shared_graph
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
@@ -33,6 +34,7 @@ from stages.features import FeatureExtractor
 from stages.filters import DropReason
 from stages.hierarchy import HierarchyConfig
 from stages.late import torch
+from stages.patch_merging import MergeConfig
 from stages.refine import RefinedMasks, refine_masks
 from stages.refine_regions import judged, refine_regions
 from stages.score import score_of
@@ -95,6 +97,8 @@ class CutsMethod:
             if needed == "depth" and not self.recipe.needs_depth:
                 continue
             if needed == "ncut" and not self.recipe.has_ncut:
+                if self.recipe.needs_attention:  # which is not kept
+                    return True
                 continue
             is_kept = needed in kept and bool(kept[needed].done.all())
             if not is_kept and self.needs_inputs(needed, kept):
@@ -191,6 +195,10 @@ class BatchWork(BatchInputs):
         if "features" in self._kept:
             return torch.from_numpy(self._kept["features"].maps(self._positions)).to(self.method.device)
         extractor = self.method.features
+        if self.method.recipe.needs_attention:
+            with self._clock("features"):
+                features_BND, self.attention_BN = extractor.with_attention([photo.rgb for photo in self.photos])
+            return features_BND
 
         def extract() -> torch.Tensor:
             with self._clock("features"):
@@ -199,21 +207,38 @@ class BatchWork(BatchInputs):
         return self._shared.once("features", extractor.fingerprint, self._positions, self._seconds, extract)
 
     @once
+    def attention_BN(self) -> torch.Tensor | None:
+        """(B, N) float32, the class token's attention to the patches; None for recipes that do not look at it."""
+        if not self.method.recipe.needs_attention:
+            return None
+        if "features" not in self._kept:
+            _ = self.features_BND  # both come out of one pass
+            return self.attention_BN
+        with self._clock("features"):
+            return self.method.features.with_attention([photo.rgb for photo in self.photos])[1]
+
+    @once
+    def importance_BN(self) -> torch.Tensor | None:
+        """(B, N) float32, Spatial Importance; None for recipes without it."""
+        importance, depth = self.method.recipe.spatial_importance, self.depth_BGhGw
+        if importance is None or depth is None:
+            return None
+        with self._clock("affinity"):
+            return spatial_importance(torch.from_numpy(depth).to(self.method.device), importance).flatten(1)
+
+    @once
     def graph_BNN(self) -> torch.Tensor:
         """(B, N, N) float32, the semantic graph: see `search.semantic_graph`."""
-        recipe = self.method.recipe
-        depth, features_BND = self.depth_BGhGw, self.features_BND
+        importance_BN, features_BND = self.importance_BN, self.features_BND
         with self._clock("affinity"):
-            importance_BN = None
-            if recipe.spatial_importance is not None and depth is not None:
-                depth_BGhGw = torch.from_numpy(depth).to(self.method.device)
-                importance_BN = spatial_importance(depth_BGhGw, recipe.spatial_importance).flatten(1)
-            return semantic_graph(features_BND, importance_BN, recipe)
+            return semantic_graph(features_BND, importance_BN, self.method.recipe)
 
     @once
     def first_ncut(self) -> Eigenvectors:
         if "ncut" in self._kept:
             return self._kept["ncut"].eigenvectors(self._positions)
+        if not self.method.recipe.has_ncut:
+            raise ValueError(f"recipe {self.method.recipe.name} has no ncut stage")
         graph_BNN = self.graph_BNN
         with self._clock("ncut"):
             return first_ncut(graph_BNN, self.method.recipe)
@@ -225,7 +250,12 @@ class BatchWork(BatchInputs):
             if stage in self._kept:
                 return self._kept[stage].cut_images(self._positions)
         recipe = self.method.recipe
-        found = self._merged(recipe.search) if isinstance(recipe.search, HierarchyConfig) else self._cut()
+        if isinstance(recipe.search, HierarchyConfig):
+            found = self._regions(recipe.search)
+        elif isinstance(recipe.search, MergeConfig):
+            found = self._merged(recipe.search)
+        else:
+            found = self._cut()
         return [CutImage(image, (None,) * len(image.proposals)) for image in found]
 
     def _cut(self) -> list[ImageProposals]:
@@ -236,7 +266,16 @@ class BatchWork(BatchInputs):
         del self.graph_BNN  # N² numbers an image that nobody needs any more
         return found
 
-    def _merged(self, rules: HierarchyConfig) -> list[ImageProposals]:
+    def _merged(self, rules: MergeConfig) -> list[ImageProposals]:
+        importance_BN, attention_BN = self.importance_BN, self.attention_BN
+        features_BND, depth = self.features_BND, self.depth_BGhGw
+        method = self.method
+        with self._clock("localcut"):
+            return search_merge(
+                features_BND, importance_BN, attention_BN, depth, method.grid, method.recipe, rules, self._each
+            )
+
+    def _regions(self, rules: HierarchyConfig) -> list[ImageProposals]:
         features_BND = self.features_BND
         with self._clock("localcut"):
             return search_hierarchy(features_BND, self.method.grid, self.method.recipe, rules, self._each)

@@ -25,6 +25,7 @@ from pipeline.methods.option_words import OptionLine, field_words, option_lines
 from pipeline.runs.changed_settings import ABSENT, differences, shown, without_noise
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig
+from stages.patch_merging import OF_FEATURES, MergeConfig
 
 # What does there what the option does here.
 INSTEAD = {
@@ -43,13 +44,21 @@ ABOUT = {
     "maskcut": "CutLER's MaskCut, with the default features",
     "hassod": "HASSOD: neighbouring patches merged to regions, wholes and parts, with the default features",
     "hassod_published": "HASSOD as in the paper: on DINO ViT-B/8 keys, merged down to 0.4, 0.2 and 0.1",
+    "promerge": "ProMerge: masks of point prompts, merged where they overlap, with the default features",
+    "promerge_published": "ProMerge as in the paper: on DINO ViT-B/8 keys",
     "maskcut_published": "MaskCut as in the paper: on DINO ViT-B/8 keys, τ = 0.15",
 }
 _SEARCHED = {
     "rounds": "since it searches by rounds",
     "tree": "since it searches in a tree of cuts",
     "hierarchy": "since it merges regions by their features",
+    "merge": "since it searches by merging",
 }
+# Options of merging that prompts alone read.
+_PROMPT_PATHS = (
+    *("merge.stride", "merge.cc_maskarea_tau", "merge.need_background", "merge.iou_filter_tau"),
+    *("merge.foreground_include_tau", "merge.intersection_merge_tau", "merge.merge_ioa_tau"),
+)
 # Of the options that the features have; the others follow from the model.
 _OF_FEATURES = ("kind", "centred", "size", "precision")
 
@@ -87,13 +96,15 @@ def _why_unread(recipe: Recipe, path: str) -> str | None:
         return _SEARCHED[ours]
     if first == "affinity" and option in ("weights", "epsilon") and not recipe.has_ncut:
         return _SEARCHED[ours]
+    if isinstance(recipe.search, MergeConfig) and recipe.search.grouping == "adjacent" and path in _PROMPT_PATHS:
+        return "since its merge.grouping is adjacent, not prompts"
     if first == "sharpen" and recipe.spatial_importance is None:
         return "since it has no spatial_importance"
     if first == "local_cut" and recipe.local_cut is not None:
         if option == "outside_depth" and recipe.local_cut.outside != "push":
             return f"since its local_cut.outside is {recipe.local_cut.outside}, not push"
-        if option in ("sink", "pieces") and ours == "tree":
-            return "since a tree takes all pieces of a part"
+        if option in ("sink", "pieces") and ours != "rounds":
+            return f"since a {ours} takes all pieces of a part"
     return None
 
 
@@ -120,6 +131,9 @@ def changed_lines(config: Mapping[str, Any]) -> list[str]:
             usual["recipe"]["affinity"]["tau"] = preset.tau
         if preset is not None and preset.levels is not None and usual["recipe"]["hierarchy"] is not None:
             usual["recipe"]["hierarchy"]["thresholds"] = list(preset.levels)
+        if preset is not None and preset.merge is not None and usual["recipe"]["merge"] is not None:
+            of_features = {name: getattr(preset.merge, name) for name in OF_FEATURES}
+            usual["recipe"]["merge"] |= {k: v for k, v in of_features.items() if usual["recipe"]["merge"][k] is None}
     if preset is not None:
         usual["features"] = {name: getattr(preset.config, name) for name in _OF_FEATURES}
     now = {"recipe": recipe, "features": {name: features[name] for name in _OF_FEATURES if name in features}}

@@ -16,27 +16,27 @@ from stages.spatial_confidence import spatial_confidence, threshold_ladder
 
 
 class StopReason(StrEnum):
-    """Why the rounds of an image ended."""
+    """Why the search of an image ended."""
 
     ROUNDS = "rounds"  # all rounds of the recipe were run
     NOTHING_LEFT = "nothing_left"  # the group holds no patch that was not taken before
     REST = "rest"  # the group is just what the earlier rounds left over
     TREE = "tree"  # no rounds: the tree of cuts was searched to its depth
-    MERGED = "merged"  # no rounds: regions were merged down to the last threshold
+    MERGED = "merged"  # no rounds: all was merged that matched, or down to the last threshold
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What one round found, one of the best of a tree of cuts, or one region of a hierarchy.
+    """What one round found, or one of the best of a tree of cuts or of merging, or one region of a hierarchy.
 
-    round: 0-based; of a tree search the place among the proposals, best first; of a hierarchy that of its threshold.
-    level: NCuts that lead to it, one after the other, >= 1; always 1 for rounds, which all cut the whole image,
-        and for a hierarchy, which has no NCuts.
-    eigenvector: (Gh, Gw) float32, foreground positive; of a tree search 0 outside of what was cut; of a hierarchy the
-        cosine of each patch with the region's mean feature.
-    eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut; 0 for a hierarchy.
+    round: 0-based; of tree and merging the place among the proposals, best first; of a hierarchy that of its threshold.
+    level: NCuts that lead to it, one after the other, >= 1; always 1 for rounds, which all cut the whole image, and for
+        merging and hierarchies, which have no NCuts.
+    eigenvector: (Gh, Gw) float32, foreground positive; of a tree search 0 outside of what was cut; of merging and of a
+        hierarchy each patch's cosine with the mean features of the group.
+    eigenvalue, gap: λ₂ and λ₃ - λ₂ of its NCut; 0 where there is none.
     parts: of the score; stability is filled in when the confidence is known, and stays 1 for rounds before.
-    group: (Gh, Gw) bool, the semantic group; of a tree search the part.
+    group: (Gh, Gw) bool, the semantic group; of a tree search the part; of merging what was merged.
     mask: (Gh, Gw) bool, the candidate for an instance as it is cut, without the patches of earlier masks.
     settled: (Gh, Gw) bool, the same with its boundary settled, which is what is scored and refined; the mask itself for
         recipes without that stage.

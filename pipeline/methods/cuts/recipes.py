@@ -16,6 +16,7 @@ from stages.hierarchy import HierarchyConfig
 from stages.local_cut import LocalCutConfig
 from stages.ncut import NCutConfig
 from stages.ncut_tree import TreeConfig
+from stages.patch_merging import MergeConfig
 from stages.refine import RefineConfig
 from stages.score import CONSTANT, OBJECTNESS, PARTS, check_score
 from stages.select import SelectConfig
@@ -47,28 +48,32 @@ class RoundsConfig:
             raise ValueError(f"rounds.rest_iou must lie in (0, 1] or be none, got {self.rest_iou}")
 
 
-Search = RoundsConfig | TreeConfig | HierarchyConfig
+Search = RoundsConfig | TreeConfig | MergeConfig | HierarchyConfig
 # By the names of their options, and the stage that they are listed before.
-SEARCHES: dict[str, type[Search]] = {"rounds": RoundsConfig, "tree": TreeConfig, "hierarchy": HierarchyConfig}
-LISTED_BEFORE = {"rounds": "bipartition", "tree": "select", "hierarchy": "select"}
+SEARCHES: dict[str, type[Search]] = {
+    **{"rounds": RoundsConfig, "tree": TreeConfig},
+    **{"merge": MergeConfig, "hierarchy": HierarchyConfig},
+}
+LISTED_BEFORE = {"rounds": "bipartition", "tree": "select", "merge": "select", "hierarchy": "select"}
 # Stages that not every search reads.
 _IN_3D = ("spatial_importance", "sharpen", "local_cut", "spatial_confidence")
 STAGES_OF = {
     "rounds": ("ncut", "bipartition", "filters", *_IN_3D),
     "tree": ("ncut", "select", "boundary", *_IN_3D),
+    "merge": ("select", "boundary", *_IN_3D),
     "hierarchy": ("select",),
 }
 # Searches that came later: recipes that do not use them do not mention them in run.json, which stays as it was.
-NAMED_IF_USED = ("hierarchy",)
+NAMED_IF_USED = ("merge", "hierarchy")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A method: which stages run, with which constants. None switches a stage off.
 
-    search: how the image is searched, by rounds, in a tree of cuts or in a hierarchy of merged regions; an option path
-        says which, as in rounds.n. bipartition and filters are of the rounds, boundary is of the tree, select of the
-        others; merged regions need no ncut and do not look at depth.
+    search: how the image is searched, by rounds, in a tree of cuts, by merging masks of prompts or in a hierarchy of
+        merged regions; an option path says which, as in rounds.n. bipartition and filters are of the rounds, boundary
+        of tree and merge, select of all but the rounds; the last two have no ncut, and regions do not look at depth.
     score: "constant", or the product that ranks masks, see `stages.score`.
     """
 
@@ -91,13 +96,23 @@ class Recipe:
         check_score(self.score)
         if self.spatial_confidence is not None and self.local_cut is None:
             raise ValueError("spatial_confidence samples LocalCut's threshold: it needs local_cut")
-        is_tree = isinstance(self.search, TreeConfig)
-        if not is_tree and self.boundary is not None:
-            raise ValueError("boundary is a stage of tree recipes: the others leave masks as they are found")
-        if not self.has_ncut and self.needs_depth:
+        search, local_cut = self.search, self.local_cut
+        by_rounds, is_hierarchy = isinstance(search, RoundsConfig), isinstance(search, HierarchyConfig)
+        if (by_rounds or is_hierarchy) and self.boundary is not None:
+            raise ValueError("boundary is a stage of tree and merge recipes: the others leave masks as they are found")
+        if is_hierarchy and self.needs_depth:
             raise ValueError("hierarchy merges by features alone: local_cut and spatial_importance must be none")
-        if is_tree and self.local_cut is not None and self.local_cut.outside == "keep":
-            raise ValueError("a tree takes a group's connected pieces: local_cut.outside must be sever, push or remove")
+        if isinstance(search, MergeConfig) and search.grouping == "adjacent" and self.spatial_importance:
+            raise ValueError("spatial_importance sharpens the similarities of prompts: it needs merge.grouping=prompts")
+        if not by_rounds and local_cut is not None and local_cut.outside == "keep":
+            raise ValueError(
+                "tree and merge take a group's connected pieces: local_cut.outside must be sever, push or remove"
+            )
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether any stage looks at the class token's attention."""
+        return isinstance(self.search, MergeConfig) and self.search.min_attention is not None
 
     @property
     def searched(self) -> str:
@@ -143,7 +158,7 @@ def unmeasured_parts(recipe: Mapping[str, Any]) -> frozenset[str]:
     measured = {
         "nearness": recipe["local_cut"] or recipe["spatial_importance"],
         "stability": recipe["spatial_confidence"],
-        "novelty": recipe["tree"] or recipe.get("hierarchy"),
+        "novelty": recipe["tree"] or recipe.get("merge") or recipe.get("hierarchy"),
     }
     return frozenset(part for part, stage in measured.items() if not stage)
 
@@ -182,11 +197,14 @@ HASSOD = Recipe(
     "hassod", HierarchyConfig(min_area=1 / 400), select=SelectConfig(masks=255),
     score="contrast*uniqueness*clearance*novelty",
 )  # fmt: skip
+# ProMerge's masks as published (Li & Shin 2024, arXiv 2409.18961), all of them, every one scored 1.
+PROMERGE = Recipe("promerge", MergeConfig(), select=SelectConfig(masks=255, same_iou=1.0))
 
 # The papers' methods whole, with the networks that they were published with. τ is that of the features: 0.15 for DINO's
 # keys. What of them is not known is said in docs/method.md, "The published methods".
 MASKCUT_PUBLISHED = dataclasses.replace(MASKCUT, name="maskcut_published")
 HASSOD_PUBLISHED = Recipe("hassod_published", HierarchyConfig(), select=SelectConfig(masks=255, same_iou=1.0))
+PROMERGE_PUBLISHED = dataclasses.replace(PROMERGE, name="promerge_published")
 CUTS3D_PUBLISHED = dataclasses.replace(
     CUTS3D_ROUNDS, name="cuts3d_published", local_cut=LocalCutConfig(tau_knn=0.115), score=CONSTANT
 )
@@ -194,8 +212,8 @@ CUTS3D_PUBLISHED = dataclasses.replace(
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D, HASSOD),
-        *(MASKCUT_PUBLISHED, HASSOD_PUBLISHED, CUTS3D_PUBLISHED),
+        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D, HASSOD, PROMERGE),
+        *(MASKCUT_PUBLISHED, HASSOD_PUBLISHED, PROMERGE_PUBLISHED, CUTS3D_PUBLISHED),
     )
 }
 
@@ -204,6 +222,7 @@ DEFAULT_FEATURES, DEFAULT_DEPTH = "dinov2_vits14", "fastdepth"
 MODELS: dict[str, dict[str, str]] = {
     "maskcut_published": {"features": "dino_vitb8"},
     "hassod_published": {"features": "dino_vitb8"},
+    "promerge_published": {"features": "dino_vitb8"},
     "cuts3d_published": {"features": "dino_vitb8", "depth": "zoedepth"},
 }
 

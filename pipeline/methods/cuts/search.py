@@ -13,7 +13,6 @@ from pipeline.methods.cuts.rounds import search_rounds, solve_alive
 from pipeline.methods.cuts.tree_search import search_tree
 from pipeline.methods.shared.batch_inputs import Each
 from stages.affinity import affinity_edges, similarities
-from stages.hierarchy import HierarchyConfig
 from stages.late import torch
 from stages.ncut_tree import TreeConfig, first_cuts
 
@@ -61,7 +60,7 @@ def propose(
     """
     if recipe.local_cut is not None and depth_BGhGw is None:
         raise ValueError(f"recipe {recipe.name} cuts in 3D and needs depth")
-    if isinstance(recipe.search, HierarchyConfig):
+    if not recipe.has_ncut:
         raise ValueError(f"recipe {recipe.name} makes no cuts")
     if isinstance(recipe.search, TreeConfig):
         return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)

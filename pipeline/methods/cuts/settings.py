@@ -13,6 +13,7 @@ from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
 from stages.hierarchy import HierarchyConfig
+from stages.patch_merging import MergeConfig
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class ModelNames:
 class CutsSettings:
     """What a launch asks for.
 
-    recipe: its affinity.tau and hierarchy.thresholds may be None, which means those of the features.
+    recipe: its thresholds may be None, which means those of the features.
     models: names of the models.
     features: options that are overridden, by name.
     feature_config: None where only timm or a checkpoint knows it.
@@ -134,16 +135,24 @@ def feature_config(features: str, preset: FeaturePreset | None, options: Mapping
 
 
 def with_thresholds(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:
-    """The recipe with its thresholds settled: its own, else those of the features. ConfigError where neither is
-    known.
+    """The recipe with its thresholds settled: its own, else those of the features. ConfigError where one is known of
+    neither.
     """
-    if isinstance(recipe.search, HierarchyConfig) and not recipe.search.is_settled:
+    search = recipe.search
+    if isinstance(search, HierarchyConfig) and not search.is_settled:
         if preset.levels is None:
             raise ConfigError(
                 f"no thresholds are known for merging the features {features}: give some that fall, "
                 "as in --set hierarchy.thresholds=0.4,0.2,0.1"
             )
-        recipe = replace(recipe, search=recipe.search.settled(preset.levels))
+        recipe = replace(recipe, search=search.settled(preset.levels))
+    if isinstance(search, MergeConfig) and not search.is_settled:
+        if preset.merge is None:
+            raise ConfigError(
+                f"no thresholds of merging are known for the features {features}: give them, "
+                + " ".join(f"--set merge.{name}=VALUE" for name in search.missing)
+            )
+        recipe = replace(recipe, search=search.settled(preset.merge))
     if recipe.affinity.tau is not None:
         return recipe
     if preset.tau is None:

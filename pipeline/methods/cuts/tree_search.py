@@ -1,41 +1,20 @@
 """The tree of cuts of a batch of images: NCut again and again, LocalCut of every part, the best of all that came out.
 
-B images · N = Gh·Gw patches · M candidates · T thresholds · Gh, Gw patch grid
+B images · N = Gh·Gw patches · Gh, Gw patch grid
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, StopReason, cut_thresholds
+from pipeline.methods.cuts.candidates import best_of, candidates_of
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, StopReason
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.shared.batch_inputs import Each
-from stages.boundary import settle_boundaries
 from stages.late import torch
-from stages.local_cut import LocalCutConfig, group_graph, image_graph
-from stages.mask_parts import mask_parts
-from stages.ncut_tree import Part, TreeConfig, ncut_tree
-from stages.score import ScoreParts, score_of
-from stages.select import distinct, soft_nms
-from stages.threshold_pieces import core, pieces, stability, threshold_labels
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A part, or a piece that LocalCut cuts out of it. labels_TN: of the part's pieces at all thresholds, None without
-    LocalCut.
-    """
-
-    part: Part
-    mask_N: np.ndarray
-    labels_TN: np.ndarray | None
+from stages.ncut_tree import TreeConfig, ncut_tree
 
 
 def search_tree(
@@ -51,118 +30,9 @@ def search_tree(
     """Proposals of each image, best first: `recipe.select.masks` at most. Arguments as for `search.propose`."""
     found = ncut_tree(similarity_BNN, first.solutions(), grid, tree, recipe.affinity, recipe.ncut)
     depths = [None] * len(found) if depth_BGhGw is None else list(depth_BGhGw)
-    cut = each(partial(_candidates, recipe=recipe, tree=tree), found, depths)
+    least = int(tree.min_area * grid[0] * grid[1])
+    cut = each(partial(candidates_of, recipe=recipe, least=least), found, depths)
     return [
-        ImageProposals(_best(candidates, features_ND, depth, recipe), StopReason.TREE)
+        ImageProposals(best_of(candidates, features_ND, depth, recipe), StopReason.TREE)
         for candidates, features_ND, depth in zip(cut, features_BND, depths, strict=True)
     ]
-
-
-def _best(
-    candidates: list[_Candidate], features_ND: torch.Tensor, depth_GhGw: np.ndarray | None, recipe: Recipe
-) -> tuple[Proposal, ...]:
-    if not candidates:
-        return ()
-    masks_MN = np.array([candidate.mask_N for candidate in candidates])
-    grid = candidates[0].part.mask.shape
-    if recipe.boundary is not None:
-        settled_MGG = settle_boundaries(features_ND, masks_MN.reshape(-1, *grid), recipe.boundary)
-        candidates, masks_MN = _distinct(candidates, settled_MGG.reshape(len(candidates), -1), recipe)
-    masks_MGG = masks_MN.reshape(-1, *grid)
-    described = mask_parts(features_ND, depth_GhGw, masks_MGG, recipe.affinity.settled_tau)
-    if recipe.spatial_confidence is not None:
-        described = [
-            own if candidate.labels_TN is None
-            else dataclasses.replace(own, stability=stability(candidate.labels_TN, candidate.mask_N))
-            for own, candidate in zip(described, candidates, strict=True)
-        ]  # fmt: skip
-    scores_M = np.array([score_of(own, recipe.score) for own in described])
-    best, novelty = soft_nms(scores_M, masks_MN, recipe.select)
-    return tuple(
-        _proposal(
-            place, candidates[k], masks_MGG[k], dataclasses.replace(described[k], novelty=float(novelty[place])), recipe
-        )
-        for place, k in enumerate(best)
-    )
-
-
-def _distinct(
-    candidates: list[_Candidate], masks_MN: np.ndarray, recipe: Recipe
-) -> tuple[list[_Candidate], np.ndarray]:
-    """The candidates whose masks repeat none before, and these masks."""
-    kept = distinct(masks_MN, recipe.select.same_iou)
-    return [candidates[k] for k in kept], masks_MN[kept]
-
-
-def _candidates(parts: list[Part], depth_GhGw: np.ndarray | None, recipe: Recipe, tree: TreeConfig) -> list[_Candidate]:
-    """What an image's masks are chosen from, nothing twice."""
-    found = list(_all_candidates(parts, depth_GhGw, recipe, tree))
-    return _distinct(found, np.array([candidate.mask_N for candidate in found]), recipe)[0] if found else []
-
-
-def _all_candidates(
-    parts: list[Part], depth_GhGw: np.ndarray | None, recipe: Recipe, tree: TreeConfig
-) -> Iterator[_Candidate]:
-    """Every part, and what LocalCut makes of it at the thresholds of Spatial Confidence (at τ_knn without it)."""
-    cut = recipe.local_cut
-    if cut is None or depth_GhGw is None:
-        yield from (_Candidate(part, part.mask.ravel(), None) for part in parts)
-        return
-    least = int(tree.min_area * depth_GhGw.size)
-    for part, labels_TN in zip(
-        parts, _labels(parts, depth_GhGw, cut, cut_thresholds(recipe, depth_GhGw.shape)), strict=True
-    ):
-        part_N = part.mask.ravel()
-        yield _Candidate(part, part_N, labels_TN)
-        for piece_N in pieces(labels_TN, part_N, least):
-            yield _Candidate(part, piece_N, labels_TN)
-
-
-def _labels(parts: list[Part], depth_GhGw: np.ndarray, cut: LocalCutConfig, taus_T: np.ndarray) -> Iterator[np.ndarray]:
-    """Of each part the labels of its pieces at all thresholds, (T, N); those outside of the part mean nothing."""
-    if cut.outside != "sever":
-        yield from (threshold_labels(group_graph(depth_GhGw, part.mask, cut), taus_T) for part in parts)
-        return
-    whole = image_graph(depth_GhGw, cut)
-    for _, level in itertools.groupby(parts, key=lambda part: part.depth):
-        # Parts of one depth have no patch in common: the graph with all edges between them severed serves them all.
-        together = list(level)
-        part_N = np.zeros(depth_GhGw.size, np.int32)
-        for number, part in enumerate(together, 1):
-            part_N[part.mask.ravel()] = number
-        yield from itertools.repeat(threshold_labels(whole.within(part_N), taus_T), len(together))
-
-
-def _proposal(
-    place: int, candidate: _Candidate, settled_GhGw: np.ndarray, parts: ScoreParts, recipe: Recipe
-) -> Proposal:
-    """Source and sink: the eigenvector's peak in the candidate's core, and its lowest patch, on the other side."""
-    part = candidate.part
-    core_N = candidate.mask_N if candidate.labels_TN is None else core(candidate.labels_TN, candidate.mask_N)
-    x_N = part.eigenvector.ravel()
-    return Proposal(
-        round=place,
-        level=part.depth,
-        eigenvector=part.eigenvector,
-        eigenvalue=part.eigenvalue,
-        gap=part.gap,
-        parts=parts,
-        group=part.mask,
-        mask=candidate.mask_N.reshape(part.mask.shape),
-        settled=settled_GhGw,
-        tau=_tau(candidate, recipe),
-        source=int(np.where(core_N, x_N, -np.inf).argmax()),
-        sink=-1 if candidate.labels_TN is None else int(x_N.argmin()),
-        dropped=None,
-    )
-
-
-def _tau(candidate: _Candidate, recipe: Recipe) -> float:
-    """The highest threshold at which the candidate is a piece of its part; infinity when it is the part itself."""
-    part_N, mask_N, labels_TN = candidate.part.mask.ravel(), candidate.mask_N, candidate.labels_TN
-    if labels_TN is None or np.array_equal(mask_N, part_N):
-        return math.inf
-    patch = int(mask_N.argmax())
-    is_piece_T = [np.array_equal((labels_N == labels_N[patch]) & part_N, mask_N) for labels_N in labels_TN]
-    taus_T = cut_thresholds(recipe, candidate.part.mask.shape)
-    return float(taus_T[is_piece_T].max())

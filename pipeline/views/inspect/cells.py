@@ -164,11 +164,12 @@ def draw_eigenvector(axes: Axes, inspected: InspectedProposal, shared: Pictures)
 
 
 def draw_likeness(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
-    cosines, mask = inspected.proposal.eigenvector, inspected.proposal.mask
-    shared.show(axes, cosines, cmap=LOW_HIGH, vmin=0, vmax=1)
-    shared.border(axes, mask, "white", 1.0)
-    shared.mark(axes, inspected.proposal.source, SOURCE, "^")
-    return f"mean inside {cosines[mask].mean():.2f}"
+    proposal = inspected.proposal
+    shared.show(axes, proposal.eigenvector, cmap=LOW_HIGH, vmin=0, vmax=1)
+    shared.border(axes, proposal.group, "white", 1.0)
+    shared.mark(axes, proposal.source, SOURCE, "^")
+    inside = proposal.eigenvector[proposal.group]
+    return f"mean {inside.mean():.2f} inside" if proposal.group.any() else ""
 
 
 def draw_region(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:
@@ -177,6 +178,15 @@ def draw_region(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> s
     shared.tint(axes, mask, _colour_of(inspected, shared), 0.75)
     shared.border(axes, mask, INK, 0.7)
     return _area(mask)
+
+
+def draw_background(axes: Axes, shared: Pictures) -> None:
+    """What the prompts along the border vote for."""
+    background = shared.inspection.background
+    shared.show(axes, shared.photo)
+    if background is not None:
+        shared.tint(axes, background, OUTSIDE, 0.9)
+        shared.border(axes, background, "white", 0.8)
 
 
 def draw_group(axes: Axes, inspected: InspectedProposal, shared: Pictures) -> str:

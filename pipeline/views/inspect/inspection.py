@@ -19,12 +19,14 @@ from pipeline.methods.cuts.proposals import Proposal, StopReason, shared_graph
 from pipeline.methods.cuts.recipes import Recipe, RoundsConfig, unmeasured_parts
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord, Instance
-from stages.affinity import similarities
+from stages.affinity import point_similarities, similarities
 from stages.filters import DropReason
 from stages.hierarchy import HierarchyConfig
 from stages.local_cut import KnnGraph, group_graph
 from stages.ncut_tree import Part, TreeConfig, ncut_tree, part_edges
+from stages.patch_merging import MergeConfig
 from stages.point_cloud import orthographic_points
+from stages.prompt_points import prompt_points, prompted
 from stages.score import ScoreParts
 from stages.spatial_importance import spatial_importance
 
@@ -85,7 +87,8 @@ class Inspection:
     method: as `Method.config` has it.
     depth, importance: (Gh, Gw) float32; None for recipes that do without.
     features: (N, D) float16.
-    tree: all parts that a tree of cuts gives, whether they became masks or not; empty for rounds.
+    tree: all parts that a tree of cuts gives, whether they became masks or not; empty for other searches.
+    background: (Gh, Gw) bool, what the masks of prompts vote for; None for other searches.
     stop: why the search ended.
     record: exactly what a run stores of this image.
     seconds: by stage.
@@ -99,6 +102,7 @@ class Inspection:
     importance: np.ndarray | None
     features: np.ndarray
     tree: tuple[Part, ...]
+    background: np.ndarray | None
     proposals: tuple[InspectedProposal, ...]
     stop: StopReason
     record: ImageRecord
@@ -176,6 +180,7 @@ def inspect_image(photo: Photo, method: CutsMethod) -> Inspection:
         importance=importance,
         features=work.features_BND[0].cpu().numpy(),
         tree=() if graph_NN is None else _tree(work, graph_NN),
+        background=_background(work),
         proposals=_inspected(work, graph_NN, depth),
         stop=work.cut_images[0].found.stop,
         record=record,
@@ -183,20 +188,32 @@ def inspect_image(photo: Photo, method: CutsMethod) -> Inspection:
     )
 
 
-def _tree(work: BatchWork, similarity_NN: torch.Tensor) -> tuple[Part, ...]:
+def _tree(work: BatchWork, similarity_NN: torch.Tensor | None) -> tuple[Part, ...]:
     """All parts of the only image of the batch. Cut once more: the proposals hold only those that became masks."""
-    recipe, first = work.method.recipe, work.first_ncut
-    if not isinstance(recipe.search, TreeConfig):
+    recipe = work.method.recipe
+    if not isinstance(recipe.search, TreeConfig) or similarity_NN is None:
         return ()
-    roots, grid = first.solutions(), work.method.grid
+    roots, grid = work.first_ncut.solutions(), work.method.grid
     (parts,) = ncut_tree(similarity_NN[None], roots, grid, recipe.search, recipe.affinity, recipe.ncut)
     return tuple(parts)
+
+
+def _background(work: BatchWork) -> np.ndarray | None:
+    """The background of the only image of the batch, voted for once more."""
+    recipe, grid = work.method.recipe, work.method.grid
+    rules = recipe.search
+    if not isinstance(rules, MergeConfig) or rules.grouping != "prompts":
+        return None
+    points_S = prompt_points(grid, rules.stride)
+    (similarity_SN,) = point_similarities(work.features_BND, points_S, work.importance_BN, recipe.sharpen)
+    alike_SN = (similarity_SN > rules.settled_tau("bipartition_tau")).cpu().numpy()
+    return prompted(alike_SN, points_S, grid, rules.cc_maskarea_tau).background.reshape(grid)
 
 
 def _inspected(
     work: BatchWork, graph_NN: torch.Tensor | None, depth_GhGw: np.ndarray | None
 ) -> tuple[InspectedProposal, ...]:
-    """The proposals of the only image of the batch. graph_NN: its semantic graph, None for recipes without."""
+    """The proposals of the only image of the batch. graph_NN: its semantic graph; None for recipes without NCuts."""
     recipe, grid = work.method.recipe, work.method.grid
     (cut,), (refined,), (record,) = work.confident_images, work.refined, work.records
     proposals = cut.found.proposals
@@ -220,9 +237,9 @@ def _inspected(
                 pieces=sizes[proposal.round],
                 outside=outside,
                 cosines=cosines_PN[k].reshape(grid),
-                edges=_edges_of(proposal.source, graph_NN, outside, recipe)
-                if graph_NN is not None
-                else np.zeros(grid, np.float32),
+                edges=_alike(work, proposal.source)
+                if graph_NN is None
+                else _edges_of(proposal.source, graph_NN, outside, recipe),
                 graph=graph,
                 confidence=None if confidence is None else confidence.astype(np.float32) / 255,
                 refined=refined.masks[place[k]] if k in place else None,
@@ -246,6 +263,18 @@ def _outside(proposal: Proposal, proposals: Sequence[Proposal], recipe: Recipe) 
             elif recipe.search.take_dropped or earlier.dropped in (None, DropReason.COVERED):
                 taken |= earlier.mask
     return taken
+
+
+def _alike(work: BatchWork, patch: int) -> np.ndarray:
+    """(Gh, Gw) float32, similarities of the patches that are like one, as prompts have it, 0 elsewhere; 0 everywhere
+    for a hierarchy, which does not look at single patches.
+    """
+    recipe = work.method.recipe
+    if not isinstance(recipe.search, MergeConfig):
+        return np.zeros(work.method.grid, np.float32)
+    (row_1N,) = point_similarities(work.features_BND, np.array([patch]), work.importance_BN, recipe.sharpen)
+    alike_N = row_1N[0] * (row_1N[0] > recipe.search.settled_tau("bipartition_tau"))
+    return alike_N.cpu().numpy().reshape(work.method.grid)
 
 
 def _edges_of(patch: int, graph_NN: torch.Tensor, outside: np.ndarray, recipe: Recipe) -> np.ndarray:

@@ -25,6 +25,7 @@ from pipeline.views.inspect.cells import (
     SOURCE,
     Pictures,
     draw_affinity,
+    draw_background,
     draw_boundary,
     draw_confidence,
     draw_eigenvector,
@@ -53,6 +54,7 @@ from pipeline.views.inspect.words import (
 from pipeline.wording import counted
 from stages.hierarchy import HierarchyConfig
 from stages.ncut_tree import TreeConfig
+from stages.patch_merging import MergeConfig
 from stages.score import CONSTANT
 
 CELL = 2.45  # inches, width of a picture
@@ -155,8 +157,8 @@ def _settings(inspection: Inspection) -> str:
 
 
 def _write_verdicts(sheet: Sheet, inspection: Inspection, left: float, height: float) -> None:
-    """What became of each round, beside the overview, in columns; other searches have pictures
-    there.
+    """What became of each round, beside the overview, in columns; other searches have too many masks for it, and
+    pictures there.
     """
     if not isinstance(inspection.recipe.search, RoundsConfig):
         return
@@ -190,15 +192,18 @@ def _overview(inspection: Inspection) -> list[tuple[str, Callable[[Axes, Picture
         ]
     if isinstance(search, HierarchyConfig):
         pictures += [(f"Regions at τ = {tau:g}", partial(draw_regions, tau=tau)) for tau in search.taus[:MOST_LEVELS]]
+    if inspection.background is not None:
+        pictures.append(("Background, by vote: greyed out", draw_background))
     return [*pictures, ("Result, numbered as the rows", draw_result)]
 
 
 def _columns(inspection: Inspection) -> list[Column]:
     recipe = inspection.recipe
-    if isinstance(recipe.search, HierarchyConfig):
-        columns = _region_columns()
-    else:
-        columns = _tree_columns(inspection) if isinstance(recipe.search, TreeConfig) else _round_columns(inspection)
+    columns_of = {
+        **{"rounds": _round_columns, "tree": _tree_columns},
+        **{"merge": _merge_columns, "hierarchy": _region_columns},
+    }
+    columns = columns_of[recipe.searched](inspection)
     if recipe.spatial_confidence is not None:
         confidence = recipe.spatial_confidence
         caption = (
@@ -285,18 +290,48 @@ def _tree_columns(inspection: Inspection) -> list[Column]:
             draw_group,
         ),
     ]
-    if recipe.local_cut is not None:
-        taus = cut_thresholds(recipe, inspection.grid)
-        levels = f"{taus[0]:.2g}" if len(taus) == 1 else f"{len(taus)} thresholds τ, {taus[0]:.2g} to {taus[-1]:.2g}"
-        caption = (
-            f"3D edges of τ or longer are cut. The part and all its pieces at {levels} compete; this one won a place. "
-            "Red: where it is cut off."
-        )
-        columns.append(Column("LocalCut", caption, draw_local_cut, terminals=("source", "sink")))
-    return columns
+    return [*columns, *_pieces_column(inspection)]
 
 
-def _region_columns() -> list[Column]:
+def _merge_columns(inspection: Inspection) -> list[Column]:
+    """The stages from patches to a merged mask."""
+    recipe = inspection.recipe
+    rules = recipe.search
+    tau = rules.settled_tau("bipartition_tau") if isinstance(rules, MergeConfig) else 0.0
+    after = " after Spatial Importance" if recipe.spatial_importance else ""
+    return [
+        Column(
+            "Affinity of the source",
+            f"How like the source (▲) each patch is. Outlined: what a prompt there would take, above {tau:g}{after}.",
+            draw_affinity,
+            (LOW_HIGH, "cosine 0", "1"),
+        ),
+        Column(
+            "Affinity of the mask",
+            "How like the mean features of the merged mask each patch is; the source is the most similar one.",
+            draw_likeness,
+            (LOW_HIGH, "cosine 0", "1"),
+        ),
+        Column("Merged mask", "Masks that overlap, or adjacent groups.", draw_group),
+        *_pieces_column(inspection),
+    ]
+
+
+def _pieces_column(inspection: Inspection) -> list[Column]:
+    """What LocalCut makes of a part; nothing for recipes without it."""
+    recipe = inspection.recipe
+    if recipe.local_cut is None:
+        return []
+    taus = cut_thresholds(recipe, inspection.grid)
+    levels = f"{taus[0]:.2g}" if len(taus) == 1 else f"{len(taus)} thresholds τ, {taus[0]:.2g} to {taus[-1]:.2g}"
+    caption = (
+        f"3D edges of τ or longer are cut. The {'part' if recipe.has_ncut else 'mask'} and all its pieces "
+        f"at {levels} compete; this one won a place. Red: where it is cut off."
+    )
+    return [Column("LocalCut", caption, draw_local_cut, terminals=("source", "sink"))]
+
+
+def _region_columns(_: Inspection) -> list[Column]:
     """From patches to a region."""
     return [
         Column(

@@ -3,12 +3,17 @@
 import math
 
 from pipeline.methods.cuts.proposals import StopReason
+from pipeline.methods.cuts.recipes import RoundsConfig
 from pipeline.views.inspect.inspection import InspectedProposal, Inspection
 from pipeline.wording import counted
 from stages.filters import DropReason
 from stages.hierarchy import HierarchyConfig
 from stages.ncut_tree import TreeConfig
+from stages.patch_merging import LEAST_BACKGROUND, MergeConfig
 from stages.score import CONSTANT
+
+# Why an image has no masks, rather than a mask no instance.
+NO_MASKS = (DropReason.NO_BACKGROUND, DropReason.LITTLE_BACKGROUND, DropReason.NOTHING_IN_FRONT)
 
 
 def image_name(inspection: Inspection) -> str:
@@ -17,13 +22,17 @@ def image_name(inspection: Inspection) -> str:
 
 
 def label(inspected: InspectedProposal, inspection: Inspection) -> str:
-    """Which proposal it is: "Mask 1" of a tree; "Region 2, τ 0.4" of a hierarchy; "Round 1", or "Round 1, piece 2"
-    where a round may give several.
+    """Which proposal it is: "Mask 1" of a tree or of merging, or what is dropped instead; "Region 2, τ 0.4" of a
+    hierarchy; "Round 1", or "Round 1, piece 2" where a round may give several.
     """
     if isinstance(inspection.recipe.search, HierarchyConfig):
         return f"Region {inspected.piece}, τ {inspected.proposal.tau:g}"
     place = inspected.proposal.round + 1
-    if isinstance(inspection.recipe.search, TreeConfig):
+    if inspected.proposal.dropped in NO_MASKS:
+        return "Background"
+    if inspected.proposal.dropped is DropReason.UNATTENDED:
+        return "Mask"
+    if not isinstance(inspection.recipe.search, RoundsConfig):
         return f"Mask {place}"
     return f"Round {place}, piece {inspected.piece}" if inspected.pieces > 1 else f"Round {place}"
 
@@ -44,6 +53,10 @@ def story(inspection: Inspection) -> str:
             "The two most similar neighbouring regions merge, again and again. Those that there are at "
             f"τ = {taus} are the masks."
         )
+    if isinstance(recipe.search, MergeConfig):
+        return _merge_story(recipe.search) + (
+            "" if recipe.local_cut is None else " In 3D each falls into pieces where depth jumps."
+        )
     if recipe.local_cut is None:
         return (
             "Each row below is a round: similarity of features finds a group of one kind; the connected piece "
@@ -55,15 +68,24 @@ def story(inspection: Inspection) -> str:
     )
 
 
+def _merge_story(rules: MergeConfig) -> str:
+    """Short: a panel of merging has few columns."""
+    if rules.grouping == "adjacent":
+        return "Adjacent patches that are alike form groups; the most similar adjacent groups merge, again and again."
+    return "Patches on a grid prompt masks of what is like them; those in front are merged where they overlap."
+
+
 def group_words(inspection: Inspection) -> str:
     """What LocalCut cuts instances out of."""
-    return "part of the tree" if isinstance(inspection.recipe.search, TreeConfig) else "semantic group"
+    return {"tree": "part of the tree", "merge": "merged mask"}.get(inspection.recipe.searched, "semantic group")
 
 
 def terminal_words(inspection: Inspection) -> tuple[str, str]:
     """What source and sink are."""
     if isinstance(inspection.recipe.search, TreeConfig):
         return "source: strongest of the mask's core", "sink: strongest of the other side"
+    if isinstance(inspection.recipe.search, MergeConfig):
+        return "source: most like the mask", "sink: least like the mask"
     return "source: strongest foreground", "sink: strongest background"
 
 
@@ -71,6 +93,8 @@ def side_words(inspection: Inspection) -> tuple[str, str]:
     """What low and high entries of the eigenvector mean."""
     if isinstance(inspection.recipe.search, TreeConfig):
         return "other side", "this side"
+    if isinstance(inspection.recipe.search, MergeConfig):
+        return "unlike", "like the mask"
     return "background", "foreground"
 
 
@@ -80,7 +104,7 @@ def cut_sentence(inspected: InspectedProposal, inspection: Inspection) -> str:
     if cut is None:
         return ""
     if math.isinf(proposal.tau):
-        return "the part as it is"
+        return f"the {'mask' if isinstance(inspection.recipe.search, MergeConfig) else 'part'} as it is"
     return f"piece at τ = {proposal.tau:.3g}"
 
 
@@ -101,6 +125,11 @@ def stop_sentence(inspection: Inspection) -> str:
         most = inspection.recipe.select.masks
         end = f"more are not asked for (select.masks = {most})." if n == most else "no other scored above 0."
         return f"{counted(len(inspection.tree), 'part')} in the tree, {counted(n, 'mask')} chosen: {end}"
+    if inspection.stop is StopReason.MERGED:
+        kept = sum(inspected.proposal.dropped is None for inspected in inspection.proposals)
+        most = inspection.recipe.select.masks
+        more = f": more are not asked for (select.masks = {most})." if kept == most else " are left after merging."
+        return counted(kept, "mask") + more
     return (
         f"Stopped after {counted(n, 'round')}: "
         + {
@@ -131,6 +160,11 @@ def drop_sentence(inspected: InspectedProposal, inspection: Inspection) -> str:
         DropReason.TOO_SMALL: f"too small: {area} of {patches} patches, more than {rules.min_area:.1%} are needed",
         DropReason.OVERLAPS_PREVIOUS: f"the mask of the round before again: IoU above {rules.max_iou:g}",
         DropReason.COVERED: "nothing is left of it outside earlier masks",
+        DropReason.NO_BACKGROUND: "no prompt holds more than half of two sides of the image: there is no background",
+        DropReason.LITTLE_BACKGROUND: f"the background is on {area} of {patches} patches, {LEAST_BACKGROUND:.0%} are "
+        "needed",
+        DropReason.NOTHING_IN_FRONT: "no mask stands out from the background",
+        DropReason.UNATTENDED: "the class token looks at it too little (merge.min_attention)",
         DropReason.CRF_DISAGREES: f"the CRF makes something else of it: IoU {inspected.crf_iou or 0:.2f}, "
         f"at least {inspection.recipe.refine.min_crf_iou:g} is needed",
     }[inspected.dropped]

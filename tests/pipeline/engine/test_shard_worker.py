@@ -83,7 +83,7 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
     assert shard.size.tolist() == [[64 + i % 3, 80] for i in range(5)]
     for i, record in enumerate(shard.results()):
         assert record.status == ("ok" if record.instances else "no_masks")
-        assert (record.depth is None) == recipe.startswith("maskcut")
+        assert (record.depth is None) == (not method.recipe.needs_depth)
         for mask, instance in zip(shard.masks_of(i), record.instances, strict=True):
             decoded = shard.mask(mask)
             assert decoded.sum() == instance.area > 0
@@ -98,8 +98,8 @@ def test_records_of_every_recipe(photos: Path, recipe: str) -> None:
             assert all(0 <= value <= 1 for value in parts.values())
             assert parts["contrast"] > 0
             assert parts["stability"] == 1.0 or recipe in WITH_CONFIDENCE
-            assert parts["novelty"] == 1.0 or recipe == "cuts3d"
-            assert parts["nearness"] == 1.0 or recipe != "maskcut"
+            assert parts["novelty"] == 1.0 or method.recipe.searched != "rounds"
+            assert parts["nearness"] == 1.0 or method.recipe.needs_depth
             score = method.recipe.score
             factors = [] if score == "constant" else [parts[name] for name in score.split("*")]
             assert instance.score == pytest.approx(np.prod(factors), abs=1e-5)
@@ -380,7 +380,7 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lanes_and_processes_change_no_byte(photos: Path, recipe: str, pool: Executor) -> None:
     method, shard = tiny_method(recipe), shard_of(photos)
     for stage in (*STAGES, None):
-        if stage == "depth" and not method.recipe.needs_depth:
+        if (stage == "depth" and not method.recipe.needs_depth) or (stage == "ncut" and not method.recipe.has_ncut):
             continue
         alone = ShardWorker(method, 2).process(shard, stage, {}, {})
         for lanes, processes in ((3, None), (1, pool), (3, pool)):

@@ -16,6 +16,10 @@ const REASONS = {
   crf_disagrees: "the dense CRF turned it into something else",
   corners: "it holds so many of the photo's corners that it is background",
   unselected: "better masks of the photo took all places",
+  no_background: "nothing in the image looks like background, so the image has no masks",
+  little_background: "the background is too small to tell anything from, so the image has no masks",
+  nothing_in_front: "no mask stands out from the background",
+  unattended: "the class token does not look at it",
 };
 const STOPS = {
   rounds: "all rounds were run",
@@ -30,14 +34,14 @@ const PARTS = {
   stability: "mean Spatial Confidence before its floor: how little the mask changes with LocalCut's threshold",
   novelty: "lower the more it overlaps better masks of the image",
 };
-const inTree = index.run.searched === "tree";
+const inTree = index.run.searched === "tree", merging = index.run.searched === "merge";
 const merged = index.run.searched === "hierarchy";
 const measured = Object.keys(index.parts).filter((part) => index.parts[part]);
 const counting = index.run.score.split("*"); // parts that the score is the product of
 // what instance.round counts
-const WHERE = { tree: "Mask", rounds: "Round", hierarchy: "Threshold" }[index.run.searched] ?? "Place";
-const GROUP = inTree ? "Part" : merged ? "Region" : "Semantic group";
-const VECTOR = merged ? "Likeness" : "Eigenvector";
+const WHERE = { tree: "Mask", merge: "Mask", rounds: "Round", hierarchy: "Threshold" }[index.run.searched] ?? "Place";
+const GROUP = inTree ? "Part" : merging ? "Merged mask" : merged ? "Region" : "Semantic group";
+const VECTOR = merging ? "Affinity" : merged ? "Likeness" : "Eigenvector"; // the map that is kept of each proposal
 const LEVELS_OF_MASKS = ["whole", "part", "subpart"]; // by instance.level
 
 const best = (image) => (image.scores.length ? Math.max(...image.scores) : null);

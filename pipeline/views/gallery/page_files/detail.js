@@ -53,7 +53,8 @@ function scale(colours, from, to) {
 
 /** "Mask 1" of a tree, "Region 2 at τ 0.4" of a hierarchy; "Round 1" or, where it gave several, "Round 1, piece 2". */
 function nameOf(proposal, proposals) {
-  if (inTree) return `Mask ${proposal.round + 1}`;
+  if (merging && proposal.dropped?.match(/background|front/)) return "Background";
+  if (inTree || merging) return `Mask ${proposal.round + 1}`;
   const together = proposals.filter((one) => one.round === proposal.round);
   if (merged) return `Region ${together.indexOf(proposal) + 1} at τ ${proposal.tau}`;
   const piece = together.length > 1 ? `, piece ${together.indexOf(proposal) + 1}` : "";
@@ -177,7 +178,9 @@ function dropList(number) {
 function proposalList(image, number) {
   const { proposals } = image;
   if (!index.run.searched) return []; // no cuts of ours: there never were any
-  const title = make("h3", { text: inTree ? "Best of the tree of cuts" : merged ? "Regions" : "Rounds" });
+  const title = make("h3", {
+    text: inTree ? "Best of the tree of cuts" : merging ? "Merged masks" : merged ? "Regions" : "Rounds",
+  });
   if (!proposals) {
     return [title, make("p", { class: "hint" },
       merged ? "Regions and dropped proposals are not kept for this image. "
@@ -192,8 +195,9 @@ function proposalList(image, number) {
       "Disc: the region's patch most like it. In colour: regions that became masks.")];
   }
   const end = inTree ? "Of all parts of the tree and their pieces these scored best."
+    : merging ? "All that is left after merging."
     : `After ${rounds}: ${STOPS[image.stop] ?? image.stop}.`;
-  const legend = `Disc: source of LocalCut; square: its sink. Grey: the ${inTree ? "part of the tree" : "group"}; ` +
+  const legend = `Disc: source of LocalCut; square: its sink. Grey: the ${inTree ? "part of the tree" : merging ? "merged mask" : "group"}; ` +
     "in colour: the mask cut out of it.";
   return [title, boxes, make("p", { class: "hint", text: `${end} ${legend}` })];
 }
@@ -213,7 +217,7 @@ function proposalBox(image, number, proposal) {
   const patches = counted(proposal.patches, "patch", "patches");
   const piece = proposal.tau === null ? "the part as it is" : `piece at τ ${value(proposal.tau)}`;
   const tree = inTree ? ` · ${piece}, after ${counted(proposal.level, "cut")}` : "";
-  const figures = merged ? make("small", { text: patches }) : make("small", {
+  const figures = make("small", merged || merging ? { text: patches } : {
     text: `${patches}${tree} · λ₂ ${value(proposal.eigenvalue)} · gap ${value(proposal.gap)}`,
     title: "λ₂: eigenvalue of the normalised cut; gap: λ₃ − λ₂, small when the cut is ambiguous",
   });

@@ -211,7 +211,9 @@ function pillsOf(image) {
   return make("span", { class: "pills" }, ...pills);
 }
 
-const MERGED = { eigenvector: "likeness", group: "region" }; // what the maps of cuts show in a hierarchy
+// What the maps of cuts show in other searches.
+const LABELS = inTree ? { group: "part" } : merging ? { eigenvector: "affinity", group: "mask" }
+  : merged ? { eigenvector: "likeness", group: "region" } : {};
 
 /** A card with everything but pictures, which `fill` brings. */
 function card(number) {
@@ -220,7 +222,7 @@ function card(number) {
   const strip = (hasMaps ? maps : []).map((name) =>
     make("span", {},
       make("canvas", { class: name, width: 4, height: 3, "aria-hidden": "true" }),
-      make("em", { text: name === "group" && inTree ? "part" : merged ? MERGED[name] ?? name : name })));
+      make("em", { text: LABELS[name] ?? name })));
   const button = make("button", { type: "button", class: "card", "data-number": number },
     make("span", { class: "picture" }),
     make("span", { class: "strip" }, ...strip),

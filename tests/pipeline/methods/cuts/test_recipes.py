@@ -2,18 +2,23 @@
 
 import dataclasses
 import json
+import re
 from itertools import pairwise
 
 import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.options import _lines as every_line
+from pipeline.methods.cuts.options import read_recipe, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES, SEARCHES, Recipe, RoundsConfig, get_recipe
+from pipeline.methods.cuts.settings import cuts_settings
 from pipeline.methods.overrides import parse_overrides
+from pipeline.runs.launch import Launch
 from stages.crf import CrfConfig
 from stages.features import FeatureConfig
 from stages.local_cut import LocalCutConfig
 from stages.ncut_tree import TreeConfig
+from stages.patch_merging import MergeConfig
 from stages.score import OBJECTNESS
 from stages.spatial_confidence import SpatialConfidenceConfig
 from stages.spatial_importance import SpatialImportanceConfig
@@ -31,13 +36,18 @@ def test_the_ablation_adds_one_stage_a_row() -> None:
         "cuts3d_rounds": ["local_cut", "spatial_importance", "spatial_confidence"],
         "cuts3d": ["local_cut", "spatial_confidence"],
         "hassod": [],
+        "promerge": [],
         "maskcut_published": [],
         "hassod_published": [],
+        "promerge_published": [],
         "cuts3d_published": ["local_cut", "spatial_importance", "spatial_confidence"],
     }
-    without_depth = ["maskcut", "hassod", "maskcut_published", "hassod_published"]
-    assert [name for name, recipe in RECIPES.items() if not recipe.needs_depth] == without_depth
+    flat = [name for name, recipe in RECIPES.items() if not recipe.needs_depth]
+    published = ["maskcut_published", "hassod_published", "promerge_published"]
+    assert flat == ["maskcut", "hassod", "promerge", *published]
     assert {name for name, recipe in RECIPES.items() if isinstance(recipe.search, TreeConfig)} == {"cuts3d"}
+    merging = {name for name, recipe in RECIPES.items() if isinstance(recipe.search, MergeConfig)}
+    assert merging == {"promerge", "promerge_published"}
 
 
 def test_maskcut_has_the_published_constants() -> None:
@@ -54,12 +64,42 @@ def test_maskcut_has_the_published_constants() -> None:
     assert (crf.bilateral_sxy, crf.bilateral_srgb, crf.bilateral_compat) == (50.0, 5.0, 10.0)
 
 
+def test_promerge_has_the_published_constants() -> None:
+    settled = cuts_settings(Launch(recipe="promerge_published"), None).recipe.search
+    assert settled == MergeConfig(
+        grouping="prompts",
+        stride=4,
+        bipartition_tau=0.2,
+        cc_maskarea_tau=0.5,
+        need_background=True,
+        iou_filter_tau=0.8,
+        foreground_include_tau=0.1,
+        intersection_merge_tau=0.5,
+        merge_ioa_tau=0.1,
+        dino_merge_tau=0.1,
+        min_attention=None,
+    )
+    recipe = RECIPES["promerge"]
+    assert (recipe.score, recipe.refine, recipe.boundary) == ("constant", RECIPES["maskcut"].refine, None)
+    assert recipe.select.masks == 255, "all of them: as many as a store can number"
+
+
+def test_recipes_that_do_not_merge_are_written_as_before() -> None:
+    for name, recipe in RECIPES.items():
+        written = recipe.as_dict()
+        assert ("merge" in written) == name.startswith("promerge")
+        assert {"rounds", "tree"} <= written.keys()
+        if name.startswith("promerge"):
+            assert (written["rounds"], written["tree"]) == (None, None)
+
+
 def test_the_published_methods_are_the_recipes_of_that_name_but_for_what_is_said() -> None:
     def changes(name: str, other: str) -> set[str]:
         one, two = RECIPES[name].as_dict(), RECIPES[other].as_dict()
         return {key for key in one if one[key] != two[key]}
 
     assert changes("maskcut_published", "maskcut") == {"name"}
+    assert changes("promerge_published", "promerge") == {"name"}
     assert changes("cuts3d_published", "cuts3d_rounds") == {"name", "local_cut", "score"}
     local_cut = RECIPES["cuts3d_published"].local_cut
     assert local_cut is not None
@@ -145,6 +185,7 @@ def assert_reaches(recipe: str, override: str, path: tuple[str, ...], value: obj
         ("affinity.tau=3", r"\[-1, 1\]"),
         ("ncut.tolerance.x=1", "no options of its own"),
         ("name=mine", "there is no 'name'"),
+        ("merge.stride=4", "has no merge: switch it on first, merge=on"),
     ],
 )
 def test_bad_overrides_say_what_is_wrong(override: str, says: str) -> None:
@@ -160,6 +201,48 @@ def test_a_stage_is_switched_on_with_its_defaults() -> None:
     assert recipe.needs_depth
     off_and_on = get_recipe("cuts3d", ["refine.crf=none", "refine.crf=on"])
     assert off_and_on.refine.crf == CrfConfig(), "on gives the stage's own defaults, not those of the recipe"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("merge.stride=0", r"merge\.stride must be at least 1, got 0"),
+        ("merge.grouping=both", r"merge\.grouping must be prompts or adjacent, got 'both'"),
+        ("merge.bipartition_tau=2", r"merge\.bipartition_tau must lie in \[-1, 1\] or be none, got 2"),
+        ("merge.iou_filter_tau=1.5", r"merge\.iou_filter_tau must lie in \[0, 1\], got 1.5"),
+        ("merge.cc_maskarea_tau=-1", r"merge\.cc_maskarea_tau must be at least 0, got -1"),
+        ("merge.min_attention=-1", r"merge\.min_attention must be at least 0, got -1"),
+        ("merge.need_background=maybe", "is true or false"),
+        ("merge=none", "by rounds or by tree or by merge"),
+        ("local_cut=on local_cut.outside=keep", "must be sever, push or remove"),
+        ("merge.grouping=adjacent spatial_importance=on", r"it needs merge\.grouping=prompts"),
+    ],
+)
+def test_bad_options_of_merging(override: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        get_recipe("promerge", override.split())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "says"),
+    [
+        ("promerge", ["ncut.tolerance=0.1"], "never reads ncut.tolerance, since it searches by merging"),
+        ("promerge", ["filters.min_area=0.1"], "never reads filters.min_area, since it searches by merging"),
+        ("promerge", ["affinity.weights=soft"], "never reads affinity.weights, since it searches by merging"),
+        (
+            "promerge",
+            ["merge.grouping=adjacent", "merge.stride=2"],
+            "merge.stride, since its merge.grouping is adjacent",
+        ),
+        ("promerge", ["local_cut=on", "local_cut.sink=group"], "since a merge takes all pieces of a part"),
+    ],
+)
+def test_options_that_merging_never_reads(recipe: str, overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        read_recipe(recipe, overrides)
+    for line in recipe_lines(recipe):
+        if not line.path.startswith("features."):
+            read_recipe(recipe, [f"{line.path}={line.value}"] if " switches it on" not in line.words else [])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.engine.checks import check_settings
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.methods.cuts.entry import describe
 from pipeline.methods.cuts.recipes import MODELS, RECIPES
 from pipeline.methods.cuts.settings import ModelNames, cuts_settings
 from pipeline.methods.cuts.tau import propose_tau
@@ -15,7 +16,7 @@ from pipeline.runs.launch import Launch
 from stages.feature_presets import PRESETS
 
 
-@pytest.mark.parametrize("recipe", ["maskcut_published", "hassod_published", "cuts3d_published"])
+@pytest.mark.parametrize("recipe", ["maskcut_published", "hassod_published", "promerge_published", "cuts3d_published"])
 def test_a_published_method_comes_with_its_networks(recipe: str) -> None:
     settings = cuts_settings(Launch(recipe=recipe), None, files_here=False)
     config = settings.feature_config
@@ -90,3 +91,36 @@ def test_weights_that_the_hub_s_cache_holds_are_not_missed(monkeypatch: pytest.M
 def test_a_network_that_has_no_patches_is_refused_before_images_are_listed() -> None:
     with pytest.raises(ConfigError, match="resnet18 is not a ViT of timm"):
         cuts_settings(Launch(settings={"features": "resnet18"}), None)
+
+
+def test_thresholds_of_merging_are_those_of_the_features_or_have_to_be_given() -> None:
+    settled = cuts_settings(Launch(recipe="promerge"), None).recipe
+    assert settled.is_settled
+    given = ("merge.bipartition_tau=0.11", "affinity.tau=0.3")
+    part = cuts_settings(Launch(recipe="promerge", overrides=given), None).recipe.search
+    assert part == replace(settled.search, bipartition_tau=0.11)
+    unknown = {"features": "dinov3_vits16"}
+    says = "no thresholds of merging are known for the features dinov3_vits16: give them, --set merge.foreground_incl"
+    with pytest.raises(ConfigError, match=says):
+        cuts_settings(Launch(recipe="promerge", overrides=given, settings=unknown), None)
+    rest = (*given, "merge.foreground_include_tau=0.1", "merge.dino_merge_tau=0.1")
+    assert cuts_settings(
+        Launch(recipe="promerge", overrides=rest, settings=unknown), None, files_here=False
+    ).recipe.is_settled
+
+
+def test_merging_has_no_ncut_to_stop_at() -> None:
+    with pytest.raises(ConfigError, match="recipe promerge solves no NCut: there is no ncut stage to run"):
+        cuts_settings(Launch(recipe="promerge"), "ncut")
+    assert cuts_settings(Launch(recipe="promerge"), "localcut").recipe.name == "promerge"
+
+
+def test_what_a_run_of_merging_says_of_itself() -> None:
+    launch = Launch(recipe="promerge", overrides=("merge.stride=5",))
+    known = cuts_settings(launch, None).known()
+    facts = describe({**known, "depth": None})
+    assert ("searched", "merge") in facts
+    assert [value for name, value in facts if name == "changed"] == ["merge.stride = 5 (default 4)"]
+    switched = Launch(recipe="maskcut", overrides=("rounds=none", "merge=on"))
+    facts = describe({**cuts_settings(switched, None).known(), "depth": None})
+    assert 'merge = "on" (default none)' in [value for name, value in facts if name == "changed"]

@@ -42,7 +42,7 @@ def images() -> list[CutImage | None]:
     found = [
         ImageProposals((proposal(0), proposal(1)), StopReason.TREE),
         None,
-        ImageProposals((), StopReason.TREE),
+        ImageProposals((), StopReason.MERGED),
         ImageProposals(dropped, StopReason.REST),
     ]
     return [None if image is None else CutImage(image, (None,) * len(image.proposals)) for image in found]

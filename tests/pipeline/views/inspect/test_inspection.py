@@ -33,6 +33,7 @@ from pipeline.views.inspect.panel import CELL, draw_panel
 from pipeline.views.inspect.sheet import DPI, Sheet
 from pipeline.views.inspect.words import cut_sentence, drop_sentence, label, stop_sentence, story
 from pipeline.views.inspect.writing import write_clouds
+from pipeline.wording import counted
 from stages.affinity import affinity_edges
 from stages.filters import DropReason
 from stages.local_cut import cut_at
@@ -79,7 +80,15 @@ def inspections(by_rounds: list[Inspection], by_tree: list[Inspection]) -> list[
     return by_rounds + by_tree
 
 
-RECIPES = [("maskcut", ()), ("cuts3d_rounds", ()), ("cuts3d_rounds", (ALL_PIECES,)), ("cuts3d", ()), ("hassod", ())]
+RECIPES = [
+    ("maskcut", ()),
+    ("cuts3d_rounds", ()),
+    ("cuts3d_rounds", (ALL_PIECES,)),
+    ("cuts3d", ()),
+    ("hassod", ()),
+    ("promerge", ("merge.need_background=false",)),
+    ("promerge", ("merge.grouping=adjacent", "merge.min_attention=1", "local_cut=on")),
+]
 
 
 @pytest.mark.parametrize(("recipe", "overrides"), RECIPES)
@@ -286,6 +295,38 @@ def test_in_a_browser_the_page_runs_itself_alone(inspections: list[Inspection], 
 
 
 @pytest.mark.slow
+def test_merging_is_told_in_its_own_words(files: list[Path]) -> None:
+    shown = inspect_image(photo_of(files[0]), tiny_method("promerge", ["merge.stride=2"]))
+    assert shown.background is not None
+    assert shown.background.any()
+    kept = len(shown.proposals)
+    assert "merged where they overlap" in story(shown)
+    assert stop_sentence(shown) == f"{counted(kept, 'mask')} are left after merging."
+    assert [label(found, shown) for found in shown.proposals] == [f"Mask {k + 1}" for k in range(kept)]
+    assert draw_panel(shown).width > 1000
+    for found in shown.proposals:
+        assert (found.edges > 0).ravel()[found.proposal.source], "a prompt is like itself"
+        assert not found.outside.any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "why"),
+    [
+        (["merge.bipartition_tau=1"], "Background", "no prompt holds more than half of two sides"),
+        (["merge.bipartition_tau=-1"], "Background", "no mask stands out from the background"),
+        (["merge.grouping=adjacent", "merge.min_attention=50"], "Mask", "the class token looks at it too little"),
+    ],
+)
+def test_an_image_without_merged_masks_says_why(overrides: list[str], name: str, why: str, files: list[Path]) -> None:
+    shown = inspect_image(photo_of(files[0]), tiny_method("promerge", overrides))
+    assert shown.proposals
+    for found in shown.proposals:
+        assert label(found, shown) == name
+        assert why in drop_sentence(found, shown)
+    assert stop_sentence(shown) == "0 masks are left after merging."
+    assert draw_panel(shown).width > 1000
+
+
 def test_the_panel_has_a_row_for_each_proposal(
     by_rounds: list[Inspection], by_tree: list[Inspection], files: list[Path]
 ) -> None:
