@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.methods.cuts.proposals import Each, ImageProposals, Proposal, StopReason
+from pipeline.methods.cuts.proposals import ImageProposals, Proposal, StopReason
 from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.shared.batch_inputs import Each
 from pipeline.results.instances import Instance
 from stages.filters import DropReason
 from stages.hierarchy import HierarchyConfig, levels
@@ -38,7 +39,7 @@ def search_hierarchy(
     """
     merged = each(partial(merge_regions, grid=grid, thresholds=rules.taus), features_BND.cpu().numpy())
     return [
-        ImageProposals(_proposals(regions_TN, features_ND, grid, recipe, rules), StopReason.MERGED)
+        ImageProposals(_proposals(regions_TN, features_ND, grid, recipe, rules), StopReason.REGIONS)
         for regions_TN, features_ND in zip(merged, features_BND, strict=True)
     ]
 

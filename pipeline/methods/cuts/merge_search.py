@@ -12,8 +12,9 @@ from functools import partial
 import numpy as np
 
 from pipeline.methods.cuts.candidates import best_of, candidates_of
-from pipeline.methods.cuts.proposals import Each, ImageProposals, Proposal, StopReason
+from pipeline.methods.cuts.proposals import ImageProposals, Proposal, StopReason
 from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.shared.batch_inputs import Each
 from stages.affinity import point_similarities, unit_features
 from stages.filters import DropReason
 from stages.late import torch

@@ -22,7 +22,8 @@ class StopReason(StrEnum):
     NOTHING_LEFT = "nothing_left"  # the group holds no patch that was not taken before
     REST = "rest"  # the group is just what the earlier rounds left over
     TREE = "tree"  # no rounds: the tree of cuts was searched to its depth
-    MERGED = "merged"  # no rounds: all was merged that matched, or down to the last threshold
+    MERGED = "merged"  # no rounds: all masks that matched were merged
+    REGIONS = "regions"  # no rounds: regions were merged down to the last threshold
 
 
 @dataclass(frozen=True)

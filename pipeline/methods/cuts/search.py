@@ -60,8 +60,8 @@ def propose(
     """
     if recipe.local_cut is not None and depth_BGhGw is None:
         raise ValueError(f"recipe {recipe.name} cuts in 3D and needs depth")
-    if not recipe.has_ncut:
-        raise ValueError(f"recipe {recipe.name} makes no cuts")
     if isinstance(recipe.search, TreeConfig):
         return search_tree(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)
-    return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)
+    if isinstance(recipe.search, RoundsConfig):
+        return search_rounds(graph_BNN, features_BND, depth_BGhGw, grid, recipe, recipe.search, first, each)
+    raise ValueError(f"recipe {recipe.name} makes no cuts")

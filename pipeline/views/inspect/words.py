@@ -116,7 +116,7 @@ def score_sentence(inspection: Inspection) -> str:
 
 def stop_sentence(inspection: Inspection) -> str:
     """Why there are no more proposals."""
-    if inspection.stop is StopReason.MERGED:
+    if inspection.stop is StopReason.REGIONS:
         shown, found = len(inspection.rows), len(inspection.record.instances)
         rest = f"; the best {shown} are shown" if shown < found else ""
         return f"{counted(len(inspection.proposals), 'region')}, {counted(found, 'mask')} kept{rest}."

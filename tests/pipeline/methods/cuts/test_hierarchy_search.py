@@ -51,7 +51,7 @@ def scene() -> torch.Tensor:
 def test_a_whole_is_found_after_its_parts() -> None:
     recipe, rules = of()
     (found,) = search_hierarchy(scene(), GRID, recipe, rules)
-    assert found.stop is StopReason.MERGED
+    assert found.stop is StopReason.REGIONS
     assert [(p.round, p.tau, int(p.mask.sum())) for p in found.proposals] == [
         *((0, 0.9, 108), (0, 0.9, 18), (0, 0.9, 18)),
         *((1, 0.6, 108), (1, 0.6, 36)),
@@ -114,7 +114,7 @@ def test_proposals_are_kept_and_read_back() -> None:
     (found,) = search_hierarchy(scene(), GRID, recipe, rules)
     kept = KeptOutputs.open("localcut", write_outputs("localcut", [CutImage(found, (None,) * 6)], GRID, {}))
     (again,) = kept.cut_images([0])
-    assert again.found.stop is StopReason.MERGED
+    assert again.found.stop is StopReason.REGIONS
     for one, other in zip(again.found.proposals, found.proposals, strict=True):
         assert (one.round, one.tau, one.dropped, one.parts) == (other.round, other.tau, other.dropped, other.parts)
         assert np.array_equal(one.mask, other.mask)
