@@ -106,7 +106,7 @@ def submit(
     main = context.find_root().command
     assert isinstance(main, click.Group)
     if not command:
-        raise click.UsageError("say what the job is to run: cuts3d submit … -- run --out …")
+        raise click.UsageError("say what the job is to run, after two dashes: `… -- run --out …`")
     words, facts = checked_command(main, command)
     folder = _working_dir(working_dir, asked["image"])
     job = Job(words, working_dir=folder, metadata=facts | metadata, **asked)  # options have the names of its fields

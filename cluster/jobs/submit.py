@@ -50,7 +50,7 @@ class Job:
 
     def __post_init__(self) -> None:
         if not self.command:
-            raise ConfigError("say what the job is to run: cuts3d submit … -- run --out …")
+            raise ConfigError("say what the job is to run, after two dashes: `… -- run --out …`")
         if self.image and self.working_dir:
             raise ConfigError("a job has a container image or a working directory, not both: Ray does not combine them")
         for name in self.metadata:

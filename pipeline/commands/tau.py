@@ -24,7 +24,7 @@ def tau(
 
     Exits with 1 when one of the photos could not be read.
     """
-    from pipeline.methods.cuts.recipes import RECIPES, SEARCHES
+    from pipeline.methods.cuts.recipes import RECIPES, SEARCHES, STAGES_OF
     from pipeline.methods.cuts.tau import propose_tau
 
     found = propose_tau(images, features, overrides, root, count, seed, device)
@@ -35,6 +35,8 @@ def tau(
     if found.known is not None:
         click.echo(f"now        τ {found.known:g}, for these features without --set")
     for search, kind in SEARCHES.items():
+        if "ncut" not in STAGES_OF[search]:
+            continue
         tau = getattr(proposal, search)
         interval = f"[{tau.low:.3f}, {tau.high:.3f}]"
         recipes = [name for name, recipe in RECIPES.items() if isinstance(recipe.search, kind)]

@@ -64,7 +64,7 @@ def read_parquet_list(location: str, root: str | None, remedy: str = ROOT_REMEDY
     texts = [name for name in (column, "id", "trouble") if name in table.column_names]
     extra = {name: _integers(table[name], name, location) for name in _INTEGERS if name in table.column_names}
     columns = {name: table[name].to_pylist() for name in texts}
-    root, refs = placed_refs(location, columns[column], root, columns.get("id"), columns.get("trouble"), remedy)
+    root, refs = placed_refs(location, columns[column], root, columns.get("id"), columns.get("trouble"), remedy=remedy)
     for row, ref in enumerate(refs):
         fields: dict[str, Any] = {name: values[row] for name, values in extra.items()}
         if ref.trouble is None and fields:

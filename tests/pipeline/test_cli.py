@@ -58,7 +58,7 @@ def test_the_whole_way(photos: Path, tmp_path: Path) -> None:
     verified = cuts3d("verify", out)
     assert (verified.exit_code, verified.output) == (
         1,
-        "2 shards, 6 images: no errors; 1 of 6 images are set aside\n",
+        "2 shards, 6 images: no errors; 1 of 6 images is set aside\n",
     )
     exported = cuts3d(
         "export", out, "--coco", tmp_path / "c.json", "--masks", tmp_path / "m", "--overlays", tmp_path / "o"
@@ -117,7 +117,7 @@ def test_runs_that_are_not_finished(photos: Path, tmp_path: Path) -> None:
     (out / "commits" / "00001.json").unlink()
     for name, command in commands.items():
         result = cuts3d(*command)
-        assert (result.exit_code, "1 of 3 shards are missing" in result.output) == (1, True), f"{name} {result.output}"
+        assert (result.exit_code, "1 of 3 shards is missing" in result.output) == (1, True), f"{name} {result.output}"
     for file in tmp_path.glob("new*"):
         shutil.rmtree(file) if file.is_dir() else file.unlink()
     for record in (out / "commits").iterdir():

@@ -19,7 +19,9 @@ def foreign_options(command: str, message: str, typed: Sequence[str] = ()) -> li
 
     typed: words of the user, which a message may repeat.
     """
-    foreign = [option for option in _OPTION.findall(_QUOTED.sub("", message)) if option not in options_of(command)]
+    # `submit` takes another command with its words, and may speak of that one's.
+    allowed = options_of(command).union(*(options_of(word) for word in typed if word in commands()))
+    foreign = [option for option in _OPTION.findall(_QUOTED.sub("", message)) if option not in allowed]
     for quoted in _QUOTED.findall(message):
         program, *words = quoted.split()[:2] or [""]
         own = options_of(words[0]) if program == "cuts3d" and words and words[0] in commands() else None

@@ -178,7 +178,7 @@ def test_photos_that_are_missing_are_said(
     (scored,) = evaluate_detector(checkpoint, [truth], tmp_path / "m.json", runner.run, bootstrap=0)
     assert scored.report.missing == 1
     assert scored.report.runs[0].set_aside == ("003.png",)
-    assert "1 of its 6 images are not scored" in caplog.text
+    assert "1 of 6 images is not scored" in caplog.text
 
 
 def test_boxes_alone(checkpoint: DetectorCheckpoint, truth_file: Path, truth: TruthSet, tmp_path: Path) -> None:

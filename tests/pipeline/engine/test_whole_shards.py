@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support.tiny_method import draw_photos
+from support.tiny_method import draw_photos, tiny_method
 from support.tiny_run import tiny_launch
 
 from pipeline.cli import command_line
 from pipeline.engine.run import retry_quarantined, run
-from pipeline.engine.shard_worker import _Pass
+from pipeline.engine.shard_worker import ShardPass
 from pipeline.engine.whole_shards import WholeShardError, refuse_whole_shard
 from pipeline.errors import RunMismatchError
 from pipeline.images.manifest import ImageRef, Shard
@@ -94,7 +94,7 @@ def test_tracebacks_are_logged_with_verbose_alone(
     level: int, is_traced: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(level, "pipeline")
-    state = _Pass(Shard("00000", (ImageRef("a.png", "a.png"),)), None, {}, lambda result: None)
+    state = ShardPass(tiny_method(), Shard("00000", (ImageRef("a.png", "a.png"),)), None, {}, lambda result: None)
     try:
         raise ValueError("no such channel")
     except ValueError as error:

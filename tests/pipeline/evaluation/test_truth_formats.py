@@ -683,15 +683,16 @@ def pycocotools_boxes(dataset: dict[str, Any], found: list[dict[str, Any]], limi
         truth.dataset = dataset
         truth.createIndex()
         scored = COCOeval(truth, truth.loadRes(copy.deepcopy(found)), "bbox")
-        scored.params.maxDets = sorted({1, 10, 100, limit})
+        scored.params.maxDets = sorted({1, 10, 100, limit, 1000})
         scored.evaluate()
         scored.accumulate()
     precision, recall = scored.eval["precision"], scored.eval["recall"]
-    areas = {"": 0, "_small": 1, "_medium": 2, "_large": 3}
-    values = {f"box_AP{name}": precision[..., area, -1] for name, area in areas.items()}
-    values |= {"box_AP50": precision[0, ..., 0, -1], "box_AP75": precision[5, ..., 0, -1]}
+    areas, last = {"": 0, "_small": 1, "_medium": 2, "_large": 3}, scored.params.maxDets.index(limit)
+    values = {f"box_AP{name}": precision[..., area, last] for name, area in areas.items()}
+    values |= {"box_AP50": precision[0, ..., 0, last], "box_AP75": precision[5, ..., 0, last]}
     values |= {f"box_AR{n}": recall[..., 0, i] for i, n in enumerate(scored.params.maxDets)}
-    values |= {f"box_AR{name}": recall[..., area, -1] for name, area in areas.items() if name}
+    values |= {f"box_AR{name}": recall[..., area, last] for name, area in areas.items() if name}
+    values |= {f"box_recall50{name}": recall[0, ..., area, last] for name, area in areas.items()}
     return {name: value[value > -1].mean() if (value > -1).any() else np.nan for name, value in values.items()}
 
 

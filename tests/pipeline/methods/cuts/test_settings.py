@@ -28,7 +28,7 @@ def test_a_published_method_comes_with_its_networks(recipe: str) -> None:
 
 def test_thresholds_of_merging_are_those_of_the_features() -> None:
     for features, taus in (("dino_vitb8", (0.4, 0.2, 0.1)), ("dinov2_vits14", PRESETS["dinov2_vits14"].levels)):
-        settings = cuts_settings(Launch(recipe="hassod", settings={"features": features}), None)
+        settings = cuts_settings(Launch(recipe="hassod", settings={"features": features}), None, files_here=False)
         assert getattr(settings.recipe.search, "thresholds", None) == taus
     launch = Launch(recipe="hassod", overrides=("hierarchy.thresholds=0.5",))
     assert getattr(cuts_settings(launch, None).recipe.search, "thresholds", None) == (0.5,)
