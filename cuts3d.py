@@ -96,8 +96,8 @@ def load(
     from pipeline.runs.launch import Launch
 
     given = {"features": features, "depth": depth, "depth_kind": depth_kind}
-    settings = {name: os.fspath(value) for name, value in given.items() if value is not None}
-    recipe, device = os.fspath(recipe), str(device)
+    settings = {name: _text(name, value) for name, value in given.items() if value is not None}
+    recipe, device = _text("recipe", recipe), str(device)
     own = read_recipe_file(recipe) if recipe.endswith(SUFFIX) else OwnRecipe(recipe, {}, ())
     launch = Launch(
         recipe=own.base,
@@ -374,11 +374,18 @@ def from_coco(
     return open_run(out)
 
 
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{name} is {value!r}: give one text, as the command line takes it")
+    return os.fspath(value)
+
+
 def _overrides(given: Mapping[str, Any] | Iterable[str]) -> tuple[str, ...]:
     if isinstance(given, str | bytes):
         raise ConfigError(f'overrides is {given!r}: give a mapping, {{"stage.option": value}}, or a list of texts')
     if isinstance(given, Mapping):
-        return tuple(f"{name}={value}" for name, value in given.items())
+        plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in given.items()}
+        return tuple(f"{name}={value}" for name, value in plain.items())
     return tuple(map(str, given))
 
 

@@ -22,6 +22,7 @@ from stages.late import torch
 FeatureKind = Literal["keys", "queries", "values", "tokens"]
 Precision = Literal["float32", "bfloat16", "float16"]
 _QKV_ROW = {"queries": 0, "keys": 1, "values": 2}
+_LARGEST = 16384  # pixels: far beyond what any machine has memory for, so that a slip of the keyboard is told as one
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class FeatureConfig:
 
     model: timm's name.
     patch_size: pixels.
-    size: side of the square input in pixels, a multiple of patch_size.
+    size: side of the square input in pixels, a multiple of patch_size, at most 16384.
     kind: keys, queries or values of the last block (heads concatenated, before rotary positions turn them), or tokens
         after the final norm.
     centred: subtract the mean over the image's patches, which takes out a bias that all patches share.
@@ -59,6 +60,8 @@ class FeatureConfig:
             raise ValueError(
                 f"size is {self.size}: use a multiple of patch_size ({self.patch_size}) from two patches up, as {near}"
             )
+        if self.size > _LARGEST:
+            raise ValueError(f"size is {self.size}: use at most {_LARGEST} pixels")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError(f"mean, std are {self.mean}, {self.std}: use three numbers each, std above 0")
         if self.precision not in get_args(Precision):

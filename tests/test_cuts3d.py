@@ -194,6 +194,12 @@ def test_damaged_and_turned_pictures(launch: Launch, model: cuts3d.Model, photos
     [
         ({"recipe": "cutsd"}, "unknown recipe 'cutsd'; known: maskcut"),
         ({"features": "dinov9"}, "no features 'dinov9'"),
+        ({"recipe": "votecut", "features": ["dinov2_vits14"]}, "features is ['dinov2_vits14']: give one text"),
+        ({"recipe": 3}, "recipe is 3: give one text"),
+        (
+            {"recipe": "hassod", "overrides": {"hierarchy.thresholds": np.array([0.3, 0.7])}},
+            "hierarchy.thresholds must fall, as in 0.4,0.2,0.1, got 0.3,0.7",
+        ),
         ({"depth": "midas"}, "no depth model 'midas'"),
         ({"depth_kind": "metres"}, "depth kind must be"),
         ({"device": "gpu"}, "unknown device 'gpu'"),

@@ -25,6 +25,7 @@ from typing import Any
 
 from detector.model.checkpoint_files import STATE_DICT, read_content, write_tensors
 from pipeline.errors import WeightsError
+from pipeline.models.torch_files import need_weights
 from pipeline.storage.files_at import files_at
 from stages.late import torch
 
@@ -184,4 +185,5 @@ def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
             f"{path} holds no state_dict of tensors: give a checkpoint of `cuts3d train`; one of Detectron2's becomes "
             "a detector by `cuts3d import-detector --layout`"
         )
+    need_weights(state, path)
     return dict(state)

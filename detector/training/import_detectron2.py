@@ -24,6 +24,7 @@ from detector.model.detectron2 import (
 )
 from detector.training import config as train_config
 from pipeline.errors import ConfigError, WeightsError
+from pipeline.models.torch_files import need_weights
 from pipeline.wording import brief, few_of
 from stages.late import torch
 
@@ -143,6 +144,7 @@ def _network(content: Mapping[str, Any], told: Told, path: Path) -> tuple[State,
     if copy not in copies:
         raise ConfigError(f"{path} has no {copy}, only one network: leave --copy out")
     others = [f"{other} ({len(copies[other])} tensors): --copy {other} takes it" for other in copies if other != copy]
+    need_weights(copies[copy], path)
     return copies[copy], others, copy
 
 
@@ -188,7 +190,7 @@ def _check_kind(state: State, told: Told, path: Path) -> None:
     for name in (_SCORES, "roi_heads.mask_head.predictor.weight"):
         if name not in state:
             raise WeightsError(f"{path} has no {name}: a Cascade Mask R-CNN of Detectron2 is needed")
-    if len(state[_SCORES]) != 2:
+    if state[_SCORES].ndim == 2 and len(state[_SCORES]) != 2:  # of another shape, it is told with all others
         raise WeightsError(
             f"{path} tells {len(state[_SCORES]) - 1} classes apart ({_SCORES}): detectors of cuts3d are "
             "class-agnostic, give one that was trained with NUM_CLASSES 1"
@@ -223,8 +225,13 @@ def _pixels(state: State, told: Told, path: Path) -> _Pixels:
         if name not in state:
             continue
         in_file = tuple(round(value, 4) for value in state[name].flatten().tolist())
-        if len(in_file) != 3 or not np.allclose(in_file, values, atol=0.01):
-            turned = len(in_file) == 3 and np.allclose(in_file, values[::-1], atol=0.01)
+        if len(in_file) != 3 or not np.isfinite(in_file).all():
+            raise WeightsError(
+                f"{path} has {name} {_listed(in_file)}, where one number for each of three channels is needed: it is "
+                "damaged, or no detector of colour photos"
+            )
+        if not np.allclose(in_file, values, atol=0.01):
+            turned = np.allclose(in_file, values[::-1], atol=0.01)
             option = f"--{name.replace('_', '-')} {_listed(in_file)}"
             other = "bgr" if order == "rgb" else "rgb"
             raise ConfigError(

@@ -81,6 +81,10 @@ def compare(
     from pipeline.commands.progress import ProgressReporter
     from pipeline.runs.run_folder import RunFolder
 
+    if truth is None and truth_images is not None:
+        raise ConfigError("--truth-images says where the photos of --truth are: give --truth, too, or leave it out")
+    if truth is None and scores != "own":
+        raise ConfigError(f"--scores {scores} is of use with --truth only: add it, or leave --scores out")
     launches = launches_of(recipes, Path(out), settings)
     manifest = checked_images(launches, device)
     truths = None
@@ -135,7 +139,9 @@ def launches_of(recipes: str, out: Path, given: Mapping[str, Any]) -> dict[str, 
 
     given = {name: value for name, value in given.items() if value is not None}
     settings = taken_settings(given)
-    names = recipes.split(",")
+    names = [name.strip() for name in recipes.split(",")]
+    if "" in names:
+        raise ConfigError(f"--recipes {recipes} has a comma too many: a name is missing beside it")
     known = {Path(name).stem if name.endswith(".toml") else name: name for name in names}
     if len(known) < len(names):
         raise ConfigError(f"--recipes {recipes} names one twice: each gets a folder of its name")
@@ -167,10 +173,22 @@ def _by_recipe(overrides: Sequence[str], names: Sequence[str]) -> dict[str, tupl
     for override in overrides:
         owners = [name for name in names if override.startswith(f"{name}.")]
         if not owners:
-            raise ConfigError(f"--set {override}: begin with the recipe that it is for, {names[0]}.{override}")
+            raise ConfigError(f"--set {override}: {_why_nobodys(override, names)}")
         owner = max(owners, key=len)
         found[owner].append(override.removeprefix(f"{owner}."))
     return {name: tuple(own) for name, own in found.items()}
+
+
+def _why_nobodys(override: str, names: Sequence[str]) -> str:
+    """What is wrong with an override that begins with none of the recipes compared."""
+    from pipeline.methods.registry import recipes
+
+    first, dot, _ = override.partition(".")
+    if first.partition("=")[0] in names:
+        return f"say which option, as in {first.partition('=')[0]}.STAGE.OPTION=VALUE"
+    if dot and first in recipes():
+        return f"{first} is not compared here, {', '.join(names)} are: add it to --recipes, or leave this out"
+    return f"begin with the recipe that it is for, {names[0]}.{override}"
 
 
 def checked_images(launches: Mapping[str, Launch], device: str) -> Manifest:

@@ -46,8 +46,11 @@ def read_recipe_file(path: str | Path) -> OwnRecipe:
     base, models = content.pop(BASE, None), content.pop(MODELS, {})
     if not isinstance(base, str):
         raise ConfigError(f'recipe {path} does not say which recipe it changes: base = "cuts3d", for instance')
-    if not isinstance(models, dict) or not all(isinstance(value, str) for value in models.values()):
-        raise ConfigError(f"recipe {path}: [{MODELS}] holds names as texts, such as depth")
+    if not isinstance(models, dict):
+        raise ConfigError(f"recipe {path}: {MODELS} is {models!r}: make it a table, [{MODELS}], of names as texts")
+    for name, value in models.items():
+        if not isinstance(value, str):
+            raise ConfigError(f"recipe {path}: {MODELS}.{name} is {value!r}: give one text, as --{name} takes it")
     return OwnRecipe(base, models, tuple(_overrides(content, path)))
 
 

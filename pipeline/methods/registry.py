@@ -51,7 +51,9 @@ def stage_of(recipe: str, until: str | None) -> str | None:
         return None
     if until not in entry.stages:
         whole = [entry.whole] if entry.whole else []
-        known = f"its stages are {', '.join([*entry.stages, *whole])}" if entry.stages else "leave --until out"
+        known = (
+            f"stages of {entry.name} are {', '.join([*entry.stages, *whole])}" if entry.stages else "leave --until out"
+        )
         raise ConfigError(f"recipe {recipe} has no stage {until}: {known}")
     return until
 

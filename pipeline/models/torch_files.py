@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.errors import WeightsError
-from pipeline.wording import brief, few_of
+from pipeline.wording import brief, counted, few_of
 from stages.late import torch
 
 _REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
@@ -40,6 +40,33 @@ def read_torch(path: Path, remedy: str) -> Any:
             raise _damaged(path, "unknown content") from error  # torch's words are advice to run it
         except (RuntimeError, EOFError, ValueError, OSError, LookupError, AttributeError, TypeError) as error:
             raise _damaged(path, brief(error, 200)) from error
+
+
+def need_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """WeightsError that names tensors in a form that no network computes with as it is: sparse, quantised, complex, of
+    8 bits, without values. Converting them in silence would make other weights of them, or fail.
+    """
+    odd = [f"{name}: {form}" for name, tensor in state.items() if (form := _odd_form(name, tensor))]
+    if odd:
+        raise WeightsError(
+            f"{path} has {counted(len(odd), 'tensor')} that cannot be used as weights ({few_of(odd)}): save the "
+            "network's weights as ordinary tensors of 16 or 32 bits"
+        )
+
+
+def _odd_form(name: str, tensor: torch.Tensor) -> str:
+    """What keeps a tensor from being used as it is; "" for nothing."""
+    if tensor.is_quantized:
+        return "quantised"
+    if tensor.layout != torch.strided:
+        return "sparse"
+    if tensor.is_meta:
+        return "without values"
+    if tensor.is_complex():
+        return "complex"
+    if tensor.is_floating_point():
+        return "of 8 bits" if tensor.element_size() < 2 else ""
+    return "whole numbers" if name.endswith(("weight", "bias")) else ""
 
 
 def _damaged(path: Path, why: str) -> WeightsError:

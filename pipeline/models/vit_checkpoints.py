@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from pipeline.errors import WeightsError
 from pipeline.models.broken_files import refuse_broken
-from pipeline.models.torch_files import read_torch
+from pipeline.models.torch_files import need_weights, read_torch
 from pipeline.wording import brief
 from stages.late import torch
 
@@ -53,6 +53,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         if any(name.startswith(prefix) for name in state):
             # What does not carry the prefix is a projection head of the training, no part of the backbone.
             state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    need_weights(state, path)
     return state
 
 
@@ -60,10 +61,12 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file  # and torch with it
 
     try:
-        return load_file(path)
+        state: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, ValueError, OSError) as error:
         why = brief(error, 200)
         raise WeightsError(f"{path} cannot be read as weights, it is damaged: copy it again ({why})") from error
+    need_weights(state, path)
+    return state
 
 
 def build_vit(model: str, state: Mapping[str, torch.Tensor], source: str) -> torch.nn.Module:

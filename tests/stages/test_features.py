@@ -231,6 +231,7 @@ def test_broken_weights_are_noticed() -> None:
     [
         ("size", 50, "size is 50: use a multiple of patch_size"),
         ("size", 8, "from two patches up"),
+        ("size", 8 << 40, "size is 8796093022208: use at most 16384 pixels"),
         ("patch_size", 0, "patch_size is 0"),
         ("kind", "attention", "use one of keys, queries, values, tokens"),
         ("std", (1, 0, 1), "std above 0"),

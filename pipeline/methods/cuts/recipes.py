@@ -99,7 +99,10 @@ class Recipe:
         search, local_cut = self.search, self.local_cut
         by_rounds, is_hierarchy = isinstance(search, RoundsConfig), isinstance(search, HierarchyConfig)
         if (by_rounds or is_hierarchy) and self.boundary is not None:
-            raise ValueError("boundary is a stage of tree and merge recipes: the others leave masks as they are found")
+            raise ValueError(
+                "boundary is a stage of tree and merge recipes, the others leave masks as they are found: "
+                "boundary must be none"
+            )
         if is_hierarchy and self.needs_depth:
             raise ValueError("hierarchy merges by features alone: local_cut and spatial_importance must be none")
         if isinstance(search, MergeConfig) and search.grouping == "adjacent" and self.spatial_importance:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.options import read_recipe, refuse_unread_models
 from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, Recipe
+from pipeline.methods.cuts.stage_graph import LAST, STAGES
 from pipeline.methods.overrides import parse_overrides
 from pipeline.models.specs import absolute_depth, absolute_features, check_depth, check_features, feature_spec
 from pipeline.runs.launch import Launch
@@ -90,9 +91,11 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     recipe, models = read_recipe(launch.recipe, ours), ModelNames.of(launch)
     refuse_unread_models(recipe, launch.settings)
     if until == "depth" and not recipe.needs_depth:
-        raise ConfigError(f"recipe {recipe.name} does not look at depth: there is no depth stage to run")
+        raise ConfigError(
+            f"recipe {recipe.name} does not look at depth: there is no depth stage to run, {_stages_left(recipe)}"
+        )
     if until == "ncut" and not recipe.has_ncut:
-        raise ConfigError(f"recipe {recipe.name} solves no NCut: there is no ncut stage to run")
+        raise ConfigError(f"recipe {recipe.name} solves no NCut: there is no ncut stage to run, {_stages_left(recipe)}")
     options = parse_overrides(FeatureConfig, theirs, "features.")
     preset = known_preset(models.features, files_here)
     if preset is not None:
@@ -101,6 +104,12 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
     if files_here:
         _check_models(recipe, launch, models, preset)
     return CutsSettings(recipe, models, options, config)
+
+
+def _stages_left(recipe: Recipe) -> str:
+    """Words for the stages that a recipe has."""
+    without = {"depth": recipe.needs_depth, "ncut": recipe.has_ncut}
+    return f"use {', '.join(stage for stage in (*STAGES, LAST) if without.get(stage, True))}"
 
 
 def _check_models(recipe: Recipe, launch: Launch, models: ModelNames, preset: FeaturePreset | None) -> None:

@@ -292,6 +292,14 @@ def test_a_description_that_cannot_be_read(tmp_path: Path, model: torch.nn.Modul
             read_detector(tmp_path / "iter_1.pth")
 
 
+def test_weights_that_would_be_converted_in_silence(tmp_path: Path, model: torch.nn.Module) -> None:
+    state = model.state_dict()
+    name = next(name for name in state if name.endswith("conv1.weight"))
+    torch.save({"state_dict": {**state, name: state[name].to(torch.complex64)}}, tmp_path / "iter_1.pth")
+    with pytest.raises(WeightsError, match=rf"cannot be used as weights \({name}: complex\)"):
+        read_tensors(tmp_path / "iter_1.pth")
+
+
 def test_models_of_other_versions(path: Path, model: torch.nn.Module) -> None:
     unknown = DetectorCheckpoint(path, {**CONFIG, "model": {"type": "NoSuchModel"}}, {}, {})
     with pytest.raises(WeightsError, match=r"cannot be built.*another version"):

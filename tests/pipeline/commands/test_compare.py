@@ -178,12 +178,24 @@ def test_an_image_that_one_recipe_cannot_use_is_left_out_for_all(tmp_path: Path)
     [
         (["--recipes", "maskcut"], "--recipes maskcut is one recipe: name two or more"),
         (["--recipes", "maskcut,maskcut"], "names one twice"),
-        (["--recipes", "maskcut,"], "unknown recipe ''"),
+        (["--recipes", "maskcut,"], "--recipes maskcut, has a comma too many"),
+        (["--recipes", "maskcut,,cuts3d"], "has a comma too many"),
+        (["--recipes", "maskcut, maskcut"], "names one twice"),
         (["--recipes", "maskcut,cuts3dd"], "unknown recipe 'cuts3dd'"),
         (["--recipes", "maskcut,import"], "recipe import has its images from elsewhere"),
         (["--recipes", "maskcut,centre", "--depth", "fastdepth"], "reads --depth: leave it out"),
         (["--recipes", "maskcut,cuts3d", "--set", "affinity.tau=1"], "--set affinity.tau=1: begin with the recipe"),
-        (["--recipes", "maskcut,cuts3d", "--set", "maskcut.affinity.taau=1"], "no 'taau' here"),
+        (["--recipes", "maskcut,cuts3d", "--set", "maskcut=1"], "say which option, as in maskcut.STAGE.OPTION=VALUE"),
+        (
+            ["--recipes", "maskcut,cuts3d", "--set", "hassod.affinity.tau=1"],
+            "--set hassod.affinity.tau=1: hassod is not compared here, maskcut, cuts3d are: add it to --recipes",
+        ),
+        (["--recipes", "maskcut, cuts3d", "--set", "maskcut.affinity.taau=1"], "no 'taau' here"),
+        (
+            ["--recipes", "maskcut,cuts3d", "--truth-images", "photos"],
+            "--truth-images says where the photos of --truth",
+        ),
+        (["--recipes", "maskcut,cuts3d", "--scores", "constant"], "--scores constant is of use with --truth only"),
         (["--recipes", "maskcut,cuts3d", "--truth", "nowhere.json"], "nowhere.json"),
     ],
 )

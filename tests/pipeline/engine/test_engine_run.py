@@ -195,7 +195,7 @@ def test_bad_settings_say_what_is_wrong(photos: Path, tmp_path: Path, monkeypatc
     with pytest.raises(ConfigError, match="shard size"):
         Launch(shard_size=0)
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="recipe cuts3d has no stage crf: its stages are depth, features"):
+    with pytest.raises(ConfigError, match="recipe cuts3d has no stage crf: stages of cuts are depth, features"):
         run(tmp_path / "run", Launch(images=str(photos)), until="crf")
     with pytest.raises(ConfigError, match="depth kind"):
         run(tmp_path / "run", Launch(images=str(photos), settings={"depth_kind": "disparity"}))

@@ -73,8 +73,9 @@ def test_python_takes_the_file_too(tmp_path: Path) -> None:
         ("masks = 5", "own.toml does not say which recipe it changes"),
         ("base = ", "own.toml is no TOML"),
         ('base = "cuts3d"\n[select]\nmasks = ["5"]', r"select.masks is \['5'\]: give a number, a list of them"),
-        ('base = "cuts3d"\nmodels = "dino_vitb8"', "holds names as texts"),
-        ('base = "cuts3d"\n[models]\ndepth = 3', "holds names as texts"),
+        ('base = "cuts3d"\nmodels = "dino_vitb8"', r"models is 'dino_vitb8': make it a table, \[models\]"),
+        ('base = "cuts3d"\n[models]\ndepth = 3', "models.depth is 3: give one text, as --depth takes it"),
+        ('base = "votecut"\n[models]\nfeatures = ["a"]', r"models.features is \['a'\]: give one text, as --features"),
         (b"\xff\xfe", "own.toml cannot be read"),
     ],
 )

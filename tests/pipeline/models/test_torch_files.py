@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pipeline.errors import WeightsError
-from pipeline.models.torch_files import read_torch
+from pipeline.models.torch_files import need_weights, read_torch
+from pipeline.models.vit_checkpoints import read_checkpoint
 
 
 @pytest.fixture(params=[True, False], ids=["zip", "legacy"])
@@ -70,3 +71,28 @@ def test_damage_is_told_in_one_line_without_advice_to_run_it(tmp_path: Path, con
     with pytest.raises(WeightsError, match=r"a\.pth cannot be read .* damaged or no checkpoint") as error:
         read_torch(tmp_path / "a.pth", "")
     assert "weights_only" not in str(error.value)
+
+
+ODD = {
+    "sparse": torch.eye(3).to_sparse(),
+    "complex": torch.ones(3, dtype=torch.complex64),
+    "without values": torch.ones(3, device="meta"),
+    "of 8 bits": torch.ones(3).to(torch.float8_e4m3fn),
+    "whole numbers": torch.ones(3, dtype=torch.int8),
+}
+
+
+@pytest.mark.parametrize("form", ODD)
+def test_tensors_that_no_network_computes_with_are_named(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save({"head.bias": torch.ones(2), "fc.weight": ODD[form]}, path)
+    message = rf"odd.pth has 1 tensor that cannot be used as weights \(fc.weight: {form}\): save the network's weights"
+    with pytest.raises(WeightsError, match=message) as refused:
+        read_checkpoint(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_ordinary_tensors_are_weights() -> None:
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    need_weights({f"{kind}.weight": torch.ones(2, dtype=kind) for kind in kinds}, Path("good.pth"))
+    need_weights({"bn.num_batches_tracked": torch.tensor(7), "attn.mask": torch.ones(2, dtype=torch.bool)}, Path("a"))

@@ -110,7 +110,10 @@ def test_thresholds_of_merging_are_those_of_the_features_or_have_to_be_given() -
 
 
 def test_merging_has_no_ncut_to_stop_at() -> None:
-    with pytest.raises(ConfigError, match="recipe promerge solves no NCut: there is no ncut stage to run"):
+    with pytest.raises(
+        ConfigError,
+        match="recipe promerge solves no NCut: there is no ncut stage to run, use features, localcut, confid",
+    ):
         cuts_settings(Launch(recipe="promerge"), "ncut")
     assert cuts_settings(Launch(recipe="promerge"), "localcut").recipe.name == "promerge"
 
