@@ -80,11 +80,15 @@ def compare(
     """
     from pipeline.commands.progress import ProgressReporter
     from pipeline.runs.run_folder import RunFolder
+    from pipeline.storage.outputs import need_file
 
     if truth is None and truth_images is not None:
         raise ConfigError("--truth-images says where the photos of --truth are: give --truth, too, or leave it out")
     if truth is None and scores != "own":
         raise ConfigError(f"--scores {scores} is of use with --truth only: add it, or leave --scores out")
+    tables = [Path(out) / f"{TABLE}.{ending}" for ending in ("txt", "csv", "json")]
+    for file in (*tables, Path(out) / PAGE):
+        need_file(file)
     launches = launches_of(recipes, Path(out), settings)
     manifest = checked_images(launches, device)
     truths = None
@@ -117,12 +121,11 @@ def compare(
     comparison = compare_runs(runs, **evaluation)
     text = "\n".join(comparison_lines(comparison)) + "\n"
     click.echo(text, nl=False)
-    tables = {"txt": text, "csv": comparison_csv(comparison), "json": comparison_json(comparison)}
-    for ending, content in tables.items():
-        with output_file(Path(out) / f"{TABLE}.{ending}") as file:
+    for path, content in zip(tables, (text, comparison_csv(comparison), comparison_json(comparison)), strict=True):
+        with output_file(path) as file:
             file.write(content)
     page = write_comparison_page(runs, Path(out) / PAGE, comparison.differing, limit, thumbnail)
-    click.echo(f"written    {', '.join(f'{TABLE}.{ending}' for ending in tables)} and {PAGE} in {out}")
+    click.echo(f"written    {', '.join(path.name for path in tables)} and {PAGE} in {out}")
     if page.without_photo:
         click.echo(f"{page.without_photo} images of the page are without a photo: it says why")
     exit_with(max((summary.standing for summary in summaries), key=lambda standing: standing.exit_status))

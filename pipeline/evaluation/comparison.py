@@ -197,7 +197,10 @@ class _Together:
                 own[a, b] = own[b, a] = matched_iou(codes[a], codes[b])
             agreements.append(own)
         if not ids:
-            raise SourceError(f"every image was set aside by one of {', '.join(folder.url for folder in folders)}")
+            raise SourceError(
+                f"every image was set aside by one of {', '.join(folder.url for folder in folders)}: `cuts3d info RUN` "
+                "says why"
+            )
         return cls(ids, np.array(masks, float), np.array(agreements, np.float32), left_out, set_aside)
 
     def differing(self) -> list[float]:

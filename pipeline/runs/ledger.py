@@ -248,7 +248,8 @@ class Ledger:
                 f", and {counted(more, 'more shard')} of the run {'is' if more == 1 else 'are'} damaged" if more else ""
             )
             hint = f". {VERIFY_HINT}" if len(faults) > FEW else ""
-            raise StoreError(f"{first}{others}", self.remedy(list(faults)) + hint)
+            whose = "" if self.files.url in first else f"{self.files.url}: "
+            raise StoreError(f"{whose}{first}{others}", self.remedy(list(faults)) + hint)
 
     def remedy(self, keys: Sequence[str]) -> str:
         """What does shards again that are damaged, in a sentence."""

@@ -207,6 +207,25 @@ def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path, words: l
     assert not list((tmp_path / "out").glob("*/run.json"))
 
 
+@pytest.mark.parametrize("name", ["compare.html", "comparison.csv"])
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path, work: Work, name: str) -> None:
+    launch, out = tiny_launch(tmp_path, 2), tmp_path / "out"
+    (out / name).mkdir(parents=True)
+    refused = cuts3d(*compare_words(launch, out))
+    assert (refused.exit_code, f"{name}: it is a directory" in refused.output) == (2, True), refused.output
+    assert not work.read
+
+
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    launch, out = tiny_launch(tmp_path, 2), tmp_path / "out"
+    assert cuts3d(*compare_words(launch, out, ("maskcut", "cuts3d"))).exit_code == 0
+    shard = next((out / "cuts3d" / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:100])
+    refused = cuts3d(*compare_words(launch, out, ("maskcut", "cuts3d")))
+    assert refused.exit_code == 2
+    assert f"{out / 'cuts3d'}: shards/{shard.name} has 100 bytes" in refused.output
+
+
 def test_recipes_of_other_inputs_or_results_are_refused(tmp_path: Path) -> None:
     launch = tiny_launch(tmp_path, 2)
     words = ["compare", "--images", launch.images, "--out", tmp_path / "out", "--recipes"]
