@@ -29,11 +29,12 @@ from typing import Any
 
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.sources import list_images
+from pipeline.methods.cuts.recipes import RECIPES as RECIPES_OF_CUTS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "recipes.md"
 RESULTS = ROOT / "benchmarks" / "results"
-RECIPES = "maskcut,localcut,cuts3d_rounds,cuts3d"  # in the order of the table
+RECIPES = "maskcut,localcut,cuts3d_rounds,cuts3d,promerge,promerge3d,hassod,votecut"  # in the order of the table
 BEGIN, END = "<!-- measured -->\n", "<!-- end of what was measured -->"
 
 # Of the document's table: heading, metric, and whether it is a share.
@@ -122,7 +123,12 @@ def measure_speed(arguments: argparse.Namespace, photos: Sequence[str]) -> list[
         if what == "together":
             words = ["compare", "--recipes", arguments.recipes, *models(arguments, depth=True)]
         else:
-            words = ["run", "--recipe", what, *models(arguments, depth=not what.startswith("maskcut"))]
+            words = [
+                "run",
+                "--recipe",
+                what,
+                *models(arguments, depth=what in RECIPES_OF_CUTS and RECIPES_OF_CUTS[what].needs_depth),
+            ]
         cuts3d(*words, "--images", str(listed), "--out", str(arguments.out / f"speed-{what}"))
         rows.append({"what": what, "wall": time.perf_counter() - start, "cpu": spent() - before})
     slowest = {kind: max(row[kind] for row in rows[:-1]) for kind in ("wall", "cpu")}

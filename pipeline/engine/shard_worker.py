@@ -239,6 +239,7 @@ class ShardWorker:
             raise WorkerBrokenError(f"shard {state.shard.key}: the GPU failed: {error}. {AGAIN}") from error
         # Whatever one image provokes must not cost the shard its other images; signals pass.
         except Exception as error:  # noqa: BLE001
+            shared.forget()  # it may be what leaves no memory for the halves
             is_full = isinstance(error, torch.OutOfMemoryError)
             if is_full:
                 self._shrink(state, len(positions))
@@ -256,8 +257,8 @@ class ShardWorker:
             with state.lock:
                 state.seconds.update(seconds)
         half = len(positions) // 2
-        self._work(state, positions[:half], inputs[:half], shared)
-        self._work(state, positions[half:], inputs[half:], shared)
+        self._work(state, positions[:half], inputs[:half], SharedOutputs())
+        self._work(state, positions[half:], inputs[half:], SharedOutputs())
 
     def _shrink(self, state: ShardPass, size: int) -> None:
         """After a batch of this size did not fit. One that was cut before the last halving asks for no other."""

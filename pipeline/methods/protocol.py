@@ -57,6 +57,10 @@ class SharedOutputs:
     def __init__(self) -> None:
         self._made: dict[Hashable, tuple[Any, float]] = {}
 
+    def forget(self) -> None:
+        """All of it: whoever asks next computes it again."""
+        self._made.clear()
+
     def once(
         self,
         stage: str,

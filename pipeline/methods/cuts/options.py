@@ -45,6 +45,7 @@ ABOUT = {
     "hassod": "HASSOD: neighbouring patches merged to regions, wholes and parts, with the default features",
     "hassod_published": "HASSOD as in the paper: on DINO ViT-B/8 keys, merged down to 0.4, 0.2 and 0.1",
     "promerge": "ProMerge: masks of point prompts, merged where they overlap, with the default features",
+    "promerge3d": "ProMerge's masks, cut and ranked in 3D as those of cuts3d",
     "promerge_published": "ProMerge as in the paper: on DINO ViT-B/8 keys",
     "maskcut_published": "MaskCut as in the paper: on DINO ViT-B/8 keys, τ = 0.15",
 }

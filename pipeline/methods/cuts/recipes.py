@@ -203,6 +203,18 @@ HASSOD = Recipe(
 # ProMerge's masks as published (Li & Shin 2024, arXiv 2409.18961), all of them, every one scored 1.
 PROMERGE = Recipe("promerge", MergeConfig(), select=SelectConfig(masks=255, same_iou=1.0))
 
+# The parts that help a tree of cuts, on merged masks; an image without background is searched, too
+# (docs/decisions/0024-promerge.md).
+PROMERGE3D = Recipe(
+    "promerge3d",
+    MergeConfig(need_background=False),
+    local_cut=CUTS3D.local_cut,
+    spatial_confidence=CUTS3D.spatial_confidence,
+    boundary=CUTS3D.boundary,
+    refine=CUTS3D.refine,
+    score=CUTS3D.score,
+)
+
 # The papers' methods whole, with the networks that they were published with. τ is that of the features: 0.15 for DINO's
 # keys. What of them is not known is said in docs/method.md, "The published methods".
 MASKCUT_PUBLISHED = dataclasses.replace(MASKCUT, name="maskcut_published")
@@ -215,7 +227,7 @@ CUTS3D_PUBLISHED = dataclasses.replace(
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D, HASSOD, PROMERGE),
+        *(MASKCUT, LOCALCUT, LOCALCUT_IMPORTANCE, CUTS3D_ROUNDS, CUTS3D, HASSOD, PROMERGE, PROMERGE3D),
         *(MASKCUT_PUBLISHED, HASSOD_PUBLISHED, PROMERGE_PUBLISHED, CUTS3D_PUBLISHED),
     )
 }

@@ -31,7 +31,7 @@ from pipeline.methods.cuts.stage_graph import STAGES
 from pipeline.results.instance_file import ShardFile
 from pipeline.results.instances import ImageRecord
 
-WITH_CONFIDENCE = ("cuts3d_rounds", "cuts3d", "cuts3d_published")
+WITH_CONFIDENCE = [name for name, recipe in RECIPES.items() if recipe.spatial_confidence is not None]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.centre_method import Centre
 from support.tiny_method import BrightnessDepth, draw_photos, tiny_method
+from support.tiny_votes import tiny_votes
 
 from pipeline.engine.shard_worker import ShardWorker
 from pipeline.engine.side_by_side import run_side_by_side
@@ -23,6 +24,7 @@ from pipeline.methods.registry import manifest_of
 from pipeline.models import load
 from pipeline.runs.launch import Launch
 from pipeline.runs.run_folder import RunFolder
+from stages.features import FeatureExtractor
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,28 @@ def test_each_method_gives_what_it_gives_alone(shard: Shard, lanes: int) -> None
     assert shared[0] > 0
     assert len(set(shared)) == 1, "as if each had worked alone"
     assert together[list(RECIPES).index("maskcut")].seconds.get("depth", 0) == 0
+
+
+def test_features_of_a_voter_are_shared_with_recipes_that_cut(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = tiny_votes()
+    large = [voter for voter in votes.voters if voter.extractor.config.size == 64]
+    votes.voters = (large[0], *(voter for voter in votes.voters if voter not in large))
+    used = [tiny_method("maskcut"), votes]
+    alone = [ShardWorker(method, 2).process(shard, None, {}, {}) for method in used]
+    sizes: Counter[int] = Counter()
+    inputs = FeatureExtractor._input
+
+    def counting(extractor: FeatureExtractor, images: Sequence[np.ndarray]) -> torch.Tensor:
+        sizes[extractor.config.size] += len(images)
+        return inputs(extractor, images)
+
+    monkeypatch.setattr(FeatureExtractor, "_input", counting)
+    workers = [ShardWorker(method, 2) for method in used]
+    states = [worker.begin(shard, None, {}) for worker in workers]
+    ShardWorker(used[0], 2).work(states)
+    for worker, state, one in zip(workers, states, alone, strict=True):
+        assert worker.end(state, {}).data == one.data
+    assert sizes == {64: 5, 48: 5}
 
 
 class Full(BrightnessDepth):

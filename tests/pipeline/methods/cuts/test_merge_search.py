@@ -213,8 +213,9 @@ def test_real_photos_give_what_plain_loops_give(assets: Path) -> None:
     """
     ours_best: list[float] = []
     theirs_best: list[float] = []
-    for _, features in recorded_maskcut.photos(assets):
-        for taus in ((0.2, 0.1, 0.1), (0.5, 0.15, 0.5)):  # as published, and those of the preset
+    of_preset, published = (0.5, 0.15, 0.5), (0.2, 0.1, 0.1)
+    for place, (_, features) in enumerate(recorded_maskcut.photos(assets)):
+        for taus in (of_preset, published) if place < 10 else (of_preset,):
             options = [f"{option.partition('=')[0]}={tau}" for option, tau in zip(TAUS, (0.3, *taus), strict=True)]
             batch = torch.from_numpy(np.asarray(features, np.float32))[None]
             (found,) = search(batch, get_recipe("promerge", options), grid=recorded_maskcut.GRID)

@@ -37,6 +37,7 @@ def test_the_ablation_adds_one_stage_a_row() -> None:
         "cuts3d": ["local_cut", "spatial_confidence"],
         "hassod": [],
         "promerge": [],
+        "promerge3d": ["local_cut", "spatial_confidence"],
         "maskcut_published": [],
         "hassod_published": [],
         "promerge_published": [],
@@ -47,7 +48,7 @@ def test_the_ablation_adds_one_stage_a_row() -> None:
     assert flat == ["maskcut", "hassod", "promerge", *published]
     assert {name for name, recipe in RECIPES.items() if isinstance(recipe.search, TreeConfig)} == {"cuts3d"}
     merging = {name for name, recipe in RECIPES.items() if isinstance(recipe.search, MergeConfig)}
-    assert merging == {"promerge", "promerge_published"}
+    assert merging == {"promerge", "promerge3d", "promerge_published"}
 
 
 def test_maskcut_has_the_published_constants() -> None:
