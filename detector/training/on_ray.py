@@ -102,13 +102,13 @@ def _scaling(where: RayTraining, device: str) -> ScalingConfig:
     cores = where.cpus_per_worker or (_CORES_WITH_GPU if use_gpu else _CORES)
     wanted = {"CPU": cores * where.workers, **({"GPU": where.workers} if use_gpu else {})}
     lacking = [
-        f"{counted(count, name)}, there are {int(there.get(name, 0))}"
+        f"{counted(count, name)} (the cluster has {int(there.get(name, 0))})"
         for name, count in wanted.items()
         if count > there.get(name, 0)
     ]
     if lacking:
         raise ConfigError(
-            f"{counted(where.workers, 'process', 'es')} of the training need {' and '.join(lacking)} in the cluster: "
+            f"the training takes {counted(where.workers, 'process', 'es')}, and with that {' and '.join(lacking)}: "
             "take fewer processes, or fewer cores for each"
         )
     logger.info(

@@ -159,9 +159,9 @@ def test_folders_and_errors_are_those_of_a_training_here(
 @pytest.mark.parametrize(
     ("where", "device", "message"),
     [
-        (RayTraining(workers=3), "auto", "need 3 CPUs, there are 2"),
-        (RayTraining(cpus_per_worker=4), "cpu", "need 4 CPUs, there are 2"),
-        (RayTraining(), "cuda", "1 GPUs, there are 0"),
+        (RayTraining(workers=3), "auto", r"3 CPUs \(the cluster has 2\)"),
+        (RayTraining(cpus_per_worker=4), "cpu", r"4 CPUs \(the cluster has 2\)"),
+        (RayTraining(), "cuda", r"1 GPU \(the cluster has 0\)"),
     ],
 )
 def test_what_the_cluster_has_not(run: str, tmp_path: Path, where: RayTraining, device: str, message: Any) -> None:
