@@ -2,9 +2,9 @@
 
     python benchmarks/compare_recipes.py PHOTOS TRUTH OUT --depth MODEL
 
-`cuts3d compare` on the reporting half of the photos, halved as in `settle_constants.py`: odd ranks of those that the
-truth knows. Runs, tables and page are in OUT, where what was begun resumes and a recipe that is new is added; the table
-goes into docs/recipes.md, all metrics with their intervals into benchmarks/results/compare_recipes.csv.
+`cuts3d compare` on the photos for reporting (`photo_halves.py`). Runs, tables and page are in OUT, where what was begun
+resumes and a recipe that is new is added; the table goes into docs/recipes.md, all metrics with their intervals into
+benchmarks/results/compare_recipes.csv.
 
     python benchmarks/compare_recipes.py PHOTOS TRUTH OUT --depth MODEL --speed 6 \
         --recipes maskcut,localcut,localcut_importance,cuts3d_rounds,cuts3d
@@ -27,8 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from photo_halves import half_of
+
 from pipeline.evaluation.truth.coco import Truth
-from pipeline.images.sources import list_images
 from pipeline.methods.cuts.recipes import RECIPES as RECIPES_OF_CUTS
 
 ROOT = Path(__file__).parents[1]
@@ -49,12 +50,6 @@ COLUMNS = (
     ("found small / medium / large", ("mask_recall50_small", "mask_recall50_medium", "mask_recall50_large"), True),
     ("masks", "masks_per_image", False),
 )
-
-
-def reporting_half(photos: str, truth: str) -> list[str]:
-    """Places of the photos."""
-    names = {Path(image["file_name"]).name for image in Truth.read(truth).images.values()}
-    return [ref.uri for ref in list_images(photos).refs if Path(ref.id).name in names][1::2]
 
 
 def compared(arguments: argparse.Namespace, photos: Sequence[str]) -> dict[str, Any]:
@@ -172,7 +167,8 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out = arguments.out.absolute()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    photos = reporting_half(arguments.photos, arguments.truth)
+    refs, _ = half_of(arguments.photos, Truth.read(arguments.truth), "reporting")
+    photos = [ref.uri for ref in refs]
     if arguments.speed:
         rows = measure_speed(arguments, photos[: arguments.speed])
         with (RESULTS / "compare_speed.csv").open("w", newline="") as file:

@@ -17,11 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from photo_halves import half_of
+
 import cuts3d
 from pipeline.engine.run import run
 from pipeline.evaluation.by_score import score_table
 from pipeline.evaluation.truth.coco import Truth
-from pipeline.images.sources import list_images
 from pipeline.runs.launch import Launch
 from pipeline.runs.run_folder import RunFolder
 
@@ -51,8 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     truth = Truth.read(arguments.truth)
-    names = {Path(image["file_name"]).name for image in truth.images.values()}
-    reporting = [ref for ref in list_images(arguments.photos).refs if Path(ref.id).name in names][1::2]
+    reporting, _ = half_of(arguments.photos, truth, "reporting")
     arguments.work.mkdir(parents=True, exist_ok=True)
     listed = arguments.work / "reporting.txt"
     listed.write_text("".join(f"{ref.id}\n" for ref in reporting))

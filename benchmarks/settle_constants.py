@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from photo_halves import HALVES, coco_results, half_of
 
 from pipeline.evaluation.scores import compare
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
-from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from pipeline.methods.cuts.recipes import get_recipe
 from pipeline.methods.cuts.settings import with_thresholds
@@ -94,15 +94,7 @@ def detections(task: tuple[str, str, str, ImageRef, int, Path]) -> list[dict[str
     work = BatchWork(method, [load_photo(ref)], [0], cached(ref, folder, method), defaultdict(float))
     with torch.inference_mode():
         record = work.records[0]
-    return [
-        {
-            "image_id": coco_id,
-            "category_id": 1,
-            "segmentation": {"size": list(record.size), "counts": instance.rle},
-            "score": instance.score,
-        }
-        for instance in record.instances
-    ]
+    return coco_results(record, coco_id)
 
 
 def main() -> None:
@@ -115,16 +107,13 @@ def main() -> None:
     parser.add_argument("variants", nargs="+")
     parser.add_argument("--features", default="dinov2_vits14")
     parser.add_argument("--depth", default="fastdepth")
-    parser.add_argument("--half", choices=["choosing", "reporting"], default="choosing")
+    parser.add_argument("--half", choices=HALVES, default="choosing")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--bootstrap", type=int, default=1000)
     arguments = parser.parse_args()
 
     truth = Truth.read(arguments.truth)
-    ids = {Path(image["file_name"]).name: image["id"] for image in truth.images.values()}
-    refs = [ref for ref in list_images(arguments.photos).refs if Path(ref.id).name in ids]
-    refs = refs[0::2] if arguments.half == "choosing" else refs[1::2]
-    image_ids = [ids[Path(ref.id).name] for ref in refs]
+    refs, image_ids = half_of(arguments.photos, truth, arguments.half)
 
     writer = csv.writer(sys.stdout)
     columns = [f"{scores}_{metric}" for scores in ("own", "constant") for metric in METRICS]

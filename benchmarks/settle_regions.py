@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from photo_halves import HALVES, half_of
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pipeline.evaluation.average_precision import IOU_THRESHOLDS, MAX_DETECTIONS, AveragePrecision, recall
 from pipeline.evaluation.bootstrap import interval, resamples
 from pipeline.evaluation.truth.coco import Truth
-from pipeline.images.sources import list_images
 from pipeline.methods.cuts.hierarchy_search import candidates, choose
 from pipeline.methods.cuts.recipes import Recipe, get_recipe
 from pipeline.models.load import feature_preset
@@ -59,10 +59,8 @@ class Photo:
 def photos_of(arguments: argparse.Namespace, taus: list[float], tau: float) -> Iterator[Photo]:
     """tau: of the affinity, which the score's uniqueness depends on."""
     truth = Truth.read(arguments.truth)
-    ids = {Path(image["file_name"]).name: image["id"] for image in truth.images.values()}
-    refs = [ref for ref in list_images(arguments.photos).refs if Path(ref.id).name in ids]
-    for ref in refs[0::2] if arguments.half == "choosing" else refs[1::2]:
-        objects = [one for one in truth.objects(ids[Path(ref.id).name]) if not one["iscrowd"]]
+    for ref, coco_id in zip(*half_of(arguments.photos, truth, arguments.half), strict=True):
+        objects = [one for one in truth.objects(coco_id) if not one["iscrowd"]]
         decoded = [coco_mask.decode(one["segmentation"]) * np.uint8(255) for one in objects]
         small = [np.asarray(Image.fromarray(mask).resize((SIDE, SIDE), Image.Resampling.BOX)) > 127 for mask in decoded]
         true_GP = np.array(small, bool).reshape(len(small), SIDE * SIDE).astype(np.float32)
@@ -130,7 +128,7 @@ def main() -> None:
     parser.add_argument("features", type=Path)
     parser.add_argument("variants", nargs="+")
     parser.add_argument("--preset", default="dinov2_vits14")
-    parser.add_argument("--half", choices=["choosing", "reporting"], default="choosing")
+    parser.add_argument("--half", choices=HALVES, default="choosing")
     arguments = parser.parse_args()
 
     preset = feature_preset(arguments.preset)[0]

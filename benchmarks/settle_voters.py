@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from photo_halves import HALVES, coco_results, half_of
 
 from pipeline.evaluation.scores import compare
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.photos import Photo, load_photo
-from pipeline.images.sources import list_images
 from pipeline.methods.protocol import Batch
 from pipeline.methods.votecut.load import load_votecut
 from pipeline.methods.votecut.method import LoadedVoter, VoteMethod, VoteWork
@@ -85,15 +85,7 @@ def detections(method: VoteMethod, photo: Photo, coco_id: int, folder: Path) -> 
     work.folder = folder
     with torch.inference_mode():
         (record,) = work.records
-    return [
-        {
-            "image_id": coco_id,
-            "category_id": 1,
-            "segmentation": {"size": list(record.size), "counts": instance.rle},
-            "score": instance.score,
-        }
-        for instance in record.instances
-    ]
+    return coco_results(record, coco_id)
 
 
 def main() -> None:
@@ -104,17 +96,13 @@ def main() -> None:
     parser.add_argument("truth")
     parser.add_argument("cache", type=Path)
     parser.add_argument("variants", nargs="+")
-    parser.add_argument("--half", choices=["choosing", "reporting"], default="choosing")
+    parser.add_argument("--half", choices=HALVES, default="choosing")
     parser.add_argument("--count", type=int)
     parser.add_argument("--bootstrap", type=int, default=1000)
     arguments = parser.parse_args()
 
     truth = Truth.read(arguments.truth)
-    ids = {Path(image["file_name"]).name: image["id"] for image in truth.images.values()}
-    refs = [ref for ref in list_images(arguments.photos).refs if Path(ref.id).name in ids]
-    refs = refs[0::2] if arguments.half == "choosing" else refs[1::2]
-    refs = refs[: arguments.count]
-    image_ids = [ids[Path(ref.id).name] for ref in refs]
+    refs, image_ids = (own[: arguments.count] for own in half_of(arguments.photos, truth, arguments.half))
 
     methods = [method_of(variant) for variant in arguments.variants]
     voters = {voter.extractor.fingerprint: voter for method in methods for voter in method.voters}
