@@ -22,7 +22,9 @@ from pipeline.storage.outputs import need_file, writing
 from pipeline.views.gallery.blocks import mask_bits, picture_fields
 from pipeline.views.gallery.pages import Gallery, Page, base64_text, data_block, write_page
 
-PAGE = Page("compare.html", ("gallery.css", "compare.css"), ("common.js", "drawing.js", "compare.js"), "compare")
+PAGE = Page(
+    "compare.html", ("gallery.css", "compare.css"), ("common.js", "viewer.js", "drawing.js", "compare.js"), "compare"
+)
 
 Results = Sequence[ImageRecord | Failed]
 

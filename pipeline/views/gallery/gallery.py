@@ -28,7 +28,11 @@ from pipeline.views.gallery.plain import write_plain_gallery
 from stages.score import PARTS
 
 PROPOSAL_STAGES = ("confidence", "localcut")  # whose kept output holds the proposals, the fuller one first
-PAGE = Page("page.html", ("gallery.css",), ("common.js", "data.js", "drawing.js", "list.js", "detail.js", "start.js"))
+PAGE = Page(
+    "page.html",
+    ("gallery.css",),
+    ("common.js", "viewer.js", "data.js", "drawing.js", "list.js", "detail.js", "start.js"),
+)
 
 
 def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thumbnail: int = 320) -> Gallery:

@@ -2,8 +2,6 @@
 
 const runs = index.runs;
 const hidden = new Set(); // numbers of the runs that are not shown
-const list = $("list"), dialog = $("detail");
-let falling = true, visible = [], current = -1;
 
 async function decode(number) {
   const image = JSON.parse((await block(number)).textContent);
@@ -42,22 +40,10 @@ const BEST = { all: ["all", Infinity], best1: ["best 1", 1], best3: ["best 3", 3
 
 function refilter() {
   const wanted = $("query").value.trim().toLowerCase();
-  const [, fits] = FILTERS[$("filter").value], [, valueOf] = SORTS[$("sort").value];
+  const [, fits] = FILTERS[$("filter").value];
   visible = images.map((_, number) => number)
     .filter((number) => images[number].id.toLowerCase().includes(wanted) && fits(images[number]));
-  const values = new Map(visible.map((number) => [number, valueOf(images[number], number)]));
-  visible.sort((a, b) => {
-    const first = values.get(a), second = values.get(b);
-    if (first === null || second === null) return (first === null) - (second === null) || a - b; // always last
-    return (falling ? second - first : first - second) || a - b;
-  });
-  const all = counted(images.length, "image");
-  $("shown").textContent = visible.length === images.length ? all : `${visible.length.toLocaleString("en")} of ${all}`;
-  $("clear").hidden = !wanted && $("filter").value === "all";
-  $("nothing").hidden = visible.length > 0;
-  const byName = $("sort").value === "name";
-  $("direction").textContent = falling ? (byName ? "↓ Z first" : "↓ high first") : byName ? "↑ A first" : "↑ low first";
-  $("direction").setAttribute("aria-pressed", falling);
+  sortVisible(SORTS, wanted || $("filter").value !== "all");
   layOut();
 }
 
@@ -65,7 +51,6 @@ function refilter() {
 
 const GAP = 14, NARROWEST = 130, WIDEST = 420; // of a picture, as in the style
 const AROUND = 30 + 22 + 2, CAPTION = 22; // of a row: head, padding, border; below each picture
-const shown = new Map(); // place in the list -> element
 let tops = [], rowWidth = 0;
 
 const columns = () => runs.map((_, r) => r).filter((r) => !hidden.has(r));
@@ -76,8 +61,7 @@ const boxShape = (image) => Math.max(image.shape, 0.75); // of a tall photo's bo
 
 function layOut() {
   rowWidth = list.clientWidth;
-  for (const element of shown.values()) element.remove();
-  shown.clear();
+  clearPlaces();
   let top = 0;
   tops = visible.map((number) => {
     const own = top;
@@ -108,20 +92,7 @@ function drawList() {
   const top = window.scrollY - list.offsetTop;
   const first = placeAt(top - window.innerHeight / 2);
   const end = Math.min(visible.length, placeAt(top + 1.5 * window.innerHeight) + 1);
-  for (const [position, element] of shown) {
-    const focused = element.contains(document.activeElement); // removing it would lose the keyboard's place
-    if ((position < first || position >= end) && !focused) {
-      element.remove();
-      shown.delete(position);
-    }
-  }
-  for (let position = first; position < end; position++) {
-    if (shown.has(position)) continue;
-    const element = row(position);
-    shown.set(position, element);
-    list.append(element);
-    fill(element, visible[position]);
-  }
+  drawPlaces(first, end, row);
 }
 
 function row(position) {
@@ -195,21 +166,7 @@ function layers(image, number, r, width) {
 
 // --- one image, large ----------------------------------------------------------------------------------------------
 
-async function open(number) {
-  current = number;
-  const image = await load(number).catch((error) => ({ failed: error.message }));
-  if (current !== number) return; // somebody was faster with the keys
-  const position = visible.indexOf(number);
-  const button = (label, text, action, disabled, kind) => {
-    const made = make("button", { type: "button", "aria-label": label, title: label, text, disabled, class: kind });
-    made.addEventListener("click", action);
-    return made;
-  };
-  const head = make("header", { class: "detail-head" },
-    make("div", {}, make("h2", { id: "detail-name", text: images[number].id })),
-    button("Previous image (←)", "‹", () => step(-1), position <= 0),
-    button("Next image (→)", "›", () => step(1), position < 0 || position === visible.length - 1),
-    button("Close (Esc)", "×", () => dialog.close(), false, "close"));
+function large(image, number) {
   const figures = columns().map((r) => {
     const box = make("span", { class: "picture" }, ...layers(image, number, r, 480));
     box.style.aspectRatio = images[number].shape;
@@ -219,16 +176,7 @@ async function open(number) {
     return make("figure", {}, box, make("figcaption", {},
       make("strong", { text: runs[r].name }), ` ${countOf(images[number], r)[0]}${said}`));
   });
-  dialog.replaceChildren(head, make("div", { class: "large" }, ...figures));
-  if (!dialog.open) dialog.showModal();
-  dialog.scrollTop = 0;
-  dialog.querySelector(".close").focus();
-  remember();
-}
-
-function step(by) {
-  const next = visible[visible.indexOf(current) + by];
-  if (visible.includes(current) && next !== undefined) open(next);
+  return [head(number), make("div", { class: "large" }, ...figures)];
 }
 
 // --- the page's state in its address ---------------------------------------------------------------------------------
@@ -241,10 +189,7 @@ function remember() {
     if ($(name).value !== usual) state.set(name, $(name).value);
   }
   if (hidden.size) state.set("without", [...hidden].map((r) => runs[r].name).join());
-  if (dialog.open && current >= 0) state.set("image", images[current].id);
-  const hash = state.toString();
-  const address = hash ? `#${hash}` : location.pathname + location.search;
-  if (hash !== location.hash.slice(1)) history.replaceState(null, "", address);
+  keepAddress(state);
 }
 
 function recall() {
@@ -260,9 +205,7 @@ function recall() {
   runs.forEach(({ name }, r) => without.includes(name) && hidden.add(r));
   drawHeads();
   refilter();
-  const number = state.has("image") ? images.findIndex((image) => image.id === state.get("image")) : -1;
-  if (number >= 0) open(number);
-  else if (dialog.open) dialog.close();
+  openAddressed(state);
 }
 
 function changed() {
@@ -311,53 +254,14 @@ function start() {
     for (const [value, [text]] of Object.entries(choices)) $(id).append(make("option", { value, text }));
   }
 
-  $("query").addEventListener("input", changed);
+  listen(SORTS);
   $("filter").addEventListener("change", changed);
   $("best").addEventListener("change", () => { layOut(); remember(); });
-  $("sort").addEventListener("change", () => {
-    falling = SORTS[$("sort").value][2];
-    changed();
-  });
-  $("direction").addEventListener("click", () => {
-    falling = !falling;
-    changed();
-  });
   $("clear").addEventListener("click", () => {
     $("query").value = "";
     $("filter").value = "all";
     changed();
   });
-  list.addEventListener("click", (event) => {
-    const number = event.target.closest("[data-number]")?.dataset.number;
-    if (number !== undefined) open(Number(number));
-  });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      event.preventDefault();
-      step(event.key === "ArrowLeft" ? -1 : 1);
-    }
-  });
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close(); // beside the dialog's content
-  });
-  dialog.addEventListener("close", () => {
-    current = -1;
-    remember();
-  });
-  let asked = false;
-  window.addEventListener("scroll", () => {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => {
-      asked = false;
-      drawList();
-    });
-  }, { passive: true });
-  new ResizeObserver(() => {
-    if (list.clientWidth !== rowWidth) layOut();
-  }).observe(list);
-  window.addEventListener("resize", drawList);
-  window.addEventListener("hashchange", recall);
   recall();
 }
 

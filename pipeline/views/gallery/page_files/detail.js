@@ -1,37 +1,10 @@
 // --- one image, large ----------------------------------------------------------------------------------------------
 
-const dialog = $("detail");
 const PANEL = 480; // pixels across
-let current = -1; // number of the image in the dialog
 
-async function open(number) {
-  current = number;
-  const image = await load(number).catch((error) => ({ failed: error.message }));
-  if (current !== number) return; // somebody was faster with the keys
-  dialog.replaceChildren(head(number), ...(image.failed ? [make("p", { text: image.failed })] : detail(image, number)));
-  if (!dialog.open) dialog.showModal();
-  dialog.scrollTop = 0;
-  dialog.querySelector(".close").focus();
-  remember();
-}
-
-function step(by) {
-  const next = visible[visible.indexOf(current) + by];
-  if (visible.includes(current) && next !== undefined) open(next);
-}
-
-function head(number) {
-  const position = visible.indexOf(number);
-  const button = (label, text, action, disabled, kind) => {
-    const made = make("button", { type: "button", "aria-label": label, title: label, text, disabled, class: kind });
-    made.addEventListener("click", action);
-    return made;
-  };
-  return make("header", { class: "detail-head" },
-    make("div", {}, make("h2", { id: "detail-name", text: images[number].id }), pillsOf(images[number])),
-    button("Previous image (←)", "‹", () => step(-1), position <= 0),
-    button("Next image (→)", "›", () => step(1), position < 0 || position === visible.length - 1),
-    button("Close (Esc)", "×", () => dialog.close(), false, "close"));
+function large(image, number) {
+  const parts = image.failed ? [make("p", { text: image.failed })] : detail(image, number);
+  return [head(number, pillsOf(images[number])), ...parts];
 }
 
 const shapeOf = (image) => (image.size[0] ? image.small[1] / image.small[0] : 4 / 3);

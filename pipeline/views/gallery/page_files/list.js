@@ -75,8 +75,6 @@ const SORTS = {
     return [part, [`Mean ${part}`, (image) => (image.scores.length ? image.parts[place] : null), true]];
   })),
 };
-let falling = false; // direction of the order
-let visible = []; // numbers of the images that fit, in order
 
 function refilter() {
   const wanted = $("query").value.trim().toLowerCase();
@@ -90,20 +88,7 @@ function refilter() {
     for (const one of counting) for (const c of one.of[number]) one.counts[c]++;
     if (!failing.length) visible.push(number);
   });
-  const [, valueOf] = SORTS[$("sort").value];
-  const values = new Map(visible.map((number) => [number, valueOf(images[number], number)]));
-  visible.sort((a, b) => {
-    const first = values.get(a), second = values.get(b);
-    if (first === null || second === null) return (first === null) - (second === null) || a - b; // always last
-    return (falling ? second - first : first - second) || a - b;
-  });
-  const all = counted(images.length, "image");
-  $("shown").textContent = visible.length === images.length ? all : `${visible.length.toLocaleString("en")} of ${all}`;
-  $("clear").hidden = !wanted && facets.every((one) => !one.chosen.size);
-  $("nothing").hidden = visible.length > 0;
-  $("direction").textContent = falling ? "↓ high first" : "↑ low first";
-  if ($("sort").value === "name") $("direction").textContent = falling ? "↓ Z first" : "↑ A first";
-  $("direction").setAttribute("aria-pressed", falling);
+  sortVisible(SORTS, wanted || facets.some((one) => one.chosen.size));
   drawFacets();
   layOut();
 }
@@ -147,16 +132,13 @@ function buildFacets() {
 // --- the list ------------------------------------------------------------------------------------------------------
 
 const GAP = 16;
-const list = $("list");
-const shown = new Map(); // place in the list -> element
 let columns = 1, cardWidth = 300, rowHeight = 400;
 
 function layOut() {
   const width = list.clientWidth;
   columns = Math.max(1, Math.floor((width + GAP) / (300 + GAP)));
   cardWidth = (width - GAP * (columns - 1)) / columns;
-  for (const element of shown.values()) element.remove();
-  shown.clear();
+  clearPlaces();
   if (visible.length) {
     const probe = place(0);
     list.append(probe);
@@ -171,20 +153,7 @@ function drawList() {
   const top = window.scrollY - list.offsetTop;
   const first = Math.max(0, Math.floor(top / rowHeight) - 1) * columns;
   const end = Math.min(visible.length, (Math.ceil((top + window.innerHeight) / rowHeight) + 1) * columns);
-  for (const [position, element] of shown) {
-    const focused = element.contains(document.activeElement); // removing it would lose the keyboard's place
-    if ((position < first || position >= end) && !focused) {
-      element.remove();
-      shown.delete(position);
-    }
-  }
-  for (let position = first; position < end; position++) {
-    if (shown.has(position)) continue;
-    const element = place(position);
-    shown.set(position, element);
-    list.append(element);
-    fill(element, visible[position]);
-  }
+  drawPlaces(first, end, place);
 }
 
 function place(position) {

@@ -1,4 +1,4 @@
-// --- the page's state in its address, so that a filtered list or an image can be linked to and survives a reload ----
+// --- the page's state in its address ---------------------------------------------------------------------------------
 
 function remember() {
   const state = new URLSearchParams();
@@ -7,10 +7,7 @@ function remember() {
   for (const one of facets) {
     if (one.chosen.size) state.set(one.name, [...one.chosen].map((c) => one.choices[c].key).join());
   }
-  if (dialog.open && current >= 0) state.set("image", images[current].id);
-  const hash = state.toString();
-  const address = hash ? `#${hash}` : location.pathname + location.search;
-  if (hash !== location.hash.slice(1)) history.replaceState(null, "", address);
+  keepAddress(state);
 }
 
 function recall() {
@@ -24,9 +21,7 @@ function recall() {
     one.chosen = new Set(one.choices.flatMap((choice, c) => (keys.includes(choice.key) ? [c] : [])));
   }
   refilter();
-  const number = state.has("image") ? images.findIndex((image) => image.id === state.get("image")) : -1;
-  if (number >= 0) open(number);
-  else if (dialog.open) dialog.close();
+  openAddressed(state);
 }
 
 function changed() {
@@ -62,24 +57,12 @@ function start() {
   buildFacets();
   if (window.innerWidth < 700) $("facets-box").open = false;
   for (const [name, [label]] of Object.entries(SORTS)) $("sort").append(make("option", { value: name, text: label }));
-  $("query").addEventListener("input", changed);
-  $("sort").addEventListener("change", () => {
-    falling = SORTS[$("sort").value][2];
-    changed();
-  });
-  $("direction").addEventListener("click", () => {
-    falling = !falling;
-    changed();
-  });
+  listen(SORTS, (position) => position >= 0 && focusOn(position));
   $("masks").addEventListener("change", layOut);
   $("clear").addEventListener("click", () => {
     $("query").value = "";
     for (const one of facets) one.chosen.clear();
     changed();
-  });
-  list.addEventListener("click", (event) => {
-    const number = event.target.closest("[data-number]")?.dataset.number;
-    if (number !== undefined) open(Number(number));
   });
   list.addEventListener("keydown", (event) => {
     const position = Number(event.target.closest("[data-position]")?.dataset.position);
@@ -91,38 +74,6 @@ function start() {
     event.preventDefault();
     focusOn(to);
   });
-  dialog.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      event.preventDefault();
-      step(event.key === "ArrowLeft" ? -1 : 1);
-    }
-  });
-  dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close(); // beside the dialog's content
-  });
-  dialog.addEventListener("close", () => {
-    const position = visible.indexOf(current);
-    current = -1;
-    remember();
-    if (position >= 0) focusOn(position);
-  });
-  let asked = false;
-  window.addEventListener("scroll", () => {
-    if (asked) return;
-    asked = true;
-    requestAnimationFrame(() => {
-      asked = false;
-      drawList();
-    });
-  }, { passive: true });
-  let width = list.clientWidth;
-  new ResizeObserver(() => {
-    if (list.clientWidth === width) return;
-    width = list.clientWidth;
-    layOut();
-  }).observe(list);
-  window.addEventListener("resize", drawList);
-  window.addEventListener("hashchange", recall);
   recall();
 }
 
