@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from hypothesis import HealthCheck, settings
-from support.named_options import commands, foreign_options
+from support.named_options import COMMANDS, foreign_options
 
 from pipeline.errors import CutsError
 
@@ -59,7 +59,7 @@ def refusals_name_options_that_the_command_has(monkeypatch: pytest.MonkeyPatch) 
             return invoke(group, context)
         except (CutsError, click.UsageError) as error:
             command = context.invoked_subcommand
-            if command in commands() and not isinstance(error, click.NoSuchOption):
+            if command in COMMANDS and not isinstance(error, click.NoSuchOption):
                 foreign.extend(
                     f"{command}: {option}: {error}" for option in foreign_options(command, str(error), typed)
                 )
