@@ -19,7 +19,8 @@ from gpu_speed import run_for_training
 from gpu_steps import Settings, StepError, detector_missing
 from gpu_usage import Busy, Usage, family, resident
 
-from detector.training.folder import iterations, latest_checkpoint
+from detector.training.folder import training_at
+from pipeline.runs.training_folder import iterations
 
 CHECKPOINT, LOG, WINDOW = (
     "default_hooks.checkpoint.interval",
@@ -78,7 +79,7 @@ def train(settings: Settings, records: Records) -> str | None:
         shutil.rmtree(folder, ignore_errors=True)
     killed = watched(command, work, wanted.killed, past_checkpoint=True)
     describe(records, "float32", killed, work)
-    checkpoint = latest_checkpoint(work)
+    checkpoint = training_at(work).latest_checkpoint()
     if killed.finished or checkpoint is None:
         raise StepError("the training ended before it could be killed, or left no checkpoint to resume from")
     resumed = watched([*command, "--resume"], work, wanted.resumed)

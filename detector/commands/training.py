@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -67,9 +66,9 @@ def train(
 
             path = train_on_ray(training, RayTraining(ray, workers or 1, cpus_per_worker))
     except KeyboardInterrupt:
-        from detector.training.folder import latest_checkpoint
+        from detector.training.folder import training_at
 
-        has_any = latest_checkpoint(Path(training.work_dir)) is not None
+        has_any = training_at(training.work_dir).latest_checkpoint() is not None
         again = "with --resume resumes from the last checkpoint" if has_any else "starts it again"
         click.echo(f"cuts3d: interrupted; the same command {again}", err=True)
         sys.exit(INTERRUPTED)

@@ -1,6 +1,6 @@
 """What makes a training this one and no other: the content of training.json; and, for people, what it was trained on.
 
-`detector.training.folder` compares the first with what a folder holds, before a training goes on there.
+`pipeline.runs.training_folder` compares the first with what a folder holds, before a training goes on there.
 """
 
 import hashlib

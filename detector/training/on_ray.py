@@ -18,7 +18,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
 from cluster.connection import connected
 from detector.model.checkpoints import DETECTOR_FILE
-from detector.training import folder as training_folder
+from detector.training.folder import training_at
 from detector.training.processes import PATIENCE
 from detector.training.progress import followed
 from detector.training.train import train
@@ -57,7 +57,7 @@ def train_on_ray(training: Training, where: RayTraining) -> Path:
     """
     training = training.anywhere()
     folder = Path(training.work_dir)
-    training_folder.check_resume(folder, training.resume)
+    training_at(folder).check_resume(training.resume)
     # What is there from now on is of this very training, which a process that starts again is to resume.
     training = dataclasses.replace(training, resume=None)
     with connected(where.address):

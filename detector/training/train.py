@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from detector.data.flat_store import FlatStore
 from detector.model.checkpoints import DETECTOR_FILE, write_detector
 from detector.training import config as train_config
-from detector.training import folder as training_folder
+from detector.training.folder import record, training_at
 from detector.training.hooks import bare
 from detector.training.identity import identity, trained_on
 from detector.training.processes import Process, mmengine_on, this_process, wait_for_all
@@ -32,6 +32,7 @@ from detector.training.validation_truth import read_validation
 from detector.training.wanted import Training
 from pipeline.errors import ConfigError, CutsError
 from pipeline.runs.lease import Lease
+from pipeline.runs.training_folder import iterations
 from pipeline.storage.files_at import files_at
 from pipeline.storage.outputs import writing
 from pipeline.wording import counted
@@ -61,17 +62,17 @@ def train(wanted: Training) -> Path:
         _forgetting_validation(),
     ):
         config = _prepared(wanted, process)
-        try_parts(config, resumes=training_folder.has_checkpoints(folder))
+        try_parts(config, resumes=training_at(folder).has_checkpoints())
         store = FlatStore.open(**train_config.store_arguments(config))
         frozen = identity(config, process.world_size)
         with Lease(files_at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
-            checkpoint = training_folder.claim(folder, frozen, wanted.resume)
+            checkpoint = training_at(folder).claim(frozen, wanted.resume)
             name = Path(config.filename).stem
             description = train_config.describe(config, name)
             origin = trained_on(config, store, process.world_size)
             wait_for_all(process)  # nobody writes before all have looked
             if process.rank == 0:
-                training_folder.record(folder, frozen, description, origin)
+                record(folder, frozen, description, origin)
             state = _trained(config, checkpoint, lease)
             detector = folder / DETECTOR_FILE
             if process.rank == 0:
@@ -155,7 +156,7 @@ def _launchable(config: Config, wanted: Training, process: Process) -> Config:
 
 def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Mapping[str, torch.Tensor]:
     """The weights after the last iteration. lease: of the folder, where this process is to write into it."""
-    done = training_folder.iterations(checkpoint) if checkpoint is not None else 0
+    done = iterations(checkpoint) if checkpoint is not None else 0
     if checkpoint is not None and done >= config.train_cfg.max_iters:
         logger.info("all of %s done", counted(done, "iteration"))
         state: Mapping[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from detector.model.weight_files import need_backbone, need_checkpoint
 from detector.training import config as train_config
-from detector.training import folder as training_folder
+from detector.training.folder import training_at
 from detector.training.plain_config import plain_config
 from pipeline.errors import ConfigError
 from pipeline.models.device import check_device
@@ -83,7 +83,7 @@ def check_training(wanted: Training) -> None:
     if wanted.init_from is not None:
         need_checkpoint(Path(wanted.init_from))
     need_folder(wanted.work_dir)
-    training_folder.check_resume(Path(wanted.work_dir), wanted.resume)
+    training_at(wanted.work_dir).check_resume(wanted.resume)
     wanted.check_validation()
 
 

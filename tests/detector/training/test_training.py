@@ -20,8 +20,8 @@ from support.stored_run import StoredRun
 
 from detector.model.build import build_model
 from detector.model.checkpoints import read_detector, read_tensors
-from detector.training import folder as training_folder
 from detector.training.config import read_config, set_options, set_runs
+from detector.training.folder import training_at
 from detector.training.hooks import CheckLoss, StartFrom, estimate_batch_norms
 from detector.training.import_detector import import_detector
 from detector.training.loop import SeededTrainLoop, seed_step
@@ -262,11 +262,11 @@ def test_paths_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_foreign_folders(tmp_path: Path) -> None:
     (tmp_path / "iter_5.pth").touch()
     with pytest.raises(RunMismatchError, match="of another program"):
-        training_folder.claim(tmp_path, {}, resume=True)
+        training_at(tmp_path).claim({}, resume=True)
     for text, kind in (("{", TrainingError), ('{"schema": "x"}', RunMismatchError)):
         (tmp_path / "training.json").write_text(text)
         with pytest.raises(kind):
-            training_folder.claim(tmp_path, {}, resume=None)
+            training_at(tmp_path).claim({}, resume=None)
 
 
 @pytest.mark.slow
