@@ -1,0 +1,158 @@
+"""What a training step minimises: pairs of points of one image, of neighbours and of random images, and of depth.
+
+B crops · D feature width · K code width · h, w patch grid · H, W depth map · S·S points per crop, P of them
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from stages.late import torch
+from stages.semantics import Reading
+from stages.semantics.correlation import DepthSimilarity
+
+if TYPE_CHECKING:
+    from stages.semantics.head import IdentityHead, Projection, SemanticHead
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The options of training's loss. Defaults are those published for COCO-Stuff with a ViT-S.
+
+    reading: "paper" or "released"; what they change is said in `depth_pull`, `farthest_coordinates`, `mixed_by_depth`,
+        and here where steps are counted.
+    own_weight, own_shift: of pairs within a crop; weights are at least 0.
+    neighbour_weight, neighbour_shift: of pairs of a crop and one of its nearest neighbours.
+    random_weight, random_shift: of pairs of a crop and another one of the batch.
+    negatives: other crops per crop, at least 1.
+    depth_weight, depth_shift: of pairs within a crop, by their depth; weight 0 is STEGO.
+    depth_similarity: of "paper": "centred" or "distance", see `depth_pull`.
+    depth_decay, depth_decay_every: weight and shift of depth are multiplied by this, in (0, 1], every so many steps.
+    sampling: "random" points, or "fps", farthest points of the unprojected depth.
+    samples: S; S·S points per crop, at least 1.
+    samples_decay, samples_decay_every: S becomes the whole part of S times this, in (0, 1], every so many steps.
+    pointwise: features' cosines are centred by point.
+    zero_clamp: codes that are unlike already are pushed no further.
+    lhp_weight: of the same losses on the codes that local hidden positives mix and a projection turns, at least 0;
+        0 is without.
+
+    A step is a batch. "released" applies a decay after the loss of every `…_every`-th step, and that of S after the
+    first, too.
+    """
+
+    reading: Reading = "paper"
+    own_weight: float = 0.58
+    own_shift: float = 0.07
+    neighbour_weight: float = 0.36
+    neighbour_shift: float = 0.025
+    random_weight: float = 0.70
+    random_shift: float = 0.761
+    negatives: int = 5
+    depth_weight: float = 0.19
+    depth_shift: float = 0.03
+    depth_similarity: DepthSimilarity = "centred"
+    depth_decay: float = 0.6
+    depth_decay_every: int = 250
+    sampling: Literal["random", "fps"] = "fps"
+    samples: int = 11
+    samples_decay: float = 1.0
+    samples_decay_every: int = 1000
+    pointwise: bool = True
+    zero_clamp: bool = True
+    lhp_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("reading", ("paper", "released")),
+            ("depth_similarity", ("centred", "distance")),
+            ("sampling", ("random", "fps")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"objective.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("own_weight", "neighbour_weight", "random_weight", "depth_weight", "lhp_weight"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"objective.{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("negatives", "depth_decay_every", "samples", "samples_decay_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"objective.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("depth_decay", "samples_decay"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"objective.{name} must lie in (0, 1], got {getattr(self, name)}")
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether training reads depth at all."""
+        return self.depth_weight > 0 or self.sampling == "fps" or self.lhp_weight > 0
+
+    def depth_scale_at(self, step: int) -> float:
+        """What weight and shift of depth are multiplied with in this step, the first being 0."""
+        return self.depth_decay ** self._decays(step, self.depth_decay_every)
+
+    def samples_at(self, step: int) -> int:
+        """S in this step, at least 1."""
+        samples = self.samples
+        first = 1 if self.reading == "released" and step > 0 else 0
+        for _ in range(first + self._decays(step, self.samples_decay_every)):
+            samples = max(int(samples * self.samples_decay), 1)
+        return samples
+
+    def _decays(self, step: int, every: int) -> int:
+        return max(step - 1, 0) // every if self.reading == "released" else step // every
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch of crops, or of their neighbours.
+
+    features: (B, D, h, w), any float dtype, of the frozen backbone.
+    depth: (B, H, W) float32 relative depth, larger = farther, finite, at the patch grid or finer; None where the
+        objective needs none (`ObjectiveConfig.needs_depth`).
+    """
+
+    features: torch.Tensor
+    depth: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Of one step.
+
+    total: scalar, to be minimised.
+    terms: the unweighted scalars that it is made of, detached: own, neighbour, random; depth; and each with `lhp_`.
+    similarities: mean cosine of codes over the pairs: own, neighbour, random; detached scalars. Their levels tell
+        whether weights and shifts are good: each should look like the share of pairs of one class.
+    codes: (B, K, h, w) of the crops, detached, for the probes.
+    """
+
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    similarities: dict[str, torch.Tensor]
+    codes: torch.Tensor
+
+
+class Objective:
+    """The loss of a training step, from features and depth of crops and those of one neighbour of each."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self,
+        head: SemanticHead | IdentityHead,
+        crops: Crops,
+        neighbours: Crops,
+        step: int,
+        generator: torch.Generator | None = None,
+        projection: Projection | None = None,
+    ) -> StepLosses:
+        """Losses of a step, differentiable in head and projection.
+
+        step: batches before this one.
+        generator: all chance of the step, on the features' device; None takes torch's own.
+        projection: from K to K channels; needed with `lhp_weight`, and no part of the model afterwards.
+
+        Raises ValueError for a batch of one, which has no random pairs, missing depth or projection, and more points
+        than patches.
+        """
+        raise NotImplementedError
