@@ -111,4 +111,76 @@ def cosine_kmeans(vectors_ND: torch.Tensor, clusters: int, seed: int = 0, iterat
 
     Raises ValueError for fewer vectors than clusters, and vectors that are not finite.
     """
-    raise NotImplementedError
+    count = len(vectors_ND)
+    if not 1 <= clusters <= count:
+        raise ValueError(f"k-means: {clusters} clusters need as many vectors at least, and there are {count}")
+    if not all(torch.isfinite(block).all() for block in vectors_ND.split(_BLOCK)):
+        raise ValueError("k-means needs finite vectors: some hold NaN or infinity")
+    centroids_CD = _first_centroids(vectors_ND, clusters, seed)
+    assigned = _assigned(vectors_ND, centroids_CD)
+    reseeded, iteration, converged = 0, 0, False
+    while iteration < iterations and not converged:
+        iteration += 1
+        centroids_CD, begun = _moved(vectors_ND, assigned)
+        reseeded += begun
+        before = assigned
+        assigned = _assigned(vectors_ND, centroids_CD)
+        converged = torch.equal(assigned.label_N, before.label_N)
+    mean_cosine = float(assigned.cosine_N.double().mean())
+    return Clustering(centroids_CD, assigned.count_C, mean_cosine, iteration, converged, reseeded)
+
+
+_BLOCK = 16384
+_SERVED = 1e-6  # a vector this close to its centroid, in cosine, is not worth a cluster of its own
+
+
+@dataclass(frozen=True)
+class _Assigned:
+    """label_N: int64, the nearest centroid, of equally near ones the first. cosine_N: float32, with it. sum_CD: float32,
+    of the directions of each cluster. count_C: int64.
+    """
+
+    label_N: torch.Tensor
+    cosine_N: torch.Tensor
+    sum_CD: torch.Tensor
+    count_C: torch.Tensor
+
+
+def _assigned(vectors_ND: torch.Tensor, centroids_CD: torch.Tensor) -> _Assigned:
+    labels, cosines, sum_CD = [], [], torch.zeros_like(centroids_CD)
+    for block in vectors_ND.split(_BLOCK):
+        directions = unit(block)
+        cosine, label = (directions @ centroids_CD.T).max(dim=1)
+        # a product, since adding by index has no order on a GPU
+        sum_CD += functional.one_hot(label, len(centroids_CD)).T.to(directions.dtype) @ directions
+        labels.append(label)
+        cosines.append(cosine)
+    label_N = torch.cat(labels)
+    count_C = functional.one_hot(label_N, len(centroids_CD)).sum(dim=0)
+    return _Assigned(label_N, torch.cat(cosines), sum_CD, count_C)
+
+
+def _moved(vectors_ND: torch.Tensor, assigned: _Assigned) -> tuple[torch.Tensor, int]:
+    """Centroids in the middle of their vectors, and how many of them were dead and began again elsewhere."""
+    centroids_CD = unit(assigned.sum_CD)
+    dead = (assigned.count_C == 0).nonzero().flatten()
+    cosine, worst = assigned.cosine_N.sort(stable=True)
+    worst = worst[: len(dead)][cosine[: len(dead)] < 1 - _SERVED]
+    centroids_CD[dead[: len(worst)]] = unit(vectors_ND[worst])
+    return centroids_CD, len(worst)
+
+
+def _first_centroids(vectors_ND: torch.Tensor, clusters: int, seed: int) -> torch.Tensor:
+    """k-means++: each next one is drawn with a chance that grows with its distance, 1 - cosine, to the nearest."""
+    generator = torch.Generator().manual_seed(seed)
+    first = int(torch.randint(len(vectors_ND), (), generator=generator))
+    chosen = [unit(vectors_ND[first : first + 1])]
+    distance_N = torch.full((len(vectors_ND),), float("inf"), dtype=torch.float64)
+    for _ in range(clusters - 1):
+        cosine_N = torch.cat([unit(block) @ chosen[-1][0] for block in vectors_ND.split(_BLOCK)])
+        distance_N = torch.minimum(distance_N, (1 - cosine_N.cpu().double()).clamp(min=0))
+        reach_N = distance_N.cumsum(dim=0)
+        drawn = torch.rand((), generator=generator, dtype=torch.float64) * reach_N[-1]
+        index = min(int(torch.searchsorted(reach_N, drawn, right=True)), len(vectors_ND) - 1)
+        chosen.append(unit(vectors_ND[index : index + 1]))
+    return torch.cat(chosen)

@@ -6,6 +6,8 @@ B images · D feature width · K code width · h, w patch grid
 import torch
 from torch import nn
 
+from stages.semantics.sampling import kept_channels
+
 
 class SemanticHead(nn.Module):
     """Codes = linear(features) + MLP(features), at each patch alone.
@@ -30,9 +32,12 @@ class SemanticHead(nn.Module):
         generator: what dropout draws from while training, on the features' device; None takes torch's own.
         """
         features_BDhw = features_BDhw.to(self.linear.weight.dtype)
-        share = self.dropout if self.training else 0.0
-        codes: torch.Tensor = self.linear(drop_channels(features_BDhw, share, generator))
-        return codes + self.mlp(drop_channels(features_BDhw, share, generator))
+        if not self.training or self.dropout == 0:
+            first = second = features_BDhw
+        else:
+            first, second = (features_BDhw * kept_channels(features_BDhw, self.dropout, generator) for _ in range(2))
+        codes: torch.Tensor = self.linear(first)
+        return codes + self.mlp(second)
 
 
 class IdentityHead(nn.Module):
@@ -53,12 +58,3 @@ class Projection(nn.Sequential):
 
     def __init__(self, width: int, codes: int) -> None:
         super().__init__(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, codes, 1))
-
-
-def drop_channels(maps_BC: torch.Tensor, share: float, generator: torch.Generator | None = None) -> torch.Tensor:
-    """Maps (B, C, …) with this share of the channels of each image set to 0, and the others scaled to make up."""
-    if share == 0:
-        return maps_BC
-    kept_BC = torch.rand(maps_BC.shape[:2], device=maps_BC.device, generator=generator) >= share
-    scale_BC = kept_BC.to(maps_BC.dtype) / (1 - share)
-    return maps_BC * scale_BC.reshape(*scale_BC.shape, *[1] * (maps_BC.ndim - 2))

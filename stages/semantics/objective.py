@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 from stages.late import torch
 from stages.semantics import Reading
-from stages.semantics.correlation import DepthSimilarity
+from stages.semantics.correlation import DepthSimilarity, correlation_loss, depth_pull, feature_pull, pair_cosines
+from stages.semantics.farthest_points import farthest_coordinates
+from stages.semantics.hidden_positives import mixed_by_depth
+from stages.semantics.sampling import kept_channels, sample, uniform_points
 
 if TYPE_CHECKING:
     from stages.semantics.head import IdentityHead, Projection, SemanticHead
@@ -155,4 +158,124 @@ class Objective:
         Raises ValueError for a batch of one, which has no random pairs, missing depth or projection, and more points
         than patches.
         """
-        raise NotImplementedError
+        self._check(crops, neighbours, projection)
+        points = self._points(crops, neighbours, self.config.samples_at(step), generator)
+        pulls = self._pulls(head, crops, neighbours, points, step, generator)
+        codes, near_codes = head(crops.features, generator), head(neighbours.features, generator)
+        losses, similarities = self._losses(codes, near_codes, points, pulls)
+        total = self._weighted(losses, step)
+        if projection is not None and self.config.lhp_weight > 0:
+            assert crops.depth is not None  # checked
+            mixed = mixed_by_depth(codes, crops.depth, self.config.reading)
+            hidden, _ = self._losses(projection(mixed), projection(near_codes), points, pulls)
+            total = total + self.config.lhp_weight * self._weighted(hidden, step)
+            losses |= {f"lhp_{name}": loss for name, loss in hidden.items()}
+        terms = {name: loss.detach() for name, loss in losses.items()}
+        return StepLosses(total, terms, similarities, codes.detach())
+
+    def _check(self, crops: Crops, neighbours: Crops, projection: Projection | None) -> None:
+        if len(crops.features) < 2:
+            raise ValueError("the objective compares crops with others of their batch: give at least 2 crops")
+        if self.config.needs_depth and (crops.depth is None or neighbours.depth is None):
+            raise ValueError("the objective needs the depth of crops and neighbours: objective.depth_weight, .sampling")
+        if self.config.lhp_weight > 0 and projection is None:
+            raise ValueError("objective.lhp_weight needs a projection of codes")
+
+    def _points(
+        self, crops: Crops, neighbours: Crops, side: int, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where crops and neighbours are sampled, (B, S, S, 2) each."""
+        count, _, height, width = crops.features.shape
+        if self.config.sampling == "random":
+            both = uniform_points(2 * count, side, crops.features.device, generator)
+        else:
+            assert crops.depth is not None and neighbours.depth is not None  # noqa: PT018 (checked)
+            depth = torch.cat([crops.depth, neighbours.depth])
+            both = farthest_coordinates(depth, side, (height, width), self.config.reading)
+        first, second = both.split(count)
+        return first, second
+
+    def _pulls(
+        self,
+        head: SemanticHead | IdentityHead,
+        crops: Crops,
+        neighbours: Crops,
+        points: tuple[torch.Tensor, torch.Tensor],
+        step: int,
+        generator: torch.Generator | None,
+    ) -> _Pulls:
+        config = self.config
+        share = head.dropout if head.training else 0.0
+        maps, near_maps = crops.features.float(), neighbours.features.float()
+        kept, near_kept = (kept_channels(each, share, generator) for each in (maps, near_maps))
+        features = sample(maps, points[0]) * kept
+        near_features = sample(near_maps, points[1]) * near_kept
+        own = feature_pull(features, features, config.own_shift, config.pointwise)
+        near = feature_pull(features, near_features, config.neighbour_shift, config.pointwise)
+        random = []
+        for _ in range(config.negatives):
+            others = other_crops(len(maps), maps.device, generator)
+            other_features = sample(maps[others], points[1]) * kept[others]
+            random.append((others, feature_pull(features, other_features, config.random_shift, config.pointwise)))
+        depth = None
+        if config.depth_weight > 0:
+            assert crops.depth is not None  # checked
+            shift = config.depth_shift * config.depth_scale_at(step)
+            depth = depth_pull(crops.depth, points[0], shift, config.reading, config.depth_similarity)
+        return _Pulls(own, near, random, depth)
+
+    def _losses(
+        self, codes: torch.Tensor, near_codes: torch.Tensor, points: tuple[torch.Tensor, torch.Tensor], pulls: _Pulls
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Unweighted losses, and mean cosines of codes, by name."""
+
+        def loss(pull: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
+            return correlation_loss(pull, cosines, self.config.zero_clamp)
+
+        first, second = sample(codes, points[0]), sample(near_codes, points[1])
+        own, near = pair_cosines(first, first), pair_cosines(first, second)
+        random = [(pull, pair_cosines(first, sample(codes[others], points[1]))) for others, pull in pulls.random]
+        losses = {
+            "own": loss(pulls.own, own),
+            "neighbour": loss(pulls.neighbour, near),
+            "random": torch.stack([loss(pull, cosines) for pull, cosines in random]).mean(),
+        }
+        if pulls.depth is not None:
+            losses["depth"] = loss(pulls.depth, own)
+        similarities = {
+            "own": own.detach().mean(),
+            "neighbour": near.detach().mean(),
+            "random": torch.stack([cosines.detach().mean() for _, cosines in random]).mean(),
+        }
+        return losses, similarities
+
+    def _weighted(self, losses: dict[str, torch.Tensor], step: int) -> torch.Tensor:
+        weights = {
+            "own": self.config.own_weight,
+            "neighbour": self.config.neighbour_weight,
+            "random": self.config.random_weight,
+            "depth": self.config.depth_weight * self.config.depth_scale_at(step),
+        }
+        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+
+
+@dataclass(frozen=True)
+class _Pulls:
+    """Of all pairs of points, (B, P, P) each; of random pairs with the index of the other crop, (B,) int64."""
+
+    own: torch.Tensor
+    neighbour: torch.Tensor
+    random: list[tuple[torch.Tensor, torch.Tensor]]
+    depth: torch.Tensor | None
+
+
+def other_crops(
+    count: int, device: torch.device | str = "cpu", generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """For each crop of a batch another one, never itself where there are two: (count,) int64.
+
+    A random permutation in which crops that meet themselves take the next one, so some may be taken twice.
+    Source: STEGO's released code.
+    """
+    others = torch.randperm(count, device=device, generator=generator)
+    return (others + (others == torch.arange(count, device=device)).long()) % count

@@ -30,3 +30,14 @@ def sample(maps_BCHW: torch.Tensor, points_BSS2: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.grid_sample(
             maps_BCHW, points_BSS2.to(maps_BCHW.dtype), padding_mode="border", align_corners=True
         )
+
+
+def kept_channels(maps_BC: torch.Tensor, share: float, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Dropout of whole channels: what maps (B, C, H, W) are multiplied with, (B, C, 1, 1): 0 for this share of the
+    channels of each image, in [0, 1), and 1 / (1 - share) for the others.
+    """
+    shape = (*maps_BC.shape[:2], 1, 1)
+    if share == 0:
+        return maps_BC.new_ones(shape)
+    kept = torch.rand(shape, device=maps_BC.device, generator=generator) >= share
+    return kept.to(maps_BC.dtype) / (1 - share)
