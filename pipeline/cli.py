@@ -21,6 +21,7 @@ from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
 from pipeline.commands.pictures import export, gallery, inspect
 from pipeline.commands.run import demo, recipes, retry_quarantined, run
+from pipeline.commands.semantics import semantic_recipes, train_semantic
 from pipeline.commands.tau import tau
 from pipeline.commands.upkeep import gc, info, status, verify
 from pipeline.commands.weights import weights_group
@@ -32,6 +33,7 @@ from pipeline.wording import printable
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
     *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
+    *(train_semantic, semantic_recipes),
     *(recipes, tau, weights_group, demo),
 )
 

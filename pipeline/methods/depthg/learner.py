@@ -84,7 +84,8 @@ class HeadLearner:
     def __init__(
         self, recipe: SemanticRecipe, inputs: TrainingInputs, seed: int, device: torch.device, amp: bool = False
     ) -> None:
-        assert recipe.objective is not None and recipe.training is not None
+        assert recipe.objective is not None
+        assert recipe.training is not None
         how, width = recipe.training, inputs.shape[0]
         self.iterations = how.iterations
         self._seed, self._device, self._amp = seed, device, amp

@@ -73,7 +73,8 @@ def searched(
 
 def objective_of(recipe: SemanticRecipe, seed: int, trial: int) -> ObjectiveConfig:
     """What a trial trains for; the first, 0, is the recipe's own."""
-    assert recipe.objective is not None and recipe.search is not None  # noqa: PT018
+    assert recipe.objective is not None
+    assert recipe.search is not None
     if trial == 0:
         return recipe.objective
     rng = np.random.default_rng([seed, trial])

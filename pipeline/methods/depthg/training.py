@@ -1,12 +1,4 @@
-"""Semantic training in one process: from the inputs of a run to a model, with checkpoints that resume to the bit.
-
-OUT/inputs/             the run that keeps features and depth of every crop, see `inputs`
-OUT/training.json       what decides the result, see `pipeline.runs.training_folder`
-OUT/search.jsonl        what a search has tried, see `search`
-OUT/iter_N.pth          the last two checkpoints
-OUT/log.jsonl, events/  see `training_log`
-OUT/model.safetensors   the model, once it is trained, see `checkpoint`
-"""
+"""Semantic training in one process: from the inputs of a run to a model, with checkpoints that resume to the bit."""
 
 import logging
 import pickle
@@ -24,11 +16,12 @@ from pipeline.methods.depthg.criterion import Judgement, judge
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.learner import Learner, learner_of
 from pipeline.methods.depthg.search import SEARCH_FILE, searched
+from pipeline.methods.depthg.training_folder import training_at
 from pipeline.methods.depthg.training_log import TrainingLog
 from pipeline.methods.depthg.training_recipes import SemanticRecipe
 from pipeline.models.device import pick_device
 from pipeline.runs.lease import Lease
-from pipeline.runs.training_folder import TrainingFolder, iterations
+from pipeline.runs.training_folder import TrainingFolder
 from pipeline.storage.atomic import written_whole
 from pipeline.storage.files_at import files_at
 from pipeline.storage.outputs import writing
@@ -72,7 +65,7 @@ def train(wanted: SemanticTraining, inputs: TrainingInputs) -> Path:
         TrainingError: there is nothing to resume, or the loss is no number any more.
         StoreError: the inputs are damaged.
     """
-    device = training_device(wanted)
+    device = training_device(wanted.device, wanted.amp)
     warnings = check_inputs(wanted.recipe, inputs)
     for warning in warnings:
         logger.warning("%s", warning)
@@ -101,17 +94,12 @@ def train(wanted: SemanticTraining, inputs: TrainingInputs) -> Path:
     return path
 
 
-def training_at(out: str | Path) -> TrainingFolder:
-    """The training in a folder."""
-    return TrainingFolder(Path(out), "cuts3d-semantic-training/1", "--out")
-
-
-def training_device(wanted: SemanticTraining) -> torch.device:
-    """Where to train; ConfigError when it is not there, or cannot do what is wanted."""
-    device = pick_device(wanted.device)
-    if wanted.amp and device.type != "cuda":
+def training_device(device: str, amp: bool) -> torch.device:
+    """Where to train; ConfigError when it is not there, or there is no mixed precision on it."""
+    chosen = pick_device(device)
+    if amp and chosen.type != "cuda":
         raise ConfigError("mixed precision is for GPUs, and this is a CPU: train without it")
-    return device
+    return chosen
 
 
 def check_inputs(recipe: SemanticRecipe, inputs: TrainingInputs) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pipeline.methods.overrides import with_option
 from stages.semantics.objective import ObjectiveConfig
 
 GROUPS = ("objective", "training", "search", "kmeans")
+OF_INPUTS = ("crops", "features")  # groups of options that the run has which makes the inputs
 
 
 @dataclass(frozen=True)
@@ -287,36 +288,39 @@ def get_recipe(
     iterations: int | None = None,
     trials: int | None = None,
 ) -> SemanticRecipe:
-    """The recipe of this name, changed by overrides like "objective.depth_weight=0.1". What no group of the training
-    has is left to the inputs: it is in `inputs`, after the recipe's own.
-
-    Raises ConfigError, which names what is wrong.
+    """The recipe of this name, changed by overrides like "objective.depth_weight=0.1"; ConfigError, which names what is
+    wrong.
     """
     if name not in RECIPES:
         raise ConfigError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     options = {"training.iterations": iterations, "search.trials": trials}
     given = [f"{path}={value}" for path, value in options.items() if value is not None]
-    of_inputs = []
     for override in (*overrides, *given):
         path, equals, text = (piece.strip() for piece in override.partition("="))
-        if not equals or not path:
+        group, _, option = path.partition(".")
+        if not equals or not option:
             raise ConfigError(f"override {override!r} is not of the form group.option=value")
-        group = path.partition(".")[0]
         if group not in GROUPS:
-            of_inputs.append(override)
-            continue
+            raise ConfigError(
+                f"override {override!r}: there is no {group!r}; groups of options: {', '.join((*GROUPS, *OF_INPUTS))}"
+            )
         if getattr(recipe, group) is None:
             groups = ", ".join(f"{name}.*" for name in GROUPS if getattr(recipe, name) is not None)
             what = f"--{_OPTIONS[path]}" if override in given else f"--set {override}"
             raise ConfigError(f"recipe {name} trains no head: leave {what} out; it has {groups}")
-        if "." not in path:
-            raise ConfigError(f"override {override!r}: say which option, as in {group}.OPTION=VALUE")
         try:
             recipe = with_option(recipe, name, path.split("."), text, path)
         except ValueError as error:
             raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
-    return replace(recipe, clusters=clusters or recipe.clusters, inputs=(*recipe.inputs, *of_inputs))
+    return replace(recipe, clusters=clusters or recipe.clusters)
+
+
+def apart(overrides: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Overrides of the training, and those of its inputs."""
+    given = tuple(overrides)
+    of_inputs = tuple(one for one in given if one.partition(".")[0] in OF_INPUTS)
+    return tuple(one for one in given if one not in of_inputs), of_inputs
 
 
 def recipe_options(name: str) -> Sequence[OptionLine]:
