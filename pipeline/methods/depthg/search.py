@@ -80,7 +80,9 @@ def objective_of(recipe: SemanticRecipe, seed: int, trial: int) -> ObjectiveConf
     rng = np.random.default_rng([seed, trial])
     most = np.log(recipe.search.factor)
     factors = np.exp(rng.uniform(-most, most, len(SOUGHT)))
-    sought = {name: float(getattr(recipe.objective, name) * by) for name, by in zip(SOUGHT, factors, strict=True)}
+    sought: dict[str, Any] = {
+        name: float(getattr(recipe.objective, name) * by) for name, by in zip(SOUGHT, factors, strict=True)
+    }
     return replace(recipe.objective, **sought)
 
 

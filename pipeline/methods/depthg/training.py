@@ -1,6 +1,7 @@
 """Semantic training in one process: from the inputs of a run to a model, with checkpoints that resume to the bit."""
 
 import logging
+import math
 import pickle
 from collections import defaultdict
 from collections.abc import Mapping
@@ -112,8 +113,15 @@ def check_inputs(recipe: SemanticRecipe, inputs: TrainingInputs) -> tuple[str, .
             f"recipe {recipe.name} needs depth, and these inputs have none: make inputs with it, or take --recipe stego"
         )
     said = list(inputs.warnings)
-    if recipe.training is None:
+    if recipe.training is None or recipe.objective is None:
         return tuple(said)
+    _, height, width = inputs.shape
+    if recipe.objective.sampling == "fps" and recipe.objective.samples**2 > height * width:
+        raise ConfigError(
+            f"objective.samples={recipe.objective.samples} asks for {recipe.objective.samples**2} farthest points of "
+            f"{height * width} patches: take at most {math.isqrt(height * width)}, or larger crops, "
+            "--set features.size=PIXELS"
+        )
     if len(inputs) < 2:
         raise ConfigError(
             f"recipe {recipe.name} learns from pairs of images, and there is one: give more photos, or "
