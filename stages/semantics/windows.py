@@ -1,7 +1,7 @@
-"""Parts of a photo whose features are taken, and the shares of clusters that their codes give at any points of it.
+"""Windows of a photo whose features are taken, and the shares of clusters that their codes give at any points of it.
 
-H, W pixels of the photo · V parts · h, w patch grid of a part · K width of the codes · C clusters · R, T rows and columns
-of points
+H, W pixels of the photo · V windows · h, w patch grid of a window · K width of the codes · C clusters · R, T rows and
+columns of points
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from stages.depth import DepthKind, check_kind
 from stages.late import torch
 from stages.semantics import Reading
 
+if TYPE_CHECKING:
+    from stages.semantics.clusters import ClusterProbe
 
-class Part(NamedTuple):
+
+class Window(NamedTuple):
     """A rectangle in pixels of the photo. It may reach beyond the photo."""
 
     top: int
@@ -31,13 +34,13 @@ class Part(NamedTuple):
 class WindowConfig:
     """Squares that see a photo from nearer, and how their labels are mixed with those of the whole photo.
 
-    side: of a square, as a share of the photo's short side, 0.1..1.
+    side: of a square, as a share of the photo's short side, 0.25..1.
     overlap: squares over each point along an axis, 1..4; 2 moves them by half a side.
     whole_share: of the whole photo's labels in the mix, 0..1; none makes it 1 / (1 + depth in metres) at each pixel,
         which takes --depth maps:FOLDER.
     metres: that a stored depth of 1 stands for, above 0 (0.001 for millimetres). With --depth-kind inverse_depth, for
         disparities: focal length in pixels × baseline in metres.
-    reading: paper leaves squares inside the photo, and labels far things, and those without depth, by the squares alone;
+    reading: paper keeps the squares inside the photo, and takes their labels alone where depth is infinite or missing;
         released is what CUPS's code does: squares reach over the upper and left border, and a depth or disparity of 0
         takes the labels of the whole photo.
     """
@@ -49,8 +52,8 @@ class WindowConfig:
     reading: Reading = "paper"
 
     def __post_init__(self) -> None:
-        if not 0.1 <= self.side <= 1:
-            raise ValueError(f"windows.side must be in 0.1..1, got {self.side}")
+        if not 0.25 <= self.side <= 1:
+            raise ValueError(f"windows.side must be in 0.25..1, got {self.side}")
         if not 1 <= self.overlap <= 4:
             raise ValueError(f"windows.overlap must be in 1..4, got {self.overlap}")
         if self.whole_share is not None and not 0 <= self.whole_share <= 1:
@@ -61,37 +64,42 @@ class WindowConfig:
             raise ValueError(f"windows.reading must be one of {', '.join(get_args(Reading))}, got {self.reading!r}")
 
 
-def covering_squares(height: int, width: int) -> list[Part]:
+def covering_squares(height: int, width: int) -> list[Window]:
     """As few squares of the photo's short side as cover it; the last lies at its end."""
     side = min(height, width)
     rows, columns = (_starts(length, side, side) for length in (height, width))
-    return [Part(top, left, side, side) for top in rows for left in columns]
+    return [Window(top, left, side, side) for top in rows for left in columns]
 
 
-def near_squares(height: int, width: int, config: WindowConfig) -> list[Part]:
+def near_squares(height: int, width: int, config: WindowConfig) -> list[Window]:
     """The squares of a configuration, row by row; they cover the photo."""
     step = max(1, int(min(height, width) * config.side / config.overlap))
     side = min(step * config.overlap, height, width)
-    if config.reading == "paper":
-        rows, columns = (_starts(length, side, step) for length in (height, width))
-    else:  # a border as wide as the photo lacks to a multiple of the step, of which the squares come to the first half
-        rows, columns = (range(-(-length % step), length - side + 1, step) for length in (height, width))
-    return [Part(top, left, side, side) for top in rows for left in columns]
+    starts = _starts if config.reading == "paper" else _released_starts
+    rows, columns = (starts(length, side, step) for length in (height, width))
+    return [Window(top, left, side, side) for top in rows for left in columns]
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:
     return [*range(0, length - side, step), length - side]
 
 
-def cut_out(image_HW3: np.ndarray, part: Part, beyond: Sequence[int]) -> np.ndarray:
-    """A part of a photo, uint8 RGB (height, width, 3). beyond: the colour of what lies outside."""
-    top, left = max(part.top, 0), max(part.left, 0)
-    inside = image_HW3[top : part.top + part.height, left : part.left + part.width]
-    if inside.shape[:2] == (part.height, part.width):
+def _released_starts(length: int, side: int, step: int) -> list[int]:
+    """A border is laid around the photo, on both sides as wide as it lacks to a multiple of the step; since the squares
+    are a multiple of the step, too, the last ends with the photo.
+    """
+    return list(range(-(-length % step), length - side + 1, step))
+
+
+def cut_out(image_HW3: np.ndarray, window: Window, beyond: Sequence[int]) -> np.ndarray:
+    """A window of a photo, uint8 RGB (height, width, 3). beyond: the colour of what lies outside."""
+    top, left = max(window.top, 0), max(window.left, 0)
+    inside = image_HW3[top : window.top + window.height, left : window.left + window.width]
+    if inside.shape[:2] == (window.height, window.width):
         return inside
-    whole = np.empty((part.height, part.width, 3), np.uint8)
+    whole = np.empty((window.height, window.width, 3), np.uint8)
     whole[:] = np.asarray(beyond, np.uint8)
-    y, x = top - part.top, left - part.left
+    y, x = top - window.top, left - window.left
     whole[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return whole
 
@@ -123,32 +131,22 @@ def _lerp(maps: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
 
 
 def log_shares(
-    parts: Sequence[Part],
-    codes_VKhw: torch.Tensor,
-    clusters_CK: torch.Tensor,
-    sharpness: float,
-    y_R: np.ndarray,
-    x_T: np.ndarray,
+    windows: Sequence[Window], codes_VKhw: torch.Tensor, probe: ClusterProbe, y_R: np.ndarray, x_T: np.ndarray
 ) -> torch.Tensor:
-    """Logarithms of the shares of the clusters, (C, R, T) float32: at each point the mean of those of all parts over it.
+    """Logarithms of the shares of the clusters, (C, R, T) float32: at each point the mean over all windows that it lies
+    in.
 
-    codes_VKhw: float32, of each part. They are interpolated, then compared: a part's are
-        log softmax(sharpness · cos(code, centroid)).
-    clusters_CK: centroids, float32.
-    y_R, x_T: points in pixels of the photo, rising, each in one of the parts at least.
+    codes_VKhw: float32, of each window. They are interpolated, and then compared with the centroids.
+    y_R, x_T: points in pixels of the photo, rising, each in one of the windows at least.
     """
-    unit_CK = torch.nn.functional.normalize(clusters_CK, dim=1)
-    total_CRT = codes_VKhw.new_zeros(len(clusters_CK), len(y_R), len(x_T))
+    total_CRT = codes_VKhw.new_zeros(len(probe.centroids), len(y_R), len(x_T))
     count_RT = codes_VKhw.new_zeros(len(y_R), len(x_T))
-    for part, codes_Khw in zip(parts, codes_VKhw, strict=True):
-        rows, columns = _within(y_R, part.top, part.height), _within(x_T, part.left, part.width)
-        y, x = (y_R[rows] - part.top) / part.height, (x_T[columns] - part.left) / part.width
-        if not len(y) or not len(x):
-            continue
-        codes_Krt = resampled(codes_Khw, y, x)
-        cosine_Crt = torch.einsum("ck,krt->crt", unit_CK, torch.nn.functional.normalize(codes_Krt, dim=0))
-        total_CRT[:, rows, columns] += cosine_Crt.mul_(sharpness).log_softmax(dim=0)
-        count_RT[rows, columns] += 1
+    for window, codes_Khw in zip(windows, codes_VKhw, strict=True):
+        rows, columns = _within(y_R, window.top, window.height), _within(x_T, window.left, window.width)
+        y, x = (y_R[rows] - window.top) / window.height, (x_T[columns] - window.left) / window.width
+        if len(y) and len(x):
+            total_CRT[:, rows, columns] += probe.log_probabilities(resampled(codes_Khw, y, x)[None])[0]
+            count_RT[rows, columns] += 1
     return total_CRT.div_(count_RT)
 
 
