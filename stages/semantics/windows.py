@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from stages.semantics.clusters import ClusterProbe
 
 
+_LONGEST = 16  # times as long as wide that a photo is covered by squares
+
+
 class Window(NamedTuple):
     """A rectangle in pixels of the photo. It may reach beyond the photo."""
 
@@ -32,16 +35,16 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """Squares that see a photo from nearer, and how their labels are mixed with those of the whole photo.
+    """Windows that see a photo from nearer, and how their labels are mixed with those of the whole photo.
 
-    side: of a square, as a share of the photo's short side, 0.25..1.
-    overlap: squares over each point along an axis, 1..4; 2 moves them by half a side.
+    side: of a window, a square, as a share of the photo's short side, 0.25..1.
+    overlap: windows over each point along an axis, 1..4; 2 moves them by half a side.
     whole_share: of the whole photo's labels in the mix, 0..1; none makes it 1 / (1 + depth in metres) at each pixel,
         which takes --depth maps:FOLDER.
     metres: that a stored depth of 1 stands for, above 0 (0.001 for millimetres). With --depth-kind inverse_depth, for
         disparities: focal length in pixels × baseline in metres.
-    reading: paper keeps the squares inside the photo, and takes their labels alone where depth is infinite or missing;
-        released is what CUPS's code does: squares reach over the upper and left border, and a depth or disparity of 0
+    reading: paper keeps the windows inside the photo, and takes their labels alone where depth is infinite or missing;
+        released is what CUPS's code does: windows reach over the upper and left border, and a depth or disparity of 0
         takes the labels of the whole photo.
     """
 
@@ -64,20 +67,30 @@ class WindowConfig:
             raise ValueError(f"windows.reading must be one of {', '.join(get_args(Reading))}, got {self.reading!r}")
 
 
-def covering_squares(height: int, width: int) -> list[Window]:
-    """As few squares of the photo's short side as cover it; the last lies at its end."""
-    side = min(height, width)
-    rows, columns = (_starts(length, side, side) for length in (height, width))
-    return [Window(top, left, side, side) for top in rows for left in columns]
+def covering_windows(height: int, width: int) -> list[Window]:
+    """Squares of the photo's short side, as few as cover it; the last lies at its end. A photo that is more than 16
+    times as long as wide is covered by 16 windows that are longer.
+    """
+    sides = _extents(height, width)
+    rows, columns = (_starts(length, side, side) for length, side in zip((height, width), sides, strict=True))
+    return [Window(top, left, *sides) for top in rows for left in columns]
 
 
-def near_squares(height: int, width: int, config: WindowConfig) -> list[Window]:
-    """The squares of a configuration, row by row; they cover the photo."""
-    step = max(1, int(min(height, width) * config.side / config.overlap))
-    side = min(step * config.overlap, height, width)
+def near_windows(height: int, width: int, config: WindowConfig) -> list[Window]:
+    """The windows of a configuration, row by row; they cover the photo. They are squares, but in photos as above."""
     starts = _starts if config.reading == "paper" else _released_starts
-    rows, columns = (starts(length, side, step) for length in (height, width))
-    return [Window(top, left, side, side) for top in rows for left in columns]
+    axes, sides = [], []
+    for length, extent in zip((height, width), _extents(height, width), strict=True):
+        step = max(1, int(extent * config.side / config.overlap))
+        sides.append(min(step * config.overlap, length))
+        axes.append(starts(length, sides[-1], step))
+    return [Window(top, left, sides[0], sides[1]) for top in axes[0] for left in axes[1]]
+
+
+def _extents(height: int, width: int) -> tuple[int, int]:
+    """Height and width of what is looked at as one: the short side, or a 16th of a side that is very long."""
+    short = min(height, width)
+    return max(short, math.ceil(height / _LONGEST)), max(short, math.ceil(width / _LONGEST))
 
 
 def _starts(length: int, side: int, step: int) -> list[int]:
@@ -85,7 +98,7 @@ def _starts(length: int, side: int, step: int) -> list[int]:
 
 
 def _released_starts(length: int, side: int, step: int) -> list[int]:
-    """A border is laid around the photo, on both sides as wide as it lacks to a multiple of the step; since the squares
+    """A border is laid around the photo, on both sides as wide as it lacks to a multiple of the step; since the windows
     are a multiple of the step, too, the last ends with the photo.
     """
     return list(range(-(-length % step), length - side + 1, step))

@@ -77,9 +77,7 @@ class InputsWork(BatchInputs):
         """(B, K, D, h, w) float16."""
         method = self.method
         with self._clock("features"):
-            crops = [
-                c for photo in self.photos for c in cut_photo(photo.rgb, method.crops, method.features.config.size)
-            ]
+            crops = [c for photo in self.photos for c in cut_photo(photo.rgb, method.crops, method.features.config.size)]
             features_CND: np.ndarray = method.features(crops).cpu().numpy()
         features_CDN = features_CND.transpose(0, 2, 1)
         return features_CDN.reshape(len(self.photos), method.crops.per_photo, -1, *method.features.grid)

@@ -9,7 +9,7 @@ from stages.crf import CrfConfig, label_crf
 from stages.semantics import labelling
 from stages.semantics.clusters import ClusterProbe
 from stages.semantics.labelling import LabelRefineConfig, Near, Seen, label_photo, published_crf, working_size
-from stages.semantics.windows import Window, WindowConfig, centres, covering_squares, log_shares, near_squares
+from stages.semantics.windows import Window, WindowConfig, centres, covering_windows, log_shares, near_windows
 
 SIZE = (40, 52)
 
@@ -78,7 +78,7 @@ def test_a_smaller_crf_gives_labels_at_the_photos_size(image: np.ndarray, probe:
 def test_near_and_whole_are_mixed_as_logarithms(
     image: np.ndarray, probe: ClusterProbe, whole: Seen, share: float
 ) -> None:
-    windows = near_squares(*SIZE, WindowConfig())
+    windows = near_windows(*SIZE, WindowConfig())
     codes = torch.randn(len(windows), 6, 3, 3, generator=torch.Generator().manual_seed(2))
     seen, config = Seen(windows, codes), LabelRefineConfig(crf=None)
     labels, confidence = label_photo(image, whole, Near(seen, share), probe, config)
@@ -95,7 +95,7 @@ def test_near_and_whole_are_mixed_as_logarithms(
 
 
 def test_a_map_of_shares_chooses_pixel_by_pixel(image: np.ndarray, probe: ClusterProbe, whole: Seen) -> None:
-    other = Seen(covering_squares(*SIZE), torch.randn(2, 6, 3, 3, generator=torch.Generator().manual_seed(3)))
+    other = Seen(covering_windows(*SIZE), torch.randn(2, 6, 3, 3, generator=torch.Generator().manual_seed(3)))
     config = LabelRefineConfig(crf=None)
     left = np.zeros(SIZE, np.float32)
     left[:, :26] = 1
