@@ -19,35 +19,16 @@ from safetensors.numpy import save
 
 from pipeline.errors import WeightsError
 from pipeline.models.broken_files import refuse_broken
+from pipeline.results.semantic import MOST_CLASSES
 from pipeline.storage.atomic import written_whole
 from pipeline.wording import brief, few_of
 from stages.features import FeatureConfig
 
 FILE = "model.safetensors"  # in the folder of `cuts3d train-semantic`
-MOST_CLUSTERS = 255  # labels are uint8, and 255 is none
+MOST_CLUSTERS = MOST_CLASSES
 _KEY, _VERSION = "cuts3d_semantic_model", 1
 _HEAD, _CLUSTERS = "head.", "clusters"
 _AGAIN = "fetch it again, or train it again with `cuts3d train-semantic`"
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """Which class each cluster stands for, as an evaluation against labels found it.
-
-    classes: names.
-    of_cluster: (C,) indices of classes, -1 for a cluster that stands for none.
-    found_on: what it was found on, in words.
-    """
-
-    classes: tuple[str, ...]
-    of_cluster: tuple[int, ...]
-    found_on: str = ""
-
-    def __post_init__(self) -> None:
-        if not all(isinstance(name, str) and name for name in self.classes):
-            raise ValueError("assignment.classes must be names")
-        if not all(_is_count(index + 1) and index < len(self.classes) for index in self.of_cluster):
-            raise ValueError(f"assignment.of_cluster must have classes of 0..{len(self.classes) - 1}, or -1 for none")
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,6 @@ class ModelInfo:
     seed: of the training.
     inputs: digest of the crops, features, depth and neighbours that it was trained on.
     training: anything else worth keeping of the training, JSON-able.
-    assignment: of classes to its clusters; None where there are no labels.
     """
 
     recipe: str
@@ -77,7 +57,6 @@ class ModelInfo:
     seed: int
     inputs: str
     training: Mapping[str, Any] = field(default_factory=dict)
-    assignment: Assignment | None = None
 
     def __post_init__(self) -> None:
         for name in ("recipe", "features", "feature_fingerprint", "inputs"):
@@ -122,9 +101,6 @@ class SemanticModel:
                 f"there is no head, so that centroids must be as wide as the features, {self.info.width}, not "
                 f"{self.clusters.shape[1]}"
             )
-        given = self.info.assignment
-        if given is not None and len(given.of_cluster) != len(self.clusters):
-            raise ValueError(f"the assignment is of {len(given.of_cluster)} clusters, not of {len(self.clusters)}")
 
     def tensors(self) -> dict[str, np.ndarray]:
         """All tensors, as the file names them."""
@@ -132,9 +108,7 @@ class SemanticModel:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what decides the labels: tensors and features. An assignment that is found later, or
-        another folder, does not change it.
-        """
+        """SHA-256 (hex) of what decides the labels: tensors and features. Where the file is does not count."""
         sha = hashlib.sha256(self.info.feature_fingerprint.encode())
         for name, tensor in sorted(self.tensors().items()):
             sha.update(f"{name}:{tensor.shape};".encode())
@@ -224,11 +198,7 @@ def _info(text: str) -> ModelInfo:
         raise ValueError(f"it is of version {version}, this cuts3d reads {_VERSION}: use a newer one")
     config = about.pop("feature_config")
     tuples = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
-    assignment = about.pop("assignment")
-    if assignment is not None:
-        classes, of_cluster = (tuple(assignment.pop(name)) for name in ("classes", "of_cluster"))
-        assignment = Assignment(classes, of_cluster, **assignment)
-    return ModelInfo(**about, feature_config=FeatureConfig(**{**config, **tuples}), assignment=assignment)
+    return ModelInfo(**about, feature_config=FeatureConfig(**{**config, **tuples}))
 
 
 def _why(error: Exception) -> str:

@@ -19,19 +19,24 @@ from pipeline.results.instance_kind import NAME as INSTANCES
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord
 from pipeline.results.kinds import Failed, added
+from pipeline.results.semantic_kind import NAME as SEMANTIC
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.ledger import by_try
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.gallery.blocks import image_block
 from pipeline.views.gallery.pages import Gallery, Page, begun_page, shown_images
 from pipeline.views.gallery.plain import write_plain_gallery
+from pipeline.views.gallery.semantic import write_semantic_gallery
 from stages.score import PARTS
 
 PROPOSAL_STAGES = ("confidence", "localcut")  # whose kept output holds the proposals, the fuller one first
 PAGE = Page(
     "page.html",
     ("gallery.css",),
-    ("common.js", "viewer.js", "data.js", "drawing.js", "list.js", "detail.js", "start.js"),
+    (
+        *("common.js", "viewer.js", "facets.js", "cards.js", "panels.js"),
+        *("data.js", "drawing.js", "list.js", "detail.js", "start.js"),
+    ),
 )
 
 
@@ -55,6 +60,8 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
     path = Path(out)
     if path.is_dir() or not path.suffix:
         path = path / "gallery.html"
+    if run.result == SEMANTIC:
+        return write_semantic_gallery(run, path, limit, thumbnail)
     if run.result != INSTANCES:
         return write_plain_gallery(run, path, limit, thumbnail)
     reader = InstanceReader(run)

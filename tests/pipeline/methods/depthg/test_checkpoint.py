@@ -14,7 +14,6 @@ from safetensors.numpy import load_file, save, save_file
 from pipeline.errors import WeightsError
 from pipeline.methods.depthg.checkpoint import (
     FILE,
-    Assignment,
     ModelInfo,
     SemanticModel,
     read_model,
@@ -44,8 +43,7 @@ def said(place: Path) -> str:
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    assignment = Assignment(("road", "sky"), (1, -1, 0), "cityscapes")
-    one = model(info=replace(INFO, assignment=assignment, training={"amp": False}))
+    one = model(info=replace(INFO, training={"amp": False}))
     path = write_model(tmp_path / "model", one)
     assert path == tmp_path / "model" / FILE
     for place in (tmp_path / "model", path):
@@ -64,8 +62,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_fingerprint_is_that_of_what_decides_labels() -> None:
     one = model()
-    found_later = replace(INFO, assignment=Assignment(("road",), (0, 0, -1)), iterations=9)
-    assert model(info=found_later).fingerprint == one.fingerprint
+    assert model(info=replace(INFO, training={"said": "more"})).fingerprint == one.fingerprint
     assert model(clusters=one.clusters + 1).fingerprint != one.fingerprint
     assert model(info=replace(INFO, feature_fingerprint="0")).fingerprint != one.fingerprint
 
@@ -84,18 +81,11 @@ def test_a_model_without_a_head_has_centroids_of_features() -> None:
         ({"clusters": np.ones((1, 4), np.float32)}, r"2\.\.255 centroids"),
         ({"clusters": np.ones((256, 4), np.float32)}, r"2\.\.255 centroids"),
         ({"clusters": np.ones(4, np.float32)}, r"2\.\.255 centroids"),
-        ({"info": replace(INFO, assignment=Assignment(("a",), (0, 0)))}, "of 2 clusters, not of 3"),
     ],
 )
 def test_models_that_cannot_be_are_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         model(**changes)
-
-
-def test_an_assignment_is_of_classes_that_there_are() -> None:
-    for of_cluster in ((0, 1), (-2, 0), (True, 0), (0.5, 0)):
-        with pytest.raises(ValueError, match="of_cluster"):
-            Assignment(("road",), of_cluster)  # type: ignore[arg-type]
 
 
 def test_files_that_are_no_model(tmp_path: Path) -> None:
@@ -139,8 +129,7 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
         (lambda about: about.update(objective=[]), "objective"),
         (lambda about: about.update(feature_config=None), "cannot be read"),
         (lambda about: about["feature_config"].update(size=63), "size is 63"),
-        (lambda about: about.update(assignment={"classes": ["a"], "of_cluster": [1, 0, 0]}), "of_cluster"),
-        (lambda about: about.update(assignment=3), "cannot be read"),
+        (lambda about: about.update(feature_config=[1]), "cannot be read"),
         (lambda about: about.update(width="5"), "width"),
     ],
 )
