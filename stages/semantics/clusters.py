@@ -31,7 +31,7 @@ class ClusterProbe(nn.Module):
     def cosines(self, codes_BKhw: torch.Tensor) -> torch.Tensor:
         """Cosines of codes and centroids: (B, C, h, w) float32, also under autocast."""
         directions_CK = unit(self.centroids)
-        cosines_BCN = torch.matmul(directions_CK, unit(codes_BKhw, dim=1).flatten(2))
+        cosines_BCN = torch.matmul(directions_CK, unit(codes_BKhw).flatten(2))
         return cosines_BCN.float().unflatten(2, codes_BKhw.shape[2:])
 
     def loss(self, codes_BKhw: torch.Tensor) -> torch.Tensor:

@@ -21,8 +21,8 @@ _LEAST_LENGTH = 1e-10  # a shorter vector counts as zero and has cosine 0 with e
 _FLAT = 1e-6  # relative depths that differ by less are the same
 
 
-def unit(vectors: torch.Tensor, dim: int = -1) -> torch.Tensor:
-    """Vectors along `dim` scaled to length 1: float32, or float64 where they are. Zero vectors stay zero."""
+def unit(vectors: torch.Tensor, dim: int = 1) -> torch.Tensor:
+    """Vectors along `dim`, the channels, scaled to length 1: float32, or float64 where they are. Zero vectors stay zero."""
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     return torch.nn.functional.normalize(vectors, dim=dim, eps=_LEAST_LENGTH)
 
@@ -33,7 +33,7 @@ def pair_cosines(first_BPC: torch.Tensor, second_BPC: torch.Tensor) -> torch.Ten
     first_BPC, second_BPC: values at points, see `MapRows.at`; any float dtype.
     Source: STEGO equation 1.
     """
-    products_BPP = unit(first_BPC) @ unit(second_BPC).transpose(1, 2)
+    products_BPP = unit(first_BPC, dim=2) @ unit(second_BPC, dim=2).transpose(1, 2)
     return products_BPP.to(torch.promote_types(products_BPP.dtype, torch.float32))
 
 
@@ -113,7 +113,7 @@ def _released_likeness(depth_BHW: torch.Tensor, side: int) -> torch.Tensor:
     depth_B1SS = torch.nn.functional.interpolate(
         depth_BHW[:, None], size=(side, side), mode="bilinear", align_corners=True
     )
-    sign_BP = unit(depth_B1SS, dim=1).transpose(2, 3).flatten(1)
+    sign_BP = unit(depth_B1SS).transpose(2, 3).flatten(1)
     return sign_BP[:, :, None] * sign_BP[:, None, :]
 
 
