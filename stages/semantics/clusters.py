@@ -32,7 +32,8 @@ class ClusterProbe(nn.Module):
         """Cosines of codes and centroids: (B, C, h, w) float32, also under autocast."""
         directions_CK = unit(self.centroids)
         cosines_BCN = torch.matmul(directions_CK, unit(codes_BKhw).flatten(2))
-        return cosines_BCN.float().unflatten(2, codes_BKhw.shape[2:])
+        cosines_BCN = cosines_BCN.to(torch.promote_types(cosines_BCN.dtype, torch.float32))
+        return cosines_BCN.unflatten(2, codes_BKhw.shape[2:])
 
     def loss(self, codes_BKhw: torch.Tensor) -> torch.Tensor:
         """Minus the mean cosine of codes and their nearest centroids, a scalar. Codes are taken as they are: no
