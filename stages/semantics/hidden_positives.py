@@ -41,6 +41,7 @@ def _mixed_with_neighbours(codes_Khw: torch.Tensor, depth_hw: torch.Tensor) -> t
     cloud_N3 = unproject(depth_hw[None])[0]
     distance_NN = _distances(cloud_N3)
     largest_hw = distance_NN.amax(dim=1).reshape(depth_hw.shape)
+    largest_hw = torch.where(largest_hw > 0, largest_hw, 1.0)  # all patches in one place: each counts in full
     limit_hw = distance_NN.mean(dim=1).reshape(depth_hw.shape)
     cloud_3hw = cloud_N3.T.reshape(3, *depth_hw.shape)
     inside_hw = torch.ones_like(depth_hw)

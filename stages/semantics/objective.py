@@ -13,7 +13,7 @@ from stages.semantics import Reading
 from stages.semantics.correlation import DepthSimilarity, correlation_loss, depth_pull, feature_pull, pair_cosines
 from stages.semantics.farthest_points import farthest_coordinates
 from stages.semantics.hidden_positives import mixed_by_depth
-from stages.semantics.sampling import kept_channels, sample, uniform_points
+from stages.semantics.sampling import MapRows, kept_channels, uniform_points
 
 if TYPE_CHECKING:
     from stages.semantics.head import IdentityHead, Projection, SemanticHead
@@ -205,17 +205,15 @@ class Objective:
         generator: torch.Generator | None,
     ) -> _Pulls:
         config = self.config
-        share = head.dropout if head.training else 0.0
-        maps, near_maps = crops.features.float(), neighbours.features.float()
-        kept, near_kept = (kept_channels(each, share, generator) for each in (maps, near_maps))
-        features = sample(maps, points[0]) * kept
-        near_features = sample(near_maps, points[1]) * near_kept
+        rows, near_rows = MapRows.of(crops.features), MapRows.of(neighbours.features)
+        kept, near_kept = (self._kept(head, each.features, generator) for each in (crops, neighbours))
+        features, near_features = rows.at(points[0]) * kept, near_rows.at(points[1]) * near_kept
         own = feature_pull(features, features, config.own_shift, config.pointwise)
         near = feature_pull(features, near_features, config.neighbour_shift, config.pointwise)
         random = []
         for _ in range(config.negatives):
-            others = other_crops(len(maps), maps.device, generator)
-            other_features = sample(maps[others], points[1]) * kept[others]
+            others = other_crops(len(kept), kept.device, generator)
+            other_features = rows.at(points[1], others) * kept[others]
             random.append((others, feature_pull(features, other_features, config.random_shift, config.pointwise)))
         depth = None
         if config.depth_weight > 0:
@@ -223,6 +221,14 @@ class Objective:
             shift = config.depth_shift * config.depth_scale_at(step)
             depth = depth_pull(crops.depth, points[0], shift, config.reading, config.depth_similarity)
         return _Pulls(own, near, random, depth)
+
+    def _kept(
+        self, head: SemanticHead | IdentityHead, features_BDhw: torch.Tensor, generator: torch.Generator | None
+    ) -> torch.Tensor:
+        """What dropout leaves of the features that codes are compared with, (B, 1, D)."""
+        share = head.dropout if head.training else 0.0
+        images, channels = features_BDhw.shape[:2]
+        return kept_channels(images, channels, share, features_BDhw.device, generator)[:, None]
 
     def _losses(
         self, codes: torch.Tensor, near_codes: torch.Tensor, points: tuple[torch.Tensor, torch.Tensor], pulls: _Pulls
@@ -232,9 +238,10 @@ class Objective:
         def loss(pull: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
             return correlation_loss(pull, cosines, self.config.zero_clamp)
 
-        first, second = sample(codes, points[0]), sample(near_codes, points[1])
+        rows = MapRows.of(codes)
+        first, second = rows.at(points[0]), MapRows.of(near_codes).at(points[1])
         own, near = pair_cosines(first, first), pair_cosines(first, second)
-        random = [(pull, pair_cosines(first, sample(codes[others], points[1]))) for others, pull in pulls.random]
+        random = [(pull, pair_cosines(first, rows.at(points[1], others))) for others, pull in pulls.random]
         losses = {
             "own": loss(pulls.own, own),
             "neighbour": loss(pulls.neighbour, near),
