@@ -164,7 +164,8 @@ def _units(path: Path, crops: int, means: Callable[[], Iterator[np.ndarray]]) ->
                 lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
                 units[start : start + len(block)] = wide / np.where(lengths > 0, lengths, 1)
                 start += len(block)
-            assert units is not None and start == crops
+            if units is None or start != crops:
+                raise ValueError(f"there are means of {start} crops, not of {crops}")
             units.flush()
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
