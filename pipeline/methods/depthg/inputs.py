@@ -19,7 +19,7 @@ from pipeline.methods.depthg.neighbours import KEPT, find_neighbours
 from pipeline.results.crop_features_file import DEPTH, FEATURES, MEAN, CropFeaturesFile
 from pipeline.results.crop_features_kind import NAME as KIND
 from pipeline.results.crop_features_kind import depth_faults
-from pipeline.runs.ledger import Commit, by_try
+from pipeline.runs.ledger import Commit, by_try, is_retry
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.standing import Standing, standing_by
 from pipeline.storage.array_file import damaged
@@ -186,10 +186,12 @@ def _in_order(commits: Mapping[str, Commit]) -> list[Commit]:
 
 def _rows_that_count(run: RunFolder, used: Sequence[Commit]) -> list[range | np.ndarray]:
     """Of each file the rows of its crops that count: all, but of photos that two retries have processed the first."""
-    first_tries, retries = by_try({commit.key: commit for commit in used})
-    rows: list[range | np.ndarray] = [range(commit.counts["crops"]) for commit in used[: len(first_tries)]]
+    rows: list[range | np.ndarray] = []
     seen: set[str] = set()
-    for commit in used[len(first_tries) :]:
+    for commit in used:
+        if not is_retry(commit.key):
+            rows.append(range(commit.counts["crops"]))
+            continue
         shard = CropFeaturesFile.open(run.ledger.contents(commit.shard), commit.shard.name)
         done = [id_ for id_, is_done in zip(shard.ids, shard.done, strict=True) if is_done]
         is_new = np.repeat([id_ not in seen for id_ in done], shard.per_photo)

@@ -27,8 +27,8 @@ from stages.late import torch
 KEPT = 30  # of each crop, itself first
 ROWS = 4096  # of a part, after which work is kept
 
-_BLOCK_ROWS, _BLOCK_COLUMNS = 512, 16384  # of products at a time: 32 MiB
-_PAIRS = 16384  # that are computed again at a time: 50 MB each side at 384 numbers
+_BLOCK_ROWS, _BLOCK_COLUMNS = 1024, 16384  # of products at a time: 64 MiB
+_PAIRS = 4096  # that are computed again at a time: 13 MB each side at 384 numbers
 _EPSILON = 2.0**-24  # largest relative rounding of a float32
 
 
@@ -164,7 +164,8 @@ def _units(path: Path, crops: int, means: Callable[[], Iterator[np.ndarray]]) ->
                 lengths = np.sqrt((wide * wide).sum(axis=1, keepdims=True))
                 units[start : start + len(block)] = wide / np.where(lengths > 0, lengths, 1)
                 start += len(block)
-            assert units is not None and start == crops
+            if units is None or start != crops:
+                raise ValueError(f"there are means of {start} crops, not of {crops}")
             units.flush()
     found: np.ndarray = np.load(path, mmap_mode="r")
     return found
