@@ -9,6 +9,8 @@
 # Of train: RUN="run folder …"   CONFIG=name|file   WORK=folder   RESUME=1   AMP=1   BACKBONE=file|random   ITERATIONS=n
 #           DEVICE, SET, ADDRESS, RAY and WORKERS as above
 # Of self-train: RUN, CONFIG, WORK and ITERATIONS as of train   CHECKPOINT=detector.safetensors   ROUNDS=n
+# Of train-semantic: IMAGES, OUT=folder   RECIPE=see cuts3d semantic-recipes   CLUSTERS=n   ITERATIONS=n   SEARCH=n   RESUME=1
+#           AMP=1   INPUTS=folder (of another training, in place of IMAGES); FEATURES, DEPTH, DEVICE, SET, ADDRESS, RAY and WORKERS as above
 # Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of compare: RECIPES=name,name,…   TRUTH, OUT, and IMAGES, FEATURES, DEPTH, DEVICE, SHARD_SIZE, BATCH, SET as above (SET="recipe.stage.option=value")
@@ -31,7 +33,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate status verify \
-	submit train self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
+	submit train train-semantic self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -105,6 +107,15 @@ status: install  ## what is done and what is missing of RUN
 
 verify: install  ## every checksum, offset and mask of RUN
 	$(BIN)/cuts3d verify $(RUN)
+
+# --- semantic labels --------------------------------------------------------------------------------------------------
+
+train-semantic: install  ## clusters of IMAGES without labels, by RECIPE (depthg), into OUT=runs/semantic; RESUME=1 resumes
+	$(BIN)/cuts3d train-semantic $(ON_RAY) --out $(or $(OUT),runs/semantic) $(if $(IMAGES),--images $(IMAGES)) \
+		$(if $(INPUTS),--inputs $(INPUTS)) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(FEATURES),--features $(FEATURES)) \
+		$(if $(DEPTH),--depth $(DEPTH)) $(if $(CLUSTERS),--clusters $(CLUSTERS)) $(if $(ITERATIONS),--iterations $(ITERATIONS)) \
+		$(if $(SEARCH),--search $(SEARCH)) $(if $(DEVICE),--device $(DEVICE)) $(foreach option,$(SET),--set $(option)) \
+		$(if $(WORKERS),--workers $(WORKERS)) $(if $(RESUME),--resume) $(if $(AMP),--amp)
 
 # --- the detector -----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ from detector.prediction.method import DetectorOptions
 from pipeline.cli import command_line
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.methods.cuts.recipes import Recipe
+from pipeline.methods.depthg import training_recipes
+from pipeline.methods.depthg.crops import CropConfig
 from pipeline.methods.votecut.recipe import VoteRecipe
 from stages.features import FeatureConfig
 
@@ -171,6 +173,8 @@ def recipe_options() -> frozenset[str]:
             *option_names(VoteRecipe),
             *("features." + field.name for field in dataclasses.fields(FeatureConfig)),
             *("detector." + field.name for field in dataclasses.fields(DetectorOptions)),
+            *("crops." + field.name for field in dataclasses.fields(CropConfig)),
+            *(line.path for name in training_recipes.RECIPES for line in training_recipes.recipe_options(name)),
         ]
     )
 
@@ -181,7 +185,7 @@ def wrong_option(code: str, needs_stage: bool = True) -> Iterator[str]:
     if match is None or (needs_stage and "." not in match[1]):
         return
     stages = {name.partition(".")[0] for name in recipe_options()}
-    is_name = resolves(match[1]) or match[1] in files() or match[1].partition(".")[2] in ("pth", "json", "safetensors")
+    is_name = resolves(match[1]) or match[1] in files() or match[1].partition(".")[2] in ("pth", "json", "jsonl", "safetensors")
     if match[1].partition(".")[0] in stages and match[1] not in recipe_options() and not is_name:
         yield f"no recipe has an option {match[1]}"
 

@@ -133,11 +133,12 @@ def _trained(recipe: "SemanticRecipe", inputs: str, out: Path, **how: Any) -> Pa
     """The model's file."""
     from pipeline.methods.depthg.inputs import TrainingInputs
     from pipeline.methods.depthg.inputs_settings import DEFAULT_FEATURES
-    from pipeline.methods.depthg.training import SemanticTraining, train
     from pipeline.runs.launch import last_launch
 
     opened = TrainingInputs.open(inputs)
     features = last_launch(inputs).settings.get("features", DEFAULT_FEATURES)
+    from pipeline.methods.depthg.training import SemanticTraining, train  # torch
+
     return train(SemanticTraining(recipe, out, features, **how), opened)
 
 

@@ -121,6 +121,28 @@ TRAININGS = (
     Wrong("self-train --run {run} --checkpoint {file} --work-dir {new} --config x", "there is no configuration 'x'"),
     Wrong("self-train --run {run} --checkpoint {file} --work-dir {new} --set x=1", "the configuration has no x"),
 )
+SEMANTIC = "train-semantic --images {photos} --out {new}"
+SEMANTIC_TRAININGS = (
+    Wrong("train-semantic --out {new}", "give --images to start one"),
+    Wrong("train-semantic --images {nowhere} --out {new}", "nowhere: no such file or folder"),
+    Wrong("train-semantic --images {photos} --out {file}", "Not a directory"),
+    Wrong("train-semantic --images {photos} --out {training}", "is not of schema"),
+    Wrong("train-semantic --inputs {nowhere} --out {new}", "nowhere is not a run"),
+    Wrong("train-semantic --inputs {run} --out {new}", "holds results of kind 'instances'"),
+    Wrong("train-semantic --inputs {run} --images {photos} --out {new}", "leave --images out"),
+    Wrong(f"{SEMANTIC} --recipe depthgg", "unknown recipe 'depthgg'; known: depthg"),
+    Wrong(f"{SEMANTIC} --recipe stego --depth fastdepth", "recipe stego does not look at depth"),
+    Wrong(f"{SEMANTIC} --recipe kmeans --iterations 9", "recipe kmeans trains no head"),
+    Wrong(f"{SEMANTIC} --set objective.samples=0", "objective.samples must be at least 1"),
+    Wrong(f"{SEMANTIC} --set head.codes=9", "there is no 'head'; groups of options"),
+    Wrong(f"{SEMANTIC} --set crops.layout=six", "crops.layout is 'six': use one of five, whole"),
+    Wrong(f"{SEMANTIC} --set features.size=33", "size is 33: use a multiple of patch_size"),
+    Wrong(f"{SEMANTIC} --features dinov9", "no features 'dinov9'"),
+    Wrong(f"{SEMANTIC} --depth midas", "no depth model 'midas'"),
+    Wrong(f"{SEMANTIC} --device gpu", "unknown device 'gpu'"),
+    Wrong(f"{SEMANTIC} --resume", "holds no training to resume"),
+    Wrong("semantic-recipes depthgg", "unknown recipe 'depthgg'"),
+)
 TAUS = (
     Wrong("tau --images {photos} --features dinov9", "no features 'dinov9': use dino_vits8"),
     Wrong("tau --images {nowhere} --features dinov2_vits14", "nowhere: no such file or folder"),
@@ -181,9 +203,18 @@ LOOKS = (
     Wrong("retry-quarantined {nowhere}", "nowhere is not a run"),
     Wrong("retry-quarantined {run} --device x", "device"),
 )
-WRONG = (*RUNS, *TAUS, *TRAININGS, *PREDICTIONS, *COMPARISONS, *LOOKS)
+WRONG = (*RUNS, *TAUS, *TRAININGS, *SEMANTIC_TRAININGS, *PREDICTIONS, *COMPARISONS, *LOOKS)
 
-QUICK = ("--help", "run --help", "recipes", "recipes cuts3d", "recipes {recipe}", "recipes detector", "status {run}")
+QUICK = (
+    "--help",
+    "run --help",
+    "recipes",
+    "recipes cuts3d",
+    "recipes {recipe}",
+    "recipes detector",
+    "status {run}",
+    "semantic-recipes stego",
+)
 
 
 def places(folder: Path) -> dict[str, str]:
