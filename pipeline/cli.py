@@ -17,6 +17,7 @@ import click
 
 from pipeline.commands.compare import compare
 from pipeline.commands.evaluate import evaluate, scores
+from pipeline.commands.evaluate_semantic import evaluate_semantic
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
 from pipeline.commands.pictures import export, gallery, inspect
@@ -31,7 +32,7 @@ from pipeline.wording import printable
 
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
-    *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
+    *(export, gallery, inspect, evaluate, evaluate_semantic, scores, compare, import_coco_command),
     *(recipes, tau, weights_group, demo),
 )
 

@@ -31,3 +31,10 @@ class SemanticReader(RunReader):
         self.need_any()
         classes: Classes = self.open_shard(next(iter(self.commits))).classes
         return classes
+
+    @property
+    def model(self) -> str:
+        """Digest of what gave the clusters their numbers: of the trained model, else of all settings of the run."""
+        model = self.run.config.get("model")
+        found = model.get("fingerprint") if isinstance(model, dict) else None
+        return str(found or self.run.fingerprint)

@@ -53,9 +53,13 @@ class ClassMap:
 
 
 def _named(
-    names: Sequence[str], of_value: Mapping[int, str], ignored: Collection[int], **more: object
+    names: Sequence[str],
+    of_value: Mapping[int, str],
+    ignored: Collection[int],
+    numbering: str = "",
+    telling: Collection[int] = (),
 ) -> ClassMap:
-    """The map of values to names."""
+    """The same from the name of each value's class."""
     index = {name: i for i, name in enumerate(names)}
     classes = {value: index[name] for value, name in of_value.items()}
     return ClassMap(tuple(names), classes, frozenset(ignored), numbering, frozenset(telling))

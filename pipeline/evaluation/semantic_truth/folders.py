@@ -37,12 +37,13 @@ class MapFormat:
 
     benchmark: its name in papers, "" for none.
     classes: by their number, the first one by default; of each the ways in which files number them.
-    endings: of the maps' names, after the frame's name. The first group counts of which there is any file; within it,
-        the first that a frame has.
+    endings: of the maps' names, after the frame's name. The first group counts of which there is any file. Within it an
+        ending counts where a frame has none before; of two mere extensions nobody knows which is right.
     folders: names of folders; where there is one, maps elsewhere are none.
     photo_endings: of photos' names, before the extension.
     numbers: the numbers that `classes` knows, of what a file holds.
     colours: the numbers that colours stand for, of formats that have such maps.
+    open_ended: see `truth.SemanticTruth`.
     fitted: labels cut to the photo's height and width, of formats whose maps are larger.
     """
 
@@ -53,6 +54,7 @@ class MapFormat:
     photo_endings: tuple[str, ...] = ()
     numbers: Callable[[np.ndarray], np.ndarray] = _as_they_are
     colours: Mapping[tuple[int, int, int], int] = field(default_factory=dict)
+    open_ended: bool = False
     fitted: Callable[[np.ndarray, tuple[int, int]], np.ndarray] = _of_this_size
 
 
@@ -77,6 +79,7 @@ class MapFolder:
         self._locations = list(files.values())
         self._map = self._numbering(form.classes[number])
         self.classes, self.numbering = self._map.names, self._map.numbering
+        self.open_ended = form.open_ended
 
     def matched(self, refs: Sequence[ImageRef]) -> dict[str, int | None]:
         """See `truth.SemanticTruth`."""
@@ -131,18 +134,21 @@ def _maps_below(place: str, form: MapFormat, name: str) -> dict[str, str]:
         raise SourceError(f"{name}: no map is below {folder}, which has {len(files)} files: it must hold {what}")
     inside = [file for file in wanted if set(form.folders) & set(file.removeprefix(folder).split("/")[:-1])]
     found: dict[str, str] = {}
+    better: set[str] = set()  # frames, by their names alone, that have a map of an earlier ending
     twice = LeftOut(name, "maps")
     for ending in group:
+        of_ending: dict[str, str] = {}
         for file in inside or wanted:
-            if file.endswith(ending):
-                path = file.removeprefix(folder).strip("/")
-                above, _, last = path.rpartition("/")
-                frame = last.removeprefix(start).removesuffix(ending)
-                frame = _without(frame, form.photo_endings)
-                first = found.setdefault(f"{above}/{frame}" if above else frame, file)
-                # Of two kinds of maps of a frame the better one counts; of two of one kind nobody knows which.
-                if first != file and first.rpartition(".")[0] == file.rpartition(".")[0]:
-                    twice.add("for a frame that has one", f"{file}, beside {first}")
+            above, _, last = file.removeprefix(folder).strip("/").rpartition("/")
+            frame = _without(last.removeprefix(start).removesuffix(ending), form.photo_endings)
+            if not file.endswith(ending) or (frame in better and ending not in ENDINGS):
+                continue
+            path = f"{above}/{frame}" if above else frame
+            first = found.get(path) or of_ending.setdefault(path, file)
+            if first != file:
+                twice.add("for a frame that has one", f"{file}, beside {first}")
+        better |= {path.rpartition("/")[2] for path in of_ending}
+        found |= of_ending
     twice.tell()
     return found
 

@@ -43,6 +43,8 @@ _JSON_AND_FOLDER = re.compile(r"(.+\.json):(.+)", re.IGNORECASE)
 
 def _cityscapes_ids(values: np.ndarray) -> np.ndarray:
     """Of maps of instances, too, where an object of class 26 is 26000 and up."""
+    if values.max() < 1000:
+        return values
     return np.where((values >= 1000) & (values < 65535), values // 1000, values)
 
 
@@ -76,9 +78,7 @@ FOLDERS: dict[str, MapFormat] = {
         fitted=_kitti_fitted,
     ),
     "coco-stuff": MapFormat("COCO-Stuff", COCO_STUFF, ((".png",),)),
-    "ade20k": MapFormat(
-        "", {number: (one,) for number, one in ADE20K.items()}, ((".png",),), folders=("annotations",)
-    ),
+    "ade20k": MapFormat("", {number: (one,) for number, one in ADE20K.items()}, ((".png",),), folders=("annotations",)),
     "potsdam": MapFormat(
         "Potsdam",
         POTSDAM,
@@ -87,7 +87,7 @@ FOLDERS: dict[str, MapFormat] = {
         photo_endings=("_RGB", "_RGBIR", "_IRRG"),
         colours=POTSDAM_COLOURS,
     ),
-    "maps": MapFormat("", {255: (numbered(),)}, ANY_ENDING, photo_endings=_LEFT),
+    "maps": MapFormat("", {255: (numbered(),)}, ANY_ENDING, photo_endings=_LEFT, open_ended=True),
 }
 
 

@@ -21,7 +21,7 @@ from pipeline.images.beside import first_that_holds, places_beside
 from pipeline.images.coco import whole_number
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
-from pipeline.storage.locations import absolute, parent_of, read_json, resolve
+from pipeline.storage.locations import absolute, read_json, resolve
 
 _FIRST_STUFF = 92  # of COCO's category ids
 
@@ -35,7 +35,7 @@ class CocoSegments:
     classes: supercategories that count.
     """
 
-    numbering = ""
+    numbering, open_ended = "", False
 
     def __init__(self, name: str, files: Mapping[str, Any], classes: tuple[str, ...], benchmark: str) -> None:
         self.name, self.classes, self.benchmark = name, classes, benchmark
@@ -70,7 +70,7 @@ class CocoPanoptic:
     classes: 133, all of the file's categories, or 27, their supercategories.
     """
 
-    numbering = ""
+    numbering, open_ended = "", False
 
     def __init__(self, name: str, location: str, folder: str | None, classes: int | None = None) -> None:
         self.name = name
@@ -81,7 +81,7 @@ class CocoPanoptic:
         if not categories:
             raise SourceError(f'{location} has no "categories": a panoptic file lists 133 of them')
         if classes == 27:
-            self.classes, self.benchmark = COCO_27, "COCO-27, panoptic"
+            self.classes, self.benchmark = COCO_27, ""
             self._class_of = _classes_by_id(document, location, COCO_27)
         else:
             self.classes = tuple(str(one.get("name", id_)) for id_, one in categories.items())
@@ -191,7 +191,9 @@ def _panoptic_images(document: Any, name: str) -> dict[int, _PanopticImage]:
     images: dict[int, _PanopticImage] = {}
     for entry in entries:
         number = whole_number(entry.get("image_id")) if isinstance(entry, Mapping) else None
-        file, segments = (entry.get(field) for field in ("file_name", "segments_info")) if number is not None else (0, 0)
+        file, segments = (
+            (entry.get(field) for field in ("file_name", "segments_info")) if number is not None else (0, 0)
+        )
         if number is None or not isinstance(file, str) or not isinstance(segments, list):
             left_out.add("without image_id, file_name and segments_info", str(entry)[:120])
         elif number in images:
@@ -212,5 +214,3 @@ def _photo_names(document: Any, name: str) -> dict[int, str]:
     listed = document.get("images")
     entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
     return {id_: one["file_name"] for one in entries if (id_ := _id(one)) is not None and "file_name" in one}
-
-

@@ -26,6 +26,7 @@ class SemanticTruth(Protocol):
     name: as the user gave it.
     benchmark: as papers call data and classes, "Cityscapes-27"; "" for data of one's own.
     classes: their names.
+    open_ended: whether there may be fewer: those up to the largest that occurs.
     numbering: how the files number them, where there are several ways; else "".
     paths: of each image a path to compare with those of a run, by its number.
     """
@@ -33,6 +34,7 @@ class SemanticTruth(Protocol):
     name: str
     benchmark: str
     classes: tuple[str, ...]
+    open_ended: bool
     numbering: str
     paths: Mapping[int, str]
 
