@@ -118,14 +118,17 @@ def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) ->
     left_out.tell(len(numbers) + len(other_size) + len(odd))
     strange.tell()
     labels = RunLabels(
-        run.url,
-        run.recipe,
-        reader.classes.names,
-        reader.model,
-        confusions,
-        tuple(numbers),
-        *(tuple(names) for names in (unlabelled, set_aside, other_size, odd)),
-        n_resized,
+        url=run.url,
+        recipe=run.recipe,
+        clusters=reader.classes.names,
+        model=reader.model,
+        confusions=confusions,
+        numbers=tuple(numbers),
+        unlabelled=tuple(unlabelled),
+        set_aside=tuple(set_aside),
+        other_size=tuple(other_size),
+        odd=tuple(odd),
+        resized=n_resized,
     )
     if not numbers:
         raise _none_scored(labels, run, truth)

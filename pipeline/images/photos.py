@@ -40,7 +40,8 @@ from pipeline.images.metadata import without_metadata
 from pipeline.images.oddities import REASON
 from pipeline.storage.locations import existing, filesystem, is_file, is_url
 
-R, T = TypeVar("R"), TypeVar("T")
+R = TypeVar("R")
+T = TypeVar("T")
 
 MAX_PIXELS = 178_000_000
 MIN_SIDE = 16

@@ -75,8 +75,8 @@ class Assignment:
         if tuple(classes) != self.classes:
             own = f"{len(self.classes)} classes ({self.classes[0]} …, of {self.truth or 'a truth'})"
             raise ConfigError(
-                f"the assignment is to {own}, {of} has {len(classes)} ({classes[0]} …): give a truth with those classes, "
-                "or leave the assignment out"
+                f"the assignment is to {own}, {of} has {len(classes)} ({classes[0]} …): give a truth of those "
+                "classes, or leave the assignment out"
             )
 
     def to_json(self) -> str:

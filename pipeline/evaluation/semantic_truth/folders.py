@@ -75,7 +75,7 @@ class MapFolder:
             raise ConfigError(f"--classes {number}: {name} has {' or '.join(map(str, form.classes))} classes")
         self.benchmark = f"{form.benchmark}-{number}" if form.benchmark else ""
         files = _maps_below(place, form, name)
-        self.paths = dict(enumerate(files))
+        self.paths: Mapping[int, str] = dict(enumerate(files))
         self._locations = list(files.values())
         self._map = self._numbering(form.classes[number])
         self.classes, self.numbering = self._map.names, self._map.numbering

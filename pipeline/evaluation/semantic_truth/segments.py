@@ -40,7 +40,7 @@ class CocoSegments:
     def __init__(self, name: str, files: Mapping[str, Any], classes: tuple[str, ...], benchmark: str) -> None:
         self.name, self.classes, self.benchmark = name, classes, benchmark
         self._truth = Truth(_joined(files), name)
-        self.paths = {id_: str(image["file_name"]) for id_, image in self._truth.images.items()}
+        self.paths: Mapping[int, str] = {id_: str(image["file_name"]) for id_, image in self._truth.images.items()}
         self._class_of: dict[int, int] = {}
         for file, document in files.items():
             self._class_of |= _classes_by_id(document, file, classes)
@@ -92,7 +92,7 @@ class CocoPanoptic:
         self._segments = _panoptic_images(document, location)
         maps = {number: one.file_name for number, one in self._segments.items()}
         photos = _photo_names(document, location)
-        self.paths = {number: photos.get(number, file) for number, file in maps.items()}
+        self.paths: Mapping[int, str] = {number: photos.get(number, file) for number, file in maps.items()}
         places = (
             [absolute(folder)]
             if folder
