@@ -103,7 +103,8 @@ def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) ->
             continue
         truth_HW, labels_HW = true.labels, _labels_of(record, run.url)
         for value, pixels in true.strange.items():
-            strange.add("unknown", f"{value}, of {pixels} pixels of {truth.paths[one.number]}, which do not count")
+            what = "a colour" if value < 0 else str(value)
+            strange.add("unknown", f"{what} in {truth.paths[one.number]}, whose {pixels} pixels do not count")
         size = truth_HW.shape[0], truth_HW.shape[1]
         if not is_same_shape(record.size, size):
             other_size.append(record.id)

@@ -43,12 +43,17 @@ class ClassMap:
         return classes, known
 
     def labels(self, values_HW: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
-        """Classes of a map's values, uint8 (H, W), `IGNORED` for none; and pixels by value that nobody knows."""
+        """Classes of a map's values, uint8 (H, W), `IGNORED` for none; and pixels by value that nobody knows, -1 for
+        all values that are out of range.
+        """
         classes, known = self._tables
         if values_HW.dtype not in (np.uint8, np.uint16):
-            values_HW = np.where((values_HW < 0) | (values_HW >= _VALUES), _VALUES, values_HW).astype(np.uint32)
+            wide_HW = values_HW.astype(np.int32)
+            values_HW = np.where((wide_HW < 0) | (wide_HW >= _VALUES), np.int32(_VALUES), wide_HW)
         counts = np.bincount(values_HW.ravel(), minlength=_VALUES + 1)
         strange = {int(value): int(counts[value]) for value in np.flatnonzero((counts > 0) & ~known)}
+        if _VALUES in strange:
+            strange[-1] = strange.pop(_VALUES)
         return classes[values_HW], strange
 
 

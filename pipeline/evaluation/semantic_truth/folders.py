@@ -91,7 +91,7 @@ class MapFolder:
         location = self._locations[number]
         labels_HW, strange = self._map.labels(self._values(location))
         if (labels_HW == 255).all() and sum(strange.values()) == labels_HW.size:
-            raise ImageError("of other numbers", f"{location}, none of whose values, such as {min(strange)}, is known")
+            raise ImageError("of other numbers", f"{location}, none of whose values, such as {max(strange)}, is known")
         return TrueLabels(self._form.fitted(labels_HW, size), strange)
 
     def _values(self, location: str) -> np.ndarray:

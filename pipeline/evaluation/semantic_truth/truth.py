@@ -13,7 +13,7 @@ from pipeline.images.manifest import ImageRef
 
 class TrueLabels(NamedTuple):
     """labels: uint8 (H, W), a class or `class_maps.IGNORED`.
-    strange: pixels by value that the truth's numbering does not know; these are ignored.
+    strange: pixels by value that the truth's numbering does not know, -1 for a colour; these are ignored.
     """
 
     labels: np.ndarray
