@@ -252,8 +252,12 @@ def _named(classes: Sequence[str], estimates: Sequence[Estimate]) -> Mapping[str
 
 def _images(report: SemanticReport) -> str:
     parts = [f"{report.images} scored"]
-    if report.missing:
-        parts.append(f"{report.missing} of the truth left out: not in {'the run' if len(report.runs) == 1 else 'both'}")
+    one = report.runs[0].labels
+    without = report.missing
+    if len(report.runs) == 1:  # which says of each of the others why it is not scored
+        without -= len(one.set_aside) + len(one.odd) + len(one.other_size)
+    if without:
+        parts.append(f"{without} of the truth left out: not in {'the run' if len(report.runs) == 1 else 'both'}")
     for run in report.runs:
         labels = run.labels
         of = f" by {PurePosixPath(labels.url).name}" if len(report.runs) > 1 else ""
