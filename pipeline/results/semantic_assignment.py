@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.errors import ConfigError, SourceError
+from pipeline.results.semantic import NONE
 from pipeline.storage.locations import absolute, read_json
 
 SCHEMA = "cuts3d-assignment/1"
-NONE = 255  # what a pixel without a class holds
 
 
 @dataclass(frozen=True)
