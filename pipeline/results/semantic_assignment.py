@@ -41,6 +41,8 @@ class Assignment:
     def __post_init__(self) -> None:
         if not 1 <= len(self.clusters) <= NONE or not 1 <= len(self.classes) <= NONE:
             raise ValueError(f"there must be 1 to {NONE} clusters and classes")
+        if len(set(self.classes)) != len(self.classes) or len(set(self.clusters)) != len(self.clusters):
+            raise ValueError("names of clusters and of classes must each be another")
         if len(self.class_of) != len(self.clusters):
             raise ValueError(f"{len(self.clusters)} clusters need as many classes, not {len(self.class_of)}")
         for index in self.class_of:

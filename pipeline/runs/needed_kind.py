@@ -12,10 +12,14 @@ _COMMANDS = {
 }
 
 
-def need_kind(run: RunFolder, kind: str) -> None:
-    """ConfigError, with the commands that take it, for a run that holds results of another kind."""
+def need_kind(run: RunFolder, kind: str, option: str = "") -> None:
+    """ConfigError, with the commands that take it, for a run that holds results of another kind.
+
+    option: of the command that needs the kind; "": it is the command itself.
+    """
     if run.result == kind:
         return
     found = _WORDS.get(run.result, f"results of kind {run.result!r}")
+    needed = f"{_WORDS[kind]} are needed here" if not option else f"{option} is of {_WORDS[kind]}"
     remedy = f"; {commands} take it" if (commands := _COMMANDS.get(run.result)) else ""
-    raise ConfigError(f"{run.url} holds {found}: {_WORDS[kind]} are needed here{remedy}")
+    raise ConfigError(f"{run.url} holds {found}: {needed}{remedy}")

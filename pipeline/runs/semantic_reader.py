@@ -1,9 +1,10 @@
 """Reading a run of semantic labels, for callers that can use no other kind."""
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
 
-from pipeline.results.kinds import Failed
+from pipeline.results.kinds import Counts, Failed
 from pipeline.results.semantic import Classes, SemanticRecord, relabelled
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.results.semantic_kind import NAME
@@ -39,6 +40,20 @@ class SemanticReader(RunReader):
                 yield result
             else:
                 yield relabelled(result, self.assignment.table, self.classes)
+
+    def named_counts(self, counts: Counts) -> Counts:
+        """Counts of commits, which are of clusters, as counts of `classes`."""
+        if self.assignment is None:
+            return counts
+        pixels, unlabelled = Counter[str](), counts["unlabelled"]
+        class_of = dict(zip(self.assignment.clusters, self.assignment.class_of, strict=True))
+        for cluster, count in counts["pixels"].items():
+            index = class_of[cluster]
+            if index is None:
+                unlabelled += count
+            else:
+                pixels[self.assignment.classes[index]] += count
+        return {**counts, "pixels": dict(pixels), "unlabelled": unlabelled}
 
     @cached_property
     def clusters(self) -> Classes:
