@@ -76,7 +76,7 @@ def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) ->
     reader = SemanticReader(run)
     reader.need_any()
     found, refs = truth.matched(run.manifest.refs), {ref.id: ref for ref in run.manifest.refs}
-    confusions = Confusions(len(reader.classes))
+    confusions = Confusions(len(reader.clusters))
     numbers: list[int] = []
     unlabelled, set_aside, other_size, odd = list[str](), list[str](), list[str](), list[str]()
     left_out, strange = LeftOut(truth.name, "maps"), LeftOut(truth.name, "numbers in maps")
@@ -121,7 +121,7 @@ def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) ->
     labels = RunLabels(
         url=run.url,
         recipe=run.recipe,
-        clusters=reader.classes.names,
+        clusters=reader.clusters.names,
         model=reader.model,
         confusions=confusions,
         numbers=tuple(numbers),
