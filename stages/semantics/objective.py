@@ -1,0 +1,281 @@
+"""What a training step minimises: pairs of points of one image, of neighbours and of random images, and of depth.
+
+B crops · D feature width · K code width · h, w patch grid · H, W depth map · S·S points per crop, P of them
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from stages.late import torch
+from stages.semantics import Reading
+from stages.semantics.correlation import DepthSimilarity, correlation_loss, depth_pull, feature_pull, pair_cosines
+from stages.semantics.farthest_points import farthest_coordinates
+from stages.semantics.hidden_positives import mixed_by_depth
+from stages.semantics.sampling import kept_channels, sample, uniform_points
+
+if TYPE_CHECKING:
+    from stages.semantics.head import IdentityHead, Projection, SemanticHead
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The options of training's loss. Defaults are those published for COCO-Stuff with a ViT-S.
+
+    reading: "paper" or "released"; what they change is said in `depth_pull`, `farthest_coordinates`, `mixed_by_depth`,
+        and here where steps are counted.
+    own_weight, own_shift: of pairs within a crop; weights are at least 0.
+    neighbour_weight, neighbour_shift: of pairs of a crop and one of its nearest neighbours.
+    random_weight, random_shift: of pairs of a crop and another one of the batch.
+    negatives: other crops per crop, at least 1.
+    depth_weight, depth_shift: of pairs within a crop, by their depth; weight 0 is STEGO.
+    depth_similarity: of "paper": "centred" or "distance", see `depth_pull`.
+    depth_decay, depth_decay_every: weight and shift of depth are multiplied by this, in (0, 1], every so many steps.
+    sampling: "random" points, or "fps", farthest points of the unprojected depth.
+    samples: S; S·S points per crop, at least 1.
+    samples_decay, samples_decay_every: S becomes the whole part of S times this, in (0, 1], every so many steps.
+    pointwise: features' cosines are centred by point.
+    zero_clamp: codes that are unlike already are pushed no further.
+    lhp_weight: of the same losses on the codes that local hidden positives mix and a projection turns, at least 0;
+        0 is without.
+
+    A step is a batch. "released" applies a decay after the loss of every `…_every`-th step, and that of S after the
+    first, too.
+    """
+
+    reading: Reading = "paper"
+    own_weight: float = 0.58
+    own_shift: float = 0.07
+    neighbour_weight: float = 0.36
+    neighbour_shift: float = 0.025
+    random_weight: float = 0.70
+    random_shift: float = 0.761
+    negatives: int = 5
+    depth_weight: float = 0.19
+    depth_shift: float = 0.03
+    depth_similarity: DepthSimilarity = "centred"
+    depth_decay: float = 0.6
+    depth_decay_every: int = 250
+    sampling: Literal["random", "fps"] = "fps"
+    samples: int = 11
+    samples_decay: float = 1.0
+    samples_decay_every: int = 1000
+    pointwise: bool = True
+    zero_clamp: bool = True
+    lhp_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("reading", ("paper", "released")),
+            ("depth_similarity", ("centred", "distance")),
+            ("sampling", ("random", "fps")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"objective.{name} must be {' or '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("own_weight", "neighbour_weight", "random_weight", "depth_weight", "lhp_weight"):
+            if not getattr(self, name) >= 0.0:
+                raise ValueError(f"objective.{name} must be at least 0, got {getattr(self, name)}")
+        for name in ("negatives", "depth_decay_every", "samples", "samples_decay_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"objective.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("depth_decay", "samples_decay"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"objective.{name} must lie in (0, 1], got {getattr(self, name)}")
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether training reads depth at all."""
+        return self.depth_weight > 0 or self.sampling == "fps" or self.lhp_weight > 0
+
+    def depth_scale_at(self, step: int) -> float:
+        """What weight and shift of depth are multiplied with in this step, the first being 0."""
+        return self.depth_decay ** self._decays(step, self.depth_decay_every)
+
+    def samples_at(self, step: int) -> int:
+        """S in this step, at least 1."""
+        samples = self.samples
+        first = 1 if self.reading == "released" and step > 0 else 0
+        for _ in range(first + self._decays(step, self.samples_decay_every)):
+            samples = max(int(samples * self.samples_decay), 1)
+        return samples
+
+    def _decays(self, step: int, every: int) -> int:
+        return max(step - 1, 0) // every if self.reading == "released" else step // every
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch of crops, or of their neighbours.
+
+    features: (B, D, h, w), any float dtype, of the frozen backbone.
+    depth: (B, H, W) float32 relative depth, larger = farther, finite, at the patch grid or finer; None where the
+        objective needs none (`ObjectiveConfig.needs_depth`).
+    """
+
+    features: torch.Tensor
+    depth: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Of one step.
+
+    total: scalar, to be minimised.
+    terms: the unweighted scalars that it is made of, detached: own, neighbour, random; depth; and each with `lhp_`.
+    similarities: mean cosine of codes over the pairs: own, neighbour, random; detached scalars. Their levels tell
+        whether weights and shifts are good: each should look like the share of pairs of one class.
+    codes: (B, K, h, w) of the crops, detached, for the probes.
+    """
+
+    total: torch.Tensor
+    terms: dict[str, torch.Tensor]
+    similarities: dict[str, torch.Tensor]
+    codes: torch.Tensor
+
+
+class Objective:
+    """The loss of a training step, from features and depth of crops and those of one neighbour of each."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self,
+        head: SemanticHead | IdentityHead,
+        crops: Crops,
+        neighbours: Crops,
+        step: int,
+        generator: torch.Generator | None = None,
+        projection: Projection | None = None,
+    ) -> StepLosses:
+        """Losses of a step, differentiable in head and projection.
+
+        step: batches before this one.
+        generator: all chance of the step, on the features' device; None takes torch's own.
+        projection: from K to K channels; needed with `lhp_weight`, and no part of the model afterwards.
+
+        Raises ValueError for a batch of one, which has no random pairs, missing depth or projection, and more points
+        than patches.
+        """
+        self._check(crops, neighbours, projection)
+        points = self._points(crops, neighbours, self.config.samples_at(step), generator)
+        pulls = self._pulls(head, crops, neighbours, points, step, generator)
+        codes, near_codes = head(crops.features, generator), head(neighbours.features, generator)
+        losses, similarities = self._losses(codes, near_codes, points, pulls)
+        total = self._weighted(losses, step)
+        if projection is not None and self.config.lhp_weight > 0:
+            assert crops.depth is not None  # checked
+            mixed = mixed_by_depth(codes, crops.depth, self.config.reading)
+            hidden, _ = self._losses(projection(mixed), projection(near_codes), points, pulls)
+            total = total + self.config.lhp_weight * self._weighted(hidden, step)
+            losses |= {f"lhp_{name}": loss for name, loss in hidden.items()}
+        terms = {name: loss.detach() for name, loss in losses.items()}
+        return StepLosses(total, terms, similarities, codes.detach())
+
+    def _check(self, crops: Crops, neighbours: Crops, projection: Projection | None) -> None:
+        if len(crops.features) < 2:
+            raise ValueError("the objective compares crops with others of their batch: give at least 2 crops")
+        if self.config.needs_depth and (crops.depth is None or neighbours.depth is None):
+            raise ValueError("the objective needs the depth of crops and neighbours: objective.depth_weight, .sampling")
+        if self.config.lhp_weight > 0 and projection is None:
+            raise ValueError("objective.lhp_weight needs a projection of codes")
+
+    def _points(
+        self, crops: Crops, neighbours: Crops, side: int, generator: torch.Generator | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where crops and neighbours are sampled, (B, S, S, 2) each."""
+        count, _, height, width = crops.features.shape
+        if self.config.sampling == "random":
+            both = uniform_points(2 * count, side, crops.features.device, generator)
+        else:
+            assert crops.depth is not None and neighbours.depth is not None  # noqa: PT018 (checked)
+            depth = torch.cat([crops.depth, neighbours.depth])
+            both = farthest_coordinates(depth, side, (height, width), self.config.reading)
+        first, second = both.split(count)
+        return first, second
+
+    def _pulls(
+        self,
+        head: SemanticHead | IdentityHead,
+        crops: Crops,
+        neighbours: Crops,
+        points: tuple[torch.Tensor, torch.Tensor],
+        step: int,
+        generator: torch.Generator | None,
+    ) -> _Pulls:
+        config = self.config
+        share = head.dropout if head.training else 0.0
+        maps, near_maps = crops.features.float(), neighbours.features.float()
+        kept, near_kept = (kept_channels(each, share, generator) for each in (maps, near_maps))
+        features = sample(maps, points[0]) * kept
+        near_features = sample(near_maps, points[1]) * near_kept
+        own = feature_pull(features, features, config.own_shift, config.pointwise)
+        near = feature_pull(features, near_features, config.neighbour_shift, config.pointwise)
+        random = []
+        for _ in range(config.negatives):
+            others = other_crops(len(maps), maps.device, generator)
+            other_features = sample(maps[others], points[1]) * kept[others]
+            random.append((others, feature_pull(features, other_features, config.random_shift, config.pointwise)))
+        depth = None
+        if config.depth_weight > 0:
+            assert crops.depth is not None  # checked
+            shift = config.depth_shift * config.depth_scale_at(step)
+            depth = depth_pull(crops.depth, points[0], shift, config.reading, config.depth_similarity)
+        return _Pulls(own, near, random, depth)
+
+    def _losses(
+        self, codes: torch.Tensor, near_codes: torch.Tensor, points: tuple[torch.Tensor, torch.Tensor], pulls: _Pulls
+    ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Unweighted losses, and mean cosines of codes, by name."""
+
+        def loss(pull: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
+            return correlation_loss(pull, cosines, self.config.zero_clamp)
+
+        first, second = sample(codes, points[0]), sample(near_codes, points[1])
+        own, near = pair_cosines(first, first), pair_cosines(first, second)
+        random = [(pull, pair_cosines(first, sample(codes[others], points[1]))) for others, pull in pulls.random]
+        losses = {
+            "own": loss(pulls.own, own),
+            "neighbour": loss(pulls.neighbour, near),
+            "random": torch.stack([loss(pull, cosines) for pull, cosines in random]).mean(),
+        }
+        if pulls.depth is not None:
+            losses["depth"] = loss(pulls.depth, own)
+        similarities = {
+            "own": own.detach().mean(),
+            "neighbour": near.detach().mean(),
+            "random": torch.stack([cosines.detach().mean() for _, cosines in random]).mean(),
+        }
+        return losses, similarities
+
+    def _weighted(self, losses: dict[str, torch.Tensor], step: int) -> torch.Tensor:
+        weights = {
+            "own": self.config.own_weight,
+            "neighbour": self.config.neighbour_weight,
+            "random": self.config.random_weight,
+            "depth": self.config.depth_weight * self.config.depth_scale_at(step),
+        }
+        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+
+
+@dataclass(frozen=True)
+class _Pulls:
+    """Of all pairs of points, (B, P, P) each; of random pairs with the index of the other crop, (B,) int64."""
+
+    own: torch.Tensor
+    neighbour: torch.Tensor
+    random: list[tuple[torch.Tensor, torch.Tensor]]
+    depth: torch.Tensor | None
+
+
+def other_crops(
+    count: int, device: torch.device | str = "cpu", generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """For each crop of a batch another one, never itself where there are two: (count,) int64.
+
+    A random permutation in which crops that meet themselves take the next one, so some may be taken twice.
+    Source: STEGO's released code.
+    """
+    others = torch.randperm(count, device=device, generator=generator)
+    return (others + (others == torch.arange(count, device=device)).long()) % count
