@@ -194,7 +194,7 @@ def test_what_is_refused(truth: Path, tmp_path: Path) -> None:
     (tmp_path / "none.json").write_text("[]")
     for arguments, message in (
         ((tmp_path / "nowhere", "--truth", f"maps:{truth}"), "is not a run"),
-        ((masks.url, "--truth", f"maps:{truth}"), "holds results of kind 'instances': semantic labels are needed"),
+        ((masks.url, "--truth", f"maps:{truth}"), "holds instance masks: semantic labels are needed here"),
         ((run.url, "--truth", f"map:{truth}"), "there is no format 'map'"),
         ((run.url, "--truth", f"maps:{tmp_path}/nowhere"), "is not there"),
         ((run.url, "--truth", f"maps:{truth}", "--classes", 5), "--classes 5: "),
@@ -235,5 +235,5 @@ def test_from_python(truth: Path, tmp_path: Path) -> None:
     assert report.missing == 0
     other = labelled_run(tmp_path / "other", {"x/0.jpg": scene(0), "1.jpg": None}, 3)
     only = labelled_run(tmp_path / "only", {"1.jpg": scene(1)}, 3)
-    with pytest.raises(SourceError, match="have no image of .* in common"):
+    with pytest.raises(SourceError, match=r"have no image of .* in common"):
         evaluate_semantic_runs(read_semantic_truth(f"maps:{truth}"), other, only, bootstrap=0)

@@ -29,12 +29,12 @@ def test_labels_become_classes() -> None:
 def test_labels_of_other_clusters_are_refused() -> None:
     OWN.refuse_others(("c0", "c1", "c2"), "abc", "run")
     OWN.refuse_others(("c0", "c1", "c2"), "", "run")
-    with pytest.raises(ConfigError, match="of 3 clusters .*run has 2"):
+    with pytest.raises(ConfigError, match=r"of 3 clusters .*run has 2"):
         OWN.refuse_others(("c0", "c1"), "abc", "run")
     with pytest.raises(ConfigError, match="of another model"):
         OWN.refuse_others(("c0", "c1", "c2"), "def", "run")
     OWN.refuse_other_classes(("road", "sky"), "truth")
-    with pytest.raises(ConfigError, match="is to 2 classes .*truth has 1"):
+    with pytest.raises(ConfigError, match=r"is to 2 classes .*truth has 1"):
         OWN.refuse_other_classes(("road",), "truth")
 
 
