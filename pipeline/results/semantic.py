@@ -4,7 +4,7 @@ H, W pixels of the image · h, w its cells of confidence · C classes
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Self
 
@@ -163,6 +163,14 @@ class SemanticRecord:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SemanticRecord) and same_fields(self, other)
+
+
+def relabelled(record: SemanticRecord, table: np.ndarray, classes: Classes) -> SemanticRecord:
+    """The record with other classes in place of its own: of label l is now `table[l]`. table: uint8 (256,)."""
+    pixels = np.zeros(NONE + 1, np.int64)
+    np.add.at(pixels, table[: len(record.classes)], record.pixels)
+    code, counts = encoded(table[record.labels]), tuple(pixels[: len(classes)].tolist())
+    return replace(record, classes=classes, code=code, pixels=counts)
 
 
 def cells_of(id_: str, confidence: np.ndarray, size: tuple[int, int]) -> np.ndarray:

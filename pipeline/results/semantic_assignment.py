@@ -11,10 +11,10 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.errors import ConfigError, SourceError
+from pipeline.results.semantic import NONE
 from pipeline.storage.locations import absolute, read_json
 
 SCHEMA = "cuts3d-assignment/1"
-NONE = 255  # what a pixel without a class holds
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Assignment:
     def __post_init__(self) -> None:
         if not 1 <= len(self.clusters) <= NONE or not 1 <= len(self.classes) <= NONE:
             raise ValueError(f"there must be 1 to {NONE} clusters and classes")
+        if len(set(self.classes)) != len(self.classes) or len(set(self.clusters)) != len(self.clusters):
+            raise ValueError("names of clusters and of classes must each be another")
         if len(self.class_of) != len(self.clusters):
             raise ValueError(f"{len(self.clusters)} clusters need as many classes, not {len(self.class_of)}")
         for index in self.class_of:
@@ -68,6 +70,15 @@ class Assignment:
             raise ConfigError(
                 f"the assignment is of clusters of another model ({self.model[:12]}), {of} is of {model[:12]}: cluster "
                 "numbers mean nothing from one training to another; save an assignment for this one"
+            )
+
+    def refuse_other_classes(self, classes: Sequence[str], of: str) -> None:
+        """ConfigError where a truth has other classes. of: its name, for the message."""
+        if tuple(classes) != self.classes:
+            own = f"{len(self.classes)} classes ({self.classes[0]} …, of {self.truth or 'a truth'})"
+            raise ConfigError(
+                f"the assignment is to {own}, {of} has {len(classes)} ({classes[0]} …): give a truth of those "
+                "classes, or leave the assignment out"
             )
 
     def to_json(self) -> str:

@@ -14,16 +14,16 @@ _INK, _PAPER = (30, 30, 30), (250, 250, 250)
 
 
 def draw_overlay(rgb_HW3: np.ndarray, record: SemanticRecord) -> Image.Image:
-    """The photo, (H, W, 3) uint8, its pixels in the colours of their classes, lines between classes, and below it the
-    classes of the image with their shares, the largest first. Pixels without a class stay as they are.
+    """The photo, (H, W, 3) uint8, in grey, its pixels in the colours of their classes, lines between classes, and below
+    it the classes of the image with their shares, the largest first. Pixels without a class stay grey.
     """
     scale = min(1.0, LONG_SIDE / max(record.size))
     size = max(1, round(record.size[1] * scale)), max(1, round(record.size[0] * scale))
-    photo_HW3 = np.asarray(Image.fromarray(rgb_HW3).resize(size, Image.Resampling.LANCZOS)).astype(np.float32)
+    grey_HW1 = np.asarray(Image.fromarray(rgb_HW3).convert("L").resize(size, Image.Resampling.LANCZOS))[..., None]
     labels_HW = np.asarray(Image.fromarray(record.labels).resize(size, Image.Resampling.NEAREST))
     colours_HW3 = colour_table(record)[labels_HW]
     alpha_HW1 = np.where(edges(labels_HW), 1.0, STRENGTH)[..., None] * (labels_HW != NONE)[..., None]
-    picture = Image.fromarray((photo_HW3 * (1 - alpha_HW1) + colours_HW3 * alpha_HW1).astype(np.uint8))
+    picture = Image.fromarray((grey_HW1 * (1 - alpha_HW1) + colours_HW3 * alpha_HW1).astype(np.uint8))
     return _with_legend(picture, record)
 
 

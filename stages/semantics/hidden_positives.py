@@ -17,7 +17,8 @@ _NEAREST = 0.01  # the quantile of the released code
 
 
 def mixed_by_depth(codes_BKhw: torch.Tensor, depth_BHW: torch.Tensor, reading: Reading = "paper") -> torch.Tensor:
-    """Codes mixed with those of patches that are near in space: (B, K, h, w), differentiable in the codes.
+    """Codes mixed with those of patches that are near in space: (B, K, h, w) float32, or float64 where they are;
+    differentiable in the codes.
 
     depth_BHW: relative depth, larger = farther, finite; averaged over the patches where it is finer than the grid.
 
@@ -31,6 +32,8 @@ def mixed_by_depth(codes_BKhw: torch.Tensor, depth_BHW: torch.Tensor, reading: R
         experiments named lhp_original, does as the paper, but divides by a count that stays 0: NaN for every image.
     """
     height, width = codes_BKhw.shape[-2:]
+    dtype = torch.promote_types(codes_BKhw.dtype, torch.float32)
+    codes_BKhw, depth_BHW = codes_BKhw.to(dtype), depth_BHW.to(dtype)
     depth_Bhw = torch.nn.functional.adaptive_avg_pool2d(depth_BHW, (height, width))
     mix = _mixed_as_released if reading == "released" else _mixed_with_neighbours
     # image by image: there are N² distances

@@ -43,9 +43,7 @@ def pointwise(cosines_BPP: np.ndarray) -> np.ndarray:
 
 
 def loss(signal_BPP: np.ndarray, codes_BPP: np.ndarray, shift: float) -> float:
-    terms = [
-        -max(cd, 0.0) * (fd - shift) for fd, cd in zip(signal_BPP.reshape(-1), codes_BPP.reshape(-1), strict=True)
-    ]
+    terms = [-max(cd, 0.0) * (fd - shift) for fd, cd in zip(signal_BPP.reshape(-1), codes_BPP.reshape(-1), strict=True)]
     return float(np.mean(terms))
 
 
@@ -94,9 +92,7 @@ def released_points(depth_hw: np.ndarray, side: int) -> np.ndarray:
 # --- depth ---
 
 
-def released_depth_loss(
-    depth_BHW: np.ndarray, codes_BKhw: np.ndarray, points_BSS2: np.ndarray, shift: float
-) -> float:
+def released_depth_loss(depth_BHW: np.ndarray, codes_BKhw: np.ndarray, points_BSS2: np.ndarray, shift: float) -> float:
     """Codes sampled on a grid of points with its first two axes exchanged; depth shrunk to S×S, and each value divided
     by its own size.
     """

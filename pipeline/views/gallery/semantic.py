@@ -20,6 +20,7 @@ from pipeline.images.photos import Photo
 from pipeline.methods.registry import describe
 from pipeline.results.kinds import Failed, added
 from pipeline.results.semantic import NONE, SemanticRecord
+from pipeline.results.semantic_assignment import Assignment
 from pipeline.runs.ledger import by_try
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.semantic_reader import SemanticReader
@@ -34,9 +35,11 @@ PAGE = Page(
 _PIXELS_PER_CELL = 4  # of the thumbnail: finer confidence is not shown
 
 
-def write_semantic_gallery(run: RunFolder, path: Path, limit: int | None, thumbnail: int) -> Gallery:
-    """Write the page; see `gallery.write_gallery`."""
-    reader = SemanticReader(run)
+def write_semantic_gallery(
+    run: RunFolder, path: Path, limit: int | None, thumbnail: int, assignment: Assignment | None = None
+) -> Gallery:
+    """Write the page; see `gallery.write_gallery`. assignment: whose classes are shown in place of clusters."""
+    reader = SemanticReader(run, assignment)
     with begun_page(run, path, PAGE) as page:
         for _, _, images in shown_images(run, reader, limit):
             for result, photo in images:
@@ -83,7 +86,7 @@ def _facts(run: RunFolder, reader: SemanticReader) -> dict[str, Any]:
     """What the head of the page says of the whole run. From the commits alone: the shards are read once."""
     counts = [commit.counts for commit in reader.commits.values()]
     first_tries = [reader.commits[key].counts for key in by_try(reader.commits)[0]]
-    total = reduce(added, counts)
+    total = reader.named_counts(reduce(added, counts))
     return {
         "name": PurePosixPath(run.url).name,
         "created": run.created,
@@ -101,7 +104,7 @@ def _facts(run: RunFolder, reader: SemanticReader) -> dict[str, Any]:
 
 def _index_line(result: SemanticRecord | Failed) -> dict[str, Any]:
     """What images are sorted and filtered by."""
-    line = {"id": result.id, "status": result.status, "reason": "", "confidence": None, "shares": {}}
+    line: dict[str, Any] = {"id": result.id, "status": result.status, "reason": "", "confidence": None, "shares": {}}
     if isinstance(result, Failed):
         return line | {"reason": result.reason}
     shares = {c: _share(count, result) for c, count in enumerate(result.pixels) if count}

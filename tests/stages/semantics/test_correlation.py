@@ -87,9 +87,7 @@ def test_gradients_are_right(pointwise: bool, zero_clamp: bool) -> None:
     codes, other_codes = drawn(2, 4, 3, seed=2).requires_grad_(), drawn(2, 4, 3, seed=3).requires_grad_()
 
     def loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return correlation_loss(
-            feature_pull(features, other, 0.2, pointwise), pair_cosines(first, second), zero_clamp
-        )
+        return correlation_loss(feature_pull(features, other, 0.2, pointwise), pair_cosines(first, second), zero_clamp)
 
     assert torch.autograd.gradcheck(loss, (codes, other_codes))
     assert torch.autograd.gradcheck(lambda both: loss(both, both), codes)
@@ -189,7 +187,9 @@ def test_released_depth_says_nothing_but_where_it_is_zero() -> None:
     assert released_loss(torch.zeros(2, 8, 8), codes, points, 0.14).item() == pytest.approx(0.14 * mean)
 
 
-@pytest.mark.parametrize(("reading", "similarity"), [("paper", "centred"), ("paper", "distance"), ("released", "centred")])
+@pytest.mark.parametrize(
+    ("reading", "similarity"), [("paper", "centred"), ("paper", "distance"), ("released", "centred")]
+)
 def test_gradients_of_the_depth_term_are_right(reading: str, similarity: str) -> None:
     depth, points = drawn(2, 5, 5).abs(), uniform_points(2, 2, generator=torch.Generator().manual_seed(3)).double()
 
