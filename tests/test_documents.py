@@ -185,7 +185,8 @@ def wrong_option(code: str, needs_stage: bool = True) -> Iterator[str]:
     if match is None or (needs_stage and "." not in match[1]):
         return
     stages = {name.partition(".")[0] for name in recipe_options()}
-    is_name = resolves(match[1]) or match[1] in files() or match[1].partition(".")[2] in ("pth", "json", "jsonl", "safetensors")
+    is_file = match[1] in files() or match[1].partition(".")[2] in ("pth", "json", "jsonl", "safetensors")
+    is_name = is_file or resolves(match[1])
     if match[1].partition(".")[0] in stages and match[1] not in recipe_options() and not is_name:
         yield f"no recipe has an option {match[1]}"
 
