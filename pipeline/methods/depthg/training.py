@@ -112,6 +112,11 @@ def check_inputs(recipe: SemanticRecipe, inputs: TrainingInputs) -> tuple[str, .
         raise ConfigError(
             f"recipe {recipe.name} needs depth, and these inputs have none: make inputs with it, or take --recipe stego"
         )
+    if recipe.needs_depth and inputs.flat_depth >= inputs.photos:
+        raise ConfigError(
+            f"the depth of all {counted(inputs.photos, 'photo')} is the same everywhere: make inputs with another "
+            "--depth, or take --recipe stego"
+        )
     said = list(inputs.warnings)
     if recipe.training is None or recipe.objective is None:
         return tuple(said)

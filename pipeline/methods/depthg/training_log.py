@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.storage.atomic import written_whole
+from pipeline.wording import duration
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
     """
 
     def __init__(self, folder: Path, done: int, total: int) -> None:
-        self._total = total
+        self._first, self._total, self._begun = done, total, time.monotonic()
         kept = [line for line in read_log(folder) if line["iteration"] <= done]
         with written_whole(folder / LOG_FILE) as file:
             file.writelines(_line(report) for report in kept)
@@ -41,7 +43,8 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
             for name, value in values.items():
                 self._events.add_scalar(name, value, iteration)
             self._events.flush()
-        logger.info("iteration %d/%d: %s", iteration, self._total, sentence(values))
+        left = (time.monotonic() - self._begun) / (iteration - self._first) * (self._total - iteration)
+        logger.info("iteration %d/%d, %s left: %s", iteration, self._total, duration(left), sentence(values))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

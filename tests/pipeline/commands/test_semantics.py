@@ -11,7 +11,8 @@ from support.semantic_training import SMALL
 from support.tiny_inputs import tiny_inputs
 from support.tiny_method import draw_photos, in_place_of_models
 
-from pipeline.cli import main
+from pipeline.cli import command_line, main
+from pipeline.engine.run import run
 from pipeline.methods.depthg import training_log
 from pipeline.methods.depthg.checkpoint import read_model
 from pipeline.methods.depthg.inputs import TrainingInputs
@@ -147,6 +148,26 @@ def test_sigterm_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: py
     assert "cuts3d: interrupted; the same command with --resume resumes from the last checkpoint" in ended.output
     assert not (tmp_path / "model" / "lease.json").exists()
     monkeypatch.undo()
+
+
+def test_with_ray_the_inputs_are_made_there_and_the_training_here(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def elsewhere(address: str, options: dict[str, Any]) -> Any:
+        def execute(out: str, launch: Launch, **how: Any) -> Any:
+            asked.append((address, options, out, launch.recipe))
+            return run(out, launch, **how)
+
+        return execute
+
+    monkeypatch.setattr("cluster.commands._ray_executor", elsewhere)
+    words = ("--images", str(photos), "--out", str(tmp_path), "--ray", "head:6379", "--workers", "2", "--device", "cpu")
+    done = CliRunner().invoke(command_line(), ["train-semantic", *words, *OPTIONS])
+    assert done.exit_code == 0, done.output
+    assert asked == [("head:6379", {"workers": 2}, str(tmp_path / "inputs"), "semantic_inputs")]
+    assert (tmp_path / "model.safetensors").is_file()
 
 
 def test_photos_set_aside_are_said_and_recorded(photos: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,7 @@ from support import semantic_training as script
 from support.made_once import made_once
 from support.semantic_training import ITERATIONS, small_recipe, small_training
 from support.tiny_inputs import drawn_inputs, tiny_inputs
+from support.tiny_method import BrightnessDepth
 from support.warm import WarmProcess
 
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
@@ -79,7 +82,7 @@ def test_progress_says_losses_and_the_three_similarities(
         small_training(inputs, tmp_path)
     said = [record.message for record in caplog.records if record.message.startswith("iteration ")]
     assert len(said) == 3
-    assert said[0].startswith("iteration 3/9: loss ")
+    assert re.match(r"iteration 3/9, \d.* left: loss ", said[0])
     assert all(
         word in said[0] for word in ("(own ", "neighbour ", "random ", "depth ", "clusters ", "; similarity own ")
     )
@@ -280,6 +283,21 @@ def test_a_recipe_that_needs_depth_says_so(tmp_path: Path) -> None:
         small_training(inputs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     small_training(inputs, tmp_path / "out", "stego")
+
+
+class OnePlane(BrightnessDepth):
+    """The same depth everywhere."""
+
+    def predict(self, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
+        return [np.zeros_like(depth) for depth in super().predict(images, ids)]
+
+
+def test_depth_that_tells_nothing_anywhere_is_refused(tmp_path: Path) -> None:
+    inputs = drawn_inputs(tmp_path, 3, tiny_inputs(depth=OnePlane()))
+    with pytest.raises(ConfigError, match="the depth of all 3 photos is the same everywhere"):
+        small_training(inputs, tmp_path / "out")
+    model = read_model(small_training(inputs, tmp_path / "out", "stego"))
+    assert "3 photos" in " ".join(model.info.training["warnings"])
 
 
 def test_one_image_is_too_few_and_its_crops_are_said_to_be_of_one(tmp_path: Path) -> None:
