@@ -58,6 +58,10 @@ class Judgement:
         """Clusters that no patch is in."""
         return tuple(cluster for cluster, share in enumerate(self.shares) if share == 0.0)
 
+    def __str__(self) -> str:
+        """For people."""
+        return f"criterion {self.value:.4f} (likeness {self.likeness:.3f}, consistency {self.consistency:.3f})"
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         return {

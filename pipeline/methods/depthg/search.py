@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import TrainingError
-from pipeline.methods.depthg.criterion import judge
+from pipeline.methods.depthg.criterion import Judgement, judge
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.learner import learner_of
 from pipeline.methods.depthg.training_recipes import SemanticRecipe
@@ -55,19 +55,21 @@ def searched(
         objective = objective_of(recipe, seed, trial)
         tried: dict[str, Any] = {"trial": trial, "objective": asdict(objective)}
         try:
-            tried |= _tried(replace(recipe, objective=objective), inputs, seed, device, amp)
+            judgement = _tried(replace(recipe, objective=objective), inputs, seed, device, amp)
+            tried |= judgement.as_dict()
+            logger.info("trial %d/%d: %s", trial + 1, search.trials, judgement)
         except TrainingError as error:
             tried |= {"criterion": None, "error": str(error)}
+            logger.warning("trial %d/%d failed: %s", trial + 1, search.trials, error)
         lease.check()
         kept.append(tried)
         with written_whole(folder / SEARCH_FILE) as file:
             file.writelines(f"{json.dumps(one)}\n" for one in kept)
-        logger.info("trial %d/%d: %s", trial + 1, search.trials, _said(tried))
     judged = [one for one in kept if one["criterion"] is not None]
     if not judged:
         raise TrainingError(f"no trial came to an end: {kept[-1]['error']}")
     best = max(judged, key=lambda one: one["criterion"])
-    logger.info("trial %d is the best, by its %s: training by it", best["trial"] + 1, _said(best))
+    logger.info("trial %d is the best, by its criterion of %.4f: training by it", best["trial"] + 1, best["criterion"])
     return replace(recipe, objective=ObjectiveConfig(**best["objective"]))
 
 
@@ -86,14 +88,12 @@ def objective_of(recipe: SemanticRecipe, seed: int, trial: int) -> ObjectiveConf
     return replace(recipe.objective, **sought)
 
 
-def _tried(
-    recipe: SemanticRecipe, inputs: TrainingInputs, seed: int, device: torch.device, amp: bool
-) -> dict[str, Any]:
+def _tried(recipe: SemanticRecipe, inputs: TrainingInputs, seed: int, device: torch.device, amp: bool) -> Judgement:
     assert recipe.search is not None
     learner = learner_of(recipe, inputs, seed, device, amp)
     for number in range(recipe.search.iterations):
         learner.step(number)
-    return judge(learner, inputs, device).as_dict()
+    return judge(learner, inputs, device)
 
 
 def _kept(folder: Path) -> list[dict[str, Any]]:
@@ -114,9 +114,3 @@ def _read(lines: list[str]) -> Iterator[dict[str, Any]]:
             raise ValueError(f"trial {trial} is missing")
         ObjectiveConfig(**tried["objective"])
         yield {"criterion": tried["criterion"], **tried}
-
-
-def _said(tried: dict[str, Any]) -> str:
-    if tried["criterion"] is None:
-        return f"failed: {tried['error']}"
-    return "criterion {criterion:.4f} (likeness {likeness:.3f}, consistency {consistency:.3f})".format(**tried)

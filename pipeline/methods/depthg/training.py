@@ -88,6 +88,7 @@ def train(wanted: SemanticTraining, inputs: TrainingInputs) -> Path:
         learner = learner_of(recipe, inputs, wanted.seed, device, wanted.amp)
         _learn(learner, folder, checkpoint, recipe, lease)
         judgement = judge(learner, inputs, device)
+        logger.info("without labels: %s", judgement)
         warnings = (*warnings, *_dead(judgement))
         lease.check()
         path = write_model(wanted.out, _model(learner, recipe, inputs, wanted, judgement, warnings))

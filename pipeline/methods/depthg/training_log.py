@@ -43,8 +43,13 @@ class TrainingLog(AbstractContextManager["TrainingLog"]):
             for name, value in values.items():
                 self._events.add_scalar(name, value, iteration)
             self._events.flush()
-        left = (time.monotonic() - self._begun) / (iteration - self._first) * (self._total - iteration)
-        logger.info("iteration %d/%d, %s left: %s", iteration, self._total, duration(left), sentence(values))
+        logger.info("iteration %d/%d%s: %s", iteration, self._total, self._left(iteration), sentence(values))
+
+    def _left(self, iteration: int) -> str:
+        if iteration == self._total:
+            return ""
+        seconds = (time.monotonic() - self._begun) / (iteration - self._first) * (self._total - iteration)
+        return f", {duration(seconds)} left"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

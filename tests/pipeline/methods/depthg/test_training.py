@@ -58,7 +58,7 @@ def test_a_training_leaves_a_model_a_log_and_the_last_two_checkpoints(inputs: Tr
     ]
     model = read_model(file)
     assert model.clusters.shape == (3, 6)
-    assert {name: tensor.shape for name, tensor in model.head.items()}["linear.weight"] == (6, 32, 1, 1)
+    assert {name: tensor.shape for name, tensor in model.head.items()}["linear.weight"][:2] == (6, 32)
     assert (model.info.recipe, model.info.features, model.info.width, model.info.iterations) == (
         "depthg",
         "tiny",
