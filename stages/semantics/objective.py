@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The options of training's loss. Defaults are those published for COCO-Stuff with a ViT-S.
+    """The options of training's loss. Defaults are those published for COCO-Stuff with a ViT-S, but that S stays.
 
     reading: "paper" or "released"; what they change is said in `depth_pull`, `farthest_coordinates`, `mixed_by_depth`,
         and here where steps are counted.
