@@ -155,8 +155,8 @@ class Objective:
         generator: all chance of the step, on the features' device; None takes torch's own.
         projection: from K to K channels; needed with `lhp_weight`, and no part of the model afterwards.
 
-        Raises ValueError for a batch of one, which has no random pairs, missing depth or projection, and more points
-        than patches.
+        Raises ValueError for a batch of one, which has no random pairs, depth that is missing or not finite, a missing
+        projection, and more points than patches.
         """
         self._check(crops, neighbours, projection)
         pairs = self._draw_pairs(crops, neighbours, self.config.samples_at(step), generator)
@@ -176,8 +176,13 @@ class Objective:
     def _check(self, crops: Crops, neighbours: Crops, projection: Projection | None) -> None:
         if len(crops.features) < 2:
             raise ValueError("the objective compares crops with others of their batch: give at least 2 crops")
-        if self.config.needs_depth and (crops.depth is None or neighbours.depth is None):
-            raise ValueError("the objective needs the depth of crops and neighbours: objective.depth_weight, .sampling")
+        for depth in (crops.depth, neighbours.depth) if self.config.needs_depth else ():
+            if depth is None:
+                raise ValueError(
+                    "the objective needs the depth of crops and neighbours: objective.depth_weight, .sampling, .lhp_weight"
+                )
+            if not torch.isfinite(depth).all():
+                raise ValueError("the depth of a crop holds NaN or infinity: fill it before training")
         if self.config.lhp_weight > 0 and projection is None:
             raise ValueError("objective.lhp_weight needs a projection of codes")
 

@@ -171,6 +171,15 @@ def test_what_needs_depth_says_so(options: dict[str, Any]) -> None:
         )
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_depth_that_is_not_finite_is_refused(value: float) -> None:
+    near = batch(seed=2)
+    assert near.depth is not None
+    near.depth[1, 2, 3] = value
+    with pytest.raises(ValueError, match="depth of a crop holds NaN or infinity"):
+        Objective(ObjectiveConfig(**SMALL))(head_of(), batch(seed=1), near, 0)
+
+
 def test_all_chance_comes_from_the_generator() -> None:
     for sampling in ("random", "fps"):
         config, head = ObjectiveConfig(sampling=sampling, **SMALL), head_of()  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def test_kmeans_and_the_probe() -> None:
     vectors = drawn(3000, 32)
     once, again = (cosine_kmeans(vectors.cuda(), 12, 3) for _ in range(2))
     assert torch.equal(once.centroids, again.centroids)
-    assert once.mean_cosine == pytest.approx(cosine_kmeans(vectors, 12, 3).mean_cosine, abs=1e-3)
+    assert once.mean_cosine == pytest.approx(cosine_kmeans(vectors, 12, 3).mean_cosine, abs=0.01)
     probe, codes = ClusterProbe(32, 12), drawn(2, 32, 5, 5, seed=2)
     on_cpu = probe.log_probabilities(codes)
     torch.testing.assert_close(probe.cuda().log_probabilities(codes.cuda()).cpu(), on_cpu)
