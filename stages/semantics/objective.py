@@ -179,7 +179,7 @@ class Objective:
         for depth in (crops.depth, neighbours.depth) if self.config.needs_depth else ():
             if depth is None:
                 raise ValueError(
-                    "the objective needs the depth of crops and neighbours: objective.depth_weight, .sampling, .lhp_weight"
+                    "the objective needs the depth of crops and neighbours, or no depth_weight, lhp_weight and fps"
                 )
             if not torch.isfinite(depth).all():
                 raise ValueError("the depth of a crop holds NaN or infinity: fill it before training")
