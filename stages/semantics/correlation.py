@@ -22,39 +22,39 @@ _FLAT = 1e-6  # relative depths that differ by less are the same
 
 
 def unit(vectors: torch.Tensor, dim: int = 1) -> torch.Tensor:
-    """Vectors along `dim`, the channels, scaled to length 1: float32, or float64 where they are. Zero vectors stay zero."""
+    """Vectors along `dim`, the channels, scaled to length 1: float32, or float64 where they are. Zero vectors stay
+    zero.
+    """
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     return torch.nn.functional.normalize(vectors, dim=dim, eps=_LEAST_LENGTH)
 
 
-def pair_cosines(first_BPC: torch.Tensor, second_BPC: torch.Tensor) -> torch.Tensor:
-    """Cosines of each point of the first with each of the second: (B, P, P), float32 also under autocast.
+def pair_cosines(first_BPC: torch.Tensor, second_BQC: torch.Tensor) -> torch.Tensor:
+    """Cosines of each point of the first with each of the second: (B, P, Q), float32 also under autocast.
 
-    first_BPC, second_BPC: values at points, see `MapRows.at`; any float dtype.
+    first_BPC, second_BQC: values at points, see `MapRows.at`; any float dtype.
     Source: STEGO equation 1.
     """
-    products_BPP = unit(first_BPC, dim=2) @ unit(second_BPC, dim=2).transpose(1, 2)
-    return products_BPP.to(torch.promote_types(products_BPP.dtype, torch.float32))
+    products_BPQ = unit(first_BPC, dim=2) @ unit(second_BQC, dim=2).mT
+    return products_BPQ.to(torch.promote_types(products_BPQ.dtype, torch.float32))
 
 
 def centred_by_point(cosines_BPP: torch.Tensor) -> torch.Tensor:
-    """Point-wise centring: less the mean over the second points, per first point, plus the mean over the whole batch.
+    """Point-wise centring: less the mean over the second points, per first point, plus the mean over the whole batch
+    (the last three axes).
 
     Points that are like everything thus pull no harder than others. Source: STEGO, "spatial centering".
     """
-    return cosines_BPP - cosines_BPP.mean(dim=2, keepdim=True) + cosines_BPP.mean()
+    return cosines_BPP - cosines_BPP.mean(dim=-1, keepdim=True) + cosines_BPP.mean(dim=(-3, -2, -1), keepdim=True)
 
 
-def feature_pull(
-    first_BPD: torch.Tensor, second_BPD: torch.Tensor, shift: float, pointwise: bool = True
-) -> torch.Tensor:
-    """How hard features pull pairs together: their cosines less `shift`, (B, P, P) float32.
+def feature_pull(cosines_BPP: torch.Tensor, shift: float, pointwise: bool = True) -> torch.Tensor:
+    """How hard features pull pairs together: their cosines less `shift`, (…, B, P, P).
 
-    first_BPD, second_BPD: features at points of two images, or of one.
+    cosines_BPP: of features, see `pair_cosines`.
     pointwise: with `centred_by_point`.
     Source: STEGO equations 2 and 3.
     """
-    cosines_BPP = pair_cosines(first_BPD, second_BPD)
     return (centred_by_point(cosines_BPP) if pointwise else cosines_BPP) - shift
 
 

@@ -57,7 +57,9 @@ def test_centring_gives_every_point_the_mean_of_the_batch() -> None:
 def test_two_classes_in_closed_form(shift: float) -> None:
     """Half the points of each of two orthogonal classes, codes as the features: half the pairs have cosine 1."""
     features = torch.eye(2).repeat_interleave(4, dim=0)[None]
-    loss = correlation_loss(feature_pull(features, features, shift, pointwise=False), pair_cosines(features, features))
+    loss = correlation_loss(
+        feature_pull(pair_cosines(features, features), shift, pointwise=False), pair_cosines(features, features)
+    )
     assert loss.item() == pytest.approx(-0.5 * (1 - shift))
 
 
@@ -71,7 +73,7 @@ def test_opposite_codes_are_pushed_no_further() -> None:
 def test_feature_loss_equals_the_reference() -> None:
     features, other = drawn(3, 9, 6), drawn(3, 9, 6, seed=1)
     codes, other_codes = drawn(3, 9, 4, seed=2), drawn(3, 9, 4, seed=3)
-    loss = correlation_loss(feature_pull(features, other, 0.3), pair_cosines(codes, other_codes))
+    loss = correlation_loss(feature_pull(pair_cosines(features, other), 0.3), pair_cosines(codes, other_codes))
     expected = reference.feature_loss(
         list(zip(features.numpy(), other.numpy(), strict=True)),
         list(zip(codes.numpy(), other_codes.numpy(), strict=True)),
@@ -87,7 +89,9 @@ def test_gradients_are_right(pointwise: bool, zero_clamp: bool) -> None:
     codes, other_codes = drawn(2, 4, 3, seed=2).requires_grad_(), drawn(2, 4, 3, seed=3).requires_grad_()
 
     def loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        return correlation_loss(feature_pull(features, other, 0.2, pointwise), pair_cosines(first, second), zero_clamp)
+        return correlation_loss(
+            feature_pull(pair_cosines(features, other), 0.2, pointwise), pair_cosines(first, second), zero_clamp
+        )
 
     assert torch.autograd.gradcheck(loss, (codes, other_codes))
     assert torch.autograd.gradcheck(lambda both: loss(both, both), codes)

@@ -11,7 +11,7 @@ from support import reference_depthg as reference
 
 from stages.semantics.head import IdentityHead, Projection, SemanticHead
 from stages.semantics.objective import Crops, Objective, ObjectiveConfig, StepLosses, other_crops
-from stages.semantics.sampling import kept_channels, uniform_points
+from stages.semantics.sampling import uniform_points
 
 SMALL: dict[str, Any] = {"samples": 3, "negatives": 2}
 
@@ -59,8 +59,6 @@ def expected_released(
     else:
         depths = np.concatenate([crops.depth, near.depth])
         points = np.stack([reference.released_points(depth, config.samples) for depth in depths])
-    for _ in range(2):
-        kept_channels(count, 6, 0.0, "cpu", generator)
     others = [other_crops(count, "cpu", generator) for _ in range(config.negatives)]
 
     def pairs(first: torch.Tensor, second: torch.Tensor, second_points: np.ndarray) -> list[Any]:
@@ -171,6 +169,15 @@ def test_what_needs_depth_says_so(options: dict[str, Any]) -> None:
         Objective(config)(
             head_of(), Crops(batch().features), Crops(batch(seed=3).features), 0, projection=Projection(4, 4)
         )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_depth_that_is_not_finite_is_refused(value: float) -> None:
+    near = batch(seed=2)
+    assert near.depth is not None
+    near.depth[1, 2, 3] = value
+    with pytest.raises(ValueError, match="depth of a crop holds NaN or infinity"):
+        Objective(ObjectiveConfig(**SMALL))(head_of(), batch(seed=1), near, 0)
 
 
 def test_all_chance_comes_from_the_generator() -> None:
