@@ -41,7 +41,7 @@ def test_any_reader_of_zarr_reads_a_plain_array(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["few", "rows/none", "rows"])
 def test_an_array_that_is_not_there_or_not_plain_is_refused(path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="arrays.zarr.zip is damaged"):
+    with pytest.raises(StoreError, match=r"arrays\.zarr\.zip is damaged"):
         places(path, (name,))
 
 
@@ -55,5 +55,5 @@ def test_a_cut_file_is_refused(path: Path, length: int) -> None:
 def test_a_file_that_is_gone_is_refused(path: Path) -> None:
     found = places(path, ("rows/maps",))
     path.unlink()
-    with pytest.raises(StoreError, match="is damaged: .*No such file"):
+    with pytest.raises(StoreError, match=r"is damaged: .*No such file"):
         MappedFile(path, found)
