@@ -14,9 +14,10 @@ from pipeline.plugins import entries, loaded
 from pipeline.results.crop_features_kind import CropFeaturesKind
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.kinds import ResultKind
+from pipeline.results.semantic_kind import SemanticKind
 
 GROUP = "cuts3d.results"
-KINDS = {kind.name: kind for kind in (InstanceKind, CropFeaturesKind)}
+KINDS = {kind.name: kind for kind in (InstanceKind, SemanticKind, CropFeaturesKind)}
 
 
 def kind_named(name: str) -> ResultKind:
