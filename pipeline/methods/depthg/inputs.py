@@ -14,12 +14,12 @@ import numpy as np
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.methods.depthg.crops import PER_PHOTO
-from pipeline.methods.depthg.inputs_settings import NAME
 from pipeline.methods.depthg.neighbours import KEPT, find_neighbours
 from pipeline.results.crop_features_file import DEPTH, FEATURES, MEAN, CropFeaturesFile
 from pipeline.results.crop_features_kind import NAME as KIND
 from pipeline.results.crop_features_kind import depth_faults
 from pipeline.runs.ledger import Commit, by_try, is_retry
+from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.standing import Standing, standing_by
 from pipeline.storage.array_file import damaged
@@ -89,10 +89,7 @@ class TrainingInputs:
         when it is not finished, or damaged.
         """
         run = RunFolder.open(url)
-        if run.result != KIND:
-            raise ConfigError(
-                f"{run.url} holds results of kind {run.result!r}: training reads those of `cuts3d run --recipe {NAME}`"
-            )
+        need_kind(run, KIND)
         if not isinstance(run.files, LocalFiles):
             raise ConfigError(f"{run.url} is no local folder: training maps its inputs into memory; copy them here")
         return cls(run)

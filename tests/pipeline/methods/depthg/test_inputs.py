@@ -203,7 +203,7 @@ def test_all_set_aside(tmp_path: Path) -> None:
 def test_what_is_no_run_of_inputs_is_refused(tmp_path: Path) -> None:
     draw_photos(tmp_path / "photos", 1)
     run(tmp_path / "masks", Launch(str(tmp_path / "photos")), method=tiny_method())
-    with pytest.raises(ConfigError, match="results of kind 'instances': training reads those of `cuts3d run --recipe"):
+    with pytest.raises(ConfigError, match="holds instance masks: features of crops are needed here"):
         TrainingInputs.open(tmp_path / "masks")
     with pytest.raises(StoreError, match="is not a run"):
         TrainingInputs.open(tmp_path / "photos")
