@@ -16,7 +16,7 @@ DIMS = {"rows/maps": ("row", "y", "x"), "rows/zeros": ("other", "z"), "few": ("b
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    arrays = {"rows/maps": MAPS, "rows/zeros": ZEROS, "few": np.arange(3, dtype=np.uint8)}
+    arrays: dict[str, np.ndarray] = {"rows/maps": MAPS, "rows/zeros": ZEROS, "few": np.arange(3, dtype=np.uint8)}
     dims = {**DIMS, "rows/zeros": ("zero_row", "z")}
     file = tmp_path / "arrays.zarr.zip"
     file.write_bytes(write_arrays(arrays, dims, {"a": 1}, plain=("rows/maps", "rows/zeros")))
