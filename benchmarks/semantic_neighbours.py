@@ -30,7 +30,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
 SIZES, WIDTH, SCENES, PER_PHOTO, BLOCK = (25_000, 50_000, 100_000), 384, 200, 5, 160
 CHECKED, DRAWN = 100, 7  # rows that are compared; neighbours that training draws from
@@ -55,7 +55,7 @@ def simulated(crops: int) -> Iterator[np.ndarray]:
             copies = np.flatnonzero(rng.random(photos) < 0.01)
             for photo in copies:
                 rows = slice(photo * PER_PHOTO, (photo + 1) * PER_PHOTO)
-                block[rows] = before[: PER_PHOTO]
+                block[rows] = before[:PER_PHOTO]
         before = block
         yield block[: crops - start]
 

@@ -16,7 +16,7 @@ DIMS = {"rows/maps": ("row", "y", "x"), "rows/zeros": ("other", "z"), "few": ("b
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    arrays = {"rows/maps": MAPS, "rows/zeros": ZEROS, "few": np.arange(3, dtype=np.uint8)}
+    arrays: dict[str, np.ndarray] = {"rows/maps": MAPS, "rows/zeros": ZEROS, "few": np.arange(3, dtype=np.uint8)}
     dims = {**DIMS, "rows/zeros": ("zero_row", "z")}
     file = tmp_path / "arrays.zarr.zip"
     file.write_bytes(write_arrays(arrays, dims, {"a": 1}, plain=("rows/maps", "rows/zeros")))
@@ -41,7 +41,7 @@ def test_any_reader_of_zarr_reads_a_plain_array(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["few", "rows/none", "rows"])
 def test_an_array_that_is_not_there_or_not_plain_is_refused(path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="arrays.zarr.zip is damaged"):
+    with pytest.raises(StoreError, match=r"arrays\.zarr\.zip is damaged"):
         places(path, (name,))
 
 
@@ -55,5 +55,5 @@ def test_a_cut_file_is_refused(path: Path, length: int) -> None:
 def test_a_file_that_is_gone_is_refused(path: Path) -> None:
     found = places(path, ("rows/maps",))
     path.unlink()
-    with pytest.raises(StoreError, match="is damaged: .*No such file"):
+    with pytest.raises(StoreError, match=r"is damaged: .*No such file"):
         MappedFile(path, found)

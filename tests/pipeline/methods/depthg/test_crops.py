@@ -1,7 +1,7 @@
 """Where crops lie, and their pixels and depth."""
 
 import tracemalloc
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from pipeline.methods.depthg.crops import CropConfig, cut_depth, cut_photo, parts, square_of
+from pipeline.methods.depthg.crops import CropConfig, Layout, cut_depth, cut_photo, parts, square_of
 
 SIZES = [(427, 640), (333, 500), (16, 16), (481, 321), (17, 60), (224, 224), (449, 1001)]
 
@@ -23,7 +23,7 @@ def test_pixels_are_those_of_five_crop_resize_and_center_crop(size: tuple[int, i
     photo = Image.fromarray(pixels)
     mode = InterpolationMode[resize.upper()]
     five = reference.five_crop(photo, [size[0] // 2, size[1] // 2])
-    for layout, whole in (("five", five), ("whole", [photo])):
+    for layout, whole in zip(get_args(Layout), (five, [photo]), strict=True):
         expected = [reference.center_crop(reference.resize(one, side, mode), [side, side]) for one in whole]
         found = cut_photo(pixels, CropConfig(layout, resize), side)
         assert len(found) == CropConfig(layout).per_photo
@@ -35,7 +35,7 @@ def test_depth_is_cut_where_the_pixels_are() -> None:
     ramp = np.add.outer(np.linspace(0, 0.6, 300), np.linspace(0, 0.4, 500)).astype(np.float32)
     photo = np.rint(255 * ramp).astype(np.uint8)[..., None].repeat(3, axis=2)
     coarse = np.asarray(Image.fromarray(ramp).resize((250, 100), Image.Resampling.BOX), np.float32)
-    for layout in ("five", "whole"):
+    for layout in get_args(Layout):
         config = CropConfig(layout)
         grey = [crop[..., 0].reshape(8, 14, 8, 14).mean(axis=(1, 3)) / 255 for crop in cut_photo(photo, config, 112)]
         for depth in (ramp, coarse):

@@ -1,6 +1,5 @@
 """Neighbours are those of brute force, to the last tie, whatever the blocks and wherever it was killed."""
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -48,10 +47,11 @@ def test_they_are_those_of_brute_force(crops: int, tmp_path: Path, monkeypatch: 
     small_blocks(monkeypatch)
     means = drawn(crops)
     found = find_neighbours(tmp_path, "digest", crops, lambda: iter(np.array_split(means, 3)))
-    assert (found.dtype, found.shape) == (np.int32, (crops, min(30, crops)))
+    assert found.dtype == np.int32
+    assert found.shape == (crops, min(30, crops))
     assert np.array_equal(found, brute_force(means, min(30, crops)))
     assert np.array_equal(found[:, 0], np.arange(crops))
-    assert os.listdir(tmp_path) == ["digest.npy"]
+    assert [file.name for file in tmp_path.iterdir()] == ["digest.npy"]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 300), (64, 31), (300, 1000)])
@@ -87,7 +87,7 @@ def test_a_damaged_file_is_refused_with_the_remedy(content: bytes | None, tmp_pa
         np.save(tmp_path / "digest.npy", np.zeros((9, 30), np.int32))
     else:
         (tmp_path / "digest.npy").write_bytes(content)
-    with pytest.raises(StoreError, match="digest.npy is damaged: .*Delete it"):
+    with pytest.raises(StoreError, match=r"digest\.npy is damaged: .*Delete it"):
         find_neighbours(tmp_path, "digest", 40, lambda: iter([drawn(40)]))
 
 
@@ -113,7 +113,7 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     expected = brute_force(drawn(400), 30)
     expected[:200] = expected[:200, ::-1]
     assert np.array_equal(np.load(tmp_path / "killed" / "digest.npy"), expected)
-    assert os.listdir(tmp_path / "killed") == ["digest.npy"]
+    assert [file.name for file in (tmp_path / "killed").iterdir()] == ["digest.npy"]
 
 
 if __name__ == "__main__":
