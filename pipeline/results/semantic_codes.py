@@ -9,6 +9,7 @@ cells of 8 pixels 2.7 and 0.8 kB, with a root mean square error of 0.046 and 0.0
 """
 
 import zlib
+from itertools import pairwise
 
 import numpy as np
 
@@ -43,4 +44,7 @@ def decoded(code: bytes, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"it cannot be decoded ({error})") from error
     if len(data) != n_pixels or not unpacking.eof or unpacking.unused_data:
         raise ValueError(f"it does not cover the {size[0]} x {size[1]} pixels of the image")
-    return np.bitwise_xor.accumulate(np.frombuffer(data, np.uint8).reshape(size), axis=0)
+    labels_HW = np.frombuffer(data, np.uint8).reshape(size).copy()
+    for above, row in pairwise(labels_HW):  # ten times as fast as ufunc.accumulate
+        row ^= above
+    return labels_HW
