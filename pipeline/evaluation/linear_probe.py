@@ -14,7 +14,7 @@ from pipeline.evaluation.semantic_runs import RunLabels
 from pipeline.evaluation.semantic_scores import Confusions, scored
 from pipeline.evaluation.semantic_sizes import is_same_shape, resized
 from pipeline.evaluation.semantic_truth.class_maps import IGNORED
-from pipeline.evaluation.semantic_truth.truth import SemanticTruth
+from pipeline.evaluation.semantic_truth.truth import MapError, SemanticTruth
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import Photo, load_photos
@@ -124,7 +124,7 @@ def _labelled(method: LabelMethod, photo: Photo, ref: ImageRef, number: int, tru
     size = photo.rgb.shape[0], photo.rgb.shape[1]
     truth_HW = truth.labels(number, ref, size).labels
     if not is_same_shape(size, (truth_HW.shape[0], truth_HW.shape[1])):
-        raise ImageError("of another shape", f"{ref.id}, whose truth has {truth_HW.shape[0]} × {truth_HW.shape[1]}")
+        raise MapError("of another shape", f"{ref.id}, whose truth has {truth_HW.shape[0]} × {truth_HW.shape[1]}")
     (seen,) = LabelWork(method, Batch(None, (0,), (photo,))).whole
     (codes_Khw,) = seen.codes_VKhw
     classes = resized(truth_HW, (codes_Khw.shape[1], codes_Khw.shape[2]))
