@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import ConfigError, ImageError, SourceError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.evaluation.semantic_report import ScoredRun, SemanticReport
 from pipeline.evaluation.semantic_runs import RunLabels
 from pipeline.evaluation.semantic_scores import Confusions, scored
@@ -72,14 +72,19 @@ def probe_model(
     found, by_id = truth.matched(refs), {ref.id: ref for ref in refs}
     wanted = [ref for ref in refs if found[ref.id] is not None]
     left_out, images = LeftOut(truth.name, "images"), list[_Labelled]()
+    set_aside, odd = list[str](), list[str]()
     for loaded in load_photos(wanted):
+        if isinstance(loaded, tuple):
+            ref, fault = loaded
+            set_aside.append(ref.id)
+            left_out.add(fault.reason, fault.detail)
+            continue
+        number = found[loaded.id]
+        assert number is not None  # it is wanted
         try:
-            if isinstance(loaded, tuple):
-                raise loaded[1]
-            number = found[loaded.id]
-            assert number is not None  # it is wanted
             images.append(_labelled(method, loaded, by_id[loaded.id], number, truth))
-        except ImageError as error:
+        except MapError as error:
+            odd.append(loaded.id)
             left_out.add(error.reason, error.detail)
     left_out.tell(len(wanted))
     if len(images) < 2:
@@ -97,9 +102,9 @@ def probe_model(
         confusions=confusions,
         numbers=tuple(image.number for image in images),
         unlabelled=tuple(ref.id for ref in refs if found[ref.id] is None),
-        set_aside=(),
+        set_aside=tuple(set_aside),
         other_size=(),
-        odd=(),
+        odd=tuple(odd),
         resized=0,
     )
     own = ScoredRun(labels, Assignment(classes, classes, identity), scores, confusions.total(len(classes)))
