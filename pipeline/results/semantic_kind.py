@@ -127,12 +127,9 @@ def _fault(shard: SemanticShard, image: int) -> str:
     """What is wrong with the map of an image, or ""."""
     try:
         record = shard.record(image)
+        labels = record.labels
     except StoreError as error:
         return error.what
-    try:
-        labels = record.labels
-    except ValueError as error:
-        return f"{record.id}: {error}"
     counts = np.bincount(labels.ravel(), minlength=NONE + 1)
     beyond = counts[len(record.classes) : NONE]
     if beyond.any():
