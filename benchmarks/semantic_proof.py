@@ -116,9 +116,7 @@ class Proof:
             for option in ("depth_decay_every", "samples_decay_every")
         ]
         batch = f"training.batch_size={self.batch_size}"
-        return get_recipe(
-            name, (*overrides, *shortened, batch), clusters=self.clusters, iterations=self.iterations
-        )
+        return get_recipe(name, (*overrides, *shortened, batch), clusters=self.clusters, iterations=self.iterations)
 
     def model(self, variant: str, seed: int) -> Path:
         """Trained, unless it is there."""

@@ -1,0 +1,92 @@
+"""The command that shows semantic labels without labels on a few photos: semantic-demo."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, model_options, root_option, say
+
+CLUSTERS, ITERATIONS, BATCH_SIZE = 12, 150, 16  # a few minutes on two cores
+
+
+@click.command("semantic-demo")
+@click.option(
+    "--out",
+    type=OUTPUT_FOLDER,
+    default="semantic-demo",
+    show_default=True,
+    help="Folder for photos, model, labels and pictures.",
+)
+@click.option("--images", help="Photos of your own; default: photos that scikit-image and scikit-learn ship.")
+@root_option
+@click.option("--clusters", type=click.IntRange(2, 255), default=CLUSTERS, show_default=True, help="How many clusters.")
+@click.option(
+    "--iterations", type=click.IntRange(min=1), default=ITERATIONS, show_default=True, help="Batches to train for."
+)
+@model_options
+@device_option
+def semantic_demo(
+    out: str,
+    images: str | None,
+    root: str | None,
+    clusters: int,
+    iterations: int,
+    device: str,
+    **settings: Any,
+) -> None:
+    """Sample photos in, their clusters as a picture and a page out: trained on these very photos, without labels."""
+    from pipeline.commands.progress import ProgressReporter
+    from pipeline.engine.checks import check_settings, checked_manifest
+    from pipeline.images.samples import copy_samples
+    from pipeline.methods.depthg.inputs_settings import NAME as INPUTS
+    from pipeline.models import weights
+    from pipeline.runs.launch import Launch
+
+    if root is not None and images is None:
+        raise click.UsageError("--root is of use with --images only: add --images, or leave it out")
+    folder = Path(out)
+    model, inputs, labels = folder / "model", folder / "model" / "inputs", folder / "labels"
+    given = {name: value for name, value in settings.items() if value is not None}
+    launch = Launch(images or str(folder / "photos"), root, INPUTS, given)
+    check_settings(inputs, launch, None, device)
+    if images is None:
+        copy_samples(folder / "photos")
+    manifest = checked_manifest(inputs, launch, None, device)
+    from pipeline.engine.run import run
+
+    weights.fetch()
+    say(run(inputs, launch, manifest=manifest, device=device, reporter=ProgressReporter()))
+    _train(inputs, model, clusters, iterations, device)
+    launch = Launch(launch.images, root, "depthg", overrides=(f"depthg.checkpoint={model}",))
+    summary = run(labels, launch, device=device, reporter=ProgressReporter())
+    say(summary)
+    _show(labels, folder)
+    exit_with(summary.standing)
+
+
+def _train(inputs: Path, model: Path, clusters: int, iterations: int, device: str) -> None:
+    """A model of these inputs, unless it is there."""
+    from pipeline.methods.depthg.inputs import TrainingInputs
+    from pipeline.methods.depthg.inputs_settings import DEFAULT_FEATURES
+    from pipeline.methods.depthg.training import SemanticTraining, train
+    from pipeline.methods.depthg.training_recipes import get_recipe
+    from pipeline.runs.launch import last_launch
+
+    batch = f"training.batch_size={BATCH_SIZE}"
+    recipe = get_recipe("depthg", [batch], clusters=clusters, iterations=iterations)
+    features = last_launch(inputs).settings.get("features", DEFAULT_FEATURES)
+    train(SemanticTraining(recipe, model, features, resume=None, device=device), TrainingInputs.open(inputs))
+
+
+def _show(labels: Path, folder: Path) -> None:
+    """The pictures of a run of labels."""
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.views.gallery.gallery import write_gallery
+    from pipeline.views.semantic_sheet import write_sheet
+
+    run, sheet, page = RunFolder.open(labels), folder / "labels.png", folder / "labels.html"
+    write_sheet(run, sheet)
+    write_gallery(run, page)
+    click.echo(f"picture    {sheet}")
+    click.echo(f"page       {page}")
