@@ -13,9 +13,10 @@ from pipeline.errors import RunMismatchError
 from pipeline.plugins import entries, loaded
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.kinds import ResultKind
+from pipeline.results.semantic_kind import SemanticKind
 
 GROUP = "cuts3d.results"
-KINDS = {InstanceKind.name: InstanceKind}
+KINDS = {InstanceKind.name: InstanceKind, SemanticKind.name: SemanticKind}
 
 
 def kind_named(name: str) -> ResultKind:
