@@ -1,14 +1,16 @@
 """Which kind of result a caller needs, where it can use no other."""
 
 from pipeline.errors import ConfigError
+from pipeline.results.crop_features_kind import NAME as CROPS
 from pipeline.results.instance_kind import NAME as INSTANCES
 from pipeline.results.semantic_kind import NAME as SEMANTIC
 from pipeline.runs.run_folder import RunFolder
 
-_WORDS = {INSTANCES: "instance masks", SEMANTIC: "semantic labels"}
+_WORDS = {INSTANCES: "instance masks", SEMANTIC: "semantic labels", CROPS: "features of crops"}
 _COMMANDS = {
     INSTANCES: "`cuts3d evaluate`, `cuts3d export --coco` and `cuts3d gallery`",
     SEMANTIC: "`cuts3d evaluate-semantic`, `cuts3d export --semantic` and `cuts3d gallery`",
+    CROPS: "`cuts3d train-semantic --inputs` and `cuts3d gallery`",
 }
 
 

@@ -21,6 +21,7 @@ from pipeline.methods.protocol import Method
 from pipeline.methods.registry import entry_of
 from pipeline.runs.launch import Launch
 from pipeline.runs.summary import RunSummary
+from support.tiny_inputs import tiny_inputs
 from support.tiny_method import draw_photos, tiny_method
 from support.tiny_votes import tiny_votes
 
@@ -62,6 +63,10 @@ def _of_votecut(recipe: str, folder: Path) -> tuple[Launch, Method]:
     return Launch(str(folder / "photos"), recipe=recipe, shard_size=SHARD_SIZE), tiny_votes(recipe)
 
 
+def _of_inputs(recipe: str, folder: Path) -> tuple[Launch, Method]:
+    return Launch(str(folder / "photos"), recipe=recipe, shard_size=SHARD_SIZE), tiny_inputs()
+
+
 def _of_an_import(recipe: str, folder: Path) -> tuple[Launch, Method]:
     launch = launch_of(str(folder / "masks.json"), str(folder / "photos"), shard_size=SHARD_SIZE)
     return launch, CocoImport.of(launch)
@@ -83,6 +88,7 @@ def _of_a_detector(recipe: str, folder: Path) -> tuple[Launch, Method]:
 SAMPLES: dict[str, Callable[[str, Path], tuple[Launch, Method]]] = {
     "cuts": _of_cuts,
     "votecut": _of_votecut,
+    "semantic_inputs": _of_inputs,
     "coco_import": _of_an_import,
     "detector": _of_a_detector,
 }
