@@ -72,6 +72,15 @@ class Assignment:
                 "numbers mean nothing from one training to another; save an assignment for this one"
             )
 
+    def refuse_other_classes(self, classes: Sequence[str], of: str) -> None:
+        """ConfigError where a truth has other classes. of: its name, for the message."""
+        if tuple(classes) != self.classes:
+            own = f"{len(self.classes)} classes ({self.classes[0]} …, of {self.truth or 'a truth'})"
+            raise ConfigError(
+                f"the assignment is to {own}, {of} has {len(classes)} ({classes[0]} …): give a truth of those "
+                "classes, or leave the assignment out"
+            )
+
     def to_json(self) -> str:
         """The file's text."""
         facts: dict[str, Any] = {
