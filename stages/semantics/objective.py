@@ -13,7 +13,7 @@ from stages.semantics import Reading
 from stages.semantics.correlation import DepthSimilarity, correlation_loss, depth_pull, feature_pull, pair_cosines
 from stages.semantics.farthest_points import farthest_coordinates
 from stages.semantics.hidden_positives import mixed_by_depth
-from stages.semantics.sampling import kept_channels, sample, uniform_points
+from stages.semantics.sampling import MapRows, kept_channels, uniform_points
 
 if TYPE_CHECKING:
     from stages.semantics.head import IdentityHead, Projection, SemanticHead
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The options of training's loss. Defaults are those published for COCO-Stuff with a ViT-S.
+    """The options of training's loss. Defaults are those published for COCO-Stuff with a ViT-S, but that S stays.
 
     reading: "paper" or "released"; what they change is said in `depth_pull`, `farthest_coordinates`, `mixed_by_depth`,
         and here where steps are counted.
@@ -155,19 +155,19 @@ class Objective:
         generator: all chance of the step, on the features' device; None takes torch's own.
         projection: from K to K channels; needed with `lhp_weight`, and no part of the model afterwards.
 
-        Raises ValueError for a batch of one, which has no random pairs, missing depth or projection, and more points
-        than patches.
+        Raises ValueError for a batch of one, which has no random pairs, depth that is missing or not finite, a missing
+        projection, and more points than patches.
         """
         self._check(crops, neighbours, projection)
-        points = self._points(crops, neighbours, self.config.samples_at(step), generator)
-        pulls = self._pulls(head, crops, neighbours, points, step, generator)
+        pairs = self._draw_pairs(crops, neighbours, self.config.samples_at(step), generator)
+        pulls = self._pulls(head, crops, neighbours, pairs, step, generator)
         codes, near_codes = head(crops.features, generator), head(neighbours.features, generator)
-        losses, similarities = self._losses(codes, near_codes, points, pulls)
+        losses, similarities = self._losses(codes, near_codes, pairs, pulls)
         total = self._weighted(losses, step)
         if projection is not None and self.config.lhp_weight > 0:
             assert crops.depth is not None  # checked
             mixed = mixed_by_depth(codes, crops.depth, self.config.reading)
-            hidden, _ = self._losses(projection(mixed), projection(near_codes), points, pulls)
+            hidden, _ = self._losses(projection(mixed), projection(near_codes), pairs, pulls)
             total = total + self.config.lhp_weight * self._weighted(hidden, step)
             losses |= {f"lhp_{name}": loss for name, loss in hidden.items()}
         terms = {name: loss.detach() for name, loss in losses.items()}
@@ -176,76 +176,60 @@ class Objective:
     def _check(self, crops: Crops, neighbours: Crops, projection: Projection | None) -> None:
         if len(crops.features) < 2:
             raise ValueError("the objective compares crops with others of their batch: give at least 2 crops")
-        if self.config.needs_depth and (crops.depth is None or neighbours.depth is None):
-            raise ValueError("the objective needs the depth of crops and neighbours: objective.depth_weight, .sampling")
+        for depth in (crops.depth, neighbours.depth) if self.config.needs_depth else ():
+            if depth is None:
+                raise ValueError(
+                    "the objective needs the depth of crops and neighbours, or no depth_weight, lhp_weight and fps"
+                )
+            if not torch.isfinite(depth).all():
+                raise ValueError("the depth of a crop holds NaN or infinity: fill it before training")
         if self.config.lhp_weight > 0 and projection is None:
             raise ValueError("objective.lhp_weight needs a projection of codes")
 
-    def _points(
-        self, crops: Crops, neighbours: Crops, side: int, generator: torch.Generator | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where crops and neighbours are sampled, (B, S, S, 2) each."""
+    def _draw_pairs(self, crops: Crops, neighbours: Crops, side: int, generator: torch.Generator | None) -> _Pairs:
         count, _, height, width = crops.features.shape
+        device = crops.features.device
         if self.config.sampling == "random":
-            both = uniform_points(2 * count, side, crops.features.device, generator)
+            points = uniform_points(2 * count, side, device, generator)
         else:
-            assert crops.depth is not None and neighbours.depth is not None  # noqa: PT018 (checked)
+            assert crops.depth is not None  # checked
+            assert neighbours.depth is not None
             depth = torch.cat([crops.depth, neighbours.depth])
-            both = farthest_coordinates(depth, side, (height, width), self.config.reading)
-        first, second = both.split(count)
-        return first, second
+            points = farthest_coordinates(depth, side, (height, width), self.config.reading)
+        others = [other_crops(count, device, generator) for _ in range(self.config.negatives)]
+        return _Pairs(points[:count], points[count:], torch.stack(others))
 
     def _pulls(
         self,
         head: SemanticHead | IdentityHead,
         crops: Crops,
         neighbours: Crops,
-        points: tuple[torch.Tensor, torch.Tensor],
+        pairs: _Pairs,
         step: int,
         generator: torch.Generator | None,
-    ) -> _Pulls:
+    ) -> dict[str, torch.Tensor]:
         config = self.config
+        count, width = crops.features.shape[:2]
         share = head.dropout if head.training else 0.0
-        maps, near_maps = crops.features.float(), neighbours.features.float()
-        kept, near_kept = (kept_channels(each, share, generator) for each in (maps, near_maps))
-        features = sample(maps, points[0]) * kept
-        near_features = sample(near_maps, points[1]) * near_kept
-        own = feature_pull(features, features, config.own_shift, config.pointwise)
-        near = feature_pull(features, near_features, config.neighbour_shift, config.pointwise)
-        random = []
-        for _ in range(config.negatives):
-            others = other_crops(len(maps), maps.device, generator)
-            other_features = sample(maps[others], points[1]) * kept[others]
-            random.append((others, feature_pull(features, other_features, config.random_shift, config.pointwise)))
-        depth = None
+        kept = kept_channels(2 * count, width, share, crops.features.device, generator)[:, None]
+        cosines = pairs.cosines(crops.features, neighbours.features, (kept[:count], kept[count:]))
+        shifts = {"own": config.own_shift, "neighbour": config.neighbour_shift, "random": config.random_shift}
+        pulls = {name: feature_pull(each, shifts[name], config.pointwise) for name, each in cosines.items()}
         if config.depth_weight > 0:
             assert crops.depth is not None  # checked
             shift = config.depth_shift * config.depth_scale_at(step)
-            depth = depth_pull(crops.depth, points[0], shift, config.reading, config.depth_similarity)
-        return _Pulls(own, near, random, depth)
+            pulls["depth"] = depth_pull(crops.depth, pairs.points, shift, config.reading, config.depth_similarity)
+        return pulls
 
     def _losses(
-        self, codes: torch.Tensor, near_codes: torch.Tensor, points: tuple[torch.Tensor, torch.Tensor], pulls: _Pulls
+        self, codes: torch.Tensor, near_codes: torch.Tensor, pairs: _Pairs, pulls: dict[str, torch.Tensor]
     ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
         """Unweighted losses, and mean cosines of codes, by name."""
-
-        def loss(pull: torch.Tensor, cosines: torch.Tensor) -> torch.Tensor:
-            return correlation_loss(pull, cosines, self.config.zero_clamp)
-
-        first, second = sample(codes, points[0]), sample(near_codes, points[1])
-        own, near = pair_cosines(first, first), pair_cosines(first, second)
-        random = [(pull, pair_cosines(first, sample(codes[others], points[1]))) for others, pull in pulls.random]
+        cosines = pairs.cosines(codes, near_codes)
+        similarities = {name: each.detach().mean() for name, each in cosines.items()}
         losses = {
-            "own": loss(pulls.own, own),
-            "neighbour": loss(pulls.neighbour, near),
-            "random": torch.stack([loss(pull, cosines) for pull, cosines in random]).mean(),
-        }
-        if pulls.depth is not None:
-            losses["depth"] = loss(pulls.depth, own)
-        similarities = {
-            "own": own.detach().mean(),
-            "neighbour": near.detach().mean(),
-            "random": torch.stack([cosines.detach().mean() for _, cosines in random]).mean(),
+            name: correlation_loss(pull, cosines["own" if name == "depth" else name], self.config.zero_clamp)
+            for name, pull in pulls.items()
         }
         return losses, similarities
 
@@ -260,13 +244,37 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class _Pulls:
-    """Of all pairs of points, (B, P, P) each; of random pairs with the index of the other crop, (B,) int64."""
+class _Pairs:
+    """What is compared. points, near_points: of crops and neighbours, (B, S, S, 2). others: (M, B) int64, the M other
+    crops that each crop meets, at the points of its neighbour.
+    """
 
-    own: torch.Tensor
-    neighbour: torch.Tensor
-    random: list[tuple[torch.Tensor, torch.Tensor]]
-    depth: torch.Tensor | None
+    points: torch.Tensor
+    near_points: torch.Tensor
+    others: torch.Tensor
+
+    def cosines(
+        self,
+        maps_BChw: torch.Tensor,
+        near_maps_BChw: torch.Tensor,
+        kept: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Of all pairs: own and neighbour (B, P, P), random (M, B, P, P).
+
+        kept: what the channels of crops and of neighbours are multiplied with before, (B, 1, C) each.
+        """
+        rows = MapRows.of(maps_BChw)
+        others_N = self.others.T.flatten()  # of crop after crop, so that one product compares each with all of its own
+        own, near = rows.at(self.points), MapRows.of(near_maps_BChw).at(self.near_points)
+        random = rows.at(self.near_points.repeat_interleave(len(self.others), dim=0), others_N)
+        if kept is not None:
+            own, near, random = own * kept[0], near * kept[1], random * kept[0][others_N]
+        of_others = pair_cosines(own, random.reshape(len(own), -1, own.shape[2]))
+        return {
+            "own": pair_cosines(own, own),
+            "neighbour": pair_cosines(own, near),
+            "random": of_others.unflatten(2, (len(self.others), -1)).permute(2, 0, 1, 3),
+        }
 
 
 def other_crops(
