@@ -85,12 +85,7 @@ class ImageLabels:
     @property
     def labels(self) -> np.ndarray:
         """uint8 (H, W): class 0..C-1 of each pixel, 255 for none. StoreError when they are damaged."""
-        from pipeline.errors import StoreError
-
-        try:
-            return self.record.labels
-        except ValueError as error:
-            raise StoreError(f"the labels of {self.id} are damaged: {error}") from error
+        return self.record.labels
 
     @property
     def confidence(self) -> np.ndarray:

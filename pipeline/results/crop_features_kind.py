@@ -92,7 +92,7 @@ class CropFeaturesKind:
         ]
 
     def draw(self, rgb_HW3: np.ndarray, result: CropFeatures) -> Any:
-        """The photo, and below it the features of each crop, their three main directions as colours, above its depth."""
+        """See `crop_features_picture.draw_crops`."""
         from pipeline.results.crop_features_picture import draw_crops  # for drawing alone
 
         return draw_crops(rgb_HW3, result)

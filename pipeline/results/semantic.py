@@ -10,8 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from pipeline.errors import StoreError
 from pipeline.results.kinds import Counts, Failed, same_fields
 from pipeline.results.semantic_codes import decoded, encoded, grid_of
+from pipeline.storage.files import VERIFY_HINT
 
 OK, NO_LABELS = "ok", "no_labels"
 NONE = 255  # what a pixel without a class holds
@@ -125,8 +127,11 @@ class SemanticRecord:
 
     @property
     def labels(self) -> np.ndarray:
-        """uint8 (H, W): 0..C-1, `NONE` for pixels without a class. ValueError when the code is damaged."""
-        return decoded(self.code, self.size)
+        """uint8 (H, W): 0..C-1, `NONE` for pixels without a class. StoreError when the code is damaged."""
+        try:
+            return decoded(self.code, self.size)
+        except ValueError as error:
+            raise StoreError(f"the code of {self.id} is damaged: {error}", VERIFY_HINT) from error
 
     @property
     def confidence(self) -> np.ndarray:

@@ -30,19 +30,18 @@ class Exported(NamedTuple):
 
 def export_semantic(run: RunFolder, folder: str | Path, assignment: Assignment | None = None) -> Exported:
     """Write each image's labels as one PNG of 8 bits with a palette, see `picture_names`: pixel = class, 255 = none,
-    drawn black. Beside them LEGEND, number, name and colour of each class, and SEGMENTS, a COCO-Stuff file with one
-    segment per class and image, category = class + 1, whose images name their maps in "map". Images that were set aside
-    are left out.
+    drawn black. Beside them two JSON files that appear whole or not at all: LEGEND, number, name and colour of each
+    class, and the class of each cluster if an assignment says so; SEGMENTS, a COCO-Stuff file with one segment per
+    class and image, category = class + 1, whose images name their PNG in "map". Images set aside are left out.
 
     assignment: whose classes are written in place of the run's clusters; clusters without a class become 255.
 
-    A shard is in memory at a time; the JSON files appear whole or not at all. Raises StoreError while no shard of the
-    run is done, ConfigError for a run of another kind or an assignment of other clusters.
+    A shard is in memory at a time. Raises StoreError while no shard of the run is done, ConfigError for a run of
+    another kind or an assignment of other clusters.
     """
     root, names = Path(folder), picture_names(run)
     reader = SemanticReader(run, assignment)
     palette = _palette(reader.classes)
-    root.mkdir(parents=True, exist_ok=True)
     with coco_file(root / SEGMENTS, run, "cuts3d semantic labels", categories_of(reader.classes)) as out:
         for image_id, record in with_coco_ids(run, reader):
             if isinstance(record, Failed):
@@ -67,20 +66,9 @@ def _palette(classes: Classes) -> bytes:
 
 
 def _legend(run: RunFolder, reader: SemanticReader) -> str:
-    legend = {
-        "schema": SCHEMA,
-        "run": run.fingerprint,
-        "recipe": run.recipe,
-        "none": NONE,
-        "classes": [{"label": c, **one} for c, one in enumerate(reader.classes.to_json())],
-        "clusters": _clusters(reader),
-    }
+    legend: dict[str, object] = {"schema": SCHEMA, "run": run.fingerprint, "recipe": run.recipe, "none": NONE}
+    legend["classes"] = [{"label": c, **one} for c, one in enumerate(reader.classes.to_json())]
+    if reader.assignment is not None:
+        pairs = zip(reader.assignment.clusters, reader.assignment.class_of, strict=True)
+        legend["clusters"] = [{"name": name, "label": index} for name, index in pairs]
     return json.dumps(legend, indent=1, ensure_ascii=False) + "\n"
-
-
-def _clusters(reader: SemanticReader) -> list[dict[str, object]] | None:
-    """Which class the assignment has for each cluster, null for none; None without an assignment."""
-    if reader.assignment is None:
-        return None
-    pairs = zip(reader.assignment.clusters, reader.assignment.class_of, strict=True)
-    return [{"name": name, "label": index} for name, index in pairs]

@@ -1,6 +1,7 @@
 """A method that gives semantic labels, without weights: the class of a pixel is how bright it is, in four steps."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch
 from pipeline.methods.protocol import Batch
 from pipeline.results.semantic import NONE, Classes, SemanticRecord
 from pipeline.results.semantic_kind import SemanticKind
+from support.installed import with_package
 
 NAME = "labels"
 STEPS = 4
@@ -39,6 +41,11 @@ class LabelMethod:
             raise RuntimeError("too bright")
         labels, confidence = labels_of(rgb)
         return SemanticRecord.of(id_, labels, confidence, CLASSES)
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """What a process needs in its environment to find this method as that of an installed package."""
+    return with_package(folder, "label-method", {"cuts3d.methods": {NAME: "support.label_method:LabelMethod"}})
 
 
 def labels_of(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

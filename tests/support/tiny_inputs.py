@@ -15,9 +15,10 @@ from stages.features import FeatureConfig, FeatureExtractor
 from support.tiny_method import BrightnessDepth, draw_photos, tiny_vit
 
 SIDE, GRID, WIDTH = 32, 4, 32
+FIVE, BRIGHTNESS = CropConfig(), BrightnessDepth()
 
 
-def tiny_inputs(crops: CropConfig = CropConfig(), depth: DepthModel | None = BrightnessDepth()) -> InputsMethod:
+def tiny_inputs(crops: CropConfig = FIVE, depth: DepthModel | None = BRIGHTNESS) -> InputsMethod:
     """Features and depth of the crops of any photo in a millisecond or two."""
     config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=False, size=SIDE)
     return InputsMethod(crops, FeatureExtractor(tiny_vit(), config), depth, torch.device("cpu"))

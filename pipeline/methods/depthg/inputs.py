@@ -14,18 +14,18 @@ import numpy as np
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.methods.depthg.crops import PER_PHOTO
-from pipeline.methods.depthg.inputs_settings import NAME
 from pipeline.methods.depthg.neighbours import KEPT, find_neighbours
 from pipeline.results.crop_features_file import DEPTH, FEATURES, MEAN, CropFeaturesFile
 from pipeline.results.crop_features_kind import NAME as KIND
 from pipeline.results.crop_features_kind import depth_faults
-from pipeline.runs.ledger import Commit, by_try
+from pipeline.runs.ledger import Commit, by_try, is_retry
+from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.standing import Standing, standing_by
 from pipeline.storage.array_file import damaged
 from pipeline.storage.local_files import LocalFiles
 from pipeline.storage.mapped_file import MappedFile, Place, places
-from pipeline.wording import counted
+from pipeline.wording import counted, part_of
 from stages.fingerprint import text_digest
 
 _MAPS, _PLACES = 16, 4096  # that are kept, of files mapped, and of where arrays lie in them
@@ -57,7 +57,8 @@ class TrainingInputs:
         counts = standing_by(run, {key: commit.counts for key, commit in commits.items()})
         used = [commit for commit in _in_order(commits) if commit.counts["crops"]]
         if not used:
-            raise ConfigError(f"all {counted(run.n_images, 'image')} of {run.url} are set aside: there are no crops")
+            which = "the only image" if run.n_images == 1 else f"each of {run.n_images} images"
+            raise ConfigError(f"{which} of {run.url} is set aside, so that there are no crops: give other images")
         self.run = run
         self.config: Mapping[str, Any] = run.config
         self.crops_per_photo: int = PER_PHOTO[run.config["recipe"]["crops"]["layout"]]
@@ -65,14 +66,17 @@ class TrainingInputs:
         self.left_out = counts.set_aside
         self.flat_depth: int = counts.counts.get("depth_flat", 0)
         self.digest = text_digest("training inputs", run.digest, *(commit.shard.sha256 for commit in used))
-        self._files = [Path(run.url, commit.shard.name) for commit in used]
-        self._rows = _rows_that_count(run, used)
-        self._starts = np.cumsum([0, *(len(rows) for rows in self._rows)])
-        self._crops_in = [commit.counts["crops"] for commit in used]
+        self._files = [commit.shard.name for commit in used]
+        self._crops_in = np.array([commit.counts["crops"] for commit in used])
+        self._gaps = _rows_that_count(run, used)
+        counted_in = self._crops_in.copy()
+        for file, rows in self._gaps.items():
+            counted_in[file] = len(rows)
+        self._starts = np.concatenate([[0], np.cumsum(counted_in)])
         self._names = (FEATURES, MEAN, DEPTH) if self.has_depth else (FEATURES, MEAN)
         self._places_in = lru_cache(_PLACES)(self._find_places)
-        self._map_of = lru_cache(_MAPS)(lambda file: MappedFile(self._files[file], self._places_in(file)))
-        width, *grid = places(self._files[0], (FEATURES,))[FEATURES].shape[1:]
+        self._map_of = lru_cache(_MAPS)(lambda file: MappedFile(self._path(file), self._places_in(file)))
+        width, *grid = places(self._path(0), (FEATURES,))[FEATURES].shape[1:]
         self.shape: tuple[int, int, int] = (width, grid[0], grid[1])
         self.photos = len(self) // self.crops_per_photo
         self.warnings = tuple(_warnings(run, counts, len(self)))
@@ -85,10 +89,7 @@ class TrainingInputs:
         when it is not finished, or damaged.
         """
         run = RunFolder.open(url)
-        if run.result != KIND:
-            raise ConfigError(
-                f"{run.url} holds results of kind {run.result!r}: training reads those of `cuts3d run --recipe {NAME}`"
-            )
+        need_kind(run, KIND)
         if not isinstance(run.files, LocalFiles):
             raise ConfigError(f"{run.url} is no local folder: training maps its inputs into memory; copy them here")
         return cls(run)
@@ -115,16 +116,16 @@ class TrainingInputs:
         """
         found = []
         for file, row in self._placed(crops):
-            shard = CropFeaturesFile.open(self._files[file])
+            shard = CropFeaturesFile.open(self._path(file))
             done = [id_ for id_, is_done in zip(shard.ids, shard.done, strict=True) if is_done]
             found.append((done[row // self.crops_per_photo], row % self.crops_per_photo))
         return found
 
     def means(self) -> Iterator[np.ndarray]:
         """Of all crops the mean of the features over the grid: float32 (some, D), block after block."""
-        for file, rows in enumerate(self._rows):
-            own = self._map_of(file).rows(MEAN)[rows]
-            yield own.view(np.float32)
+        for file in range(len(self._files)):
+            rows = self._map_of(file).rows(MEAN)
+            yield (rows[self._gaps[file]] if file in self._gaps else rows.copy()).view(np.float32)
 
     @cached_property
     def neighbours(self) -> np.ndarray:
@@ -140,8 +141,11 @@ class TrainingInputs:
         if ((wanted < 0) | (wanted >= len(self))).any():
             raise IndexError(f"crops are 0..{len(self) - 1}, not {wanted.min()}..{wanted.max()}")
         files = np.searchsorted(self._starts, wanted, side="right") - 1
-        inside = wanted - self._starts[files]
-        return [(int(file), int(self._rows[file][i])) for file, i in zip(files, inside, strict=True)]
+        placed = zip(files.tolist(), (wanted - self._starts[files]).tolist(), strict=True)
+        return [(file, int(self._gaps[file][i]) if file in self._gaps else i) for file, i in placed]
+
+    def _path(self, file: int) -> Path:
+        return Path(self.run.url, self._files[file])
 
     def _gathered(self, name: str, crops: _Crops, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
         placed = self._placed(crops)
@@ -157,12 +161,12 @@ class TrainingInputs:
         return found.view(dtype).reshape(len(placed), *shape)
 
     def _find_places(self, file: int) -> dict[str, Place]:
-        found = places(self._files[file], self._names)
-        crops, (width, *grid) = self._crops_in[file], self.shape
+        found = places(self._path(file), self._names)
+        crops, (width, *grid) = int(self._crops_in[file]), self.shape
         wanted = {FEATURES: (crops, *self.shape), MEAN: (crops, width), DEPTH: (crops, *grid)}
         for name, place in found.items():
             if place.shape != wanted[name]:
-                raise damaged(str(self._files[file]), f"{name} has shape {place.shape}, not {wanted[name]}")
+                raise damaged(str(self._path(file)), f"{name} has shape {place.shape}, not {wanted[name]}")
         return found
 
 
@@ -184,26 +188,26 @@ def _in_order(commits: Mapping[str, Commit]) -> list[Commit]:
     return [commits[key] for keys in by_try(commits) for key in keys]
 
 
-def _rows_that_count(run: RunFolder, used: Sequence[Commit]) -> list[range | np.ndarray]:
-    """Of each file the rows of its crops that count: all, but of photos that two retries have processed the first."""
-    first_tries, retries = by_try({commit.key: commit for commit in used})
-    rows: list[range | np.ndarray] = [range(commit.counts["crops"]) for commit in used[: len(first_tries)]]
+def _rows_that_count(run: RunFolder, used: Sequence[Commit]) -> dict[int, np.ndarray]:
+    """Of the files of retries the rows of the crops that count: where two have processed one photo, those of the first.
+    Of other files all rows count.
+    """
+    rows: dict[int, np.ndarray] = {}
     seen: set[str] = set()
-    for commit in used[len(first_tries) :]:
+    for file, commit in enumerate(used):
+        if not is_retry(commit.key):
+            continue
         shard = CropFeaturesFile.open(run.ledger.contents(commit.shard), commit.shard.name)
         done = [id_ for id_, is_done in zip(shard.ids, shard.done, strict=True) if is_done]
         is_new = np.repeat([id_ not in seen for id_ in done], shard.per_photo)
-        rows.append(np.flatnonzero(is_new))
+        rows[file] = np.flatnonzero(is_new)
         seen.update(done)
     return rows
 
 
 def _warnings(run: RunFolder, counts: Standing, crops: int) -> Iterator[str]:
     if counts.set_aside:
-        yield (
-            f"{counted(counts.set_aside, 'photo')} of {run.n_images} could not be used and are left out: "
-            f"`cuts3d status {run.url}` lists them"
-        )
+        yield f"{part_of(counts.set_aside, run.n_images, 'photo')} left out: `cuts3d status {run.url}` says why"
     if said := depth_faults(counts.counts):
         yield said
     if crops < KEPT:

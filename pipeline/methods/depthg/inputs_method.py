@@ -75,9 +75,9 @@ class InputsWork(BatchInputs):
     @once
     def features_BKDhw(self) -> np.ndarray:
         """(B, K, D, h, w) float16."""
-        method = self.method
+        method, side = self.method, self.method.features.config.size
         with self._clock("features"):
-            crops = [c for photo in self.photos for c in cut_photo(photo.rgb, method.crops, method.features.config.size)]
+            crops = [crop for photo in self.photos for crop in cut_photo(photo.rgb, method.crops, side)]
             features_CND: np.ndarray = method.features(crops).cpu().numpy()
         features_CDN = features_CND.transpose(0, 2, 1)
         return features_CDN.reshape(len(self.photos), method.crops.per_photo, -1, *method.features.grid)

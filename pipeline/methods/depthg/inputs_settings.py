@@ -87,8 +87,8 @@ def inputs_settings(launch: Launch, files_here: bool = True) -> InputsSettings:
 
 
 def feature_config(features: str, preset: FeaturePreset, options: Mapping[str, Any]) -> FeatureConfig:
-    """The final tokens of the features' network on 28 x 28 patches, with options overridden; ConfigError for what is out
-    of range.
+    """The final tokens of the features' network on 28 x 28 patches, with options overridden; ConfigError for what is
+    out of range.
 
     A preset's own reading, such as DINO's keys, is one for cutting objects out.
     """
