@@ -1,7 +1,7 @@
 """The recipe that labels photos with a trained model: its options, and which of them it reads."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
@@ -27,7 +27,7 @@ class LabelRecipe:
     view: squares looks at the photo in squares of its short side, so that things have their shape, as in training;
         squeezed in one square that the whole photo is squeezed into, which costs one pass.
     mirror: average the codes with those of the mirrored photo, as published; costs as many passes again.
-    windows: see the photo from nearer, too, and mix both; windows=on switches it on.
+    windows: see the photo from nearer, too, and mix both; windows=on, or any option of theirs, switches them on.
     refine: what becomes of the labels at the size of the photo.
     """
 
@@ -80,7 +80,7 @@ def read_recipe(overrides: Sequence[str]) -> LabelRecipe:
 def _with(recipe: LabelRecipe, path: str, text: str) -> LabelRecipe:
     _, first, *rest = path.split(".")
     if first == "windows" and rest and recipe.windows is None:
-        raise ValueError(f"there are no windows: switch them on first, --set {NAME}.windows=on")
+        recipe = replace(recipe, windows=WindowConfig())
     if path.startswith(f"{NAME}.refine.crf.") and recipe.refine.crf is None:
         raise ValueError(f"there is no CRF: leave {NAME}.refine.crf=none out")
     if path == f"{NAME}.refine.crf" and text.lower() == "on":

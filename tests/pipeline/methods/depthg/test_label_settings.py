@@ -81,17 +81,16 @@ def test_every_option_that_is_listed_is_taken(model: Path) -> None:
         assert line.words or ".crf" in line.path, line.path
         value = {"features.size": "420", "features.precision": "bfloat16"}.get(line.path, line.value)
         given = [f"{line.path}={value}"]
-        if line.path.startswith(f"{NAME}.windows."):
-            given = [f"{NAME}.windows=on", *given]
         if line.path.startswith("features."):
             label_settings(launch(model, *given))
         else:
-            read_recipe([f"{NAME}.checkpoint=M", *given])
+            recipe = read_recipe([f"{NAME}.checkpoint=M", *given])
+            assert (recipe.windows is not None) == line.path.startswith(f"{NAME}.windows.")
 
 
 def test_options_change_what_they_name() -> None:
     given = [f"{NAME}.{option}" for option in ("checkpoint=M", "mirror=false", "view=squeezed", "refine.side=none")]
-    recipe = read_recipe([*given, f"{NAME}.refine.crf.iterations=3", f"{NAME}.windows=on", f"{NAME}.windows.side=0.25"])
+    recipe = read_recipe([*given, f"{NAME}.refine.crf.iterations=3", f"{NAME}.windows.side=0.25"])
     assert (recipe.mirror, recipe.view, recipe.refine.side) == (False, "squeezed", None)
     assert recipe.refine.crf == replace(published_crf(), iterations=3)
     assert recipe.windows == WindowConfig(side=0.25)
@@ -112,13 +111,13 @@ def test_options_change_what_they_name() -> None:
         (["depthg.view=round"], "squares, squeezed"),
         (["depthg.refine.side=8"], "at least 16"),
         (["depthg.refine.crf.iterations=0"], "iterations must be >= 1"),
-        (["depthg.windows.side=0.5"], "depthg.windows=on"),
-        (["depthg.windows=on", "depthg.windows.side=2"], "0.25..1"),
-        (["depthg.windows=on", "depthg.windows.reading=mine"], "paper, released"),
+        (["depthg.windows.sides=0.5"], "options: side"),
+        (["depthg.windows.side=2"], "0.25..1"),
+        (["depthg.windows.reading=mine"], "paper, released"),
         (["depthg.refine.crf=none", "depthg.refine.side=200"], "never reads depthg.refine.side"),
         (["depthg.refine.crf=none", "depthg.refine.crf.iterations=2"], "there is no CRF"),
         (
-            ["depthg.windows=on", "depthg.windows.whole_share=0.5", "depthg.windows.metres=2"],
+            ["depthg.windows.whole_share=0.5", "depthg.windows.metres=2"],
             "never reads depthg.windows.metres",
         ),
         (["depthg.windows=on"], "--depth maps:FOLDER"),
