@@ -1,11 +1,13 @@
 """The module `cuts3d` on semantic labels: of images in memory and of runs."""
 
+import re
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support import ROOT
 from support.centre_method import Centre
 from support.label_method import CLASSES as STEPS
 from support.label_method import NAME, LabelMethod, labels_of
@@ -59,6 +61,27 @@ def test_a_run_gives_its_images(run: RunFolder) -> None:
         assert [one["id"] for one in annotations] == list(range(1, len(annotations) + 1))
         assert sum(one["area"] for one in annotations) == (record.labels != 255).sum()
     assert repr(images[0]) == "ImageLabels('0.png', 30 x 41, 4 of 4 classes)"
+
+
+def test_the_example_of_the_python_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (ROOT / "docs" / "python.md").read_text()
+    (code,) = [code for code in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.M) if "open_labels(" in code]
+    assert len([line for line in code.splitlines() if not line.startswith("#")]) <= 10
+    write_run(tmp_path, RECORDS)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "run").rename(tmp_path / "runs" / "labels")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "python.md", "exec"), {"cuts3d": cuts3d, "out": tmp_path})
+    said = capsys.readouterr().out.splitlines()
+    assert (said[0], said[-1]) == (f"{CLASSES.names} (4, 3)", "5 maps")
+    for line, record in zip(said[1:-1], RECORDS, strict=True):
+        largest = int(np.argmax(record.pixels))
+        pixels = int(((record.labels == largest) & (record.confidence > 0.8)).sum())
+        assert line == f"{record.id} {record.size} {CLASSES.names[largest]} {pixels} pixels"
+    assert (tmp_path / "labels.png").is_file()
+    assert (tmp_path / "maps" / "labels.json").is_file()
 
 
 def test_an_assignment_gives_classes(run: RunFolder, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """The command that measures codes with labels."""
 
+import sys
 from typing import Any
 
 import click
 
 from pipeline.commands.options import OUTPUT_FILE, bootstrap_options, device_option, root_option
+from pipeline.exit_status import INCOMPLETE
 
 
 @click.command("linear-probe")
@@ -35,6 +37,8 @@ def linear_probe(
 
     A linear probe needs labels, unlike all else here: it learns from those of one half of the photos and is scored on
     the other, and the other way round. It says what codes hold, and labels no photo.
+
+    Exits with 1 when one of the photos could not be read.
     """
     from pipeline.evaluation.semantic_report import print_semantic_report, semantic_report_csv, semantic_report_json
     from pipeline.evaluation.semantic_truth.formats import read_semantic_truth
@@ -59,3 +63,5 @@ def linear_probe(
             with output_file(file) as out:
                 out.write(text(report))
             click.echo(f"written {file}")
+    if report.runs[0].labels.set_aside:
+        sys.exit(INCOMPLETE)

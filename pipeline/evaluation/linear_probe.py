@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import ConfigError, ImageError, SourceError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.evaluation.semantic_report import ScoredRun, SemanticReport
 from pipeline.evaluation.semantic_runs import RunLabels
 from pipeline.evaluation.semantic_scores import Confusions, scored
 from pipeline.evaluation.semantic_sizes import is_same_shape, resized
 from pipeline.evaluation.semantic_truth.class_maps import IGNORED
-from pipeline.evaluation.semantic_truth.truth import SemanticTruth
+from pipeline.evaluation.semantic_truth.truth import MapError, SemanticTruth
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import Photo, load_photos
@@ -72,14 +72,19 @@ def probe_model(
     found, by_id = truth.matched(refs), {ref.id: ref for ref in refs}
     wanted = [ref for ref in refs if found[ref.id] is not None]
     left_out, images = LeftOut(truth.name, "images"), list[_Labelled]()
+    set_aside, odd = list[str](), list[str]()
     for loaded in load_photos(wanted):
+        if isinstance(loaded, tuple):
+            ref, fault = loaded
+            set_aside.append(ref.id)
+            left_out.add(fault.reason, fault.detail)
+            continue
+        number = found[loaded.id]
+        assert number is not None  # it is wanted
         try:
-            if isinstance(loaded, tuple):
-                raise loaded[1]
-            number = found[loaded.id]
-            assert number is not None  # it is wanted
             images.append(_labelled(method, loaded, by_id[loaded.id], number, truth))
-        except ImageError as error:
+        except MapError as error:
+            odd.append(loaded.id)
             left_out.add(error.reason, error.detail)
     left_out.tell(len(wanted))
     if len(images) < 2:
@@ -97,9 +102,9 @@ def probe_model(
         confusions=confusions,
         numbers=tuple(image.number for image in images),
         unlabelled=tuple(ref.id for ref in refs if found[ref.id] is None),
-        set_aside=(),
+        set_aside=tuple(set_aside),
         other_size=(),
-        odd=(),
+        odd=tuple(odd),
         resized=0,
     )
     own = ScoredRun(labels, Assignment(classes, classes, identity), scores, confusions.total(len(classes)))
@@ -124,7 +129,7 @@ def _labelled(method: LabelMethod, photo: Photo, ref: ImageRef, number: int, tru
     size = photo.rgb.shape[0], photo.rgb.shape[1]
     truth_HW = truth.labels(number, ref, size).labels
     if not is_same_shape(size, (truth_HW.shape[0], truth_HW.shape[1])):
-        raise ImageError("of another shape", f"{ref.id}, whose truth has {truth_HW.shape[0]} × {truth_HW.shape[1]}")
+        raise MapError("of another shape", f"{ref.id}, whose truth has {truth_HW.shape[0]} × {truth_HW.shape[1]}")
     (seen,) = LabelWork(method, Batch(None, (0,), (photo,))).whole
     (codes_Khw,) = seen.codes_VKhw
     classes = resized(truth_HW, (codes_Khw.shape[1], codes_Khw.shape[2]))

@@ -160,7 +160,8 @@ def print_semantic_report(report: SemanticReport) -> None:
     console.print(f"truth   {report.truth} ({len(report.classes)} classes{numbering})", markup=False)
     for title, run in zip(("run", "other"), report.runs, strict=False):
         labels = run.labels
-        console.print(f"{title:<7} {labels.url} ({labels.recipe}, {len(labels.clusters)} clusters)", markup=False)
+        clusters = f", {len(labels.clusters)} clusters" if labels.clusters != report.classes else ""
+        console.print(f"{title:<7} {labels.url} ({labels.recipe}{clusters})", markup=False)
     console.print(f"images  {_images(report)}", markup=False)
     console.print(f"pixels  {_pixels(report)}", markup=False)
     console.print(f"classes {_assigned(report)}", markup=False)
@@ -281,9 +282,11 @@ def _pixels(report: SemanticReport) -> str:
     total = int(report.runs[0].confusion.sum())
     where = f", of the middle square at {report.crop} pixels" if report.crop else ""
     shares = [run.of_classes()[-1].sum() / total for run in report.runs]
+    if not any(shares):
+        return f"{total} with a true class{where}; all have a prediction"
     rule = "counted as wrong" if report.void == "wrong" else "left out"
     without = " and ".join(f"{share:.1%}" for share in shares)
-    return f"{total} with a true class{where}; {without} have no prediction, {rule if any(shares) else 'none'}"
+    return f"{total} with a true class{where}; {without} have no prediction, {rule}"
 
 
 def _assigned(report: SemanticReport) -> str:

@@ -16,7 +16,7 @@ from pipeline.results.histograms import bar, histogram, histogram_lines
 from pipeline.results.kinds import Counts, Failed
 from pipeline.results.semantic import NONE, Classes, SemanticRecord, by_pixels, counts_of
 from pipeline.results.semantic_file import SCHEMA, STATUSES, VERSION, SemanticShard, write_shard
-from pipeline.wording import counted, few_of, part_of
+from pipeline.wording import counted, few_of, part_of, printable
 
 NAME = "semantic"
 _NAMED = 3  # classes that a line names
@@ -60,7 +60,7 @@ class SemanticKind:
         """Classes that occur, and the share of pixels that have none."""
         pixels, unlabelled = counts.get("pixels", {}), counts.get("unlabelled", 0)
         total = max(sum(pixels.values()) + unlabelled, 1)
-        most = ", ".join(f"{name} {count / total:.0%}" for name, count in by_pixels(pixels)[:_NAMED])
+        most = ", ".join(f"{printable(name)} {count / total:.0%}" for name, count in by_pixels(pixels)[:_NAMED])
         return [
             ("classes", f"{len(pixels)} occur, most of all {most}" if pixels else "none"),
             *([("unlabelled", f"{unlabelled / total:.1%} of pixels")] if unlabelled else []),
@@ -103,7 +103,9 @@ class SemanticKind:
         lines = [f"class{'':<{max(width - 2, 1)}} share of pixels, in how many images"]
         for name, count in pixels.items():
             in_images = counted(survey["class_images"][name], "image")
-            lines.append(f"  {name:<{width}}  {bar(count, max(pixels.values()))} {count / total:.1%}, {in_images}")
+            lines.append(
+                f"  {printable(name):<{width}}  {bar(count, max(pixels.values()))} {count / total:.1%}, {in_images}"
+            )
         return [*lines, "confidence, in cells of 8 x 8 pixels", *histogram_lines(survey["confidence"])]
 
     def draw(self, rgb_HW3: np.ndarray, result: SemanticRecord) -> Any:

@@ -30,15 +30,14 @@ class Exported(NamedTuple):
 
 def export_semantic(run: RunFolder, folder: str | Path, assignment: Assignment | None = None) -> Exported:
     """Write each image's labels as one PNG of 8 bits with a palette, see `picture_names`: pixel = class, 255 = none,
-    drawn black. Beside them LEGEND, number, name and colour of each class, and of each cluster which class stands for it,
-    if an assignment says so; and SEGMENTS, a COCO-Stuff file with one
-    segment per class and image, category = class + 1, whose images name their maps in "map". Images that were set aside
-    are left out.
+    drawn black. Beside them two JSON files that appear whole or not at all: LEGEND, number, name and colour of each
+    class, and the class of each cluster if an assignment says so; SEGMENTS, a COCO-Stuff file with one segment per
+    class and image, category = class + 1, whose images name their PNG in "map". Images set aside are left out.
 
     assignment: whose classes are written in place of the run's clusters; clusters without a class become 255.
 
-    A shard is in memory at a time; the JSON files appear whole or not at all. Raises StoreError while no shard of the
-    run is done, ConfigError for a run of another kind or an assignment of other clusters.
+    A shard is in memory at a time. Raises StoreError while no shard of the run is done, ConfigError for a run of
+    another kind or an assignment of other clusters.
     """
     root, names = Path(folder), picture_names(run)
     reader = SemanticReader(run, assignment)

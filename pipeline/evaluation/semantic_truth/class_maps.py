@@ -209,7 +209,7 @@ ADE20K: dict[int, ClassMap] = {
 }
 
 
-def numbered(names: Sequence[str] = ()) -> ClassMap:
-    """Maps that hold classes as they are, 0 to 254, and 255 for none. names: of the first of them."""
-    every = (*names, *(str(number) for number in range(len(names), MOST_CLASSES)))
-    return ClassMap(every, {number: number for number in range(MOST_CLASSES)}, frozenset((IGNORED,)))
+def numbered() -> ClassMap:
+    """Maps that hold classes as they are, 0 to 254, and 255 for none."""
+    names = tuple(map(str, range(MOST_CLASSES)))
+    return ClassMap(names, {number: number for number in range(MOST_CLASSES)}, frozenset((IGNORED,)))

@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from pipeline.errors import ConfigError, ImageError, SourceError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.evaluation.same_images import same_images
 from pipeline.evaluation.semantic_truth.class_maps import ClassMap
 from pipeline.evaluation.semantic_truth.pixel_maps import ENDINGS, read_pixels
-from pipeline.evaluation.semantic_truth.truth import TrueLabels
+from pipeline.evaluation.semantic_truth.truth import MapError, TrueLabels
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.sources import files_below, is_image
@@ -91,7 +91,7 @@ class MapFolder:
         location = self._locations[number]
         labels_HW, strange = self._map.labels(self._values(location))
         if (labels_HW == 255).all() and sum(strange.values()) == labels_HW.size:
-            raise ImageError("of other numbers", f"{location}, none of whose values, such as {max(strange)}, is known")
+            raise MapError("of other numbers", f"{location}, none of whose values, such as {max(strange)}, is known")
         return TrueLabels(self._form.fitted(labels_HW, size), strange)
 
     def _values(self, location: str) -> np.ndarray:
@@ -99,7 +99,7 @@ class MapFolder:
         if values.ndim == 2:
             return self._form.numbers(values)
         if not self._form.colours:
-            raise ImageError("of colours", f"{location}, which has colours where maps have numbers of classes")
+            raise MapError("of colours", f"{location}, which has colours where maps have numbers of classes")
         red_HW, green_HW, blue_HW = (values[..., channel].astype(np.uint32) for channel in range(3))
         codes = red_HW << 16 | green_HW << 8 | blue_HW
         numbers = np.full(codes.shape, -1, np.int8)
@@ -115,7 +115,7 @@ class MapFolder:
         for location in self._locations[:: -(-len(self._locations) // _SAMPLE)]:
             try:
                 found = set(np.unique(self._values(location)).tolist())
-            except ImageError:
+            except MapError:
                 continue
             signs += [bool(found & way.telling) for way in ways]
             if signs.max() == _SIGNS:

@@ -8,14 +8,16 @@
     coco-panoptic:JSON[:FOLDER]     the folder of its PNG maps, if not beside it; 133 or 27 classes
     ade20k:FOLDER              the 150 classes of SceneParsing
     potsdam:FOLDER             ISPRS' labels, in colours or as numbers; 3 or 6 classes
-    maps:FOLDER                maps of your own: 0 to 254 are classes, 255 counts for nothing
+    maps:FOLDER                maps of your own: 0 to 254 are classes, 255 counts for nothing; those of `cuts3d export
+                               --semantic` have names
 
 Maps are found by the frame's name, anywhere below the folder; a pattern with one "*" in the place of that name says how
 files are called: maps:labels/*_labelTrainIds.png.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +29,16 @@ from pipeline.evaluation.semantic_truth.class_maps import (
     COCO_27,
     COCO_STUFF,
     COCO_THINGS,
+    IGNORED,
     POTSDAM,
     POTSDAM_COLOURS,
+    ClassMap,
     numbered,
 )
 from pipeline.evaluation.semantic_truth.folders import ANY_ENDING, MapFolder, MapFormat
 from pipeline.evaluation.semantic_truth.segments import CocoPanoptic, CocoSegments
 from pipeline.evaluation.semantic_truth.truth import SemanticTruth
-from pipeline.storage.locations import absolute, read_json
+from pipeline.storage.locations import absolute, filesystem, read_json
 
 _LEFT = ("_leftImg8bit",)
 _KITTI_OFFSET = (5, 18)  # by which its maps are larger than photos that are cut to a rectified part
@@ -119,7 +123,25 @@ def _folder(name: str) -> Callable[[str, str, int | None], SemanticTruth]:
 
 def _maps(spec: str, path: str, classes: int | None) -> SemanticTruth:
     _need(spec, classes, (255,))
-    return MapFolder(spec, path, FOLDERS["maps"])
+    form, names = FOLDERS["maps"], _exported_names(path.rpartition("/")[0] if "*" in path else path)
+    if names:
+        known = ClassMap(names, {number: number for number in range(len(names))}, frozenset((IGNORED,)))
+        form = replace(form, classes={len(names): (known,)}, open_ended=False)
+    return MapFolder(spec, path, form)
+
+
+def _exported_names(folder: str) -> tuple[str, ...]:
+    """Of the classes of maps that `cuts3d export --semantic` has written, by the legend beside them; () for others."""
+    location = f"{absolute(folder)}/labels.json"
+    files, path = filesystem(location)
+    document = read_json(location) if files.exists(path) else None
+    if not isinstance(document, Mapping) or document.get("schema") != "cuts3d-labels/1":
+        return ()
+    try:
+        names = {one["label"]: str(one["name"]) for one in document["classes"]}
+        return tuple(names[number] for number in range(len(names)))
+    except (KeyError, TypeError) as error:
+        raise SourceError(f'{location} is damaged: "classes" must have label and name each; export it again') from error
 
 
 def _coco_stuff(spec: str, path: str, classes: int | None) -> SemanticTruth:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import ImageError, SourceError
+from pipeline.evaluation.semantic_truth.truth import MapError
 from pipeline.images.damage import PNG_MAGIC, check_complete, why_unidentified
 from pipeline.images.photos import MAX_PIXELS
 from pipeline.storage.locations import contents_of
@@ -27,18 +28,18 @@ def read_pixels(location: str) -> np.ndarray:
     Palettes count by index, and where all of their colours are grey by these: programs that make files smaller write
     grey maps so. Grey of 1, 2 and 4 bits is as stored. Three equal channels are one; an alpha channel is left out.
 
-    Raises ImageError, its detail naming the file, when it cannot be read as a map.
+    Raises MapError, its detail naming the file, when it cannot be read as a map.
     """
     try:
         data = contents_of(location)
     except SourceError as error:
-        raise ImageError("unreadable", str(error)) from error
+        raise MapError("unreadable", str(error)) from error
     if not data:
-        raise ImageError("zero_byte", f"{location} is empty")
+        raise MapError("zero_byte", f"{location} is empty")
     try:
         return _decoded(data)
     except ImageError as error:
-        raise ImageError(error.reason, f"{location}: {error.detail}") from error.__cause__
+        raise MapError(error.reason, f"{location}: {error.detail}") from error.__cause__
 
 
 def _decoded(data: bytes) -> np.ndarray:
@@ -46,20 +47,20 @@ def _decoded(data: bytes) -> np.ndarray:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         if data.startswith(b"\xff\xd8\xff"):
-            raise ImageError("lossy", "a JPEG, which changes the numbers of classes: give PNG maps") from error
+            raise MapError("lossy", "a JPEG, which changes the numbers of classes: give PNG maps") from error
         raise why_unidentified(data) from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too_large", str(error)) from error
+        raise MapError("too_large", str(error)) from error
     # Decoders meet damaged bytes here and raise almost anything.
     except Exception as error:
-        raise ImageError("truncated", f"the header is cut or corrupt ({error})") from error
+        raise MapError("truncated", f"the header is cut or corrupt ({error})") from error
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError("too_large", f"{image.width}x{image.height} pixels, the limit is {MAX_PIXELS}")
+        raise MapError("too_large", f"{image.width}x{image.height} pixels, the limit is {MAX_PIXELS}")
     check_complete(data, str(image.format))
     try:
         image.load()
     except Exception as error:
-        raise ImageError("truncated", f"the pixels are cut or corrupt ({error})") from error
+        raise MapError("truncated", f"the pixels are cut or corrupt ({error})") from error
     return _numbers(image, data)
 
 
@@ -79,7 +80,7 @@ def _numbers(image: Image.Image, data: bytes) -> np.ndarray:
         colours = channels[..., :-1] if mode.endswith("A") else channels
         grey = (colours == colours[..., :1]).all()
         return colours[..., 0] if grey else colours
-    raise ImageError("unsupported", f"its pixels are stored as {mode}: a map has whole numbers, of 8 or 16 bits")
+    raise MapError("unsupported", f"its pixels are stored as {mode}: a map has whole numbers, of 8 or 16 bits")
 
 
 def _of_palette(image: Image.Image) -> np.ndarray:

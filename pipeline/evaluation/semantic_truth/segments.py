@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.errors import ConfigError, ImageError, SourceError
+from pipeline.errors import ConfigError, SourceError
 from pipeline.evaluation.same_images import is_turned, same_images
 from pipeline.evaluation.semantic_truth.class_maps import COCO_27, COCO_CATEGORIES, IGNORED, MOST_CLASSES
 from pipeline.evaluation.semantic_truth.pixel_maps import read_pixels
-from pipeline.evaluation.semantic_truth.truth import TrueLabels
+from pipeline.evaluation.semantic_truth.truth import MapError, TrueLabels
 from pipeline.evaluation.truth.coco import Truth, list_of
 from pipeline.images.beside import first_that_holds, places_beside
 from pipeline.images.coco import whole_number
@@ -124,7 +124,7 @@ class CocoPanoptic:
         ids, place, counts = np.unique(ids_HW, return_inverse=True, return_counts=True)
         known = [id_ == 0 or id_ in image.categories for id_ in ids.tolist()]
         if not any(known):
-            raise ImageError("of other numbers", f"{location}, none of whose segments the file lists")
+            raise MapError("of other numbers", f"{location}, none of whose segments the file lists")
         classes = [self._class_of.get(image.categories.get(id_, 0), IGNORED) for id_ in ids.tolist()]
         strange = {int(i): int(n) for i, n, is_known in zip(ids, counts, known, strict=True) if not is_known}
         return TrueLabels(np.array(classes, np.uint8)[place].reshape(ids_HW.shape), strange)

@@ -8,7 +8,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from pipeline.errors import ImageError
 from pipeline.images.manifest import ImageRef
+
+
+class MapError(ImageError):
+    """The truth of one image cannot be used; the image is not scored."""
 
 
 class TrueLabels(NamedTuple):
@@ -47,5 +52,5 @@ class SemanticTruth(Protocol):
         ref, size: the photo, and its height and width, for truths that are larger than their photos, or lie on their
         side.
 
-        Raises ImageError, with a reason and a sentence that names the file. Called by several threads at a time.
+        Raises MapError, whose detail names the file. Called by several threads at a time.
         """

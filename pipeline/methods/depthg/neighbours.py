@@ -13,16 +13,22 @@ N crops · R rows and C columns of a block · D feature width · K neighbours th
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.faults import crash_point
-from pipeline.storage.atomic import path_written_whole
+from pipeline.storage.atomic import make_folder, path_written_whole
 from stages.late import torch
+
+log = logging.getLogger(__name__)
 
 KEPT = 30  # of each crop, itself first
 ROWS = 4096  # of a part, after which work is kept
@@ -42,7 +48,8 @@ def find_neighbours(
     """The neighbours of all crops: int32 (N, K), memory-mapped, K = 30, or N where there are fewer crops. Row i begins
     with i, then come the others with falling cosines.
 
-    folder: where they are kept as DIGEST.npy. What is there already is read; what was begun goes on where it stopped.
+    folder: where they are kept as DIGEST.npy. What is there already is read; what was begun goes on where it stopped;
+        what another process of this machine is about to finish is waited for.
     digest: of whatever decides the means.
     crops: N.
     means: gives the crops' means, float32 (any number, D), block after block, all N of them.
@@ -58,7 +65,9 @@ def find_neighbours(
     path, kept = folder / f"{digest}.npy", min(KEPT, crops)
     if not path.exists():
         try:
-            _compute(path, crops, kept, means, on_rows)
+            with _alone_in(folder):
+                if not path.exists():
+                    _compute(path, crops, kept, means, on_rows)
         except OSError as error:
             raise StoreError(f"neighbours cannot be written to {folder}: {error.strerror or error}") from error
     return _opened(path, (crops, kept))
@@ -124,6 +133,22 @@ class _Best:
         rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
         best = order[rank < self._kept]
         self.rows, self.columns, self.cosines = self.rows[best], self.columns[best], self.cosines[best]
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """While no other process of this machine is at work there: trainings of several seeds begin together."""
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is finding the neighbours in %s: waiting for it", folder)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _compute(

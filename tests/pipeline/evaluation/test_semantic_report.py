@@ -149,6 +149,32 @@ def test_an_assignment_of_other_clusters_or_classes_is_refused(truth: Path, tmp_
         assert message in line
 
 
+def test_what_is_exported_by_an_assignment_is_a_truth_with_names(tmp_path: Path) -> None:
+    """From evaluation to export and back: the maps of the export are those of the truth."""
+    city = tmp_path / "city"
+    labels = {}
+    for number in range(2):
+        ids = scene(number, 27) + 7
+        ids[0] = 0
+        write_map(city / f"{number}_gtFine_labelIds.png", ids.astype(np.uint8))
+        labels[f"{number}_leftImg8bit.png"] = shuffled(scene(number, 27), 27)
+        labels[f"{number}_leftImg8bit.png"][0] = 255
+    run, file, maps = labelled_run(tmp_path / "run", labels, 27), tmp_path / "a.json", tmp_path / "maps"
+    command = ("evaluate-semantic", run.url, "--bootstrap", 0, "--json", tmp_path / "s.json", "--truth")
+    assert cuts3d(*command, f"cityscapes:{city}", "--save-assignment", file).exit_code == 0
+    exported = cuts3d("export", run.url, "--semantic", maps, "--assignment", file)
+    assert exported.exit_code == 0, exported.output
+    truth, again = (read_semantic_truth(f"{kind}:{path}") for kind, path in (("cityscapes", city), ("maps", maps)))
+    assert again.classes == truth.classes
+    for ref in run.manifest.refs:
+        one, other = (t.labels(t.matched([ref])[ref.id], ref, SIZE).labels for t in (truth, again))
+        assert (one == other).all()
+    result = cuts3d(*command, f"maps:{maps}", "--assignment", file)
+    assert "accuracy       100.00" in result.output
+    (maps / "labels.json").write_text('{"schema": "cuts3d-labels/1", "classes": [{"label": 1}]}')
+    assert "labels.json is damaged" in cuts3d(*command, f"maps:{maps}").output
+
+
 def test_two_runs_are_compared_on_the_images_of_both(truth: Path, tmp_path: Path) -> None:
     run = perfect(tmp_path / "run")
     rng = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -219,6 +220,21 @@ def test_a_pattern_says_how_maps_are_called(tmp_path: Path) -> None:
     for wrong in ("*_*.png", "*"):
         with pytest.raises(SourceError, match='a pattern has one "\\*"'):
             read_semantic_truth(f"maps:{tmp_path}/{wrong}")
+
+
+def test_maps_may_be_at_a_url(tmp_path: Path) -> None:
+    store = fsspec.filesystem("memory")
+    for name, number in (("a/0.png", 1), ("b/0.png", 2), (".hidden/1.png", 3)):
+        file = write_map(tmp_path / "map.png", values(number))
+        store.pipe_file(f"/semantic/labels/{name}", file.read_bytes())
+    try:
+        truth = read_semantic_truth("maps:memory://semantic/labels")
+        assert sorted(truth.paths.values()) == ["a/0", "b/0"]
+        assert labels_of(truth, "b/0.jpg")[0, 0] == 2
+        with pytest.raises(SourceError, match="no map is below"):
+            read_semantic_truth("maps:memory://semantic/nowhere")
+    finally:
+        store.rm("/semantic", recursive=True)
 
 
 def test_folders_tell_frames_of_one_name_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -216,6 +216,13 @@ def test_words_for_counts() -> None:
     assert KIND.brief({"images": 1}) == ""
 
 
+def test_a_name_cannot_move_the_terminals_cursor() -> None:
+    survey = {"pixels": {"a\x1b[2J": 5}, "class_images": {"a\x1b[2J": 1}, "unlabelled": 0, "confidence": {}}
+    lines = KIND.survey_lines(survey | {"confidence": {"edges": [0.0, 1.0], "counts": [3]}})
+    ((_, words),) = KIND.summary({"pixels": survey["pixels"], "unlabelled": 0, "images": 1})
+    assert "\x1b" not in "".join([*lines, words])
+
+
 def test_facts_and_log_of_an_image() -> None:
     record = RESULTS[0]
     assert isinstance(record, SemanticRecord)

@@ -1,13 +1,17 @@
 """Neighbours are those of brute force, to the last tie, whatever the blocks and wherever it was killed."""
 
+import fcntl
+import os
 import signal
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import environment, warm
+from support.waiting import wait_for
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.faults import VARIABLE
@@ -74,6 +78,19 @@ def test_what_is_there_is_read_and_rows_are_told(tmp_path: Path, monkeypatch: py
         raise AssertionError("nothing is computed again")
 
     assert len(find_neighbours(tmp_path, "digest", 250, none)) == 250
+
+
+def test_what_another_process_is_finding_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    theirs = np.arange(160, dtype=np.int32).reshape(40, 4).repeat(8, axis=1)[:, :30]
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as pool:
+        ours = pool.submit(find_neighbours, tmp_path, "digest", 40, lambda: iter([drawn(40)]))
+        wait_for(lambda: "waiting for it" in caplog.text, "the word that it waits")
+        np.save(tmp_path / "digest.npy", theirs)
+        os.close(descriptor)
+        assert np.array_equal(ours.result(), theirs)
 
 
 def test_one_crop_has_no_neighbour(tmp_path: Path) -> None:
