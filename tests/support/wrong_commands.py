@@ -134,7 +134,7 @@ SEMANTIC_TRAININGS = (
     Wrong("train-semantic --images {photos} --out {file}", "Not a directory"),
     Wrong("train-semantic --images {photos} --out {training}", "is not of schema"),
     Wrong("train-semantic --inputs {nowhere} --out {new}", "nowhere is not a run"),
-    Wrong("train-semantic --inputs {run} --out {new}", "holds results of kind 'instances'"),
+    Wrong("train-semantic --inputs {run} --out {new}", "holds instance masks: features of crops are needed here"),
     Wrong("train-semantic --inputs {run} --images {photos} --out {new}", "leave --images out"),
     Wrong(f"{SEMANTIC} --recipe depthgg", "unknown recipe 'depthgg'; known: depthg"),
     Wrong(f"{SEMANTIC} --recipe stego --depth fastdepth", "recipe stego does not look at depth"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError, TrainingError
+from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 from pipeline.methods.depthg.checkpoint import ModelInfo, SemanticModel, write_model
 from pipeline.methods.depthg.criterion import Judgement, judge
 from pipeline.methods.depthg.inputs import TrainingInputs
@@ -79,8 +79,10 @@ def train(wanted: SemanticTraining, inputs: TrainingInputs) -> Path:
     }
     with writing(wanted.out), Lease(files_at(wanted.out)) as lease:
         checkpoint = folder.claim(identity, wanted.resume)
-        if folder.recorded() != identity:  # of another training, which left nothing else
-            (wanted.out / SEARCH_FILE).unlink(missing_ok=True)
+        if checkpoint is None and folder.recorded() != identity and (wanted.out / SEARCH_FILE).exists():
+            raise RunMismatchError(
+                f"{wanted.out} holds the {SEARCH_FILE} of another training: give another --out, or delete it"
+            )
         folder.record(identity)
         recipe = wanted.recipe
         if recipe.search is not None and recipe.search.trials:

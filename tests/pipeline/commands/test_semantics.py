@@ -177,7 +177,7 @@ def test_photos_set_aside_are_said_and_recorded(photos: Path, tmp_path: Path) ->
     done = trained("--images", own, "--out", tmp_path / "model")
     assert done.exit_code == 0, done.output
     assert "1 of them set aside" in done.output
-    assert "could not be used and are left out" in " ".join(read_model(tmp_path / "model").info.training["warnings"])
+    assert "1 of 5 photos is left out" in " ".join(read_model(tmp_path / "model").info.training["warnings"])
     assert read_model(tmp_path / "model").info.training["left_out"] == 1
 
 

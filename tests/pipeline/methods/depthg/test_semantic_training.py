@@ -228,11 +228,14 @@ def test_one_process_trains_in_a_folder(inputs: TrainingInputs, tmp_path: Path) 
         small_training(inputs, tmp_path)
 
 
-def test_trials_of_another_training_are_not_taken(inputs: TrainingInputs, tmp_path: Path) -> None:
+def test_trials_of_another_training_are_neither_taken_nor_lost(inputs: TrainingInputs, tmp_path: Path) -> None:
     (tmp_path / "search.jsonl").write_text('{"trial": 0, "criterion": 9, "objective": {}}\n')
     recipe = small_recipe("depthg", "search.iterations=1", trials=1)
+    with pytest.raises(RunMismatchError, match=r"holds the search\.jsonl of another training: give another --out"):
+        train(SemanticTraining(recipe, tmp_path, device="cpu"), inputs)
+    assert not (tmp_path / "training.json").exists()
+    (tmp_path / "search.jsonl").unlink()
     train(SemanticTraining(recipe, tmp_path, device="cpu"), inputs)
-    assert json.loads((tmp_path / "search.jsonl").read_text())["criterion"] < 9
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
