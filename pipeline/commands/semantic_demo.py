@@ -1,11 +1,10 @@
 """The command that shows semantic labels without labels on a few photos: semantic-demo."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, model_options, root_option, say
+from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, root_option, say
 
 CLUSTERS, ITERATIONS, BATCH_SIZE = 12, 150, 16  # a few minutes on two cores
 
@@ -24,7 +23,6 @@ CLUSTERS, ITERATIONS, BATCH_SIZE = 12, 150, 16  # a few minutes on two cores
 @click.option(
     "--iterations", type=click.IntRange(min=1), default=ITERATIONS, show_default=True, help="Batches to train for."
 )
-@model_options
 @device_option
 def semantic_demo(
     out: str,
@@ -33,7 +31,6 @@ def semantic_demo(
     clusters: int,
     iterations: int,
     device: str,
-    **settings: Any,
 ) -> None:
     """Sample photos in, their clusters as a picture and a page out: trained on these very photos, without labels."""
     from pipeline.commands.progress import ProgressReporter
@@ -47,8 +44,7 @@ def semantic_demo(
         raise click.UsageError("--root is of use with --images only: add --images, or leave it out")
     folder = Path(out)
     model, inputs, labels = folder / "model", folder / "model" / "inputs", folder / "labels"
-    given = {name: value for name, value in settings.items() if value is not None}
-    launch = Launch(images or str(folder / "photos"), root, INPUTS, given)
+    launch = Launch(images or str(folder / "photos"), root, INPUTS)
     check_settings(inputs, launch, None, device)
     if images is None:
         copy_samples(folder / "photos")
@@ -71,12 +67,11 @@ def _train(inputs: Path, model: Path, clusters: int, iterations: int, device: st
     from pipeline.methods.depthg.inputs_settings import DEFAULT_FEATURES
     from pipeline.methods.depthg.training import SemanticTraining, train
     from pipeline.methods.depthg.training_recipes import get_recipe
-    from pipeline.runs.launch import last_launch
 
     batch = f"training.batch_size={BATCH_SIZE}"
     recipe = get_recipe("depthg", [batch], clusters=clusters, iterations=iterations)
-    features = last_launch(inputs).settings.get("features", DEFAULT_FEATURES)
-    train(SemanticTraining(recipe, model, features, resume=None, device=device), TrainingInputs.open(inputs))
+    training = SemanticTraining(recipe, model, DEFAULT_FEATURES, resume=None, device=device)
+    train(training, TrainingInputs.open(inputs))
 
 
 def _show(labels: Path, folder: Path) -> None:
