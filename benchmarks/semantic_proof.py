@@ -1,19 +1,19 @@
-"""What training without labels and with depth is worth here: `kmeans` of raw features, `stego` and `depthg`, equal steps.
+"""What training without labels, and with depth, is worth here: `kmeans` of raw features, `stego` and `depthg`, equal steps.
 
     nice python benchmarks/semantic_proof.py ../shared/assets WORK --features DINOV2 --depth PYDNET
 
 Trained on the photos with instance masks that are for choosing (`photo_halves.py`) and on the ImageNet photos, whole,
-without a label. Scored, each with its own assignment of clusters to classes, found on the very images as the protocol
-has it, on the photos for reporting (12 thing classes, everything else ignored; the square in the middle, as papers do)
-and on the frames of Cityscapes and KITTI (27 classes, whole). Labels are those of `cuts3d run --recipe depthg`, without
-mirror images and CRF unless --label says otherwise.
+without a label. Scored on the photos for reporting (12 thing classes, everything else ignored) and on the frames of
+Cityscapes and KITTI (27 classes): as papers do, on the square in the middle at 320 pixels, each model with its own
+assignment of clusters to classes, found on these images. Without mirror images and CRF, which would cost hours here.
 
-All variants see the same batches: a seed draws the crops, their neighbours and the initial head. Schedules that are
+All variants see the same batches: a seed draws crops, their neighbours, points and the first head. Schedules that are
 published for 2333 batches are shortened with the number of iterations.
 
-Inputs, models and labels in WORK are kept: what was begun resumes, and a variant or seed that is new is added.
-A row per data, variant and metric: the mean over seeds, its 95 % interval over resamples of the images (1000, seed 0),
-each seed, their standard deviation, and what it is above `kmeans` and `stego`, paired by image and seed.
+Inputs, models, features of the images to score and their confusions are kept in WORK: what was begun resumes, and a
+variant or seed that is new is added. A row per data, variant and metric: the mean over seeds, its 95 % interval over
+resamples of the images (1000, seed 0), each seed, their standard deviation, and what it is above `kmeans` and `stego`,
+paired by image and seed.
 """
 
 import argparse
@@ -21,7 +21,6 @@ import csv
 import os
 import pickle
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,21 +36,23 @@ from photo_halves import HALVES, half_of
 from pipeline.engine.run import run
 from pipeline.evaluation.bootstrap import interval, resamples
 from pipeline.evaluation.semantic_scores import ByClass, Confusions, find_assignment
+from pipeline.evaluation.semantic_sizes import cropped
 from pipeline.evaluation.semantic_truth.formats import read_semantic_truth
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
 from pipeline.methods.depthg.checkpoint import FILE, read_model
+from pipeline.methods.depthg.crops import CropConfig, cut_photo
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.inputs_load import load_inputs_method
 from pipeline.methods.depthg.inputs_settings import NAME as INPUTS
-from pipeline.methods.depthg.load import load_labels
+from pipeline.methods.depthg.load import networks
 from pipeline.methods.depthg.training import SemanticTraining, train
 from pipeline.methods.depthg.training_recipes import SemanticRecipe, get_recipe
-from pipeline.methods.protocol import Batch, SharedOutputs
-from pipeline.models.load import loaded_once
 from pipeline.runs.launch import Launch
+from stages.semantics.labelling import LabelRefineConfig, Seen, label_photo
+from stages.semantics.windows import Window
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "kmeans": ("kmeans", ()),
@@ -63,6 +64,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 DATA = ("coco-things", "cityscapes", "kitti")
 METRICS = ("miou", "accuracy")
+SIDE = 320  # pixels of the squares that are scored, as in papers
 PUBLISHED_STEPS = 2333  # for which DepthG's schedules are
 BOOTSTRAP, SEED = 1000, 0
 COLUMNS = (
@@ -83,7 +85,7 @@ class Proof:
     clusters: int
     iterations: int
     batch_size: int
-    label: tuple[str, ...]
+    overrides: tuple[str, ...]
 
     @cached_property
     def _truth(self) -> Truth:
@@ -98,11 +100,15 @@ class Proof:
         listed = self.work / "photos.txt"
         refs = [*self.coco("choosing"), *list_images(str(self.assets / "imagenet")).refs]
         listed.write_text("".join(f"{ref.uri}\n" for ref in refs))
-        settings = {"features": self.features, "depth": self.depth}
-        launch = Launch(str(listed), recipe=INPUTS, settings=settings, overrides=("crops.layout=whole",), shard_size=10)
+        launch = replace(self._launch, images=str(listed))
         manifest = Manifest(list_images(str(listed)).refs, 10)
         run(self.work / "inputs", launch, method=load_inputs_method(launch, "cpu"), manifest=manifest)
         return TrainingInputs.open(self.work / "inputs")
+
+    @property
+    def _launch(self) -> Launch:
+        settings = {"features": self.features, "depth": self.depth}
+        return Launch(recipe=INPUTS, settings=settings, overrides=("crops.layout=whole",), shard_size=10)
 
     def recipe(self, variant: str) -> SemanticRecipe:
         name, overrides = VARIANTS[variant]
@@ -136,44 +142,46 @@ class Proof:
         found = list_images(str(street / "kitti_semantics" / "image_2")).refs
         return found, f"kitti-semantics:{street / 'kitti_semantics' / 'semantic'}"
 
-    def scores(self, data: str, variants: Sequence[str], seed: int) -> list[ByClass]:
-        """Of the variants' models of a seed, image by image."""
-        kept = self.work / f"labels-{data}-{self.half}-{seed}.pickle"
-        found: dict[str, Confusions] = pickle.loads(kept.read_bytes()) if kept.exists() else {}
+    def squares(self, data: str) -> tuple[np.ndarray, np.ndarray, int]:
+        """Of the images of some data: features of the square in the middle, float16 (I, D, h, w); its true classes,
+        uint8 (I, S, S); and how many classes there are.
+        """
+        kept = self.work / f"squares-{data}-{self.half}.npz"
         refs, name = self.images(data)
         truth = read_semantic_truth(name, None)
-        if missing := [variant for variant in variants if variant not in found]:
-            with loaded_once():
-                methods = [
-                    load_labels(Launch(recipe="depthg", overrides=(f"depthg.checkpoint={path}", *self.label)), "cpu")
-                    for path in (self.model(variant, seed) for variant in missing)
-                ]
-            confusions = [Confusions(self.clusters) for _ in missing]
-            numbers = truth.matched(refs)
+        if not kept.exists():
+            extractor = load_inputs_method(self._launch, "cpu").features
+            numbers, features, true = truth.matched(refs), [], []
             for ref in refs:
                 number, photo = numbers[ref.id], load_photo(ref)
                 assert number is not None
-                true_HW = truth.labels(number, ref, photo.rgb.shape[:2]).labels
-                if data == "coco-things":
-                    photo, true_HW = replace(photo, rgb=middle(photo.rgb)), middle(true_HW)
-                shared = SharedOutputs()  # the features of all
-                for method, own in zip(methods, confusions, strict=True):
-                    with torch.inference_mode():
-                        batch = Batch(None, [0], [photo], seconds=defaultdict(float), shared=shared)
-                        (record,) = method.outputs(batch)
-                    own.add(record.labels, np.ascontiguousarray(true_HW))
-            found |= dict(zip(missing, confusions, strict=True))
+                size = photo.rgb.shape[0], photo.rgb.shape[1]
+                (square,) = cut_photo(photo.rgb, CropConfig("whole"), extractor.config.size)
+                found_ND = extractor([square])[0]
+                features.append(found_ND.T.unflatten(1, extractor.grid).half().numpy())
+                true.append(cropped(truth.labels(number, ref, size).labels, SIDE, size))
+            np.savez(kept, features=features, true=true)
+        with np.load(kept) as arrays:
+            return arrays["features"], arrays["true"], len(truth.classes)
+
+    def scores(self, data: str, variant: str, seed: int) -> ByClass:
+        """Of a model, image by image."""
+        path = self.model(variant, seed)
+        kept = path.parent / f"confusions-{data}-{self.half}.pickle"
+        features, true, classes = self.squares(data)
+        if not kept.exists():
+            head, probe = networks(read_model(path), str(path))
+            found = Confusions(self.clusters)
+            whole, plain = [Window(0, 0, SIDE, SIDE)], LabelRefineConfig(crf=None)
+            for own, true_SS in zip(features, true, strict=True):
+                with torch.inference_mode():
+                    codes = head(torch.from_numpy(own)[None].float())
+                    nothing = np.zeros((SIDE, SIDE, 3), np.uint8)  # the CRF alone looks at the photo
+                    labels, _ = label_photo(nothing, Seen(whole, codes), None, probe, plain)
+                found.add(labels, true_SS)
             kept.write_bytes(pickle.dumps(found))
-        classes = len(truth.classes)
-        own = [found[variant] for variant in variants]
-        return [one.by_class(find_assignment(one.total(classes)), classes) for one in own]
-
-
-def middle(image: np.ndarray) -> np.ndarray:
-    """The square in the middle of (H, W, …)."""
-    side = min(image.shape[:2])
-    top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
+        confusions: Confusions = pickle.loads(kept.read_bytes())
+        return confusions.by_class(find_assignment(confusions.total(classes)), classes)
 
 
 def rows(data: str, found: dict[str, list[ByClass]]) -> Iterator[list[str]]:
@@ -229,23 +237,21 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--label", nargs="*", default=["depthg.mirror=false", "depthg.refine.crf=none"])
+    parser.add_argument("--set", nargs="*", dest="overrides", default=[], help="for all variants that are trained")
     parser.add_argument("--only-train", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "semantic_proof.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    settings = {name: getattr(arguments, name) for name in Proof.__dataclass_fields__ if name != "label"}
-    proof = Proof(**settings, label=tuple(arguments.label))
-    for variant in arguments.variants:
-        for seed in arguments.seeds:
+    proof = Proof(**{name: getattr(arguments, name) for name in Proof.__dataclass_fields__})
+    for seed in arguments.seeds:
+        for variant in arguments.variants:
             proof.model(variant, seed)
     if arguments.only_train:
         return
     lines = list(criterion_rows(proof, arguments.variants, arguments.seeds))
     for data in arguments.data:
-        of_seeds = [proof.scores(data, arguments.variants, seed) for seed in arguments.seeds]
-        lines += rows(data, dict(zip(arguments.variants, map(list, zip(*of_seeds, strict=True)), strict=True)))
+        lines += rows(data, {v: [proof.scores(data, v, seed) for seed in arguments.seeds] for v in arguments.variants})
     with arguments.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
