@@ -66,8 +66,9 @@ def method_of(variant: str, features: str, depth: str) -> CutsMethod:
     name, *options = variant.split()
     of_features = tuple(option.removeprefix("features.") for option in options if option.startswith("features."))
     overrides = [option for option in options if not option.startswith("features.")]
+    read = parse_overrides(FeatureConfig, of_features)
     extractor, estimator = models(features, of_features, depth)
-    recipe = with_thresholds(get_recipe(name, overrides), feature_preset(features)[0], features)
+    recipe = with_thresholds(get_recipe(name, overrides), feature_preset(features)[0].reading(**read), features, read)
     return CutsMethod(recipe, extractor, estimator, extractor.device)
 
 

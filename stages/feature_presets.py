@@ -5,7 +5,10 @@ keys at a cosine of 0.15, while any two of DINOv2's keys have 0.75 to 0.9 (a lar
 nothing is left to cut. DINOv2's final tokens, or mean-centred features, do separate.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 from stages.features import FeatureConfig
 from stages.patch_merging import MergeThresholds
@@ -29,6 +32,14 @@ class FeaturePreset:
     def __post_init__(self) -> None:
         if self.tau is not None and not -1 < self.tau < 1:
             raise ValueError(f"tau is {self.tau}: a threshold on cosines lies between -1 and 1")
+
+    def reading(self, **options: Any) -> FeaturePreset:
+        """With fields of `config` changed. Thresholds belong to the kind of features and to whether they are centred:
+        those of another reading are not known. Raises TypeError, ValueError for options that cannot be.
+        """
+        config = replace(self.config, **options)
+        is_same = (config.kind, config.centred) == (self.config.kind, self.config.centred)
+        return replace(self, config=config) if is_same else FeaturePreset(config, tau=None)
 
 
 def _dino(model: str, patch_size: int) -> FeaturePreset:
