@@ -21,5 +21,8 @@ def load_cuts(launch: Launch, device: str, until: str | None = None) -> CutsMeth
         depth = load_depth(models.depth, torch_device, models.depth_kind)
     extractor = load_features(models.features, torch_device, settings.features)
     if recipe.needs_attention and not extractor.has_attention:
-        raise ConfigError(f"merge.min_attention needs a class token's attention, which {models.features} does not give")
+        raise ConfigError(
+            f"merge.min_attention needs a class token's attention, which {models.features} does not give: set it to "
+            "none, or take features of DINO or DINOv2"
+        )
     return CutsMethod(recipe, extractor, depth, torch_device)
