@@ -129,8 +129,9 @@ def changed_lines(config: Mapping[str, Any]) -> list[str]:
             usual["recipe"]["affinity"]["tau"] = preset.tau
         if preset is not None and preset.levels is not None and usual["recipe"]["hierarchy"] is not None:
             usual["recipe"]["hierarchy"]["thresholds"] = list(preset.levels)
-        if preset is not None and preset.merge is not None and usual["recipe"]["merge"] is not None:
-            of_features = {name: getattr(preset.merge, name) for name in OF_FEATURES}
+        merging = preset.merging(recipe["merge"]["grouping"]) if preset is not None and recipe["merge"] else None
+        if merging is not None and usual["recipe"]["merge"] is not None:
+            of_features = {name: getattr(merging, name) for name in OF_FEATURES}
             usual["recipe"]["merge"] |= {k: v for k, v in of_features.items() if usual["recipe"]["merge"][k] is None}
     if preset is not None:
         usual["features"] = {name: getattr(preset.config, name) for name in _OF_FEATURES}

@@ -162,12 +162,14 @@ def with_thresholds(
             )
         recipe = replace(recipe, search=search.settled(preset.levels))
     if isinstance(search, MergeConfig) and not search.is_settled:
-        if preset.merge is None:
+        merging = preset.merging(search.grouping)
+        if merging is None:
+            grouping = "" if search.grouping == "prompts" else f" with merge.grouping={search.grouping}"
             raise ConfigError(
-                f"no thresholds of merging are known for {what}: give them, "
+                f"no thresholds of merging are known for {what}{grouping}: give them, "
                 + " ".join(f"--set merge.{name}=VALUE" for name in search.missing)
             )
-        recipe = replace(recipe, search=search.settled(preset.merge))
+        recipe = replace(recipe, search=search.settled(merging))
     if recipe.affinity.tau is not None:
         return recipe
     if preset.tau is None:

@@ -136,6 +136,18 @@ def test_thresholds_of_merging_are_those_of_the_features_or_have_to_be_given() -
     ).recipe.is_settled
 
 
+def test_adjacent_patches_are_merged_at_thresholds_of_their_own() -> None:
+    launch = Launch(recipe="promerge", overrides=("merge.grouping=adjacent",))
+    settings = cuts_settings(launch, None)
+    search = settings.recipe.search
+    assert (getattr(search, "bipartition_tau", None), getattr(search, "dino_merge_tau", None)) == (0.9, 0.6)
+    changed = [value for name, value in describe({**settings.known(), "depth": None}) if name == "changed"]
+    assert changed == ['merge.grouping = "adjacent" (default "prompts")']
+    published = Launch(recipe="promerge_published", overrides=launch.overrides)
+    with pytest.raises(ConfigError, match="for the features dino_vitb8 with merge.grouping=adjacent: give them, --set "):
+        cuts_settings(published, None, files_here=False)
+
+
 def test_merging_has_no_ncut_to_stop_at() -> None:
     with pytest.raises(
         ConfigError,
