@@ -21,8 +21,8 @@ from pipeline.methods.cuts.recipes import (
     get_recipe,
 )
 from pipeline.methods.option_words import OptionLine, field_words, option_lines
-from pipeline.runs.launch import Launch
 from pipeline.runs.changed_settings import ABSENT, differences, shown, without_noise
+from pipeline.runs.launch import Launch
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig
 from stages.patch_merging import OF_FEATURES, MergeConfig

@@ -205,7 +205,9 @@ def _background(work: BatchWork) -> np.ndarray | None:
     if not isinstance(rules, MergeConfig) or rules.grouping != "prompts":
         return None
     points_S = prompt_points(grid, rules.stride)
-    (similarity_SN,) = point_similarities(unit_features(work.features_BND), points_S, work.importance_BN, recipe.sharpen)
+    (similarity_SN,) = point_similarities(
+        unit_features(work.features_BND), points_S, work.importance_BN, recipe.sharpen
+    )
     alike_SN = (similarity_SN > rules.settled_tau("bipartition_tau")).cpu().numpy()
     return prompted(alike_SN, points_S, grid, rules.cc_maskarea_tau).background.reshape(grid)
 

@@ -59,7 +59,11 @@ def test_unknown_tau_has_to_be_given() -> None:
 @pytest.mark.parametrize(
     ("recipe", "options", "says"),
     [
-        ("cuts3d", ["kind=keys"], r"no τ .* features dinov2_vits14 with features.kind=keys: .* --set features.kind=keys`"),
+        (
+            "cuts3d",
+            ["kind=keys"],
+            r"no τ .* dinov2_vits14 with features.kind=keys: .* --set features.kind=keys`",
+        ),
         ("maskcut", ["centred=true"], "no τ is known for .*: .* --set features.centred=true`"),
         ("hassod", ["kind=keys"], "no thresholds are known for merging the features .* with features.kind=keys: give"),
         ("promerge", ["kind=values"], "no thresholds of merging are known for the features .*features.kind=values"),
@@ -144,7 +148,9 @@ def test_adjacent_patches_are_merged_at_thresholds_of_their_own() -> None:
     changed = [value for name, value in describe({**settings.known(), "depth": None}) if name == "changed"]
     assert changed == ['merge.grouping = "adjacent" (default "prompts")']
     published = Launch(recipe="promerge_published", overrides=launch.overrides)
-    with pytest.raises(ConfigError, match="for the features dino_vitb8 with merge.grouping=adjacent: give them, --set "):
+    with pytest.raises(
+        ConfigError, match=r"dino_vitb8 with merge\.grouping=adjacent: give them, --set "
+    ):
         cuts_settings(published, None, files_here=False)
 
 
