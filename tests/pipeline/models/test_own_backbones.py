@@ -99,9 +99,7 @@ def test_it_has_no_attention_that_masks_could_be_pruned_by(colours: Path) -> Non
     taus = [f"merge.{name}_tau=0.5" for name in ("bipartition", "foreground_include", "dino_merge")]
     launch = Launch(str(colours / "photos"), recipe="promerge", settings={"features": "colours"})
     given = (*taus, "affinity.tau=0.5", "refine.crf=none")
-    with pytest.raises(
-        ConfigError, match=r"merge\.min_attention needs .*, which colours does not give: set it to n"
-    ):
+    with pytest.raises(ConfigError, match=r"merge\.min_attention needs .*, which colours does not give: set it to n"):
         run(colours / "run", replace(launch, overrides=(*given, "merge.min_attention=1")), device="cpu")
     assert run(colours / "run", replace(launch, overrides=given), device="cpu").images == 1
 

@@ -148,9 +148,7 @@ def test_adjacent_patches_are_merged_at_thresholds_of_their_own() -> None:
     changed = [value for name, value in describe({**settings.known(), "depth": None}) if name == "changed"]
     assert changed == ['merge.grouping = "adjacent" (default "prompts")']
     published = Launch(recipe="promerge_published", overrides=launch.overrides)
-    with pytest.raises(
-        ConfigError, match=r"dino_vitb8 with merge\.grouping=adjacent: give them, --set "
-    ):
+    with pytest.raises(ConfigError, match=r"dino_vitb8 with merge\.grouping=adjacent: give them, --set "):
         cuts_settings(published, None, files_here=False)
 
 
