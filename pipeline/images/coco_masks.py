@@ -56,7 +56,10 @@ class CheckedMask(NamedTuple):
 
 
 class UnusableMaskError(ValueError):
-    """An annotation that cannot be used. reason: "empty", "malformed", "no_mask" or "other_size"; the text says more."""
+    """An annotation that cannot be used. The text says more.
+
+    reason: "empty", "malformed", "no_mask" or "other_size".
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
