@@ -33,6 +33,27 @@ def test_a_process_that_was_forked_ends() -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
 
 
+def test_processes_that_the_same_signal_ended_are_no_error() -> None:
+    """`kill` of a process group ends loading processes, too, and torch has a handler that raises for them."""
+
+    def lost(number: int, frame: object) -> None:
+        raise RuntimeError("a loading process is gone")
+
+    before = signal.signal(signal.SIGCHLD, lost)
+    try:
+        with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 IN_A_FORK = """
 import os, signal, sys, time
 from pipeline.interruption import terminated_as_interrupted

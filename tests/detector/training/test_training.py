@@ -575,7 +575,7 @@ def test_batch_norms_get_the_mean_over_all_batches() -> None:
     batches = [torch.randn(4, 2, 3, 3) * (i + 1) + i for i in range(5)]
     net = Net()
     net.bn.running_mean += 5
-    estimate_batch_norms(net, iter(batches))
+    estimate_batch_norms(net, iter(batches), len(batches))
     torch.testing.assert_close(net.bn.running_mean, torch.stack([b.mean((0, 2, 3)) for b in batches]).mean(0))
     variances = torch.stack([b.transpose(0, 1).flatten(1).var(1) for b in batches])
     torch.testing.assert_close(net.bn.running_var, variances.mean(0))
@@ -633,7 +633,7 @@ Runner.from_cfg(config).train()
 @pytest.mark.slow
 def test_two_processes_train_as_one(run: str, straight: Path, tmp_path: Path) -> None:
     """torchrun on two CPUs: the same images per step; losses differ by batch norms, which are over one image each."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29631"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     wanted = small_training(run, tmp_path / "work")
     settings = [word for setting in wanted.settings for word in ("--set", setting)]
     command += [
