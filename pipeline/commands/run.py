@@ -65,7 +65,8 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None, **mo
     from pipeline.models.device import check_device
 
     check_device(device)
-    launch = launch_of(run_folder, models)
+    moved = {name: value for name, value in models.items() if value is not None}
+    launch = launch_of(run_folder, moved) if moved else None  # None: the run's last one
     summary = runner.retry_quarantined(
         run_folder, launch, device=device, batch_size=batch_size, reporter=ProgressReporter()
     )
