@@ -613,20 +613,17 @@ def test_mmdetections_own_script_trains_our_configurations(run: str, tmp_path: P
 def test_mmengines_own_runner_trains_and_resumes_our_configurations(run: str, straight: Path, tmp_path: Path) -> None:
     """As a project of one's own does: no code of ours but what custom_imports registers."""
     script = f"""
-import sys
 from mmengine.config import Config
 from mmengine.runner import Runner
-config = Config.fromfile({str(tmp_path / "mine.py")!r})
-config.work_dir, config.resume = {str(tmp_path / "work")!r}, sys.argv[1] == "resume"
-config.train_cfg.max_iters = int(sys.argv[2])
-Runner.from_cfg(config).train()
+for resume, iterations in ((False, 3), (True, 5)):
+    config = Config.fromfile({str(tmp_path / "mine.py")!r})
+    config.work_dir, config.resume = {str(tmp_path / "work")!r}, resume
+    config.train_cfg.max_iters, config.experiment_name = iterations, f"to_{{iterations}}"
+    Runner.from_cfg(config).train()
 """
     own_project(run, tmp_path)
-    for words in (("start", "3"), ("resume", "5")):
-        done = subprocess.run(
-            [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert {"iter_3.pth", "iter_5.pth"} <= {path.name for path in (tmp_path / "work").iterdir()}
     assert len(losses(tmp_path / "work")) == 5
     import_detector(tmp_path / "work" / "iter_5.pth", str(tmp_path / "work" / "mine.py"), tmp_path / "mine.safetensors")
