@@ -12,6 +12,7 @@
 # Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of compare: RECIPES=name,name,…   TRUTH, OUT, and IMAGES, FEATURES, DEPTH, DEVICE, SHARD_SIZE, BATCH, SET as above (SET="recipe.stage.option=value")
+# Of evaluate-semantic: TRUTH=format:path   CLASSES=n   COMPARE=run   ASSIGNMENT=file   OUT=scores.json
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 # Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
 
@@ -30,7 +31,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS))
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
-.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate status verify \
+.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic status verify \
 	submit train self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
@@ -99,6 +100,10 @@ gallery: install  ## RUN as one HTML page to sort, filter and look into
 
 evaluate: install  ## score RUN against TRUTH=instances.json, beside COMPARE=run if given
 	$(BIN)/cuts3d evaluate $(RUN) --truth $(TRUTH) $(if $(COMPARE),--compare $(COMPARE))
+
+evaluate-semantic: install  ## score RUN's labels against TRUTH=cityscapes:folder, its CLASSES=27, beside COMPARE=run if given
+	$(BIN)/cuts3d evaluate-semantic $(RUN) --truth $(TRUTH) $(if $(CLASSES),--classes $(CLASSES)) \
+		$(if $(COMPARE),--compare $(COMPARE)) $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--json $(OUT))
 
 status: install  ## what is done and what is missing of RUN
 	$(BIN)/cuts3d status $(RUN)

@@ -17,8 +17,10 @@ import click
 
 from pipeline.commands.compare import compare
 from pipeline.commands.evaluate import evaluate, scores
+from pipeline.commands.evaluate_semantic import evaluate_semantic
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
+from pipeline.commands.linear_probe import linear_probe
 from pipeline.commands.pictures import export, gallery, inspect
 from pipeline.commands.run import demo, recipes, retry_quarantined, run
 from pipeline.commands.tau import tau
@@ -32,6 +34,7 @@ from pipeline.wording import printable
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
     *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
+    *(evaluate_semantic, linear_probe),
     *(recipes, tau, weights_group, demo),
 )
 

@@ -22,7 +22,7 @@ def crash_point(point: str, subject: str = "") -> None:
     When CUTS3D_CRASH_ONCE names a folder, each of the points kills one process only, the first to come there.
 
     point: `before_write`, `mid_write` (half of the bytes of a file are written), `after_write` (all files of an attempt
-        are in place, not yet committed), `after_commit`, `after_run_json`.
+        are in place, not yet committed), `after_commit`, `after_run_json`, `after_neighbours`.
     subject: shard key or file name; the variable may name its beginning, e.g. `mid_write:00042`.
     """
     for wanted in filter(None, os.environ.get(VARIABLE, "").split(",")):

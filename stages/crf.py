@@ -92,16 +92,16 @@ def label_crf(images_BHW3: torch.Tensor, shares: Sequence[torch.Tensor], config:
         if not len(own):
             raise ValueError("an image has at least one label")
         bilateral = _appearance_kernel(image_HW3[None], config)
-        unary_PK = own.flatten(1).T.clamp(_LEAST_SHARE, 1.0).log_()
-        share_PK = unary_PK.softmax(dim=1)
+        unary_PK = own.flatten(1).T.clone(memory_format=torch.contiguous_format).clamp_(_LEAST_SHARE, 1.0).log_()
+        share_PK, logit_PK = unary_PK.softmax(dim=1), torch.empty_like(unary_PK)
         for _ in range(config.iterations):
-            logit_PK = unary_PK.clone()
+            logit_PK.copy_(unary_PK)
             for start in range(0, len(own), _LABELS_PER_CHUNK):
                 some = slice(start, start + _LABELS_PER_CHUNK)
                 some_1PK = share_PK[None, :, some].contiguous()
                 logit_PK[:, some] += gaussian.filter(some_1PK)[0]
                 logit_PK[:, some] += bilateral.filter(some_1PK)[0]
-            share_PK = logit_PK.softmax(dim=1)
+            torch.softmax(logit_PK, dim=1, out=share_PK)
         yield share_PK.T.reshape(own.shape)
 
 

@@ -88,7 +88,7 @@ class FeatureExtractor:
         self.config = config
         self.device = torch.device(device)
         self._weights = tensors_digest(model.state_dict())
-        self.fingerprint = self._fingerprint()
+        self.fingerprint = self.fingerprint_with(config)
         self._vit = self._sized(vit).to(self.device).eval()
         self._mean = torch.tensor(config.mean, device=self.device).view(3, 1, 1)
         self._std = torch.tensor(config.std, device=self.device).view(3, 1, 1)
@@ -109,7 +109,7 @@ class FeatureExtractor:
         other = copy.copy(self)
         other.config = replace(self.config, kind=kind, centred=centred)
         other._check(self._vit, other.config)
-        other.fingerprint = other._fingerprint()
+        other.fingerprint = self.fingerprint_with(other.config)
         return other
 
     def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
@@ -120,6 +120,10 @@ class FeatureExtractor:
         Raises RuntimeError when a feature is not finite in float16 (broken weights, or too low a precision).
         """
         return read_together([self], images)[0]
+
+    def fingerprint_with(self, config: FeatureConfig) -> str:
+        """The fingerprint of an extractor with the same weights and this configuration."""
+        return text_digest(self._weights, repr(sorted(asdict(config).items())))
 
     def with_attention(self, images: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """What a call gives, and attention_BN, how much the class token attends to each patch in the last block: the
@@ -146,9 +150,6 @@ class FeatureExtractor:
             and _has_projections(self._vit.blocks[-1])
             and not hasattr(self._vit, "rope")
         )
-
-    def _fingerprint(self) -> str:
-        return text_digest(self._weights, repr(sorted(asdict(self.config).items())))
 
     def _input(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         S = self.config.size

@@ -19,33 +19,63 @@ from pipeline.commands.options import (
 )
 from pipeline.wording import counted
 
+assignment_option = click.option(
+    "--assignment", metavar="FILE", help="Semantic labels: show the classes that this file has for their clusters."
+)
+
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")
-@click.option("--coco", type=OUTPUT_FILE, help="COCO JSON file to write.")
+@click.option("--coco", type=OUTPUT_FILE, help="COCO JSON file of instance masks to write.")
 @click.option("--masks", type=OUTPUT_FOLDER, help="Folder for one PNG per image, pixel = mask number.")
-@click.option("--overlays", type=OUTPUT_FOLDER, help="Folder for one picture per image, with its masks.")
+@click.option(
+    "--semantic", type=OUTPUT_FOLDER, help="Folder for one PNG per image, pixel = class, and COCO-Stuff JSON of them."
+)
+@click.option("--overlays", type=OUTPUT_FOLDER, help="Folder for one picture per image, with its result.")
 @click.option("--limit", type=click.IntRange(min=1), help="Overlays: at most this many.")
+@assignment_option
 @min_score_option
 def export(
-    run_folder: str, coco: str | None, masks: str | None, overlays: str | None, limit: int | None, min_score: float
+    run_folder: str,
+    coco: str | None,
+    masks: str | None,
+    semantic: str | None,
+    overlays: str | None,
+    limit: int | None,
+    assignment: str | None,
+    min_score: float,
 ) -> None:
-    """Write a run's pseudo-masks as COCO JSON, mask files or pictures."""
+    """Write a run's pseudo-masks or labels as COCO JSON, map files or pictures."""
     from pipeline.runs.run_folder import RunFolder
-    from pipeline.views.export import export_coco, export_masks, export_overlays
+    from pipeline.views.export import export_coco, export_masks, export_overlays, refuse_misfits
+    from pipeline.views.semantic_export import SEGMENTS, export_semantic
 
-    if not (coco or masks or overlays):
-        raise click.UsageError("say what to write: --coco FILE, --masks FOLDER or --overlays FOLDER")
+    if not (coco or masks or semantic or overlays):
+        raise click.UsageError("say what to write: --coco FILE, --masks, --semantic or --overlays FOLDER")
     if limit and not overlays:
         raise click.UsageError("--limit is of overlays alone: add --overlays FOLDER, or leave it out")
     folder = RunFolder.open(run_folder)
+    of_masks = {"--coco": coco, "--masks": masks, "--min-score": min_score}
+    refuse_misfits(folder, of_masks, {"--semantic": semantic, "--assignment": assignment})
+    classes = _assignment(assignment)
     if coco:
         click.echo(f"{counted(export_coco(folder, coco, min_score), 'annotation')} in {coco}")
     if masks:
         click.echo(f"{counted(export_masks(folder, masks, min_score), 'file')} in {masks}")
+    if semantic:
+        written = export_semantic(folder, semantic, classes)
+        segments = f"{counted(written.segments, 'segment')} in {SEGMENTS}"
+        click.echo(f"{counted(written.maps, 'map')} in {semantic}, {segments}")
     if overlays:
-        click.echo(f"{counted(len(export_overlays(folder, overlays, limit, min_score)), 'picture')} in {overlays}")
+        pictures = export_overlays(folder, overlays, limit, min_score, classes)
+        click.echo(f"{counted(len(pictures), 'picture')} in {overlays}")
     exit_by(folder)
+
+
+def _assignment(file: str | None) -> Any:
+    from pipeline.results.semantic_assignment import Assignment
+
+    return None if file is None else Assignment.read(file)
 
 
 @click.command()
@@ -59,8 +89,10 @@ def export(
 )
 @click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="At most this many images.")
 @click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of the pictures, in pixels.")
-def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
-    """Write a page for a browser: every image with its masks, depth, eigenvectors and drops, to sort and filter.
+@assignment_option
+def gallery(run_folder: str, out: str, limit: int, thumbnail: int, assignment: str | None) -> None:
+    """Write a page for a browser: every image with its masks, depth, eigenvectors and drops, or its classes and
+    confidence, to sort and filter.
 
     One file, nothing else is needed. Of a larger run it shows a sample, evenly spread.
     """
@@ -68,7 +100,7 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int) -> None:
     from pipeline.views.gallery.gallery import write_gallery
 
     folder = RunFolder.open(run_folder)
-    page = write_gallery(folder, out, limit, thumbnail)
+    page = write_gallery(folder, out, limit, thumbnail, _assignment(assignment))
     click.echo(f"{counted(page.images, 'image')}, {page.bytes / 1e6:.1f} MB in {page.file}")
     if page.without_photo:
         click.echo(f"{page.without_photo} of them without a photo: the page says why")

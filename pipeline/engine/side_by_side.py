@@ -21,6 +21,7 @@ from pipeline.models.load import loaded_once
 from pipeline.results.kinds import Counts
 from pipeline.runs.launch import Launch, keep_launch
 from pipeline.runs.lease import Lease
+from pipeline.runs.needed_kind import words_for
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.summary import Reporter, RunSummary, Silent
 
@@ -98,7 +99,7 @@ def _refuse_others(methods: Sequence[Method], launches: Sequence[Launch], result
                 "cannot be run on the same images"
             )
         if (kind := method.kind(None).name) != result:
-            raise ConfigError(f"recipe {launch.recipe} gives results of kind {kind!r}: {result!r} are needed here")
+            raise ConfigError(f"recipe {launch.recipe} gives {words_for(kind)}: {words_for(result)} are needed here")
 
 
 def _worker(methods: Sequence[Method], batch_size: int | None) -> ShardWorker:

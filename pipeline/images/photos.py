@@ -40,6 +40,7 @@ from pipeline.images.metadata import without_metadata
 from pipeline.images.oddities import REASON
 from pipeline.storage.locations import existing, filesystem, is_file, is_url
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 MAX_PIXELS = 178_000_000
@@ -159,22 +160,20 @@ def load_photos(
         yield (ref, loaded) if isinstance(loaded, ImageError) else loaded
 
 
-def load_ahead(
-    refs: Iterable[ImageRef], load: Callable[[ImageRef], T], workers: int = 2
-) -> Iterator[tuple[ImageRef, T | ImageError]]:
-    """Each ref with what `load` gives for it, or the ImageError that it raises, in the order of `refs`; loaded ahead in
-    `workers` threads, at most 2 * workers wait in memory.
+def load_ahead(refs: Iterable[R], load: Callable[[R], T], workers: int = 2) -> Iterator[tuple[R, T | ImageError]]:
+    """Each ref, or whatever stands for an image, with what `load` gives for it, or the ImageError that it raises, in
+    the order of `refs`; loaded ahead in `workers` threads, at most 2 * workers wait in memory.
     """
     if workers < 1:
         raise ConfigError(f"workers is {workers}: at least 1 thread must decode")
 
-    def attempt(ref: ImageRef) -> tuple[ImageRef, T | ImageError]:
+    def attempt(ref: R) -> tuple[R, T | ImageError]:
         try:
             return ref, load(ref)
         except ImageError as error:
             return ref, error
 
-    pending: deque[Future[tuple[ImageRef, T | ImageError]]] = deque()
+    pending: deque[Future[tuple[R, T | ImageError]]] = deque()
     queue = iter(refs)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         try:

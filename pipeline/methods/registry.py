@@ -9,6 +9,8 @@ from pipeline.images.manifest import Manifest
 from pipeline.images.stereo_clips import PREFIX as CLIPS
 from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
 from pipeline.methods.cuts.entry import ENTRY as CUTS
+from pipeline.methods.depthg.entry import ENTRY as DEPTHG
+from pipeline.methods.depthg.inputs_entry import ENTRY as SEMANTIC_INPUTS
 from pipeline.methods.option_words import OptionLine, option_lines
 from pipeline.methods.protocol import Method, MethodEntry, plain_description
 from pipeline.methods.votecut.entry import ENTRY as VOTECUT
@@ -20,7 +22,7 @@ from pipeline.storage.locations import absolute, is_url
 
 GROUP = "cuts3d.methods"
 
-METHODS = (CUTS, VOTECUT, COCO_IMPORT)
+METHODS = (CUTS, VOTECUT, COCO_IMPORT, SEMANTIC_INPUTS, DEPTHG)
 
 
 def recipes() -> list[str]:

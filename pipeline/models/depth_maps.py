@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -81,12 +81,21 @@ class DepthMaps:
         """
         return [self._depth(image, id_) for image, id_ in zip(images, ids, strict=True)]
 
+    def stored(self, image: np.ndarray, id_: str) -> np.ndarray:
+        """The numbers of an image's map as they are, real (h, w), in a unit that the caller must know. Raises as
+        `predict`, but for holes.
+        """
+        return self._of_map(image, id_, lambda raw, _: raw)
+
     def _depth(self, image: np.ndarray, id_: str) -> np.ndarray:
+        return self._of_map(image, id_, lambda raw, path: relative_stored_depth(raw, self.kind, str(path)))
+
+    def _of_map(self, image: np.ndarray, id_: str, read: Callable[[np.ndarray, Path], np.ndarray]) -> np.ndarray:
         path = self._find(id_)
         try:
             raw = _read(path)
             _check_aspect(raw, image)
-            return relative_stored_depth(raw, self.kind, str(path))
+            return read(raw, path)
         # zlib, zipfile, struct and Pillow each have errors of their own for what is damaged
         except Exception as error:
             raise ImageError("bad_depth_map", f"{id_}: depth map {path} is of no use: {brief(error)}") from error

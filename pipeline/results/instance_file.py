@@ -28,18 +28,16 @@ Dimension letters: B images of the shard, M masks, Gh, Gw patch grid, H, W pixel
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from pipeline.errors import RunMismatchError, StoreError
 from pipeline.results.instances import LEVELS, NO_MASKS, OK, ImageRecord, Instance
 from pipeline.results.kinds import QUARANTINED, Failed
+from pipeline.results.shard_arrays import check_offsets, check_schema, failed, ids_in, joined, offsets, opened, reasons
 from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
-from pipeline.storage.files import VERIFY_HINT
 from stages.score import PARTS, ScoreParts
 
 SCHEMA = "cuts3d-pseudo-masks"
@@ -83,18 +81,17 @@ def write_shard(records: Sequence[ImageRecord | Failed], grid: tuple[int, int], 
         ValueError: a confidence or depth map is not of the grid's shape.
     """
     rows = [_Row((), {}, None, 0.0) if isinstance(record, Failed) else _row(record, grid) for record in records]
-    reasons = sorted({reason for row in rows for reason in row.drops})
+    drop_reasons = sorted({reason for row in rows for reason in row.drops})
     return write_arrays(
-        _mask_arrays(rows, grid) | _image_arrays(records, rows, reasons, grid),
+        _mask_arrays(rows, grid) | _image_arrays(records, rows, drop_reasons, grid),
         _DIMS,
         {
             **attributes,
             "schema": SCHEMA,
             "version": VERSION,
-            # Rare, so JSON will do: [reason, detail] by the image's place in the shard.
-            "quarantine": {str(i): [r.reason, r.detail] for i, r in enumerate(records) if isinstance(r, Failed)},
+            "quarantine": reasons(records),
         },
-        {"images/status": {"names": list(STATUSES)}, "images/drops": {"names": reasons}},
+        {"images/status": {"names": list(STATUSES)}, "images/drops": {"names": drop_reasons}},
     )
 
 
@@ -118,9 +115,9 @@ def _mask_arrays(rows: Sequence[_Row], grid: tuple[int, int]) -> dict[str, np.nd
     """The arrays masks/*, of all masks of the shard one after the other."""
     instances = [instance for row in rows for instance in row.instances]
     return {
-        "masks/rle": np.frombuffer(b"".join(instance.rle for instance in instances), np.uint8),
-        "masks/offsets": _offsets([len(instance.rle) for instance in instances]),
-        "masks/image_offsets": _offsets([len(row.instances) for row in rows]),
+        "masks/rle": joined([instance.rle for instance in instances]),
+        "masks/offsets": offsets([instance.rle for instance in instances]),
+        "masks/image_offsets": offsets([row.instances for row in rows]),
         "masks/score": np.array([instance.score for instance in instances], np.float32),
         "masks/box": np.array([instance.box for instance in instances], np.float32).reshape(-1, 4),
         "masks/area": np.array([instance.area for instance in instances], np.int64),
@@ -146,8 +143,8 @@ def _image_arrays(
     depth = [no_depth if row.depth is None else row.depth for row in rows]
     filled = np.array([row.depth_filled for row in rows], np.float32)
     return {
-        "images/id": np.frombuffer(b"".join(ids), np.uint8),
-        "images/id_offsets": _offsets([len(id_) for id_ in ids]),
+        "images/id": joined(ids),
+        "images/id_offsets": offsets(ids),
         "images/size": np.array([record.size for record in records], np.int32).reshape(-1, 2),
         "images/status": np.array([STATUSES.index(record.status) for record in records], np.uint8),
         "images/drops": np.array(drops, np.int32).reshape(len(records), len(reasons)),
@@ -168,12 +165,7 @@ class ShardFile:
 
     def __init__(self, file: ArrayFile) -> None:
         self.attributes = file.attributes
-        schema = self.attributes.get("schema"), self.attributes.get("version")
-        if schema != (SCHEMA, VERSION):
-            raise RunMismatchError(
-                f"{file.name} has schema {schema[0]} version {schema[1]}, cuts3d reads {SCHEMA} version {VERSION}: "
-                "use the cuts3d that wrote it, or make the run again in another folder"
-            )
+        check_schema(file, SCHEMA, VERSION)
         self.name = file.name
         self._file = file
         arrays = {name: file.read(name) for name in _DIMS if name not in _READ_LATER | _OPTIONAL}
@@ -198,10 +190,9 @@ class ShardFile:
         self.grid: tuple[int, int] = (grid_h, grid_w)
         self._check_shapes(arrays)
         text, edges = arrays["images/id"], arrays["images/id_offsets"]
-        self._check_offsets("images/id_offsets", edges, len(text))
-        self._check_offsets("masks/offsets", self.offsets, len(self.rle))
-        self._check_offsets("masks/image_offsets", self.image_offsets, self.n_masks)
-        self.ids = tuple(text[start:end].tobytes().decode() for start, end in pairwise(edges))
+        check_offsets(self.name, "masks/offsets", self.offsets, len(self.rle))
+        check_offsets(self.name, "masks/image_offsets", self.image_offsets, self.n_masks)
+        self.ids = ids_in(self.name, text, edges)
 
     @classmethod
     def open(cls, source: bytes | Path, name: str = "") -> Self:
@@ -211,13 +202,7 @@ class ShardFile:
             StoreError: the file is missing, torn or inconsistent.
             RunMismatchError: the file is of another schema.
         """
-        if isinstance(source, Path):
-            name = name or str(source)
-            try:
-                source = source.read_bytes()
-            except OSError as error:
-                raise StoreError(f"cannot read shard {name}: {error}", VERIFY_HINT) from error
-        return cls(ArrayFile.open(source, name or "shard"))
+        return cls(opened(source, name))
 
     def __len__(self) -> int:
         """Images of the shard."""
@@ -264,8 +249,7 @@ class ShardFile:
         """Image `image` of this shard, as it was written."""
         size = int(self.size[image, 0]), int(self.size[image, 1])
         if not self.done[image]:
-            reason, detail = self.attributes["quarantine"].get(str(image), ("", ""))
-            return Failed(self.ids[image], reason, detail, size)
+            return failed(self.attributes["quarantine"], image, self.ids[image], size)
         depth = self.depth[image]
         return ImageRecord(
             id=self.ids[image],
@@ -312,10 +296,6 @@ class ShardFile:
         if not ((self.level >= _NONE) & (self.level < len(LEVELS))).all():
             raise damaged(self.name, f"masks/level must be {_NONE}..{len(LEVELS) - 1}")
 
-    def _check_offsets(self, name: str, offsets: np.ndarray, end: int) -> None:
-        if offsets[0] != 0 or offsets[-1] != end or (np.diff(offsets) < 0).any():
-            raise damaged(self.name, f"{name} must rise from 0 to {end}")
-
 
 def _optional(name: str, values: Sequence[int | None], dtype: type) -> dict[str, np.ndarray]:
     """The array of a number that not every mask has, by its name; nothing where no mask has one."""
@@ -330,7 +310,3 @@ def _read_optional(file: ArrayFile, name: str, n_masks: int) -> np.ndarray:
 
 def _depth_filled(file: ArrayFile, n_images: int) -> np.ndarray:
     return file.read("images/depth_filled") if "images/depth_filled" in file else np.zeros(n_images, np.float32)
-
-
-def _offsets(lengths: Sequence[int]) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)

@@ -13,6 +13,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import StoreError
+from pipeline.results.histograms import bar, histogram, histogram_lines
 from pipeline.results.instance_file import SCHEMA, STATUSES, VERSION, ShardFile, write_shard
 from pipeline.results.instances import LEVELS, ImageRecord, counts_of, mean_confidence
 from pipeline.results.kinds import Counts, Failed
@@ -22,7 +23,6 @@ NAME = "instances"
 
 # Boxes are kept in float32; half a pixel off is another box.
 BOX_TOLERANCE = 0.5
-BINS = 20
 _DEPTH_FAULTS = {
     "depth_filled": "with holes in their depth, which were filled",
     "depth_flat": "with the same depth everywhere, which separates nothing",
@@ -127,16 +127,16 @@ class InstanceKind:
         """Bars of text."""
         most = max(survey["masks_per_image"].values(), default=1)
         lines = ["masks per image"]
-        lines += [f"  {n:>6}  {_bar(count, most)} {count}" for n, count in sorted(survey["masks_per_image"].items())]
+        lines += [f"  {n:>6}  {bar(count, most)} {count}" for n, count in sorted(survey["masks_per_image"].items())]
         if "levels" in survey:
             largest = max(survey["levels"].values())
-            lines += ["level", *(f"  {word:>7} {_bar(n, largest)} {n}" for word, n in survey["levels"].items())]
+            lines += ["level", *(f"  {word:>7} {bar(n, largest)} {n}" for word, n in survey["levels"].items())]
         for name, title in (
             ("score", "score"),
             ("mean_confidence", "mean confidence"),
             ("log10_area_share", "area, log10 of its share of the image"),
         ):
-            lines += [title, *_histogram_lines(survey[name])]
+            lines += [title, *histogram_lines(survey[name])]
         return lines
 
     def draw(self, rgb_HW3: np.ndarray, result: ImageRecord) -> Any:
@@ -149,39 +149,6 @@ class InstanceKind:
         """Number of masks and best score."""
         scores = [instance.score for instance in result.instances]
         return {"masks": len(scores), "best score": round(max(scores, default=0.0), 4)}
-
-
-def histogram(values: np.ndarray, bounds: tuple[float, float] | None = None) -> dict[str, list[float]]:
-    """counts[i] values lie in [edges[i], edges[i+1]), the last bin includes its upper edge. bounds: values beyond count
-    to the outermost bins; None takes those of the values.
-    """
-    if bounds is None:
-        bounds = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    counts, edges = np.histogram(np.clip(values, *bounds), bins=BINS, range=bounds)
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
-
-
-def _histogram_lines(histogram: Mapping[str, Sequence[float]]) -> list[str]:
-    counts = [int(count) for count in histogram["counts"]]
-    most = max([1, *counts])
-    labels = _distinct(histogram["edges"])
-    width = max(6, *map(len, labels))
-    return [
-        f"  {low:>{width}}  {_bar(count, most)} {count}" for low, count in zip(labels, counts, strict=False) if count
-    ]
-
-
-def _distinct(edges: Sequence[float]) -> list[str]:
-    """Numbers with two decimals, or as many more as tell them apart."""
-    for decimals in range(2, 16):
-        labels = [f"{edge:.{decimals}f}" for edge in edges]
-        if len(set(labels)) == len(labels):
-            break
-    return labels
-
-
-def _bar(count: int, most: int) -> str:
-    return "█" * max(1, round(30 * count / most)) if count else ""
 
 
 def _by_reason(counts: Mapping[str, Any]) -> str:

@@ -6,23 +6,15 @@ Dimension letters: M masks, Gh, Gw patch grid.
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from pipeline.results.kinds import Counts, Failed
+from pipeline.results.kinds import Counts, Failed, same_fields
 from stages.score import ScoreParts
 
 OK, NO_MASKS = "ok", "no_masks"
 LEVELS = ("whole", "part", "subpart")  # what Instance.level counts
-
-
-def _same_fields(first: object, second: object) -> bool:
-    """Field by field, arrays as a whole (dataclass equality fails there: an array has no single truth value)."""
-    return all(
-        np.array_equal(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else a == b
-        for a, b in ((getattr(first, f.name), getattr(second, f.name)) for f in fields(first))  # type: ignore[arg-type]
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +68,7 @@ class Instance:
             raise ValueError(f"Instance.level must be 0..{len(LEVELS) - 1}, or None, not {self.level}")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Instance) and _same_fields(self, other)
+        return isinstance(other, Instance) and same_fields(self, other)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +117,7 @@ class ImageRecord:
         return self.depth is not None and bool((self.depth == self.depth.flat[0]).all())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ImageRecord) and _same_fields(self, other)
+        return isinstance(other, ImageRecord) and same_fields(self, other)
 
 
 def without_low_scores(record: ImageRecord, min_score: float) -> ImageRecord:

@@ -7,7 +7,7 @@ B images of a shard · H, W pixels
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -139,3 +139,13 @@ def _sum(one: Any, other: Any) -> Any:
         both.update(other or {})
         return dict(sorted(both.items()))
     return (one or 0) + (other or 0)
+
+
+def same_fields(first: Any, second: Any) -> bool:
+    """Whether two dataclasses are equal field by field, arrays as a whole (the equality of dataclasses fails there: an
+    array has no single truth value).
+    """
+    return all(
+        np.array_equal(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else a == b
+        for a, b in ((getattr(first, f.name), getattr(second, f.name)) for f in fields(first))
+    )

@@ -11,11 +11,13 @@ The entry point names a class, or a function, that is called without arguments a
 
 from pipeline.errors import RunMismatchError
 from pipeline.plugins import entries, loaded
+from pipeline.results.crop_features_kind import CropFeaturesKind
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.kinds import ResultKind
+from pipeline.results.semantic_kind import SemanticKind
 
 GROUP = "cuts3d.results"
-KINDS = {InstanceKind.name: InstanceKind}
+KINDS = {kind.name: kind for kind in (InstanceKind, SemanticKind, CropFeaturesKind)}
 
 
 def kind_named(name: str) -> ResultKind:

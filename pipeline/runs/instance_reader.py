@@ -7,6 +7,7 @@ from pipeline.errors import ConfigError
 from pipeline.results.instance_kind import NAME
 from pipeline.results.instances import ImageRecord, without_low_scores
 from pipeline.results.kinds import Failed
+from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 
@@ -21,8 +22,7 @@ class InstanceReader(RunReader):
     """
 
     def __init__(self, run: RunFolder, min_score: float = 0.0) -> None:
-        if run.result != NAME:
-            raise ConfigError(f"{run.url} holds results of kind {run.result!r}: instance masks are needed here")
+        need_kind(run, NAME)
         if not math.isfinite(min_score):
             raise ConfigError(f"min_score is {min_score}: it must be a finite number")
         super().__init__(run)

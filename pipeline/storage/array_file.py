@@ -11,7 +11,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -57,6 +57,7 @@ def write_arrays(
     dims: Mapping[str, tuple[str, ...]],
     attributes: Mapping[str, Any],
     array_attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    plain: Collection[str] = (),
 ) -> bytes:
     """The file as bytes, the same bytes for the same content.
 
@@ -64,6 +65,7 @@ def write_arrays(
     dims: a name for each axis of each array; within one (sub)group a name means one length.
     attributes: JSON-able, of the root group.
     array_attributes: the same for single arrays.
+    plain: arrays that are kept as they are in memory, in one piece, for `pipeline.storage.mapped_file` to map.
 
     Raises:
         ValueError: names of dimensions are missing, too many, or stand for two lengths.
@@ -85,10 +87,12 @@ def write_arrays(
             name,
             shape=array.shape,
             dtype=array.dtype,
-            chunks=_chunks(array),
-            compressors=compressor,
+            chunks=_whole(array) if name in plain else _chunks(array),
+            compressors=None if name in plain else compressor,
             dimension_names=dims[name],
             attributes=_sorted((array_attributes or {}).get(name, {})),
+            # zarr would leave out what is zeros, and there would be nothing to map
+            config={"write_empty_chunks": name in plain},
         )
         stored[...] = array
     return _pack(entries)
@@ -193,7 +197,11 @@ def _chunks(array: np.ndarray) -> tuple[int, ...]:
         return ()
     row_bytes = max(1, array[:1].nbytes)
     rows = min(max(1, CHUNK_BYTES // row_bytes), array.shape[0])
-    return tuple(max(1, length) for length in (rows, *array.shape[1:]))
+    return _whole(array[:rows])
+
+
+def _whole(array: np.ndarray) -> tuple[int, ...]:
+    return tuple(max(1, length) for length in array.shape)
 
 
 def _sorted(attributes: Mapping[str, Any]) -> dict[str, Any]:

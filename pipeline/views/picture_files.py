@@ -4,9 +4,16 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from PIL import Image
 
 from pipeline.errors import StoreError
 from pipeline.runs.run_folder import RunFolder
+from pipeline.storage.files import VERIFY_HINT
+from pipeline.storage.outputs import writing
+
+T = TypeVar("T")
 
 _MAX_NAME = 255  # bytes, of the common file systems
 
@@ -64,6 +71,22 @@ def output_path(root: Path, name: str) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
         raise StoreError(f"{name!r} would be written outside of {root}: the manifest is not to be trusted")
     return path
+
+
+def save_picture(image: Image.Image, root: Path, name: str) -> Path:
+    """Write it as PNG below a folder, which need not be there yet; where it is now."""
+    path = output_path(root, name)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, format="PNG")
+    return path
+
+
+def of_image(known: Mapping[str, T], record: Any) -> T:
+    """What is known of a record's image, by id; StoreError for an image that the manifest does not have."""
+    if record.id not in known:
+        raise StoreError(f"a shard of the run holds image {record.id!r}, the manifest does not", VERIFY_HINT)
+    return known[record.id]
 
 
 def _shortened(name: str) -> str:

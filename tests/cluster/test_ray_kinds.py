@@ -1,11 +1,13 @@
-"""On a real Ray: a method of another package with results of its own kind, and an import, as of a local run."""
+"""On a real Ray: a method of another package with results of its own kind, one of labels, and an import, as of a local
+run.
+"""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import ROOT, environment
+from support import ROOT, environment, label_method
 from support.method_samples import draw
 from support.ray_processes import WITHOUT_TOKEN
 from support.toy_method import draw_clips, installed
@@ -39,6 +41,19 @@ def test_a_toy_whose_result_is_an_integer_a_clip(tmp_path: Path) -> None:
     assert changes in there.splitlines()
     assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
     assert RunFolder.open(tmp_path / "there").result == "change"
+    assert "no errors" in cuts3d(env, "verify", tmp_path / "there")
+
+
+def test_semantic_labels(tmp_path: Path) -> None:
+    draw(tmp_path)
+    env = label_method.installed(tmp_path / "site")
+    words = ["run", "--images", tmp_path / "photos", "--recipe", label_method.NAME, "--shard-size", "3"]
+    here = cuts3d(env, *words, "--out", tmp_path / "here")
+    there = cuts3d(env, *words, "--out", tmp_path / "there", "--ray", "--workers", "1")
+    (classes,) = [line for line in here.splitlines() if line.startswith("classes ")]
+    assert classes in there.splitlines()
+    assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
+    assert RunFolder.open(tmp_path / "there").result == "semantic"
     assert "no errors" in cuts3d(env, "verify", tmp_path / "there")
 
 

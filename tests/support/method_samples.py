@@ -21,6 +21,8 @@ from pipeline.methods.protocol import Method
 from pipeline.methods.registry import entry_of
 from pipeline.runs.launch import Launch
 from pipeline.runs.summary import RunSummary
+from support.tiny_inputs import tiny_inputs
+from support.tiny_labels import tiny_labels, write_tiny
 from support.tiny_method import draw_photos, tiny_method
 from support.tiny_votes import tiny_votes
 
@@ -62,6 +64,21 @@ def _of_votecut(recipe: str, folder: Path) -> tuple[Launch, Method]:
     return Launch(str(folder / "photos"), recipe=recipe, shard_size=SHARD_SIZE), tiny_votes(recipe)
 
 
+def _of_inputs(recipe: str, folder: Path) -> tuple[Launch, Method]:
+    return Launch(str(folder / "photos"), recipe=recipe, shard_size=SHARD_SIZE), tiny_inputs()
+
+
+def _of_depthg(recipe: str, folder: Path) -> tuple[Launch, Method]:
+    overrides = (
+        write_tiny(folder / "model"),
+        "depthg.windows=on",
+        "depthg.windows.whole_share=0.3",
+        "depthg.refine.side=32",
+    )
+    launch = Launch(str(folder / "photos"), recipe=recipe, overrides=overrides, shard_size=SHARD_SIZE)
+    return launch, tiny_labels(overrides)
+
+
 def _of_an_import(recipe: str, folder: Path) -> tuple[Launch, Method]:
     launch = launch_of(str(folder / "masks.json"), str(folder / "photos"), shard_size=SHARD_SIZE)
     return launch, CocoImport.of(launch)
@@ -69,11 +86,11 @@ def _of_an_import(recipe: str, folder: Path) -> tuple[Launch, Method]:
 
 def _of_a_detector(recipe: str, folder: Path) -> tuple[Launch, Method]:
     from detector.prediction.method import load
-    from support.tiny_detector import write_tiny
+    from support.tiny_detector import write_tiny as write_tiny_detector
 
     checkpoint = folder / "detector.pth"
     if not checkpoint.exists():
-        write_tiny(checkpoint)
+        write_tiny_detector(checkpoint)
     overrides = (f"detector.checkpoint={checkpoint}", "detector.max_per_image=3", "detector.grid=4")
     launch = Launch(str(folder / "photos"), recipe=recipe, overrides=overrides, shard_size=SHARD_SIZE)
     return launch, load(overrides, torch.device("cpu"))
@@ -83,6 +100,8 @@ def _of_a_detector(recipe: str, folder: Path) -> tuple[Launch, Method]:
 SAMPLES: dict[str, Callable[[str, Path], tuple[Launch, Method]]] = {
     "cuts": _of_cuts,
     "votecut": _of_votecut,
+    "semantic_inputs": _of_inputs,
+    "depthg": _of_depthg,
     "coco_import": _of_an_import,
     "detector": _of_a_detector,
 }

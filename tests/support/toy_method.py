@@ -185,14 +185,10 @@ def draw_clips(folder: Path, count: int) -> Path:
 
 def installed(folder: Path) -> dict[str, str]:
     """What a process needs in its environment to find this method as that of an installed package."""
-    from support import environment
+    from support.installed import with_package
 
-    metadata = folder / "toy_clips-1.0.dist-info"
-    metadata.mkdir(parents=True, exist_ok=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-clips\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        f"[cuts3d.methods]\n{NAME} = support.toy_method:ToyMethod\n\n"
-        f"[cuts3d.results]\n{KIND} = support.toy_method:ChangeKind\n"
-    )
-    here = environment()
-    return here | {"PYTHONPATH": f"{here['PYTHONPATH']}:{folder}"}
+    groups = {
+        "cuts3d.methods": {NAME: "support.toy_method:ToyMethod"},
+        "cuts3d.results": {KIND: "support.toy_method:ChangeKind"},
+    }
+    return with_package(folder, "toy-clips", groups)

@@ -45,6 +45,12 @@ RUNS = (
     Wrong(f"{NEW} --set features.size=33", "size is 33: use a multiple of patch_size"),
     Wrong(f"{NEW} --set features.size=14000000", "size is 14000000: use at most 16384 pixels"),
     Wrong(f"{NEW} --recipe votecut --features dinov2_vits14:14000000", "size is 14000000: use at most 16384 pixels"),
+    Wrong(f"{NEW} --recipe semantic_inputs --set crops.layout=six", "layout is 'six': use one of five, whole"),
+    Wrong(f"{NEW} --recipe semantic_inputs --set features.size=400", "size is 400: use a multiple of patch_size"),
+    Wrong(
+        f"{NEW} --recipe semantic_inputs --set tree.min_area=4", "has no option 'tree.min_area': it has crops.layout"
+    ),
+    Wrong(f"{NEW} --recipe semantic_inputs --depth {{nowhere}}.onnx", "nowhere.onnx does not exist"),
     Wrong(f"{NEW} --features dinov9", "no features 'dinov9': use dino_vits8"),
     Wrong(f"{NEW} --features =", "no features ''"),
     Wrong(f"{NEW} --features dinov3_vits16", "no τ is known for the features dinov3_vits16: give one"),
@@ -176,6 +182,10 @@ LOOKS = (
     Wrong("gallery {nowhere}", "nowhere is not a run"),
     Wrong("evaluate {nowhere} --truth {file}", "nowhere is not a run"),
     Wrong("evaluate {run} --truth {nowhere}", "nowhere cannot be read"),
+    Wrong("evaluate-semantic {nowhere} --truth maps:{photos}", "nowhere is not a run"),
+    Wrong("evaluate-semantic {run} --truth maps:{photos}", "holds instance masks: semantic labels are needed here"),
+    Wrong("evaluate-semantic {run} --truth maps:{photos} --json {photos}", "is a directory"),
+    Wrong("linear-probe {nowhere} --images {photos} --truth maps:{photos}", "nowhere does not exist"),
     Wrong("scores {nowhere} --truth {file}", "nowhere is not a run"),
     Wrong("scores {run} --truth {nowhere}", "nowhere cannot be read"),
     Wrong("retry-quarantined {nowhere}", "nowhere is not a run"),

@@ -19,28 +19,42 @@ from pipeline.results.instance_kind import NAME as INSTANCES
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord
 from pipeline.results.kinds import Failed, added
+from pipeline.results.semantic_assignment import Assignment
+from pipeline.results.semantic_kind import NAME as SEMANTIC
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.ledger import by_try
+from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.gallery.blocks import image_block
 from pipeline.views.gallery.pages import Gallery, Page, begun_page, shown_images
 from pipeline.views.gallery.plain import write_plain_gallery
+from pipeline.views.gallery.semantic import write_semantic_gallery
 from stages.score import PARTS
 
 PROPOSAL_STAGES = ("confidence", "localcut")  # whose kept output holds the proposals, the fuller one first
 PAGE = Page(
     "page.html",
     ("gallery.css",),
-    ("common.js", "viewer.js", "data.js", "drawing.js", "list.js", "detail.js", "start.js"),
+    (
+        *("common.js", "viewer.js", "facets.js", "cards.js", "panels.js"),
+        *("data.js", "drawing.js", "list.js", "detail.js", "start.js"),
+    ),
 )
 
 
-def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thumbnail: int = 320) -> Gallery:
+def write_gallery(
+    run: RunFolder,
+    out: str | Path,
+    limit: int | None = None,
+    thumbnail: int = 320,
+    assignment: Assignment | None = None,
+) -> Gallery:
     """Write the page of a run's finished images.
 
     out: the file, or a folder (existing, or without an ending of a file), which gets gallery.html.
     limit: at most this many images, evenly spread over the run.
     thumbnail: longest side of photos and masks, pixels.
+    assignment: of a run of semantic labels, whose classes are shown in place of clusters.
 
     A photo that cannot be read, or is not the one of the run any more, leaves a placeholder that says why.
     Eigenvectors, groups and dropped proposals are shown where the run kept the output of a stage of PROPOSAL_STAGES.
@@ -55,6 +69,10 @@ def write_gallery(run: RunFolder, out: str | Path, limit: int | None = None, thu
     path = Path(out)
     if path.is_dir() or not path.suffix:
         path = path / "gallery.html"
+    if assignment is not None:
+        need_kind(run, SEMANTIC)
+    if run.result == SEMANTIC:
+        return write_semantic_gallery(run, path, limit, thumbnail, assignment)
     if run.result != INSTANCES:
         return write_plain_gallery(run, path, limit, thumbnail)
     reader = InstanceReader(run)

@@ -91,7 +91,7 @@ def test_a_run_and_everything_that_looks_at_it(clips: Path, tmp_path: Path) -> N
         InstanceReader(reader.run)
     refused = cuts3d("export", out, "--coco", tmp_path / "masks.json")
     assert refused.exit_code == 2
-    assert "instance masks are needed here" in refused.output
+    assert "--coco is for instance masks" in refused.output
     assert not (tmp_path / "masks.json").exists()
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.results.instance_kind import InstanceKind, histogram
+from pipeline.results.histograms import histogram
+from pipeline.results.instance_kind import InstanceKind
 
 
 @pytest.mark.parametrize("bounds", [(0.04, 0.06), (0.0, 1.0), (0.5, 0.5 + 1e-6), (0.3, 0.3)])

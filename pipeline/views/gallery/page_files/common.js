@@ -23,6 +23,13 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
+/** A patch of a colour, [r, g, b]. */
+function dot(colour) {
+  const element = make("span", { class: "dot" });
+  element.style.background = `rgb(${colour})`;
+  return element;
+}
+
 const words = (name) => name.replaceAll("_", " ");
 const counted = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 

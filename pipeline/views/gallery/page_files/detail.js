@@ -1,27 +1,8 @@
 // --- one image, large ----------------------------------------------------------------------------------------------
 
-const PANEL = 480; // pixels across
-
 function large(image, number) {
   const parts = image.failed ? [make("p", { text: image.failed })] : detail(image, number);
   return [head(number, pillsOf(images[number])), ...parts];
-}
-
-const shapeOf = (image) => (image.size[0] ? image.small[1] / image.small[0] : 4 / 3);
-const labelled = (label) => make("canvas", { role: "img", "aria-label": label, width: 4, height: 3 });
-const caption = (title, ...rest) => make("figcaption", {}, make("strong", { text: title }), ...rest);
-
-/** Layers on each other in a box of the photo's shape. */
-function picture(image, ...layers) {
-  const box = make("span", { class: "picture" }, ...layers);
-  box.style.aspectRatio = shapeOf(image);
-  return box;
-}
-
-function scale(colours, from, to) {
-  const bar = make("span", { class: "scale" });
-  bar.style.background = `linear-gradient(90deg, ${colours.map((c) => `rgb(${c.map(Math.round)})`).join()})`;
-  return [make("br"), from, bar, to];
 }
 
 /** "Mask 1" of a tree, "Region 2 at τ 0.4" of a hierarchy; "Round 1" or, where it gave several, "Round 1, piece 2". */
@@ -102,8 +83,6 @@ function instanceAt(image, box, event) {
 
 function instanceRow(image, k, point) {
   const instance = image.instances[k];
-  const dot = make("span", { class: "dot" });
-  dot.style.background = `rgb(${colourOf(k)})`;
   const share = (100 * instance.area) / (image.size[0] * image.size[1]);
   const parts = measured.map((part) => {
     const kind = counting.includes(part) ? "part" : "part idle";
@@ -117,7 +96,7 @@ function instanceRow(image, k, point) {
     ...(merged ? [LEVELS_OF_MASKS[instance.level] ?? "–"] : []),
   ];
   const row = make("tr", { tabindex: "0" },
-    make("td", {}, dot, `Instance ${k + 1}`), make("td", { text: instance.score.toFixed(3) }), ...parts,
+    make("td", {}, dot(colourOf(k)), `Instance ${k + 1}`), make("td", { text: instance.score.toFixed(3) }), ...parts,
     ...rest.map((text) => make("td", { text })));
   for (const event of ["pointerenter", "focus"]) row.addEventListener(event, () => point(k));
   for (const event of ["pointerleave", "blur"]) row.addEventListener(event, () => point(-1));

@@ -1,12 +1,5 @@
 // --- filters and order ---------------------------------------------------------------------------------------------
 
-/** Choices of a facet are alternatives, facets are conditions that all must hold. of[i]: choices that fit image i. */
-function facet(name, title, choices, upright = false) {
-  const of = images.map((image) => choices.flatMap((choice, c) => (choice.fits(image) ? [c] : [])));
-  const totals = choices.map((_, c) => of.reduce((sum, fitting) => sum + fitting.includes(c), 0));
-  return { name, title, choices, upright, of, totals, chosen: new Set(), counts: [...totals] };
-}
-
 /** Ten bins of a round width that hold all scores, from 0 where that is not far off. */
 function scoreChoices() {
   let [low, high] = extremes(images.flatMap((image) => image.scores));
@@ -26,16 +19,6 @@ function scoreChoices() {
   });
 }
 
-/** Lowest and highest; Math.min(...values) has a limit on their number. */
-function extremes(values) {
-  let low = Infinity, high = -Infinity;
-  for (const value of values) {
-    low = Math.min(low, value);
-    high = Math.max(high, value);
-  }
-  return values.length ? [low, high] : [0, 1];
-}
-
 function countChoices() {
   const last = 10; // and more
   const most = Math.min(last, extremes(images.map((image) => image.scores.length))[1]);
@@ -47,7 +30,6 @@ function countChoices() {
   }));
 }
 
-const named = (values) => [...new Set(values)].sort();
 const facets = [
   facet("status", "Status", Object.entries(STATUS).map(([key, label]) => ({
     key, label, fits: (image) => image.status === key,
@@ -76,96 +58,9 @@ const SORTS = {
   })),
 };
 
-function refilter() {
-  const wanted = $("query").value.trim().toLowerCase();
-  for (const one of facets) one.counts.fill(0);
-  visible = [];
-  images.forEach((image, number) => {
-    if (wanted && !image.id.toLowerCase().includes(wanted)) return;
-    const failing = facets.filter((one) => one.chosen.size && !one.of[number].some((c) => one.chosen.has(c)));
-    // A bar says how many images its choice would give: all other facets hold, its own does not matter.
-    const counting = failing.length === 0 ? facets : failing.length === 1 ? failing : [];
-    for (const one of counting) for (const c of one.of[number]) one.counts[c]++;
-    if (!failing.length) visible.push(number);
-  });
-  sortVisible(SORTS, wanted || facets.some((one) => one.chosen.size));
-  drawFacets();
-  layOut();
-}
+const CONTROLS = {}; // the tick at Masks is not kept
 
-function drawFacets() {
-  for (const one of facets) {
-    const most = Math.max(1, ...one.totals);
-    one.buttons.forEach((button, c) => {
-      const { label, spoken = label } = one.choices[c];
-      const count = one.counts[c], total = one.totals[c];
-      const [bar, part] = [button.querySelector("i"), button.querySelector("b")];
-      bar.style[one.upright ? "height" : "width"] = `${(100 * total) / most * (one.upright ? 0.76 : 1)}%`;
-      part.style[one.upright ? "height" : "width"] = `${total ? (100 * count) / total : 0}%`;
-      if (!one.upright) button.lastChild.textContent = count.toLocaleString("en");
-      button.setAttribute("aria-pressed", one.chosen.has(c));
-      button.setAttribute("aria-label", `${one.title}: ${spoken}, ${counted(count, "image")}`);
-      button.title = `${spoken}: ${counted(count, "image")}`;
-    });
-  }
-}
-
-function buildFacets() {
-  for (const one of facets) {
-    one.buttons = one.choices.map((choice, c) => {
-      const bar = make("i", {}, make("b"));
-      const label = make("span", { text: choice.label });
-      const button = one.upright
-        ? make("button", { type: "button", class: "column" }, bar, label)
-        : make("button", { type: "button", class: "row" }, label, bar, make("span"));
-      button.addEventListener("click", () => {
-        if (!one.chosen.delete(c)) one.chosen.add(c);
-        changed();
-      });
-      return button;
-    });
-    const body = make("div", { class: one.upright ? "columns" : "rows" }, ...one.buttons);
-    $("facets").append(make("fieldset", { class: "facet" }, make("legend", { text: one.title }), body));
-  }
-}
-
-// --- the list ------------------------------------------------------------------------------------------------------
-
-const GAP = 16;
-let columns = 1, cardWidth = 300, rowHeight = 400;
-
-function layOut() {
-  const width = list.clientWidth;
-  columns = Math.max(1, Math.floor((width + GAP) / (300 + GAP)));
-  cardWidth = (width - GAP * (columns - 1)) / columns;
-  clearPlaces();
-  if (visible.length) {
-    const probe = place(0);
-    list.append(probe);
-    rowHeight = probe.offsetHeight + GAP; // all cards are equally tall
-    probe.remove();
-  }
-  list.style.height = `${Math.max(0, Math.ceil(visible.length / columns) * rowHeight - GAP)}px`;
-  drawList();
-}
-
-function drawList() {
-  const top = window.scrollY - list.offsetTop;
-  const first = Math.max(0, Math.floor(top / rowHeight) - 1) * columns;
-  const end = Math.min(visible.length, (Math.ceil((top + window.innerHeight) / rowHeight) + 1) * columns);
-  drawPlaces(first, end, place);
-}
-
-function place(position) {
-  const element = make("div", {
-    class: "place", role: "listitem", "data-position": position,
-    "aria-posinset": position + 1, "aria-setsize": visible.length,
-  }, card(visible[position]));
-  element.style.width = `${cardWidth}px`;
-  const x = (position % columns) * (cardWidth + GAP), y = Math.floor(position / columns) * rowHeight;
-  element.style.transform = `translate(${x}px, ${y}px)`;
-  return element;
-}
+// --- cards -------------------------------------------------------------------------------------------------------
 
 function pillsOf(image) {
   const pills = [];
@@ -228,33 +123,4 @@ async function fill(element, number) {
   if (first) paintEigenvector(canvas("eigenvector"), image, 160, first);
   if (first) paintGroup(canvas("group"), image, 160, first, false);
   if (image.status !== "quarantined" && hasMaps) paintConfidence(canvas("confidence"), image, 160);
-}
-
-const problem = (reason, detail) => make("span", { class: "problem" },
-  make("strong", { text: words(reason) }), make("small", { text: detail, title: detail }));
-
-/** The photo, or why there is none, and why the image was set aside. */
-function photoOf(image, number) {
-  const parts = [];
-  if (image.photo) {
-    const photo = make("img", { alt: `Photo ${images[number].id}`, decoding: "async", draggable: "false" });
-    photo.src = `data:image/webp;base64,${image.photo}`;
-    parts.push(photo);
-  }
-  if (image.status === "quarantined") parts.push(problem(images[number].reason, image.detail));
-  else if (image.problem) parts.push(problem(`photo ${image.problem.reason}`, image.problem.detail));
-  return parts;
-}
-
-function focusOn(position) {
-  if (!visible.length) return;
-  position = Math.min(Math.max(position, 0), visible.length - 1);
-  const top = list.offsetTop + Math.floor(position / columns) * rowHeight;
-  const hidden = document.querySelector(".bar").offsetHeight + GAP;
-  if (top - hidden < window.scrollY) window.scrollTo(0, top - hidden);
-  else if (top + rowHeight > window.scrollY + window.innerHeight) {
-    window.scrollTo(0, top + rowHeight - window.innerHeight);
-  }
-  drawList();
-  shown.get(position)?.querySelector("button").focus({ preventScroll: true });
 }

@@ -1,0 +1,46 @@
+"""cuts3d from Python: masks and labels of images in memory, finished runs, COCO files.
+
+    import cuts3d
+
+    model = cuts3d.load(overrides={"features.size": 420})
+    image = model.predict("photo.jpg")
+    print(image.scores, image.masks.shape)
+
+`load` and `open_run` are for instance masks, `load_labels` and `open_labels` for semantic labels. Errors are those of
+`pipeline.errors`, here by the same names. Importing this module is quick: torch is loaded when a method is.
+"""
+
+from cuts3d.labels import ImageLabels, LabelModel, LabelRun, load_labels, open_labels
+from cuts3d.masks import ImageMasks, Model, Run, from_coco, load, open_run
+from pipeline.errors import (
+    ConfigError,
+    CutsError,
+    ExtensionError,
+    ImageError,
+    RunMismatchError,
+    SourceError,
+    StoreError,
+    WeightsError,
+)
+
+__all__ = [
+    "ConfigError",
+    "CutsError",
+    "ExtensionError",
+    "ImageError",
+    "ImageLabels",
+    "ImageMasks",
+    "LabelModel",
+    "LabelRun",
+    "Model",
+    "Run",
+    "RunMismatchError",
+    "SourceError",
+    "StoreError",
+    "WeightsError",
+    "from_coco",
+    "load",
+    "load_labels",
+    "open_labels",
+    "open_run",
+]

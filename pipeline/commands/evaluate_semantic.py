@@ -1,0 +1,82 @@
+"""The command that holds semantic labels against true classes."""
+
+from typing import Any
+
+import click
+
+from pipeline.commands.options import OUTPUT_FILE, bootstrap_options, exit_by
+
+
+@click.command("evaluate-semantic")
+@click.argument("run_folder", metavar="RUN")
+@click.option(
+    "--truth",
+    required=True,
+    metavar="FORMAT:PATH",
+    help="The true classes: folders of maps of cityscapes, kitti-semantics, coco-stuff, ade20k, potsdam, or maps of "
+    "your own; JSON files of coco-stuff, coco-things, coco-panoptic. Path or URL.",
+)
+@click.option("--classes", type=click.IntRange(min=1), help="27, 19 or 7 of Cityscapes; 133 or 27; 3 or 6 of Potsdam.")
+@click.option("--compare", metavar="RUN2", help="A run to compare with: RUN minus RUN2.")
+@click.option("--assignment", metavar="FILE", help="Which cluster is which class, as saved. [found on these images]")
+@click.option("--save-assignment", type=OUTPUT_FILE, help="File to write RUN's to, for other runs and for export.")
+@click.option(
+    "--void",
+    type=click.Choice(["wrong", "skipped"]),
+    default="wrong",
+    show_default=True,
+    help="Pixels without a prediction: wrong, or left out as in released code.",
+)
+@click.option(
+    "--crop",
+    type=click.IntRange(min=16),
+    metavar="PIXELS",
+    help="Score the middle square, the short side made so long; papers: 320. [whole images]",
+)
+@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
+@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
+@bootstrap_options
+def evaluate_semantic(
+    run_folder: str,
+    truth: str,
+    classes: int | None,
+    compare: str | None,
+    assignment: str | None,
+    save_assignment: str | None,
+    csv_file: str | None,
+    json_file: str | None,
+    **settings: Any,
+) -> None:
+    """Score a run's semantic labels against true classes."""
+    from pipeline.evaluation.semantic_report import (
+        evaluate_semantic_runs,
+        print_semantic_report,
+        semantic_report_csv,
+        semantic_report_json,
+    )
+    from pipeline.evaluation.semantic_truth.formats import read_semantic_truth
+    from pipeline.results.semantic_assignment import Assignment
+    from pipeline.runs.run_folder import RunFolder
+    from pipeline.runs.semantic_reader import SemanticReader
+    from pipeline.storage.outputs import output_file
+
+    runs = [RunFolder.open(run) for run in (run_folder, compare) if run]
+    for run in runs:
+        SemanticReader(run)  # another kind is refused before the truth is read
+    given = Assignment.read(assignment) if assignment else None
+    report = evaluate_semantic_runs(
+        read_semantic_truth(truth, classes), *runs, assignment=given, given=assignment or "", **settings
+    )
+    print_semantic_report(report)
+    own = report.runs[0].assignment
+    texts = (
+        (save_assignment, lambda: own.to_json()),
+        (csv_file, lambda: semantic_report_csv(report)),
+        (json_file, lambda: semantic_report_json(report)),
+    )
+    for file, text in texts:
+        if file:
+            with output_file(file) as out:
+                out.write(text())
+            click.echo(f"written {file}")
+    exit_by(*runs)

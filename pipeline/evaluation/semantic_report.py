@@ -1,0 +1,375 @@
+"""The scores of one run of semantic labels, or of two compared, for people and for programs.
+
+K clusters · C classes
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import SourceError
+from pipeline.evaluation.bootstrap import CONFIDENCE
+from pipeline.evaluation.scores import Estimate
+from pipeline.evaluation.semantic_published import not_alike, published
+from pipeline.evaluation.semantic_runs import RunLabels, run_labels
+from pipeline.evaluation.semantic_scores import METRICS, SemanticScores, find_assignment, scored
+from pipeline.evaluation.semantic_truth.truth import SemanticTruth
+from pipeline.results.semantic_assignment import Assignment
+from pipeline.runs.run_folder import RunFolder
+from pipeline.wording import counted
+
+_WIDTH = 140  # where output is no terminal, so that a table in a log does not wrap
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """A run, its assignment, and its scores on the images that count.
+
+    confusion: int64 (K + 1, C), pixels by cluster and class; the last row is of those without a prediction.
+    """
+
+    labels: RunLabels
+    assignment: Assignment
+    scores: SemanticScores
+    confusion: np.ndarray
+
+    def of_classes(self) -> np.ndarray:
+        """int64 (C + 1, C): pixels by predicted and true class; the last row is of those without a prediction."""
+        table = np.zeros((len(self.assignment.classes) + 1, self.confusion.shape[1]), np.int64)
+        for cluster, index in enumerate((*self.assignment.class_of, None)):
+            table[-1 if index is None else index] += self.confusion[cluster]
+        return table
+
+
+@dataclass(frozen=True)
+class SemanticReport:
+    """The result, and of what.
+
+    runs: one, or the two that were compared.
+    difference: the first minus the second; None for one run.
+    images: that were scored, of every run.
+    missing: images of the truth that were not.
+    given: file of the assignment, "" where it was found on these images.
+    """
+
+    truth: str
+    benchmark: str
+    numbering: str
+    classes: tuple[str, ...]
+    runs: tuple[ScoredRun, ...]
+    difference: SemanticScores | None
+    images: int
+    missing: int
+    given: str
+    void: str
+    crop: int | None
+    bootstrap: int
+    seed: int
+
+    @property
+    def columns(self) -> dict[str, SemanticScores]:
+        """run, or run, other and difference (run minus other)."""
+        columns = dict(zip(("run", "other"), (run.scores for run in self.runs), strict=False))
+        return columns if self.difference is None else {**columns, "difference": self.difference}
+
+
+def evaluate_semantic_runs(
+    truth: SemanticTruth,
+    run: RunFolder,
+    other: RunFolder | None = None,
+    *,
+    assignment: Assignment | None = None,
+    given: str = "",
+    void: str = "wrong",
+    crop: int | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+) -> SemanticReport:
+    """Score a run, or compare it with another, on the images that the truth and every run have.
+
+    assignment: of the clusters of all runs; None finds one for each run on these images.
+    given: where it is from, for people.
+    void: "wrong" counts a pixel without a prediction as wrong; "skipped" leaves it out, as released code does.
+    crop: see `run_labels`.
+    bootstrap, seed: see `scored`.
+
+    Raises:
+        ConfigError: a setting is out of range, or the assignment is of other clusters or classes.
+        SourceError: there is no image or pixel to score, or the truth does not fit.
+        StoreError: a run is damaged.
+    """
+    found = [run_labels(folder, truth, crop) for folder in (run, other) if folder is not None]
+    common = sorted(set.intersection(*(set(labels.numbers) for labels in found)))
+    if not common:
+        raise SourceError(f"{found[0].url} and {found[1].url} have no image of {truth.name} in common")
+    classes = _classes(truth, found, assignment)
+    if not classes:
+        raise SourceError(f"{truth.name}: no pixel of {counted(len(common), 'image')} has a class that counts")
+    places = [dict(zip(labels.numbers, range(len(labels.numbers)), strict=True)) for labels in found]
+    confusions = [
+        labels.confusions.of([place[number] for number in common]) for labels, place in zip(found, places, strict=True)
+    ]
+    totals = [own.total(len(classes)) for own in confusions]
+    if not all(total.any() for total in totals):
+        raise SourceError(f"{truth.name}: no pixel of {counted(len(common), 'image')} has a class that counts")
+    assignments = [
+        Assignment(labels.clusters, classes, find_assignment(total), truth.name, len(common), labels.model)
+        for labels, total in zip(found, totals, strict=True)
+    ]
+    if assignment is not None:
+        for labels in found:
+            assignment.refuse_others(labels.clusters, labels.model, labels.url)
+        assignment.refuse_other_classes(classes, truth.name)
+        assignments = [assignment] * len(found)
+    by_class = [own.by_class(a.class_of, len(classes)) for own, a in zip(confusions, assignments, strict=True)]
+    scores, differences = scored(by_class, void=void, bootstrap=bootstrap, seed=seed)
+    runs = tuple(map(ScoredRun, found, assignments, scores, totals))
+    return SemanticReport(
+        truth.name,
+        truth.benchmark,
+        truth.numbering,
+        classes,
+        runs,
+        differences[0] if differences else None,
+        len(common),
+        len(truth.paths) - len(common),
+        given,
+        void,
+        crop,
+        bootstrap,
+        seed,
+    )
+
+
+def print_semantic_report(report: SemanticReport) -> None:
+    """On stdout: what was scored, values with their intervals, a line per class, and what has been published."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_WIDTH)
+    numbering = f", numbered {report.numbering}" if report.numbering else ""
+    console.print(f"truth   {report.truth} ({len(report.classes)} classes{numbering})", markup=False)
+    for title, run in zip(("run", "other"), report.runs, strict=False):
+        labels = run.labels
+        clusters = f", {len(labels.clusters)} clusters" if labels.clusters != report.classes else ""
+        console.print(f"{title:<7} {labels.url} ({labels.recipe}{clusters})", markup=False)
+    console.print(f"images  {_images(report)}", markup=False)
+    console.print(f"pixels  {_pixels(report)}", markup=False)
+    console.print(f"classes {_assigned(report)}", markup=False)
+    console.print(_overall(report))
+    console.print(_by_class(report))
+    intervals = (
+        f"[low, high]: {CONFIDENCE:.0%} of {report.bootstrap} resamples of the images, with the assignment as it is"
+    )
+    console.print("; ".join(["Shares in %", *([intervals] if report.bootstrap else [])]), markup=False)
+    figures = published(report.benchmark)
+    if figures:
+        console.print(_published(report))
+        reasons = not_alike(report.benchmark, report.crop, report.void, bool(report.given))
+        console.print(f"Not alike: {'; '.join(reasons)}", markup=False)
+
+
+def semantic_report_json(report: SemanticReport) -> str:
+    """Everything as JSON; null where a value is undefined."""
+    facts: dict[str, Any] = {
+        "truth": report.truth,
+        "benchmark": report.benchmark,
+        "numbering": report.numbering,
+        "classes": list(report.classes),
+        "n_images": report.images,
+        "missing_images": report.missing,
+        "void": report.void,
+        "crop": report.crop,
+        "assignment": report.given or "found on these images",
+        "bootstrap": report.bootstrap,
+        "seed": report.seed,
+        "confidence": CONFIDENCE,
+        "runs": {
+            title: {
+                "url": run.labels.url,
+                "recipe": run.labels.recipe,
+                "model": run.labels.model,
+                "clusters": list(run.labels.clusters),
+                "class_of_cluster": list(run.assignment.class_of),
+                "confusion": run.confusion.tolist(),
+                "unlabelled": len(run.labels.unlabelled),
+                "set_aside": run.labels.set_aside,
+                "other_size": run.labels.other_size,
+                "odd_truth": run.labels.odd,
+                "resized": run.labels.resized,
+            }
+            for title, run in zip(("run", "other"), report.runs, strict=False)
+        },
+    }
+    for title, scores in report.columns.items():
+        facts[title] = {
+            "overall": {name: _plain(estimate) for name, estimate in scores.overall.items()},
+            "iou": _named(report.classes, scores.iou),
+            "accuracy": _named(report.classes, scores.accuracy),
+        }
+    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def semantic_report_csv(report: SemanticReport) -> str:
+    """One row a value; empty where it is undefined."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["what", "class", "metric", "value", "low", "high", "n_images", "void", "bootstrap", "seed"])
+    settings = [report.images, report.void, report.bootstrap, report.seed]
+    for what, scores in report.columns.items():
+        rows = [("", name, estimate) for name, estimate in scores.overall.items()]
+        for metric, estimates in (("iou", scores.iou), ("accuracy", scores.accuracy)):
+            rows += [(name, metric, estimate) for name, estimate in zip(report.classes, estimates, strict=True)]
+        for name, metric, estimate in rows:
+            numbers = ["" if math.isnan(value) else repr(value) for value in asdict(estimate).values()]
+            writer.writerow([what, name, metric, *numbers, *settings])
+    return out.getvalue()
+
+
+def _classes(truth: SemanticTruth, found: Sequence[RunLabels], given: Assignment | None) -> tuple[str, ...]:
+    """Those of the truth; where it is open-ended, those up to the largest that occurs."""
+    if not truth.open_ended:
+        return truth.classes
+    most = max(labels.confusions.most_class for labels in found) + 1
+    return truth.classes[: max(most, len(given.classes) if given else 0)]
+
+
+def _plain(estimate: Estimate) -> dict[str, float | None]:
+    return {end: value if math.isfinite(value) else None for end, value in asdict(estimate).items()}
+
+
+def _named(classes: Sequence[str], estimates: Sequence[Estimate]) -> Mapping[str, Any]:
+    return {name: _plain(estimate) for name, estimate in zip(classes, estimates, strict=True)}
+
+
+def _images(report: SemanticReport) -> str:
+    parts = [f"{report.images} scored"]
+    one = report.runs[0].labels
+    without = report.missing
+    if len(report.runs) == 1:  # which says of each of the others why it is not scored
+        without -= len(one.set_aside) + len(one.odd) + len(one.other_size)
+    if without:
+        parts.append(f"{without} of the truth left out: not in {'the run' if len(report.runs) == 1 else 'both'}")
+    for run in report.runs:
+        labels = run.labels
+        of = f" by {PurePosixPath(labels.url).name}" if len(report.runs) > 1 else ""
+        parts += [
+            f"{count} {what}{of}"
+            for count, what in (
+                (len(labels.set_aside), "set aside"),
+                (len(labels.odd), "with a truth that cannot be read"),
+                (len(labels.other_size), "of another shape in the truth"),
+                (labels.resized, "brought to the truth's size"),
+            )
+            if count
+        ]
+    unlabelled = {name for run in report.runs for name in run.labels.unlabelled}
+    if unlabelled:
+        parts.append(f"{len(unlabelled)} of the run not in the truth")
+    return ", ".join(parts)
+
+
+def _pixels(report: SemanticReport) -> str:
+    total = int(report.runs[0].confusion.sum())
+    where = f", of the middle square at {report.crop} pixels" if report.crop else ""
+    shares = [run.of_classes()[-1].sum() / total for run in report.runs]
+    if not any(shares):
+        return f"{total} with a true class{where}; all have a prediction"
+    rule = "counted as wrong" if report.void == "wrong" else "left out"
+    without = " and ".join(f"{share:.1%}" for share in shares)
+    return f"{total} with a true class{where}; {without} have no prediction, {rule}"
+
+
+def _assigned(report: SemanticReport) -> str:
+    if report.given:
+        how = f"as {report.given} has it"
+    else:
+        how = "found on these images: one to one, clusters that are left over to the class they share most with"
+    without = [sum(i is None for i in run.assignment.class_of) for run in report.runs]
+    return f"{how}{f'; {without[0]} clusters have none' if without[0] else ''}"
+
+
+def _overall(report: SemanticReport) -> Table:
+    table = _table(report)
+    for metric in METRICS:
+        cells = [_cell(column, scores.overall[metric.name]) for column, scores in report.columns.items()]
+        table.add_row(metric.name, *cells, metric.about)
+    return table
+
+
+def _by_class(report: SemanticReport) -> Table:
+    """A line for each class that occurs: its share of the truth, IoU, accuracy, and what it is taken for most."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("class", no_wrap=True)
+    table.add_column("share", justify="right")
+    for title in report.columns:
+        table.add_column(f"{title} IoU", justify="right", no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("clusters")
+    table.add_column("else mostly")
+    run = report.runs[0]
+    confusion, true = run.of_classes(), run.confusion.sum(axis=0)
+    for index, name in enumerate(report.classes):
+        if math.isnan(run.scores.iou[index].value):
+            continue
+        others = confusion[:, index].copy()
+        others[index] = 0
+        most = int(others.argmax())
+        taken_for = (*report.classes, "none")[most] if others[most] else ""
+        clusters = [str(k) for k, i in enumerate(run.assignment.class_of) if i == index]
+        table.add_row(
+            Text(name),
+            f"{100 * true[index] / true.sum():.2f}",
+            *(_cell(column, scores.iou[index]) for column, scores in report.columns.items()),
+            _cell("run", run.scores.accuracy[index]),
+            " ".join(clusters),
+            Text(taken_for),
+        )
+    return table
+
+
+def _published(report: SemanticReport) -> Table:
+    table = Table(title=Text(f"Published on {report.benchmark}"), title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for name in ("method", "accuracy", "mIoU", "source"):
+        table.add_column(name, justify="left" if name in ("method", "source") else "right")
+    for figure in published(report.benchmark):
+        values = ("–" if value is None else f"{value:.1f}" for value in (figure.accuracy, figure.miou))
+        table.add_row(Text(figure.method), *values, figure.source)
+    for run in report.runs:
+        cells = (_cell("run", run.scores.overall[name]) for name in ("accuracy", "miou"))
+        ours = f"{PurePosixPath(run.labels.url).name}, {run.labels.recipe} ({counted(report.images, 'image')})"
+        table.add_row(Text(ours), *cells, "measured", style="bold")
+    return table
+
+
+def _table(report: SemanticReport) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("", no_wrap=True)
+    for title in report.columns:
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("")
+    return table
+
+
+def _cell(column: str, estimate: Estimate) -> Text:
+    """The value and its interval; green where a difference is surely for the run, red where surely against it."""
+    if math.isnan(estimate.value):
+        return Text("–")
+    sign = "+" if column == "difference" else ""
+    # Adding 0 to what was rounded to -0 takes its sign away.
+    value, low, high = (
+        f"{round(100 * number, 2) + 0:{sign}.2f}" for number in (estimate.value, estimate.low, estimate.high)
+    )
+    text = value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
+    if column != "difference" or not (estimate.low > 0 or estimate.high < 0):
+        return Text(text)
+    return Text(text, "green" if estimate.low > 0 else "red")

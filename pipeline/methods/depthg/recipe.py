@@ -1,0 +1,114 @@
+"""The recipe that labels photos with a trained model: its options, and which of them it reads."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from pipeline.errors import ConfigError
+from pipeline.methods.option_words import OptionLine, field_words, option_lines
+from pipeline.methods.overrides import with_option
+from stages.features import FeatureConfig
+from stages.semantics.labelling import LabelRefineConfig
+from stages.semantics.windows import WindowConfig
+
+NAME = "depthg"
+ABOUT = "semantic labels by a model of `cuts3d train-semantic`, whichever recipe trained it: depthg, stego, kmeans, …"
+OF_FEATURES = ("size", "precision")  # the others are the model's
+
+View = Literal["squares", "squeezed"]
+
+
+@dataclass(frozen=True)
+class LabelRecipe:
+    """How a trained model labels a photo.
+
+    checkpoint: the model, the folder of `cuts3d train-semantic` or a file.
+    view: squares looks at the photo in squares of its short side, so that things have their shape, as in training;
+        squeezed in one square that the whole photo is squeezed into, which costs one pass.
+    mirror: average the codes with those of the mirrored photo, as published; costs as many passes again.
+    windows: see the photo from nearer, too, and mix both; windows=on, or any option of theirs, switches them on.
+    refine: what becomes of the labels at the size of the photo.
+    """
+
+    checkpoint: str
+    view: View = "squares"
+    mirror: bool = True
+    windows: WindowConfig | None = None
+    refine: LabelRefineConfig = field(default_factory=LabelRefineConfig)
+
+    def __post_init__(self) -> None:
+        if self.view not in get_args(View):
+            raise ValueError(f"view must be one of {', '.join(get_args(View))}, got {self.view!r}")
+
+    @property
+    def needs_depth(self) -> bool:
+        """Whether distances decide how windows are mixed."""
+        return self.windows is not None and self.windows.whole_share is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, for run.json. The model is known there by what is in it, not by where it is."""
+        return {"name": NAME, **{name: value for name, value in asdict(self).items() if name != "checkpoint"}}
+
+
+def read_recipe(overrides: Sequence[str]) -> LabelRecipe:
+    """The recipe with overrides like "depthg.mirror=false"; ConfigError names what is wrong, or never read."""
+    recipe, paths = LabelRecipe(""), []
+    for override in overrides:
+        path, equals, text = (piece.strip() for piece in override.partition("="))
+        if not equals or not path:
+            raise ConfigError(f"override {override!r} is not of the form {NAME}.option=value")
+        if not path.startswith(f"{NAME}."):
+            raise ConfigError(
+                f"recipe {NAME} has no option {path!r}: its options are {NAME}.…, features.size and features.precision"
+            )
+        try:
+            recipe = _with(recipe, path, text)
+        except ValueError as error:
+            raise ConfigError(f"override {override!r} of recipe {NAME}: {error}") from error
+        paths.append(path)
+    for path in paths:
+        if why := _why_unread(recipe, path):
+            raise ConfigError(f"recipe {NAME} never reads {path}, {why}")
+    if not recipe.checkpoint:
+        raise ConfigError(
+            f"recipe {NAME} needs a trained model: --set {NAME}.checkpoint=MODEL, from `cuts3d train-semantic`"
+        )
+    return recipe
+
+
+def _with(recipe: LabelRecipe, path: str, text: str) -> LabelRecipe:
+    _, first, *rest = path.split(".")
+    if first == "windows" and rest and recipe.windows is None:
+        recipe = replace(recipe, windows=WindowConfig())
+    if path.startswith(f"{NAME}.refine.crf.") and recipe.refine.crf is None:
+        raise ValueError(f"there is no CRF: leave {NAME}.refine.crf=none out")
+    if path == f"{NAME}.refine.crf" and text.lower() == "on":
+        return recipe  # it is, with other constants than those of a CRF elsewhere
+    changed: LabelRecipe = with_option(recipe, NAME, [first, *rest], text, path)
+    return changed
+
+
+def _why_unread(recipe: LabelRecipe, path: str) -> str:
+    """Why the recipe does not read an option; "" when it does."""
+    if path == f"{NAME}.refine.side" and recipe.refine.crf is None:
+        return f"since {NAME}.refine.crf is none"
+    if path == f"{NAME}.windows.metres" and not recipe.needs_depth:
+        return f"since {NAME}.windows.whole_share is given"
+    return ""
+
+
+def recipe_lines(_recipe: str, settings: Mapping[str, str] = MappingProxyType({})) -> list[OptionLine]:
+    """All options, with the words of their docstrings; the windows' as they are when they are switched on."""
+    words = field_words(FeatureConfig)
+    lines = []
+    for line in option_lines(LabelRecipe, f"{NAME}.", LabelRecipe("to be given")):
+        lines.append(line)
+        if line.path == f"{NAME}.windows":
+            lines += option_lines(WindowConfig, f"{NAME}.windows.")
+    return [
+        OptionLine("--features", settings.get("features", "the model's"), "where the weights of its features are."),
+        OptionLine("--depth", settings.get("depth", "none"), "maps:FOLDER of distances, which mix windows."),
+        *lines,
+        *(OptionLine(f"features.{name}", "the model's", words[name]) for name in OF_FEATURES),
+    ]
