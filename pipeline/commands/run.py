@@ -91,12 +91,13 @@ def recipes(name: str | None) -> None:
     own = read_recipe_file(name) if name.endswith(SUFFIX) else None
     recipe = name if own is None else own.base
     entry = registry.entry_of(recipe)
+    launch = Launch(recipe=recipe)
     if own is not None:
         launch = Launch(recipe=recipe, settings=own.settings, overrides=own.overrides)
         registry.known_config(launch, None, files_here=False)
     click.echo(f"{recipe}: {entry.about(recipe)}")
     given = dict(override.split("=", 1) for override in own.overrides) if own else {}
-    for option in entry.options(recipe, own.settings if own else {}):
+    for option in entry.options(launch):
         equals = "" if option.path.startswith("--") else "= "
         click.echo(f"  {option.path} {equals}{given.pop(option.path, option.value)}\n      {option.words}".rstrip())
     for path, value in given.items():

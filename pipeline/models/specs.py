@@ -91,8 +91,10 @@ def _is_path(spec: str) -> bool:
 def unknown_features(name: str, spec: str = "") -> ConfigError:
     no_file = f", and there is no file {spec}" if "=" in spec else ""
     known = ", ".join([*PRESETS, *own_backbones()])
+    voters = "; lists of voters, with commas and colons, are for votecut" if {",", ":"} & set(name) else ""
     return ConfigError(
         f"no features {name!r}{no_file}: use {known}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
+        f"{voters}"
     )
 
 

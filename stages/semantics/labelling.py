@@ -108,6 +108,7 @@ def _bands_of_shares(
     image_1ST3 = torch.from_numpy(np.array(small)).to(probe.centroids.device)[None]
     (after_CST,) = label_crf(image_1ST3, [before_CST], config.crf)
     del before_CST
+    after_CST = after_CST.contiguous()  # rows are taken from it
     y_H, x_W = (centres(1, side) for side in photo)
     for rows in _bands(photo, clusters):
         yield rows, after_CST[:, rows] if work == photo else resampled(after_CST, y_H[rows], x_W)

@@ -129,6 +129,9 @@ def resampled(maps_Chw: torch.Tensor, y_R: np.ndarray, x_T: np.ndarray) -> torch
         give what `torch.nn.functional.interpolate` does for that size.
     """
     maps_CRw = _lerp(maps_Chw, y_R, 1)
+    if np.allclose(x_T, centres(1, len(x_T)), rtol=0, atol=1e-9):  # which is the rule, and torch's own is faster
+        size = len(y_R), len(x_T)
+        return torch.nn.functional.interpolate(maps_CRw[None], size, mode="bilinear", align_corners=False)[0]
     return _lerp(maps_CRw, x_T, 2)
 
 

@@ -2,6 +2,7 @@
 run.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from support import ROOT, environment, label_method
 from support.method_samples import draw
 from support.ray_processes import WITHOUT_TOKEN
+from support.tiny_labels import write_random
 from support.toy_method import draw_clips, installed
 
 from pipeline.runs.run_folder import RunFolder
@@ -65,3 +67,17 @@ def test_an_import(tmp_path: Path) -> None:
     assert "masks      7 (1.00 per image)" in said
     assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
     assert verify_run(RunFolder.open(tmp_path / "there")) == []
+
+
+def test_labels_of_a_model_that_is_named_by_a_relative_path(assets: Path, tmp_path: Path) -> None:
+    draw(tmp_path)
+    write_random(tmp_path / "model", f"dinov2_vits14={assets / 'weights' / 'dinov2_vits14_fp16.safetensors'}", 56)
+    model = os.path.relpath(tmp_path / "model", ROOT)
+    words = ["run", "--images", tmp_path / "photos", "--recipe", "depthg", "--set", f"depthg.checkpoint={model}"]
+    words += ["--set", "depthg.refine.side=32", "--shard-size", "3"]
+    cuts3d(environment(), *words, "--out", tmp_path / "here")
+    said = cuts3d(environment(), *words, "--out", tmp_path / "there", "--ray", "--workers", "1")
+    assert "classes    " in said
+    assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
+    assert verify_run(RunFolder.open(tmp_path / "there")) == []
+    assert str(tmp_path) not in (tmp_path / "there" / "run.json").read_text()

@@ -11,6 +11,7 @@ from pipeline.methods.depthg.load import networks
 from pipeline.methods.depthg.method import LabelMethod
 from pipeline.methods.depthg.recipe import read_recipe
 from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.load import load_features
 from stages.features import FeatureConfig, FeatureExtractor
 from stages.semantics.head import SemanticHead
 from support.tiny_method import tiny_vit
@@ -48,3 +49,12 @@ def tiny_labels(
 def write_tiny(folder: Path) -> str:
     """A tiny model in a folder; the override that names it."""
     return f"depthg.checkpoint={write_model(folder, tiny_model())}"
+
+
+def write_random(folder: Path, features: str, size: int) -> None:
+    """A model without a head, with random clusters of features as `--features` names them, at this size."""
+    extractor = load_features(features, "cpu", {"size": size})
+    width = extractor([np.zeros((16, 16, 3), np.uint8)]).shape[2]
+    centroids = np.random.default_rng(0).standard_normal((CLUSTERS, width), np.float32)
+    info = ModelInfo("kmeans", features, extractor.config, extractor.fingerprint, width, {}, 0, 0, "")
+    write_model(folder, SemanticModel(info, {}, centroids))

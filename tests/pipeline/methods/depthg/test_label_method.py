@@ -186,4 +186,4 @@ assert labels.shape == confidence.shape == (3000, 4000)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 700
+    assert int(done.stdout) < 500
