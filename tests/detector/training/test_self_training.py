@@ -178,6 +178,7 @@ def test_half_a_round_is_gone_on_with(wanted: SelfTraining) -> None:
     assert [summary.images for summary in done] == [2], "one shard of two images"
 
 
+@pytest.mark.slow
 def test_shards_that_fail_stop_it(wanted: SelfTraining) -> None:
     def execute(out: str, launch: Launch, **options: Any) -> Any:
         summary = runner.run(out, launch, **options)

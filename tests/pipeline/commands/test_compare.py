@@ -102,6 +102,7 @@ def stored(run: Path) -> dict[str, bytes]:
     return {key: reader.run.ledger.contents(commit.shard) for key, commit in reader.commits.items()}
 
 
+@pytest.mark.slow
 def test_the_runs_are_those_of_run_and_nothing_is_computed_twice(tmp_path: Path, work: Work) -> None:
     launch = tiny_launch(tmp_path, 7)
     done = cuts3d(*compare_words(launch, tmp_path / "out"))
@@ -126,6 +127,7 @@ def test_the_runs_are_those_of_run_and_nothing_is_computed_twice(tmp_path: Path,
         assert cuts3d(command, tmp_path / "out" / "cuts3d").exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_was_stopped_resumes_and_nothing_is_done_twice(
     tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
