@@ -152,14 +152,20 @@ predict: install-detector  ## CHECKPOINT on IMAGES: overlays, COCO JSON and vide
 
 # --- habits -----------------------------------------------------------------------------------------------------------
 
-# Of the tests that start Ray, three files at a time, longest first: they wait more than they work. The last lines say what
-# was skipped.
+# Those that start Ray wait more than they work: two files at a time, longest first, beside all others, but for the one
+# that fills the memory, which comes last and alone. The last lines say what was skipped.
+LAST := tests/cluster/test_ray_memory.py
+RAY_LOG := .pytest_cache/ray.log
 test: export CUTS3D_TEST_SKIPS = $(CURDIR)/.pytest_cache/skips
+test: DURATION = $(if $(DURATIONS),--durations $(DURATIONS))
 test: install-test  ## all tests; DURATIONS=60: and the 60 slowest
 	@mkdir -p .pytest_cache && rm -f $(CUTS3D_TEST_SKIPS)
-	$(PYTEST) $(PARALLEL) $(if $(DURATIONS),--durations $(DURATIONS)) -m "not ray"
-	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder $(if $(DURATIONS),--durations $(DURATIONS)) \
-		-m ray $$(grep --recursive --files-with-matches --include='test_*.py' 'mark\.ray' tests)
+	@$(PYTEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder $(DURATION) -m ray --deselect $(LAST) \
+		$$(grep --recursive --files-with-matches --include='test_*.py' 'mark\.ray' tests) >$(RAY_LOG) 2>&1 & ray=$$!; \
+	trap 'kill $$ray 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	$(PYTEST) $(PARALLEL) $(DURATION) -m "not ray"; others=$$?; \
+	wait $$ray; with_ray=$$?; cat $(RAY_LOG); exit $$((others | with_ray))
+	$(PYTEST) $(DURATION) -m ray $(LAST)
 
 test-fast: install-test  ## the tests that are not slow
 	$(PYTEST) $(PARALLEL)

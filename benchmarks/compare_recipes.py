@@ -6,8 +6,8 @@
 resumes and a recipe that is new is added; the table goes into docs/recipes.md, all metrics with their intervals into
 benchmarks/results/compare_recipes.csv.
 
-    python benchmarks/compare_recipes.py PHOTOS TRUTH OUT --depth MODEL --speed 6 \
-        --recipes maskcut,localcut,localcut_importance,cuts3d_rounds,cuts3d
+    python benchmarks/compare_recipes.py PHOTOS TRUTH OUT --depth MODEL --speed 3 \
+        --recipes maskcut,cuts3d,promerge,hassod,votecut
 
 Instead: how long the recipes take together, and each of them alone, on so many photos, each in a process of its own
 that loads its models and writes its runs into OUT, which must be new. Into benchmarks/results/compare_speed.csv.

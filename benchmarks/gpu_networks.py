@@ -57,7 +57,8 @@ def large_launches(folder: Path) -> dict[str, Launch]:
     features = random_vit("dino_vitb8", folder)
     return {
         f"vitb8 depth-anything-v2-{size}": Launch(
-            settings={"features": features, "depth": random_depth(size, folder)}, overrides=(CENTRED,)
+            settings={"features": features, "depth": random_depth(size, folder)},
+            overrides=(CENTRED, "affinity.tau=0.15"),
         )
         for size in ("small", "base")
     }

@@ -1,9 +1,10 @@
 """What ProMerge costs after the network, beside its plain transcription and our MaskCut.
 
 The transcription (tests/support/reference_promerge.py) goes through prompts and masks one by one and runs a dense CRF
-(pydensecrf) for each mask. Features are computed once per photo and given to all three, which take turns in one
-process on one thread, up to masks at the size of the photo. The first photo is gone through once before anything
-counts. Seconds of the clock, and of the CPU, which other processes on the machine do not disturb.
+(pydensecrf) for each mask. Features are computed once per photo and given to all, which take turns in one process on
+one thread, up to masks at the size of the photo. `promerge` also goes without the CRF and with one of its ten
+iterations: what a faster CRF could bring at most. The first photo is gone through once before anything counts. Seconds
+of the clock, and of the CPU, which other processes on the machine do not disturb.
 
     python benchmarks/merge_speed.py PHOTOS CACHE --count 20 > benchmarks/results/merge_speed.csv
 
@@ -33,6 +34,7 @@ from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from stages import refine
 from stages.patch_merging import OF_FEATURES, MergeConfig, MergeThresholds
 
+OURS = ("promerge", "promerge refine.crf=none", "promerge refine.crf.iterations=1", "maskcut")
 DRAWS = 5  # orders in which ties and clusters are gone through
 
 
@@ -89,7 +91,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    methods = {name: method_of(name, arguments.features, arguments.depth) for name in ("promerge", "maskcut")}
+    methods = {name: method_of(name, arguments.features, arguments.depth) for name in OURS}
     search = methods["promerge"].recipe.search
     assert isinstance(search, MergeConfig)
     taus = MergeThresholds(*map(search.settled_tau, OF_FEATURES))

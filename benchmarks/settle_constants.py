@@ -1,14 +1,15 @@
 """Which constants give the best pseudo-masks, on photos with instance masks.
 
 Every variant is a recipe with overrides. Images are halved by id, even ranks for choosing, odd ones for reporting, so
-that a choice is never reported on the photos that it was made on. Features and depth are computed once and kept in
-CACHE. A CSV line a variant: class-agnostic mask AP, AP50, AR100 and so on (see `cuts3d evaluate`) with the recipe's own
-score and with constant scores, and ratios to the first variant, each with a paired bootstrap interval of 95 %.
+that a choice is never reported on the photos that it was made on; with --count and --skip, COUNT of a half are taken,
+after the first SKIP. Features and depth are computed once and kept in CACHE. A CSV line a variant: class-agnostic mask
+AP, AP50, AR100 and so on (see `cuts3d evaluate`) with the recipe's own score and with constant scores, and ratios to
+the first variant, each with a paired bootstrap interval of 95 %.
 
     python benchmarks/settle_constants.py PHOTOS TRUTH CACHE --depth MODEL --half choosing VARIANT ...
 
-VARIANT: "recipe option=value option=value", for instance "cuts3d tree.depth=3 features.kind=keys"; @FILE takes a
-variant from each of its lines, as in @benchmarks/variants.txt. Options of the features begin with "features.".
+VARIANT: "recipe option=value option=value", for instance "cuts3d tree.depth=3 affinity.tau=0.2"; @FILE takes a variant
+from each of its lines, as in @benchmarks/variants.txt. Options of the features begin with "features.".
 """
 
 import argparse
@@ -66,8 +67,9 @@ def method_of(variant: str, features: str, depth: str) -> CutsMethod:
     name, *options = variant.split()
     of_features = tuple(option.removeprefix("features.") for option in options if option.startswith("features."))
     overrides = [option for option in options if not option.startswith("features.")]
+    read = parse_overrides(FeatureConfig, of_features)
     extractor, estimator = models(features, of_features, depth)
-    recipe = with_thresholds(get_recipe(name, overrides), feature_preset(features)[0], features)
+    recipe = with_thresholds(get_recipe(name, overrides), feature_preset(features)[0].reading(**read), features, read)
     return CutsMethod(recipe, extractor, estimator, extractor.device)
 
 
@@ -108,12 +110,15 @@ def main() -> None:
     parser.add_argument("--features", default="dinov2_vits14")
     parser.add_argument("--depth", default="fastdepth")
     parser.add_argument("--half", choices=HALVES, default="choosing")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--skip", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--bootstrap", type=int, default=1000)
     arguments = parser.parse_args()
 
     truth = Truth.read(arguments.truth)
-    refs, image_ids = half_of(arguments.photos, truth, arguments.half)
+    chosen = slice(arguments.skip, None if arguments.count is None else arguments.skip + arguments.count)
+    refs, image_ids = (own[chosen] for own in half_of(arguments.photos, truth, arguments.half))
 
     writer = csv.writer(sys.stdout)
     columns = [f"{scores}_{metric}" for scores in ("own", "constant") for metric in METRICS]

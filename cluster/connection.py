@@ -6,8 +6,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import ray
 from ray.job_config import JobConfig
@@ -17,7 +17,12 @@ from cluster.tokens import check_token, use_token_that_is_there
 from pipeline.errors import ClusterError, ConfigError
 from pipeline.wording import brief
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in the environment of a job's driver
+STARTS = 4  # of a Ray here: it gives up after half a minute, which a busy machine may need for its processes alone
 OBJECT_STORE = 256 << 20  # bytes of a Ray started here: no tensor ever goes through it
 
 
@@ -41,7 +46,10 @@ def connected(address: str | None) -> Iterator[None]:
         arguments["job_config"] = job
     try:
         terminated = signal.getsignal(signal.SIGTERM)
-        with _on_loopback() if address is None else contextlib.nullcontext():
+        if address is None:
+            with _on_loopback():
+                started(lambda: ray.init(**arguments))
+        else:
             ray.init(**arguments)
         if terminated is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminated)  # Ray's own handler ends the process without a word
@@ -56,6 +64,18 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def started(start: Callable[[], T], more: int = STARTS - 1) -> T:
+    """What `start`, which starts a node of Ray, gives. more: tries, where the node is not there in time."""
+    try:
+        return start()
+    except Exception as error:  # a bare one
+        if "timed out during startup" not in str(error) or more == 0:
+            raise
+        log.warning("Ray did not start within half a minute, as on a busy machine: trying again")
+        ray.shutdown()
+    return started(start, more - 1)
 
 
 def _knock(address: str) -> None:

@@ -28,6 +28,8 @@ def terminated_as_interrupted() -> Iterator[None]:
         if os.getpid() != own:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        # `kill` of a process group ends loading processes, too: torch would raise an error for each on our way out.
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

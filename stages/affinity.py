@@ -68,16 +68,16 @@ def similarities(
 
 
 def point_similarities(
-    features_BND: torch.Tensor,
+    unit_BND: torch.Tensor,
     points_S: np.ndarray,
     importance_BN: torch.Tensor | None = None,
     sharpening: SharpenConfig | None = None,
 ) -> torch.Tensor:
-    """The rows of `similarities` that belong to some patches: (B, S, N) float32. points_S: their flat indices.
+    """The rows of `similarities` that belong to some patches: (B, S, N) float32.
 
-    Raises ValueError when the features are not finite.
+    unit_BND: (B, N, D) float32, see `unit_features`.
+    points_S: flat indices of the patches.
     """
-    unit_BND = unit_features(features_BND)
     points = torch.from_numpy(points_S).to(unit_BND.device)
     similarity_BSN = unit_BND[:, points] @ unit_BND.transpose(1, 2)
     if importance_BN is None:
@@ -87,9 +87,11 @@ def point_similarities(
 
 def unit_features(features_BND: torch.Tensor) -> torch.Tensor:
     """Features of length 1, float32, those of zeros left as they are; ValueError when they are not finite."""
-    if not torch.isfinite(features_BND).all():
+    features_BND = features_BND.float()
+    length_BN1 = torch.linalg.vector_norm(features_BND, dim=-1, keepdim=True)
+    if not torch.isfinite(length_BN1).all():  # NaN and infinity show in the lengths, too
         raise ValueError("the features hold NaN or infinity: check the feature extractor's weights and precision")
-    return torch.nn.functional.normalize(features_BND.float(), dim=-1)
+    return features_BND / length_BN1.clamp(min=1e-12)
 
 
 def _of_pairs(

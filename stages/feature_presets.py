@@ -5,7 +5,10 @@ keys at a cosine of 0.15, while any two of DINOv2's keys have 0.75 to 0.9 (a lar
 nothing is left to cut. DINOv2's final tokens, or mean-centred features, do separate.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from stages.features import FeatureConfig
 from stages.patch_merging import MergeThresholds
@@ -18,17 +21,31 @@ class FeaturePreset:
     tau: patches whose features have a cosine above it are similar (the affinity threshold of NCut); None where no one
         has measured it, so that whoever takes the features must say.
     levels: thresholds down to which adjacent regions are merged (`stages.hierarchy`); None like that.
-    merge: thresholds on cosines that patches are merged with; None like that.
+    merge: thresholds on cosines that masks of prompts are merged with; None like that.
+    adjacent: those that adjacent patches are grouped and merged with, where `merge.grouping` says so; None like that.
     """
 
     config: FeatureConfig
     tau: float | None
     levels: tuple[float, ...] | None = None
     merge: MergeThresholds | None = None
+    adjacent: MergeThresholds | None = None
 
     def __post_init__(self) -> None:
         if self.tau is not None and not -1 < self.tau < 1:
             raise ValueError(f"tau is {self.tau}: a threshold on cosines lies between -1 and 1")
+
+    def merging(self, grouping: Literal["prompts", "adjacent"]) -> MergeThresholds | None:
+        """Thresholds of merging by a way of grouping."""
+        return self.merge if grouping == "prompts" else self.adjacent
+
+    def reading(self, **options: Any) -> FeaturePreset:
+        """With fields of `config` changed. Thresholds belong to the kind of features and to whether they are centred:
+        those of another reading are not known. Raises TypeError, ValueError for options that cannot be.
+        """
+        config = replace(self.config, **options)
+        is_same = (config.kind, config.centred) == (self.config.kind, self.config.centred)
+        return replace(self, config=config) if is_same else FeaturePreset(config, tau=None)
 
 
 def _dino(model: str, patch_size: int) -> FeaturePreset:
@@ -41,7 +58,8 @@ def _dino(model: str, patch_size: int) -> FeaturePreset:
 def _dinov2(model: str) -> FeaturePreset:
     # 840 = 60 patches of 14 pixels: the grid of the papers.
     config = FeatureConfig(model, 14, kind="tokens", centred=False, size=840)
-    return FeaturePreset(config, 0.3, levels=(0.7, 0.5, 0.3), merge=MergeThresholds(0.5, 0.15, 0.5))
+    merge, adjacent = MergeThresholds(0.5, 0.15, 0.5), MergeThresholds(0.9, 0.15, 0.6)
+    return FeaturePreset(config, 0.3, levels=(0.7, 0.5, 0.3), merge=merge, adjacent=adjacent)
 
 
 def _dinov3(model: str) -> FeaturePreset:

@@ -111,7 +111,7 @@ class PermutohedralLattice:
     def scaled(self, scale_BP: torch.Tensor) -> PermutohedralLattice:
         """The lattice of diag(s) · kernel · diag(s), at no cost per filtering."""
         scale_P = scale_BP.reshape(-1)
-        splat_weights = self.splat.weights * scale_P[self.splat.columns]
+        splat_weights = self.splat.weights * scale_P.index_select(0, self.splat.columns)
         slice_weights = self.slice.weights.view(len(scale_P), -1) * scale_P[:, None]
         return replace(
             self,

@@ -14,6 +14,9 @@ from support import ROOT, environment
 from support.named_options import foreign_options
 from support.wrong_commands import HEAVY, QUICK, WRONG, Wrong, places, words_of
 
+from pipeline.models import weights
+from pipeline.storage.cache import cache_folder
+
 # All command lines in one process, one after the other: what any of them imported would still be there.
 LINES = """
 import contextlib, io, json, sys
@@ -40,12 +43,13 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for name in ("mmdet", "mmengine", "mmcv"):  # that they are installed is looked at, and no more
         (absent / name).mkdir(parents=True)
         (absent / name / "__init__.py").write_text("raise ImportError('this was not to be imported')\n")
+    weights.fetch()  # a first run waits for them
     found = places(folder)
     lines = [wrong.words for wrong in WRONG] + list(QUICK)
     said = subprocess.run(
         [sys.executable, "-c", LINES],
         input=json.dumps([HEAVY, [words_of(line, found) for line in lines]]),
-        env=environment(PYTHONPATH=f"{absent}:{ROOT}", CUTS3D_CACHE=str(folder / "cache")),
+        env=environment(PYTHONPATH=f"{absent}:{ROOT}", CUTS3D_CACHE=str(cache_folder())),
         cwd=folder,
         capture_output=True,
         text=True,

@@ -94,7 +94,7 @@ def mapped(
         mapped = {}
         for name, (dtype, row) in arrays.items():
             # As plain arrays: each slice of a memmap costs a Python object with a life of its own.
-            mapped[name] = np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray)
+            mapped[name] = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
             expected = np.dtype(dtype), (meta["rows"][name], *row)
             if (mapped[name].dtype, mapped[name].shape) != expected:
                 raise ValueError(f"{name} is {mapped[name].dtype} {mapped[name].shape}, not {expected}")

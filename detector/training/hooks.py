@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from detector.model.checkpoints import DetectorCheckpoint, read_detector
 from pipeline.errors import TrainingError, WeightsError
-from pipeline.wording import brief
+from pipeline.wording import brief, counted
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class PreciseBN(Hook):
     During training they are moving averages, over networks that were still changing. As in Detectron2, where CutLER's
     published configuration asks for 200 batches: they are drawn from where training ended, weights stay.
 
-    batches: how many, of every rank.
+    batches: how many, of every rank; of a training of fewer iterations, as many as that; 0: none.
     """
 
     priority = "LOW"  # before the checkpoint hook, which is VERY_LOW
@@ -131,7 +131,10 @@ class PreciseBN(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         if self.is_last_train_iter(runner):
-            estimate_batch_norms(runner.model, itertools.islice(runner.train_loop.dataloader_iterator, self.batches))
+            count = min(self.batches, runner.max_iters)
+            if count == 0:
+                return
+            estimate_batch_norms(runner.model, itertools.islice(runner.train_loop.dataloader_iterator, count), count)
 
 
 def bare(model: Any) -> Any:
@@ -139,15 +142,15 @@ def bare(model: Any) -> Any:
     return model.module if is_model_wrapper(model) else model
 
 
-def estimate_batch_norms(model: nn.Module, batches: Iterator[Mapping[str, Any]]) -> None:
+def estimate_batch_norms(model: nn.Module, batches: Iterator[Mapping[str, Any]], count: int) -> None:
     """Set the running statistics of all batch norms that are being trained to their mean over these batches.
 
-    model: an MMDetection detector in training mode, bare or wrapped for several ranks.
+    model: an MMDetection detector in training mode, bare or wrapped for several ranks. count: of the batches.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     if not norms:
         return
-    logger.info("statistics of %d batch norms, over a few more batches", len(norms))
+    logger.info("%s more, for the statistics of the batch norms", counted(count, "batch", "es"))
     network = bare(model)
     with _plain_means(norms), torch.no_grad():
         for batch in batches:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from pipeline.commands.options import (
     bootstrap_options,
     device_options,
     exit_with,
+    given_truth,
     model_options,
     taken_settings,
     truth_options,
     with_recipe_file,
 )
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     from pipeline.images.manifest import Manifest
@@ -94,9 +96,8 @@ def compare(
     truths = None
     if truth:
         from pipeline.evaluation.run_detections import need_common
-        from pipeline.evaluation.truth.formats import read_truth
 
-        truths = read_truth(truth, truth_images)
+        truths = given_truth(truth, truth_images)
         need_common(manifest.refs, truths.truth)
     from pipeline.engine.side_by_side import run_side_by_side  # torch
     from pipeline.evaluation.comparison import compare_runs
@@ -160,7 +161,8 @@ def launches_of(recipes: str, out: Path, given: Mapping[str, Any]) -> dict[str, 
         entry = entry_of(launch.recipe)
         if entry.manifest is not listed_manifest:
             raise ConfigError(f"recipe {launch.recipe} has its images from elsewhere: it cannot be run on --images")
-        reads = entry.reads(launch)
+        with _said_of(name):
+            reads = entry.reads(launch)
         read.update(reads)
         own_settings = {setting: value for setting, value in settings.items() if setting in reads}
         launches[str(out / name)] = replace(launch, settings={**of_file, **own_settings})
@@ -168,6 +170,17 @@ def launches_of(recipes: str, out: Path, given: Mapping[str, Any]) -> dict[str, 
         option = unread[0].replace("_", "-")
         raise ConfigError(f"none of the recipes {recipes} reads --{option}: leave it out")
     return launches
+
+
+@contextmanager
+def _said_of(recipe: str) -> Iterator[None]:
+    """Names the recipe in what is wrong with its options and models: others are given the same ones."""
+    try:
+        yield
+    except (ConfigError, WeightsError) as error:
+        if f"recipe {recipe}" in str(error):
+            raise
+        raise type(error)(f"recipe {recipe}: {error}") from error
 
 
 def _by_recipe(overrides: Sequence[str], names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -203,7 +216,10 @@ def checked_images(launches: Mapping[str, Launch], device: str) -> Manifest:
     from pipeline.runs.launch import with_own_shard_size
     from pipeline.runs.run_folder import RunFolder
 
-    known = {out: check_settings(out, launch, None, device) for out, launch in launches.items()}
+    known = {}
+    for out, launch in launches.items():
+        with _said_of(Path(out).name):
+            known[out] = check_settings(out, launch, None, device)
     first, sizes = next(iter(launches.values())), [with_own_shard_size(one, out) for out, one in launches.items()]
     manifest = manifest_of(next((launch for launch in sizes if launch.shard_size is not None), first))
     for out, config in known.items():

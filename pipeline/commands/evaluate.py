@@ -9,6 +9,7 @@ from pipeline.commands.options import (
     Number,
     bootstrap_options,
     exit_by,
+    given_truth,
     min_score_option,
     truth_options,
 )
@@ -36,12 +37,11 @@ def evaluate(
 ) -> None:
     """Score a run's pseudo-masks against true objects, all classes as one."""
     from pipeline.evaluation.report import evaluate_runs, print_report, report_csv, report_json
-    from pipeline.evaluation.truth.formats import read_truth
     from pipeline.runs.run_folder import RunFolder
     from pipeline.storage.outputs import output_file
 
     run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
-    truths = read_truth(truth, truth_images)
+    truths = given_truth(truth, truth_images)
     report = evaluate_runs(truths.truth, run, other, max_detections=truths.max_detections, **settings)
     print_report(report)
     for file, text in ((csv_file, report_csv), (json_file, report_json)):
@@ -74,12 +74,11 @@ def scores(
     """Which masks of a run are good: how many score so much, and how many of those have an object."""
     from pipeline.evaluation.by_score import score_table, table_csv, table_json, table_lines
     from pipeline.evaluation.score_plot import write_score_plot
-    from pipeline.evaluation.truth.formats import read_truth
     from pipeline.runs.run_folder import RunFolder
     from pipeline.storage.outputs import output_file
 
     run = RunFolder.open(run_folder)
-    table = score_table(read_truth(truth, truth_images).truth, run, **settings)
+    table = score_table(given_truth(truth, truth_images).truth, run, **settings)
     click.echo("\n".join(table_lines(table)))
     for file, text in ((csv_file, table_csv), (json_file, table_json)):
         if file:

@@ -1,12 +1,17 @@
 """Options that several commands share, and what is made of them."""
 
+from __future__ import annotations
+
 import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.truth.formats import TruthSet
 
 # Options that go to the method as `Launch.settings`.
 METHOD_SETTINGS = ("features", "depth", "depth_kind")
@@ -106,6 +111,16 @@ def truth_options(command: Any, required: bool = True) -> Any:
         help="The true objects: a COCO instances JSON, path or URL, or the files of coco20k, lvis, uvo, sa1b, "
         "objects365, openimages, voc, clipart, watercolor, comic, kitti.",
     )(images(command))
+
+
+def given_truth(truth: str, truth_images: str | None) -> TruthSet:
+    """What --truth and --truth-images name; SourceError, too, for a folder with none of the photos."""
+    from pipeline.evaluation.truth.formats import read_truth
+
+    found = read_truth(truth, truth_images)
+    if truth_images is not None:
+        found.need_photos("say with --truth-images where its photos are, or leave it out")
+    return found
 
 
 def bootstrap_options(command: Any) -> Any:

@@ -14,6 +14,7 @@ from pipeline.commands.options import (
     launch_of,
     launch_options,
     method_options,
+    model_options,
     root_option,
     say,
     taken_settings,
@@ -53,15 +54,22 @@ def run(
 
 @click.command("retry-quarantined")
 @click.argument("run_folder", metavar="RUN")
+@model_options
 @device_options
-def retry_quarantined(run_folder: str, device: str, batch_size: int | None) -> None:
-    """Process the images that were set aside once more. Exits with 1 while any image is missing or set aside."""
+def retry_quarantined(run_folder: str, device: str, batch_size: int | None, **models: str | None) -> None:
+    """Process the images that were set aside once more, by the run's own settings: --features and --depth say where the
+    same models are by now. Exits with 1 while any image is missing or set aside.
+    """
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine import run as runner
     from pipeline.models.device import check_device
 
     check_device(device)
-    summary = runner.retry_quarantined(run_folder, device=device, batch_size=batch_size, reporter=ProgressReporter())
+    moved = {name: value for name, value in models.items() if value is not None}
+    launch = launch_of(run_folder, moved) if moved else None  # None: the run's last one
+    summary = runner.retry_quarantined(
+        run_folder, launch, device=device, batch_size=batch_size, reporter=ProgressReporter()
+    )
     click.echo(f"{counted(summary.images, 'image')} tried again, {summary.images - summary.quarantined} succeeded")
     exit_with(summary.standing)
 
@@ -83,12 +91,13 @@ def recipes(name: str | None) -> None:
     own = read_recipe_file(name) if name.endswith(SUFFIX) else None
     recipe = name if own is None else own.base
     entry = registry.entry_of(recipe)
+    launch = Launch(recipe=recipe)
     if own is not None:
         launch = Launch(recipe=recipe, settings=own.settings, overrides=own.overrides)
         registry.known_config(launch, None, files_here=False)
     click.echo(f"{recipe}: {entry.about(recipe)}")
     given = dict(override.split("=", 1) for override in own.overrides) if own else {}
-    for option in entry.options(recipe, own.settings if own else {}):
+    for option in entry.options(launch):
         equals = "" if option.path.startswith("--") else "= "
         click.echo(f"  {option.path} {equals}{given.pop(option.path, option.value)}\n      {option.words}".rstrip())
     for path, value in given.items():

@@ -38,8 +38,8 @@ def check_settings(
     is one, and whether there can be one. The part of the configuration that is known without models.
     """
     check_device(device)
-    known = known_config(launch, until, files_here)
     files_at(out).need_writable()
+    known = known_config(launch, until, files_here)
     RunFolder.refuse_another(out, known, None)
     return known
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.errors import SourceError
-from pipeline.images.flags import is_crowd
 from pipeline.images.left_out import LeftOut
 from pipeline.storage.json_lists import ROOT, Entry, JsonLists, open_lists
 from pipeline.storage.locations import is_unicode
@@ -214,8 +213,7 @@ class CocoIndex:
     Annotations of no image that is listed are left out, and the log says how many.
 
     Raises:
-        SourceError: an annotation does not say whether it is a crowd, there is no image that can be taken, or no mask
-            of one.
+        SourceError: there is no image that can be taken, or no mask of one.
     """
 
     def __init__(self, lists: JsonLists, images_of: JsonLists | None = None) -> None:
@@ -277,7 +275,6 @@ class CocoIndex:
         except SourceError as error:
             self._left_out.add("without image_id", str(error).removeprefix(f"{self.name}: "))
             return
-        is_crowd(entry.value, self.name)
         self._of.append(image_id)
         self._starts.append(entry.start)
         self._lengths.append(entry.end - entry.start)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from pipeline.images.flags import read_flag
+
 log = logging.getLogger(__name__)
 
 # No photo has such coordinates; pycocotools allocates a point for every pixel of an outline.
@@ -54,7 +56,10 @@ class CheckedMask(NamedTuple):
 
 
 class UnusableMaskError(ValueError):
-    """A mask that cannot be used. reason: "empty", "malformed", "no_mask" or "other_size"; the text says more."""
+    """An annotation that cannot be used. The text says more.
+
+    reason: "empty", "malformed", "no_mask" or "other_size".
+    """
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -63,6 +68,16 @@ class UnusableMaskError(ValueError):
     def __reduce__(self) -> tuple[type["UnusableMaskError"], tuple[str, str]]:
         """How it goes from process to process."""
         return type(self), (self.reason, str(self))
+
+
+def is_crowd(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation is one of a crowd; UnusableMaskError when it does not say, since nobody knows whether it
+    counts.
+    """
+    try:
+        return read_flag(annotation.get("iscrowd"))
+    except ValueError as error:
+        raise UnusableMaskError("malformed", f"iscrowd: {error}") from error
 
 
 def plain_segmentation(segmentation: Any) -> Any:

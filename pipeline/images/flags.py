@@ -1,10 +1,8 @@
 """One reading of yes and no for every format of annotations: tools write them as numbers, words, or not at all."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
-
-from pipeline.errors import SourceError
 
 _YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no"})
 
@@ -33,14 +31,3 @@ def read_flag(value: Any, unknown: Collection[str] = ()) -> bool:
         if number in (0, 1):
             return number == 1
     raise ValueError(f"{value!r:.60} is neither yes nor no: write 1 or 0")
-
-
-def is_crowd(annotation: Mapping[str, Any], name: str) -> bool:
-    """Whether an annotation of a COCO file is one of a crowd; SourceError, naming both, when it does not say.
-
-    name: of the file.
-    """
-    try:
-        return read_flag(annotation.get("iscrowd"))
-    except ValueError as error:
-        raise SourceError(f"{name}: annotation {annotation.get('id', '')}: iscrowd: {error}") from error

@@ -68,7 +68,7 @@ def parsed(text: str, hint: Any, whole: str) -> Any:
             raise ValueError(f"{whole} is true or false, got {text!r}")
         return text.lower() == "true"
     if typing.get_origin(kind) is tuple:
-        pieces = text.strip("[]() ").rstrip(",").split(",")  # as Python and TOML write it, too
+        pieces = _unbracketed(text, whole).removesuffix(",").split(",")
         return tuple(parsed(piece.strip(), typing.get_args(kind)[0], whole) for piece in pieces)
     if kind in (int, float):
         try:
@@ -78,4 +78,15 @@ def parsed(text: str, hint: Any, whole: str) -> Any:
         if kind is float and not math.isfinite(number):
             raise ValueError(f"{whole} is a finite number, got {text!r}")
         return number
+    return text
+
+
+def _unbracketed(text: str, whole: str) -> str:
+    """A list without the brackets that it may be written in, as Python and TOML write it."""
+    text = text.strip()
+    for opening, closing in ("[]", "()"):
+        if (text[:1] == opening) != (text[-1:] == closing):
+            raise ValueError(f"{whole} is a list, {whole}=[VALUE,VALUE], got {text!r}: a bracket is missing")
+        if text[:1] == opening:
+            return text[1:-1].strip()
     return text

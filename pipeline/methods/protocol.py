@@ -218,7 +218,7 @@ class MethodEntry:
     describe: a configuration in words and values, for people.
     absolute: a launch with the paths in its settings and overrides absolute, so that they hold in any folder.
     about: what a recipe does, in a line.
-    options: those that a recipe reads, as `--set` takes them, and its models, for a recipe and `Launch.settings`.
+    options: those that a launch's recipe reads, as `--set` takes them, and its models.
     reads: names of the `Launch.settings` that a launch's recipe reads, whether the launch has them or not; ConfigError.
     moved: the command that tells a run, {run}, where its photos have moved to, PLACE.
     """
@@ -233,6 +233,6 @@ class MethodEntry:
     describe: Callable[[Mapping[str, Any]], Sequence[tuple[str, str]]] = plain_description
     absolute: Callable[[Launch], Launch] = lambda launch: launch
     about: Callable[[str], str] = lambda recipe: ""
-    options: Callable[[str, Mapping[str, str]], Sequence[OptionLine]] = lambda recipe, settings: ()
+    options: Callable[[Launch], Sequence[OptionLine]] = lambda launch: ()
     reads: Callable[[Launch], Sequence[str]] = lambda launch: ()
     moved: str = "cuts3d run --out {run} --images PLACE"

@@ -130,7 +130,7 @@ def _of_another_package(name: str) -> MethodEntry:
             check(launch.overrides)
         return {}
 
-    def options(recipe: str, settings: Mapping[str, str]) -> Sequence[OptionLine]:
+    def options(_launch: Launch) -> Sequence[OptionLine]:
         own = getattr(made, "options", None)
         return [] if own is None else list(option_lines(own, f"{name}."))
 

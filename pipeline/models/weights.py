@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -216,14 +217,28 @@ def _status(weights: Weights) -> WeightsStatus:
             detail = f"{path} (sha256 {sha256}) is missing: get it with `{_command(weights, force=False)}`"
             return WeightsStatus(weights, "missing", model, detail)
         try:
-            _check(path.read_bytes(), sha256, path, f"mend it with `{_command(weights, force=True)}`")
+            _check_digest(_digest_of(path), sha256, path, f"mend it with `{_command(weights, force=True)}`")
         except WeightsError as error:
             return WeightsStatus(weights, "corrupt", model, str(error))
     return WeightsStatus(weights, "ok", model, "")
 
 
+def _digest_of(path: Path) -> str:
+    """SHA-256 of a file, which is looked at before a run and when its models are loaded, but read once."""
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, _size: int, _mtime_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def _check(content: bytes, sha256: str, path: Path, remedy: str) -> None:
-    actual = hashlib.sha256(content).hexdigest()
+    _check_digest(hashlib.sha256(content).hexdigest(), sha256, path, remedy)
+
+
+def _check_digest(actual: str, sha256: str, path: Path, remedy: str) -> None:
     if actual != sha256:
         raise WeightsError(f"{path} is corrupt (sha256 {actual}, expected {sha256}): {remedy}")
 

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, TypeGuard
 
 ABSENT = object()  # in place of the value of a setting that one of the two has not
 
@@ -16,9 +16,11 @@ _LONGEST = 200  # characters of a value
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Both values of each setting that differs, by its dotted name, in the order of the names.
 
-    before, now: plain JSON. Settings nest in mappings, and in lists that hold mappings or lists.
+    before, now: plain JSON. Settings nest in mappings, and in lists that hold mappings or lists. Where several parts of
+    a list differ, as when one was put before the others, the value is the whole list.
     """
-    ours, theirs = _flat(before), _flat(now)
+    whole = _changed_lists(before, now)
+    ours, theirs = _flat(before, whole=whole), _flat(now, whole=whole)
     pairs = {name: (ours.get(name, ABSENT), theirs.get(name, ABSENT)) for name in sorted(ours | theirs)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -31,6 +33,8 @@ def in_lines(found: Mapping[str, tuple[Any, Any]], before: str) -> list[str]:
 
 
 def _line(name: str, before: str, old: object, new: object) -> str:
+    if _has_parts(old) and _has_parts(new):
+        return f"  {name}: {_parts(before, old, new)}"
     why = ": other contents, or read in another way" if name.endswith(_DIGESTS) and ABSENT not in (old, new) else ""
     return f"  {name}: {before} {shown(old)}, now {shown(new)}{why}"
 
@@ -63,12 +67,54 @@ def shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)[:_LONGEST]
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings as one level with dotted names."""
+def _parts(before: str, old: list[Any], new: list[Any]) -> str:
+    """How many each list has, and those that the other has not."""
+    gone, added = (
+        " | ".join(_words(part, [*old, *new]) for part in these if part not in those)
+        for these, those in ((old, new), (new, old))
+    )
+    if not gone and not added and len(old) == len(new):
+        return "in another order"
+    counts = f"{before} {len(old)}, now {len(new)}"
+    return f"{counts}{f'; no more: {gone}' if gone else ''}{f'; new: {added}' if added else ''}"
+
+
+def _words(part: Any, all_parts: list[Any]) -> str:
+    """A part by the settings in which the parts differ at all; by its digests only where nothing else tells."""
+    if not isinstance(part, Mapping):
+        return shown(part)
+    others = [other for other in all_parts if isinstance(other, Mapping)]
+    told = [name for name in part if any(other.get(name, ABSENT) != part[name] for other in others)]
+    plain = [name for name in told if not f".{name}".endswith(_DIGESTS)]
+    words = ", ".join(f"{name} {shown(part[name]).strip(chr(34))}" for name in plain or told)
+    return words[:_LONGEST]
+
+
+def _has_parts(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value)
+
+
+def _changed_lists(before: Any, now: Any, name: str = "") -> set[str]:
+    """Dotted names of lists with parts of which more than one differs."""
+    if _has_parts(before) and _has_parts(now):
+        n_changed = abs(len(before) - len(now)) + sum(a != b for a, b in zip(before, now, strict=False))
+        if n_changed > 1:
+            return {name}
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return set()
+    dotted = f"{name}." if name else ""
+    return set().union(*(_changed_lists(before[key], now[key], f"{dotted}{key}") for key in before if key in now))
+
+
+def _flat(value: Any, name: str = "", whole: Collection[str] = ()) -> dict[str, Any]:
+    """Nested settings as one level with dotted names. whole: names of lists that stay one value."""
+    if name in whole:
+        return {name: value}
     if isinstance(value, Mapping) and (value or not name):
         parts = value.items()
-    elif isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value):
+    elif _has_parts(value):
         parts = dict(enumerate(value)).items()
     else:
         return {name: value}
-    return {n: v for key, part in parts for n, v in _flat(part, f"{name}.{key}" if name else str(key)).items()}
+    return {n: v for key, part in parts for n, v in _flat(part, f"{name}.{key}" if name else str(key), whole).items()}

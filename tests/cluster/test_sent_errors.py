@@ -153,5 +153,5 @@ def test_nothing_but_an_exception_is_made(capsys: pytest.CaptureFixture[str]) ->
 def test_what_is_fatal() -> None:
     """What was asked for cannot be done; a store, a driver, a connection may be otherwise the next time."""
     names = {of.__name__ for of in error_classes() if issubclass(of, CutsError) and of.fatal}
-    assert names == {"ConfigError", "ImageError", "RunMismatchError", "SourceError"}
+    assert names == {"ConfigError", "ImageError", "MapError", "RunMismatchError", "SourceError"}
     assert not StoreError("…").fatal

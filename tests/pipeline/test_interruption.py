@@ -33,6 +33,30 @@ def test_a_process_that_was_forked_ends() -> None:
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
 
 
+def test_processes_that_the_same_signal_ended_are_no_error() -> None:
+    """`kill` of a process group ends loading processes, too, and torch has a handler that raises for them."""
+
+    def lost(number: int, frame: object) -> None:
+        raise RuntimeError("a loading process is gone")
+
+    def be_ended_with(child: int) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    before = signal.signal(signal.SIGCHLD, lost)
+    try:
+        with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+            be_ended_with(child)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 IN_A_FORK = """
 import os, signal, sys, time
 from pipeline.interruption import terminated_as_interrupted
@@ -85,6 +109,7 @@ def test_in_other_threads_nothing_changes() -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_run_says_that_it_resumes_and_gives_its_lease_back(sent: signal.Signals, tmp_path: Path) -> None:
     launch, out, go_on = tiny_launch(tmp_path, images=6, shard_size=2), tmp_path / "run", tmp_path / "go"
     held = {"CUTS3D_IMAGE_FAULT": "hold:002.png", "CUTS3D_HOLD_UNTIL": str(go_on)}

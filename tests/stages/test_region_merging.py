@@ -49,9 +49,9 @@ def test_the_merges_of_the_transcription_where_most_are_ties(seed: int, rows: in
     assert same_regions(got, merged_regions(features, (rows, columns), thresholds, start_N))
 
 
-def test_the_merges_of_the_transcription_on_photos(assets: Path) -> None:
+def test_the_merges_of_the_transcription_on_photos(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     found = 0
-    for _, (_, features) in zip(range(4), photos(assets), strict=False):
+    for _, (_, features) in zip(range(4), photos(assets, tmp_path_factory), strict=False):
         got = merge_regions(features, GRID, (0.7, 0.5, 0.3))
         assert same_regions(got, merged_regions(features, GRID, (0.7, 0.5, 0.3)))
         found += int(got.max()) + 1

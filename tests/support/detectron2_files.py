@@ -10,12 +10,12 @@ from detector.training.config import CONFIGS
 from support.reference_detectron2 import Network
 
 
-def write_config(path: Path, network: Network) -> Path:
-    """detectron2_cascade_r50_fpn at the network's size."""
+def write_config(path: Path, network: Network, base: str = "detectron2_cascade_r50_fpn") -> Path:
+    """A configuration of Cascade Mask R-CNNs with ResNet-50 at the network's size."""
     widths = [4 * network.bottleneck << stage for stage in range(4)]
     path.write_text(
         f"""# Detectron2's cascade, small.
-_base_ = ["{CONFIGS / "detectron2_cascade_r50_fpn.py"}"]
+_base_ = ["{CONFIGS / base}.py"]
 model = dict(
     backbone=dict(base_channels={network.bottleneck}, stem_channels={network.stem}),
     neck=dict(in_channels={widths}, out_channels={network.fpn}),

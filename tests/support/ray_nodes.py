@@ -11,9 +11,12 @@ class Nodes:
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
+        from cluster.connection import started
+
         os.environ.update(WITHOUT_TOKEN)
         head = {"num_cpus": 0, "num_gpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False}
-        self._cluster = Cluster(initialize_head=True, head_node_args=head)
+        self._started = started
+        self._cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
         self._nodes: list[object] = []
 
     @property
@@ -21,8 +24,9 @@ class Nodes:
         return str(self._cluster.address)
 
     def add(self) -> object:
-        self._nodes.append(self._cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=80 << 20))
-        return self._nodes[-1]
+        node = self._started(lambda: self._cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=80 << 20))
+        self._nodes.append(node)
+        return node
 
     def kill(self, node: object) -> None:
         self._cluster.remove_node(node, allow_graceful=False)

@@ -41,7 +41,8 @@ def tiny_method(recipe: str = "cuts3d", overrides: Sequence[str] = (), device: s
     """The named recipe on an 8×8 grid. LocalCut's threshold is left alone: it goes with the grid."""
     config = FeatureConfig(model="tiny", patch_size=8, kind="tokens", centred=True, size=64)
     chosen = get_recipe(recipe, ["refine.size=64", "refine.crf=none", *overrides])
-    preset = FeaturePreset(config, 0.1, levels=(0.7, 0.4, 0.1), merge=MergeThresholds(0.1, 0.1, 0.1))
+    merge = MergeThresholds(0.1, 0.1, 0.1)
+    preset = FeaturePreset(config, 0.1, levels=(0.7, 0.4, 0.1), merge=merge, adjacent=merge)
     chosen = with_thresholds(chosen, preset, config.model)
     depth = BrightnessDepth() if chosen.needs_depth else None
     return CutsMethod(chosen, FeatureExtractor(tiny_vit(), config, device), depth, torch.device(device))

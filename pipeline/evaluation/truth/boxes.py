@@ -40,10 +40,6 @@ class _Object:
     ignored: bool
 
 
-class _UnclearError(ValueError):
-    """An object that does not say whether it counts; the text names the place."""
-
-
 class _NoObjectError(ValueError):
     """What stands at the place of an object and is none. reason: a word or two; the text names the place."""
 
@@ -195,15 +191,13 @@ def _document(objects: Mapping[str, Iterable[_Object]], sizes: Mapping[str, Size
 
 
 def _usable(readers: Iterable[Callable[[], _Object]], left_out: LeftOut) -> list[_Object]:
-    """What they read; what is no object is counted. SourceError for one that may count or be ignored, nobody knows."""
+    """What they read; what is no object, or does not say whether it counts, is counted."""
     objects = []
     for read in readers:
         try:
             objects.append(read())
         except _NoObjectError as error:
             left_out.add(error.reason, str(error))
-        except _UnclearError as error:
-            raise SourceError(f"{left_out.name}: {error}") from error
     return objects
 
 
@@ -349,7 +343,7 @@ def _flag(text: str | None, place: str, what: str, unknown: Collection[str]) -> 
     try:
         return read_flag(text, unknown)
     except ValueError as error:
-        raise _UnclearError(f"{place}: {what}: {error}") from error
+        raise _NoObjectError("malformed", f"{place}: {what}: {error}") from error
 
 
 def _box(corners: tuple[float, float, float, float], place: str) -> Box:

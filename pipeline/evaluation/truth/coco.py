@@ -25,8 +25,7 @@ from pipeline.images.coco import (
     list_in,
     listed_image,
 )
-from pipeline.images.coco_masks import CheckedMask, UnusableMaskError, checked_mask, rle_size, tell_of_swapped
-from pipeline.images.flags import is_crowd
+from pipeline.images.coco_masks import CheckedMask, UnusableMaskError, checked_mask, is_crowd, rle_size, tell_of_swapped
 from pipeline.images.left_out import LeftOut
 from pipeline.storage.locations import read_json
 
@@ -67,8 +66,7 @@ class Truth:
     and width are the other way round in the file).
 
     Raises:
-        SourceError: a list is missing, an annotation does not say whether it is a crowd, or not one image or annotation
-            can be used.
+        SourceError: a list is missing, or not one image or annotation can be used.
     """
 
     def __init__(
@@ -182,8 +180,13 @@ class Truth:
         self, annotation: Mapping[str, Any], image_id: int, left_out: LeftOut, parts: LeftOut
     ) -> _Object | None:
         """None for one that is left out."""
-        crowd, mask = is_crowd(annotation, self.name), None
+        mask = None
         segmentation, box, area = (annotation.get(field) for field in ("segmentation", "bbox", "area"))
+        try:
+            crowd = is_crowd(annotation)
+        except UnusableMaskError as error:
+            left_out.add(error.reason, f"{_place(annotation)}: {error}")
+            return None
         if self.has_masks or not _is_box(box):
             try:
                 mask = checked_mask(segmentation, self.size(image_id))

@@ -28,7 +28,7 @@ from pipeline.evaluation.average_precision import LVIS_DETECTIONS, MAX_DETECTION
 from pipeline.evaluation.truth.boxes import kitti_dataset, open_images_dataset, voc_dataset
 from pipeline.evaluation.truth.coco import Truth, images_in, list_of
 from pipeline.evaluation.truth.files import files_in, read_text
-from pipeline.images.beside import first_that_holds, places_beside
+from pipeline.images.beside import first_that_holds, none_is_there, places_beside
 from pipeline.images.coco import CocoImage, checked_image, whole_number
 from pipeline.images.image_lists import coco_refs
 from pipeline.images.left_out import LeftOut
@@ -63,6 +63,12 @@ class TruthSet:
     def images(self) -> list[tuple[int, str]]:
         """Id of each image in the truth, and path or URL of its photo, whether or not it is there."""
         return [(id_, resolve(image["file_name"], self.images_root)) for id_, image in self.truth.images.items()]
+
+    def need_photos(self, remedy: str) -> None:
+        """SourceError, which ends with the remedy, when none of its photos is in the folder of its photos."""
+        names = [str(image["file_name"]) for image in self.truth.images.values()]
+        if names and first_that_holds([self.images_root], names) is None:
+            raise none_is_there(self.truth.name, names, [self.images_root], remedy)
 
     def refs(self, remedy: str) -> tuple[str, list[ImageRef]]:
         """The folder of its photos and its images, see `coco_refs`."""

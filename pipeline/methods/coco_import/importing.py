@@ -19,12 +19,12 @@ from pipeline.errors import ImageError
 from pipeline.images.coco import CocoIndex
 from pipeline.images.coco_masks import (
     UnusableMaskError,
+    is_crowd,
     plain_segmentation,
     rle_size,
     stored_mask,
     tell_of_swapped,
 )
-from pipeline.images.flags import read_flag
 from pipeline.images.image_lists import coco_refs
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef, Manifest, Shard, default_shard_size
@@ -219,7 +219,7 @@ def record_of(
     for annotation in annotations:
         try:
             segmentation = plain_segmentation(annotation.get("segmentation"))
-            if read_flag(annotation.get("iscrowd")):
+            if is_crowd(annotation):
                 raise UnusableMaskError("crowd", "it is a crowd")
             if isinstance(segmentation, list) and segmentation and not polygons_fit:
                 raise UnusableMaskError("other_size", "the image is listed with another size")

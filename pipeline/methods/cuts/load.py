@@ -2,7 +2,7 @@
 
 from pipeline.errors import ConfigError
 from pipeline.methods.cuts.method import CutsMethod
-from pipeline.methods.cuts.settings import cuts_settings, with_thresholds
+from pipeline.methods.cuts.settings import cuts_settings, reading, with_thresholds
 from pipeline.models.device import pick_device
 from pipeline.models.load import feature_preset, load_depth, load_features
 from pipeline.runs.launch import Launch
@@ -14,11 +14,15 @@ def load_cuts(launch: Launch, device: str, until: str | None = None) -> CutsMeth
     torch_device = pick_device(device)
     recipe, models = settings.recipe, settings.models
     if not recipe.is_settled:  # only timm or a checkpoint knows them
-        recipe = with_thresholds(recipe, feature_preset(models.features)[0], models.features)
+        read = reading(models.features, feature_preset(models.features)[0], settings.features)
+        recipe = with_thresholds(recipe, read, models.features, settings.features)
     depth = None
     if recipe.needs_depth:
         depth = load_depth(models.depth, torch_device, models.depth_kind)
     extractor = load_features(models.features, torch_device, settings.features)
     if recipe.needs_attention and not extractor.has_attention:
-        raise ConfigError(f"merge.min_attention needs a class token's attention, which {models.features} does not give")
+        raise ConfigError(
+            f"merge.min_attention needs a class token's attention, which {models.features} does not give: set it to "
+            "none, or take features of DINO or DINOv2"
+        )
     return CutsMethod(recipe, extractor, depth, torch_device)

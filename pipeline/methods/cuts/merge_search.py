@@ -66,7 +66,7 @@ def search_merge(
         merged = [found.adjacent(unit_ND, own) for unit_ND, own in zip(unit_BND, attention, strict=True)]
     else:
         points_S = prompt_points(grid, rules.stride)
-        similarity_BSN = point_similarities(features_BND, points_S, importance_BN, recipe.sharpen)
+        similarity_BSN = point_similarities(unit_BND, points_S, importance_BN, recipe.sharpen)
         alike_BSN = (similarity_BSN > rules.settled_tau("bipartition_tau")).cpu().numpy()
         prompt = partial(prompted, points_S=points_S, grid=grid, cc_maskarea_tau=rules.cc_maskarea_tau)
         merged = [

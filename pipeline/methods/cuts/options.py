@@ -6,7 +6,6 @@ do nothing, and is refused.
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import ConfigError
@@ -23,6 +22,7 @@ from pipeline.methods.cuts.recipes import (
 )
 from pipeline.methods.option_words import OptionLine, field_words, option_lines
 from pipeline.runs.changed_settings import ABSENT, differences, shown, without_noise
+from pipeline.runs.launch import Launch
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig
 from stages.patch_merging import OF_FEATURES, MergeConfig
@@ -109,13 +109,10 @@ def _why_unread(recipe: Recipe, path: str) -> str | None:
     return None
 
 
-def recipe_lines(name: str, settings: Mapping[str, str] = MappingProxyType({})) -> list[OptionLine]:
-    """The networks and options of a recipe, those that it reads, with the values that it has.
-
-    settings: of `Launch`, models that are given in place of the recipe's.
-    """
-    recipe = RECIPES[name]
-    models = {"features": DEFAULT_FEATURES, "depth": DEFAULT_DEPTH, **MODELS.get(name, {}), **settings}
+def recipe_lines(launch: Launch) -> list[OptionLine]:
+    """The networks and options of a launch's recipe, those that it reads, with the values that they have."""
+    recipe = read_recipe(launch.recipe, [one for one in launch.overrides if not one.startswith("features.")])
+    models = {"features": DEFAULT_FEATURES, "depth": DEFAULT_DEPTH, **MODELS.get(launch.recipe, {}), **launch.settings}
     preset = PRESETS.get(models["features"].partition("=")[0])
     lines = [line for line in _lines(recipe) if _why_unread(recipe, line.path) is None]
     return [*_model_lines(recipe, models, preset), *lines, *(_feature_lines(preset) if preset else ())]
@@ -132,8 +129,9 @@ def changed_lines(config: Mapping[str, Any]) -> list[str]:
             usual["recipe"]["affinity"]["tau"] = preset.tau
         if preset is not None and preset.levels is not None and usual["recipe"]["hierarchy"] is not None:
             usual["recipe"]["hierarchy"]["thresholds"] = list(preset.levels)
-        if preset is not None and preset.merge is not None and usual["recipe"]["merge"] is not None:
-            of_features = {name: getattr(preset.merge, name) for name in OF_FEATURES}
+        merging = preset.merging(recipe["merge"]["grouping"]) if preset is not None and recipe["merge"] else None
+        if merging is not None and usual["recipe"]["merge"] is not None:
+            of_features = {name: getattr(merging, name) for name in OF_FEATURES}
             usual["recipe"]["merge"] |= {k: v for k, v in of_features.items() if usual["recipe"]["merge"][k] is None}
     if preset is not None:
         usual["features"] = {name: getattr(preset.config, name) for name in _OF_FEATURES}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pipeline.errors import ConfigError
@@ -98,9 +99,10 @@ def cuts_settings(launch: Launch, until: str | None, files_here: bool = True) ->
         raise ConfigError(f"recipe {recipe.name} solves no NCut: there is no ncut stage to run, {_stages_left(recipe)}")
     options = parse_overrides(FeatureConfig, theirs, "features.")
     preset = known_preset(models.features, files_here)
+    config = None
     if preset is not None:
-        recipe = with_thresholds(recipe, preset, models.features)
-    config = feature_config(models.features, preset, options)
+        read = reading(models.features, preset, options)
+        recipe, config = with_thresholds(recipe, read, models.features, options), read.config
     if files_here:
         _check_models(recipe, launch, models, preset)
     return CutsSettings(recipe, models, options, config)
@@ -133,40 +135,47 @@ def known_preset(features: str, files_here: bool = True) -> FeaturePreset | None
     return feature_preset(features)[0]
 
 
-def feature_config(features: str, preset: FeaturePreset | None, options: Mapping[str, Any]) -> FeatureConfig | None:
-    """The preset's with options overridden, None where there is no preset; ConfigError for what is out of range."""
-    if preset is None:
-        return None
+def reading(features: str, preset: FeaturePreset, options: Mapping[str, Any]) -> FeaturePreset:
+    """`FeaturePreset.reading` of these features; ConfigError for what is out of range."""
     try:
-        return replace(preset.config, **options)
+        return preset.reading(**options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"features {features}: {error}") from error
 
 
-def with_thresholds(recipe: Recipe, preset: FeaturePreset, features: str) -> Recipe:
+def with_thresholds(
+    recipe: Recipe, preset: FeaturePreset, features: str, options: Mapping[str, Any] = MappingProxyType({})
+) -> Recipe:
     """The recipe with its thresholds settled: its own, else those of the features. ConfigError where one is known of
     neither.
+
+    options: with which the features are read, for messages.
     """
     search = recipe.search
+    own = {name: str(options[name]).lower() for name in ("kind", "centred") if name in options}
+    what = f"the features {features}" + "".join(f" with features.{name}={value}" for name, value in own.items())
     if isinstance(search, HierarchyConfig) and not search.is_settled:
         if preset.levels is None:
             raise ConfigError(
-                f"no thresholds are known for merging the features {features}: give some that fall, "
+                f"no thresholds are known for merging {what}: give some that fall, "
                 "as in --set hierarchy.thresholds=0.4,0.2,0.1"
             )
         recipe = replace(recipe, search=search.settled(preset.levels))
     if isinstance(search, MergeConfig) and not search.is_settled:
-        if preset.merge is None:
+        merging = preset.merging(search.grouping)
+        if merging is None:
+            grouping = "" if search.grouping == "prompts" else f" with merge.grouping={search.grouping}"
             raise ConfigError(
-                f"no thresholds of merging are known for the features {features}: give them, "
+                f"no thresholds of merging are known for {what}{grouping}: give them, "
                 + " ".join(f"--set merge.{name}=VALUE" for name in search.missing)
             )
-        recipe = replace(recipe, search=search.settled(preset.merge))
+        recipe = replace(recipe, search=search.settled(merging))
     if recipe.affinity.tau is not None:
         return recipe
     if preset.tau is None:
+        sets = "".join(f" --set features.{name}={value}" for name, value in own.items())
         raise ConfigError(
-            f"no τ is known for the features {features}: give one, --set affinity.tau=VALUE; "
-            f"`cuts3d tau --images FOLDER --features {features}` proposes it"
+            f"no τ is known for {what}: give one, --set affinity.tau=VALUE; "
+            f"`cuts3d tau --images FOLDER --features {features}{sets}` proposes it"
         )
     return replace(recipe, affinity=replace(recipe.affinity, tau=preset.tau))

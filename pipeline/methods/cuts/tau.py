@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.errors import ConfigError, ImageError, SourceError
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
-from pipeline.methods.cuts.settings import feature_config, known_preset
+from pipeline.methods.cuts.settings import known_preset, reading
 from pipeline.methods.overrides import parse_overrides
 from pipeline.models.device import pick_device
 from pipeline.models.load import feature_preset, load_features
@@ -63,7 +63,8 @@ def propose_tau(
         FeatureConfig, [override.removeprefix("features.") for override in overrides], "features."
     )
     preset = known_preset(features)
-    feature_config(features, preset, options)  # what is wrong is said before images are listed
+    if preset is not None:
+        reading(features, preset, options)  # what is wrong is said before images are listed
     check_features(features, preset)
     refs = list_images(images, root).refs
     drawn = sorted(np.random.default_rng(seed).choice(len(refs), min(count, len(refs)), replace=False))

@@ -1,7 +1,6 @@
 """Training inputs as a method of the registry."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.images.manifest import Manifest
@@ -56,8 +55,8 @@ def _describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _options(recipe: str, settings: Mapping[str, str] = MappingProxyType({})) -> Sequence[OptionLine]:
-    models = {"features": DEFAULT_FEATURES, "depth": DEFAULT_DEPTH, **settings}
+def _options(launch: Launch) -> Sequence[OptionLine]:
+    models = {"features": DEFAULT_FEATURES, "depth": DEFAULT_DEPTH, **launch.settings}
     preset = PRESETS.get(models["features"].partition("=")[0])
     words = field_words(FeatureConfig)
     config = feature_config(models["features"], preset, {}) if preset else None

@@ -172,7 +172,7 @@ def _compute(
     with path_written_whole(path) as temporary:
         whole = np.lib.format.open_memmap(temporary, "w+", np.int32, (crops, kept))
         for rows, place in zip(spans, places, strict=True):
-            whole[rows.start : rows.stop] = np.load(place)
+            whole[rows.start : rows.stop] = np.load(place, allow_pickle=False)
         whole.flush()
     shutil.rmtree(parts, ignore_errors=True)
 
@@ -192,13 +192,13 @@ def _units(path: Path, crops: int, means: Callable[[], Iterator[np.ndarray]]) ->
             if units is None or start != crops:
                 raise ValueError(f"there are means of {start} crops, not of {crops}")
             units.flush()
-    found: np.ndarray = np.load(path, mmap_mode="r")
+    found: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     return found
 
 
 def _opened(path: Path, shape: tuple[int, int]) -> np.ndarray:
     try:
-        found = np.load(path, mmap_mode="r")
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
         if found.shape != shape or found.dtype != np.int32:
             raise ValueError(f"it holds {found.dtype} {found.shape}, not int32 {shape}")
     except (OSError, ValueError, EOFError) as error:

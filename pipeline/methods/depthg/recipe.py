@@ -1,13 +1,13 @@
 """The recipe that labels photos with a trained model: its options, and which of them it reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.methods.option_words import OptionLine, field_words, option_lines
 from pipeline.methods.overrides import with_option
+from pipeline.runs.launch import Launch
 from stages.features import FeatureConfig
 from stages.semantics.labelling import LabelRefineConfig
 from stages.semantics.windows import WindowConfig
@@ -98,7 +98,7 @@ def _why_unread(recipe: LabelRecipe, path: str) -> str:
     return ""
 
 
-def recipe_lines(_recipe: str, settings: Mapping[str, str] = MappingProxyType({})) -> list[OptionLine]:
+def recipe_lines(launch: Launch) -> list[OptionLine]:
     """All options, with the words of their docstrings; the windows' as they are when they are switched on."""
     words = field_words(FeatureConfig)
     lines = []
@@ -107,8 +107,10 @@ def recipe_lines(_recipe: str, settings: Mapping[str, str] = MappingProxyType({}
         if line.path == f"{NAME}.windows":
             lines += option_lines(WindowConfig, f"{NAME}.windows.")
     return [
-        OptionLine("--features", settings.get("features", "the model's"), "where the weights of its features are."),
-        OptionLine("--depth", settings.get("depth", "none"), "maps:FOLDER of distances, which mix windows."),
+        OptionLine(
+            "--features", launch.settings.get("features", "the model's"), "where the weights of its features are."
+        ),
+        OptionLine("--depth", launch.settings.get("depth", "none"), "maps:FOLDER of distances, which mix windows."),
         *lines,
         *(OptionLine(f"features.{name}", "the model's", words[name]) for name in OF_FEATURES),
     ]

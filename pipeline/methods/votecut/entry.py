@@ -1,12 +1,11 @@
 """VoteCut as a method of the registry."""
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.methods.option_words import OptionLine, option_lines
 from pipeline.methods.protocol import Method, MethodEntry
-from pipeline.methods.votecut.recipe import ABOUT, NAME, RECIPES, VoteRecipe
+from pipeline.methods.votecut.recipe import ABOUT, NAME, RECIPES, VoteRecipe, get_recipe
 from pipeline.methods.votecut.settings import OF_ALL_VOTERS, absolute_launch, vote_settings
 from pipeline.runs.launch import Launch
 from stages.features import FeatureConfig
@@ -31,8 +30,9 @@ def _describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("features", "; ".join(voters)), ("score", "votes")]
 
 
-def _options(recipe: str, _settings: Mapping[str, str] = MappingProxyType({})) -> Sequence[OptionLine]:
-    lines = [line for line in option_lines(VoteRecipe, "", RECIPES[recipe]) if line.path != "name"]
+def _options(launch: Launch) -> Sequence[OptionLine]:
+    recipe = get_recipe(launch.recipe, [one for one in launch.overrides if not one.startswith("features.")])
+    lines = [line for line in option_lines(VoteRecipe, "", recipe) if line.path != "name"]
     return [*lines, *(line for line in option_lines(FeatureConfig, "features.") if line.path in OF_ALL_VOTERS)]
 
 
@@ -45,4 +45,5 @@ ENTRY = MethodEntry(
     about=lambda recipe: ABOUT[recipe],
     options=_options,
     absolute=absolute_launch,
+    reads=lambda launch: ("features",),
 )

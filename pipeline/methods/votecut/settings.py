@@ -15,6 +15,7 @@ from pipeline.methods.votecut.voters import (
     read_voters,
     settled,
 )
+from pipeline.models.specs import check_features
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
@@ -71,6 +72,9 @@ def vote_settings(launch: Launch, files_here: bool = True) -> VoteSettings:
     presets = [known_preset(voter, files_here) for voter in voters]
     done = [None if p is None else found.settle(voter, p) for voter, p in zip(voters, presets, strict=True)]
     refuse_twice([one for one in done if one is not None])
+    if files_here:
+        for voter, preset in zip(voters, presets, strict=True):
+            check_features(voter.features, preset, "" if launch.settings else f"recipe {launch.recipe} brings ")
     return replace(found, settled=tuple(done))
 
 

@@ -123,17 +123,17 @@ def settled(
     each that are looked at.
     """
     try:
-        config = replace(preset.config, **voter.options, **features)
+        read = preset.reading(**voter.options, **features)
     except ValueError as error:
         raise ConfigError(f"voter {voter}: {error}") from error
+    config = read.config
     patches = (config.size // config.patch_size) ** 2
     if eigenvectors > patches - 2:
         raise ConfigError(
             f"voter {voter}: {patches} patches have {patches - 2} eigenvectors to look at, not {eigenvectors}: use a "
             "larger size, or fewer candidates.eigenvectors"
         )
-    is_as_preset = (config.kind, config.centred) == (preset.config.kind, preset.config.centred)
-    for known in (voter.tau, tau, preset.tau if is_as_preset else None):
+    for known in (voter.tau, tau, read.tau):
         if known is not None:
             return SettledVoter(voter, config, known)
     centred = " --set features.centred=true" if config.centred and not preset.config.centred else ""

@@ -19,7 +19,7 @@ from pipeline.methods.cuts.proposals import Proposal, StopReason, shared_graph
 from pipeline.methods.cuts.recipes import Recipe, RoundsConfig, unmeasured_parts
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord, Instance
-from stages.affinity import point_similarities, similarities
+from stages.affinity import point_similarities, similarities, unit_features
 from stages.filters import DropReason
 from stages.hierarchy import HierarchyConfig
 from stages.local_cut import KnnGraph, group_graph
@@ -205,7 +205,9 @@ def _background(work: BatchWork) -> np.ndarray | None:
     if not isinstance(rules, MergeConfig) or rules.grouping != "prompts":
         return None
     points_S = prompt_points(grid, rules.stride)
-    (similarity_SN,) = point_similarities(work.features_BND, points_S, work.importance_BN, recipe.sharpen)
+    (similarity_SN,) = point_similarities(
+        unit_features(work.features_BND), points_S, work.importance_BN, recipe.sharpen
+    )
     alike_SN = (similarity_SN > rules.settled_tau("bipartition_tau")).cpu().numpy()
     return prompted(alike_SN, points_S, grid, rules.cc_maskarea_tau).background.reshape(grid)
 
@@ -272,7 +274,8 @@ def _alike(work: BatchWork, patch: int) -> np.ndarray:
     recipe = work.method.recipe
     if not isinstance(recipe.search, MergeConfig):
         return np.zeros(work.method.grid, np.float32)
-    (row_1N,) = point_similarities(work.features_BND, np.array([patch]), work.importance_BN, recipe.sharpen)
+    unit_BND = unit_features(work.features_BND)
+    (row_1N,) = point_similarities(unit_BND, np.array([patch]), work.importance_BN, recipe.sharpen)
     alike_N = row_1N[0] * (row_1N[0] > recipe.search.settled_tau("bipartition_tau"))
     return alike_N.cpu().numpy().reshape(work.method.grid)
 

@@ -93,6 +93,7 @@ def test_it_is_a_plain_safetensors_file(path: Path, model: torch.nn.Module) -> N
     assert (metadata["schema"], json.loads(metadata["config"])) == ("cuts3d-detector/1", CONFIG)
 
 
+@pytest.mark.slow
 def test_the_same_detector_is_the_same_to_the_byte_in_every_process(tmp_path: Path) -> None:
     code = (
         "import sys, torch; from pathlib import Path; from detector.model.checkpoint_files import write_tensors\n"

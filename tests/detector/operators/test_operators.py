@@ -221,6 +221,7 @@ def test_without_any_mmcv_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 @stood_in
+@pytest.mark.slow
 def test_an_environment_without_the_file(tmp_path: Path) -> None:
     """Such as one that pip alone has filled: importing the detector is enough."""
     assert metadata.distribution("mmcv-lite").version == "2.1.0"

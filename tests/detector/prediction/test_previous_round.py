@@ -27,6 +27,7 @@ def made(folder: Path, shard_size: int, *, but: int = 0) -> Manifest:
 
 
 @pytest.mark.parametrize("shard_size", [4, 7])  # as in the run before, where a key is that of the same images, and not
+@pytest.mark.slow
 def test_threads_find_what_one_finds(tmp_path: Path, shard_size: int) -> None:
     """There are more shards than it keeps, so that threads read, throw away and read again at the same time."""
     made(tmp_path, 4)

@@ -18,6 +18,7 @@ from support.painted_run import painted_run
 from support.small_training import small_training
 from support.waiting import wait_for
 
+from cluster.connection import started
 from detector.model.checkpoints import read_tensors
 from detector.training.config import read_config
 from detector.training.on_ray import RayTraining, train_on_ray
@@ -33,14 +34,8 @@ def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before = dict(os.environ)
     os.environ |= {"RAY_AUTH_MODE": "disabled", "CUTS3D_CACHE": str(tmp_path_factory.mktemp("cache"))}
     os.environ |= environment()
-    ray.init(
-        address="local",
-        num_cpus=2,
-        num_gpus=0,
-        object_store_memory=80 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-    )
+    options = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 80 << 20, "log_to_driver": False}
+    started(lambda: ray.init(address="local", include_dashboard=False, **options))
     yield
     ray.shutdown()
     os.environ.clear()

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
+from support.detectron2_files import write_config
+from support.recorded_detectron2 import NETWORKS
+from support.reference_detectron2 import random_state
 from support.sample_run import masks_of
 from support.small_training import small_training
 from support.tiny_detector import write_tiny
@@ -16,6 +20,7 @@ from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 from detector.model.checkpoints import DETECTOR_FILE, read_detector
 from detector.training.self_training import SelfTraining, rounds_of, self_train
 from detector.training.train import Training, train
+from pipeline.cli import main
 from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, CutsError, RunMismatchError
 from pipeline.results.instances import ImageRecord
@@ -173,6 +178,7 @@ def test_half_a_round_is_gone_on_with(wanted: SelfTraining) -> None:
     assert [summary.images for summary in done] == [2], "one shard of two images"
 
 
+@pytest.mark.slow
 def test_shards_that_fail_stop_it(wanted: SelfTraining) -> None:
     def execute(out: str, launch: Launch, **options: Any) -> Any:
         summary = runner.run(out, launch, **options)
@@ -256,3 +262,41 @@ def test_real_trainings(run: RunFolder, tmp_path: Path, monkeypatch: pytest.Monk
     assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
     start = read_detector(first).state_dict
     assert any(not torch.equal(tensor, start[name]) for name, tensor in states[0].items())
+
+
+@pytest.mark.slow(60)
+def test_a_detector_of_detectron2_is_trained_to_the_end(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path / "cache"))
+    network, imported = NETWORKS["cutler"], tmp_path / "imported.safetensors"
+    torch.save({"model": random_state(network)}, tmp_path / "model_final.pth")
+    layout = write_config(tmp_path / "layout.py", network)
+    words = ["import-detector", tmp_path / "model_final.pth", "--layout", "cutler", "--config", layout]
+    assert command(*words, "--out", imported) == (0, f"detector   {imported}\n")
+    small = (
+        "model.train_cfg.rpn_proposal.max_per_img=60",
+        *(f"model.train_cfg.rcnn.{stage}.sampler.num=16" for stage in range(3)),
+        "train_dataloader.dataset.pipeline.3.scales=[(96,64),(80,56)]",
+        "train_dataloader.num_workers=0",
+        "custom_hooks.3.batches=2",
+    )
+    words = ["self-train", "--run", run.url, "--checkpoint", imported, "--work-dir", tmp_path / "rounds"]
+    words += ["--config", write_config(tmp_path / "self.py", network, "self_train_r50_fpn"), "--device", "cpu"]
+    words += ["--rounds", 1, "--iterations", 2, "--train-batch-size", 2, "--thresholds", 0.3, "--max-per-image", 5]
+    words += [word for setting in small for word in ("--set", setting)]
+    status, output = command(*words)
+    assert status == 0, output
+    start, end = (read_detector(path) for path in (imported, Path(output.split()[-1])))
+    assert start.state_dict.keys() == end.state_dict.keys()
+    assert any(not torch.equal(tensor, end.state_dict[name]) for name, tensor in start.state_dict.items())
+    assert end.trained_on["masks"] > 0
+    words = ["predict", tmp_path / "one", "--checkpoint", output.split()[-1], "--out", tmp_path / "found"]
+    draw_photos(tmp_path / "one", 1)
+    status, output = command(*words, "--device", "cpu")
+    assert status == 0, output
+
+
+def command(*words: object) -> tuple[int, str]:
+    done = CliRunner().invoke(main, [str(word) for word in words])
+    return done.exit_code, done.output

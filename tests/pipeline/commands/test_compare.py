@@ -102,6 +102,7 @@ def stored(run: Path) -> dict[str, bytes]:
     return {key: reader.run.ledger.contents(commit.shard) for key, commit in reader.commits.items()}
 
 
+@pytest.mark.slow
 def test_the_runs_are_those_of_run_and_nothing_is_computed_twice(tmp_path: Path, work: Work) -> None:
     launch = tiny_launch(tmp_path, 7)
     done = cuts3d(*compare_words(launch, tmp_path / "out"))
@@ -126,6 +127,7 @@ def test_the_runs_are_those_of_run_and_nothing_is_computed_twice(tmp_path: Path,
         assert cuts3d(command, tmp_path / "out" / "cuts3d").exit_code == 0
 
 
+@pytest.mark.slow
 def test_what_was_stopped_resumes_and_nothing_is_done_twice(
     tmp_path: Path, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +204,14 @@ def test_an_image_that_one_recipe_cannot_use_is_left_out_for_all(tmp_path: Path)
         ),
         (["--recipes", "maskcut,cuts3d", "--scores", "constant"], "--scores constant is of use with --truth only"),
         (["--recipes", "maskcut,cuts3d", "--truth", "nowhere.json"], "nowhere.json"),
+        (
+            ["--recipes", "votecut,maskcut", "--features", "dinov2_vits14,dinov2_vits14:644"],
+            "recipe maskcut: no features 'dinov2_vits14,dinov2_vits14:644': ",
+        ),
+        (["--recipes", "votecut,maskcut", "--features", "dinov2_vits14:644"], "; lists of voters, with commas"),
+        (["--recipes", "votecut,maskcut", "--features", "no_such"], "recipe votecut: voter no_such: no features"),
+        (["--recipes", "maskcut,cuts3d", "--depth", "none.onnx"], "recipe cuts3d: none.onnx does not exist"),
+        (["--recipes", "maskcut,cuts3d", "--set", "cuts3d.rounds=on"], "cuts3d: recipe cuts3d with rounds=on"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(tmp_path: Path, words: list[str], message: str) -> None:
@@ -249,6 +259,26 @@ def test_a_truth_of_other_images_is_refused_before_the_work(tmp_path: Path, work
     assert "none of 2 images is in" in refused.output
     assert "the images have 000.png, the truth other.png" in refused.output
     assert not work.read
+
+
+def test_a_folder_without_the_photos_of_the_truth_is_refused(tmp_path: Path, work: Work) -> None:
+    launch, empty, run = tiny_launch(tmp_path, 2), tmp_path / "empty", tmp_path / "out" / "maskcut"
+    empty.mkdir()
+    images = [{"id": n, "file_name": f"00{n}.png", "height": 64, "width": 80} for n in (0, 1)]
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 4.0, "bbox": [0, 0, 2, 2]}
+    truth = tmp_path / "truth.json"
+    categories = [{"id": 1, "name": "thing"}]
+    truth.write_text(json.dumps({"images": images, "annotations": [annotation], "categories": categories}))
+    words = [*compare_words(launch, tmp_path / "out", ("maskcut", "localcut")), "--truth", f"coco:{truth}"]
+    given = ["--truth-images", empty]
+    refused = cuts3d(*words, *given)
+    assert (refused.exit_code, len(refused.output.splitlines())) == (2, 1), refused.output
+    assert f"none of 2 images looked for in {empty} exists" in refused.output
+    assert not work.read
+    assert cuts3d(*words, "--truth-images", launch.images).exit_code == 0
+    for command in ("evaluate", "scores"):
+        again = cuts3d(command, run, "--truth", truth, *given)
+        assert (again.exit_code, "say with --truth-images where its photos are" in again.output) == (2, True)
 
 
 def test_boxes_are_scored_as_boxes(tmp_path: Path) -> None:

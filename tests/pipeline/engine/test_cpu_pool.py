@@ -73,6 +73,7 @@ def parent(tmp_path: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]
     return process, family
 
 
+@pytest.mark.slow
 def test_the_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     process, family = parent(tmp_path)
     process.kill()
@@ -83,6 +84,7 @@ def test_the_processes_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     assert alive == []
 
 
+@pytest.mark.slow
 def test_an_interruption_is_answered_by_the_parent_alone(tmp_path: Path) -> None:
     """Ctrl-C on a terminal is a signal to all of its processes."""
     process, family = parent(tmp_path)

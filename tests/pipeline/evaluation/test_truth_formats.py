@@ -263,16 +263,27 @@ def test_crowds(value: Any, crowd: int) -> None:
     assert Truth(coco("a.jpg", iscrowd=value)).objects(40)[0]["iscrowd"] == crowd
 
 
-def test_what_is_neither_yes_nor_no_is_refused(voc: Path, tmp_path: Path) -> None:
+def test_what_is_neither_yes_nor_no_costs_itself_alone(
+    voc: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(voc / "Annotations/000007.xml", XML.replace("t>1</d", "t>maybe</d").encode())
-    with pytest.raises(SourceError, match=r"000007\.xml, object 2: difficult: 'maybe' is neither yes nor no"):
-        read_truth(f"voc:{voc}")
+    assert objects_of(read_truth(f"voc:{voc}"), "000007.jpg") == [([262, 210, 62, 129], 0)]
+    assert "1 malformed, such as 000007.xml, object 2: difficult: 'maybe' is neither yes nor no" in caplog.text
+    photo(tmp_path / "0001eeaf4aed83f9.jpg", 400, 800)
     file = write(tmp_path / "boxes.csv", CSV.replace("1.0,0,0,1,", "1.0,0,0,2,").encode())
-    with pytest.raises(SourceError, match=r"boxes\.csv: line 3: IsGroupOf: '2' is neither yes nor no: write 1 or 0"):
-        read_truth(f"openimages:{file}")
-    for value in (2, -1, "maybe", [1], {}, "none"):
-        with pytest.raises(SourceError, match=r"the truth: annotation 1: iscrowd: .* is neither yes nor no"):
-            Truth(coco("a.jpg", iscrowd=value))
+    left = read_truth(f"openimages:{file}")
+    assert [path[-20:] for _, path in left.images] == ["0001eeaf4aed83f9.jpg"]
+    assert "1 malformed, such as line 3: IsGroupOf: '2' is neither yes nor no: write 1 or 0" in caplog.text
+
+
+@pytest.mark.parametrize("value", [2, -1, "maybe", [1], {}, "none"])
+def test_a_crowd_that_is_neither_costs_itself_alone(value: Any, caplog: pytest.LogCaptureFixture) -> None:
+    document = coco("a.jpg", iscrowd=value)
+    with pytest.raises(SourceError, match=r"none of its 1 annotations .* annotation 1: iscrowd: .* neither yes nor no"):
+        Truth(document)
+    document["annotations"].append(document["annotations"][0] | {"id": 2, "iscrowd": 0})
+    assert len(Truth(document).objects(40)) == 1
+    assert "1 of 2 annotations left out: 1 malformed, such as annotation 1: iscrowd" in caplog.text
 
 
 # --- KITTI ------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from pipeline.errors import SourceError
-from pipeline.images.flags import is_crowd, read_flag
+from pipeline.images.coco_masks import UnusableMaskError, is_crowd
+from pipeline.images.flags import read_flag
 from pipeline.images.left_out import LeftOut
 
 
@@ -23,8 +24,9 @@ def test_no(value: Any) -> None:
 def test_neither(value: Any) -> None:
     with pytest.raises(ValueError, match="is neither yes nor no: write 1 or 0"):
         read_flag(value)
-    with pytest.raises(SourceError, match=r"a\.json: annotation 7: iscrowd: .* is neither yes nor no"):
-        is_crowd({"id": 7, "iscrowd": value}, "a.json")
+    with pytest.raises(UnusableMaskError, match=r"^iscrowd: .* is neither yes nor no") as caught:
+        is_crowd({"iscrowd": value})
+    assert caught.value.reason == "malformed"
 
 
 def test_what_a_format_has_for_unknown_is_no() -> None:

@@ -64,6 +64,7 @@ def test_unknown_is_not_zero_and_fields_do_not_run_together() -> None:
     assert len(digests) == 5
 
 
+@pytest.mark.slow
 def test_digest_does_not_depend_on_the_process() -> None:
     code = (
         "from pipeline.images.manifest import *; "

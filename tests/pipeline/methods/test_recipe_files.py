@@ -15,6 +15,7 @@ from pipeline.methods.cuts.options import read_recipe, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES, get_recipe
 from pipeline.methods.option_words import field_words
 from pipeline.methods.recipe_file import read_recipe_file
+from pipeline.runs.launch import Launch
 from stages.crf import CrfConfig
 
 OWN = """
@@ -88,7 +89,7 @@ def test_what_is_wrong_in_a_file_is_said(text: str | bytes, says: str, tmp_path:
 
 @pytest.mark.parametrize("recipe", [name for name in registry.recipes() if name != "import"])
 def test_every_option_has_words(recipe: str) -> None:
-    lines = registry.entry_of(recipe).options(recipe, {})
+    lines = registry.entry_of(recipe).options(Launch(recipe=recipe))
     assert lines
     assert [line.path for line in lines if not line.words] == []
 
@@ -96,7 +97,7 @@ def test_every_option_has_words(recipe: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_listed_is_what_is_read(name: str) -> None:
     """Each line can be given back as an override; what is not listed is refused."""
-    listed = [line for line in recipe_lines(name) if not line.path.startswith(("features.", "--"))]
+    listed = [line for line in recipe_lines(Launch(recipe=name)) if not line.path.startswith(("features.", "--"))]
     assert read_recipe(name, [f"{line.path}={line.value}" for line in listed]) == RECIPES[name]
     for path, value in (("select.masks", "1"), ("filters.min_area", "0.2"), ("bipartition.foreground", "peak")):
         if path not in {line.path for line in listed}:
@@ -107,6 +108,20 @@ def test_what_is_listed_is_what_is_read(name: str) -> None:
 def test_a_search_that_is_switched_reads_other_options() -> None:
     switched = ["rounds=none", "tree=on", "select.masks=4"]
     assert read_recipe("maskcut", switched) == get_recipe("maskcut", switched)
+    paths = {line.path for line in recipe_lines(Launch(recipe="maskcut", overrides=tuple(switched)))}
+    assert {"tree.depth", "select.masks", "boundary"} <= paths
+    assert not [path for path in paths if path.startswith(("rounds.", "bipartition.", "filters."))]
+
+
+def test_a_file_s_options_are_those_that_its_search_and_stages_read(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('base = "maskcut"\nrounds = "none"\nmerge = "on"\n[refine]\ncrf = "none"\n')
+    shown = cuts3d("recipes", file).output
+    for line in ("  rounds = none\n", "  merge = on\n", "  merge.stride = 4\n", "  refine.crf = none\n"):
+        assert line in shown
+    assert not any(f"  {path}" in shown for path in ("rounds.n", "filters.", "bipartition.", "ncut.", "refine.crf."))
+    file.write_text('base = "votecut"\n[votes]\nsame_iou = 0.5\n')
+    assert "  votes.same_iou = 0.5\n" in cuts3d("recipes", file).output
 
 
 def test_names_that_share_words_all_have_them() -> None:

@@ -22,6 +22,7 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
 from pipeline.models import load as models
 from pipeline.models.load import feature_preset, load_depth, load_features
+from pipeline.models.specs import check_features
 from pipeline.models.vit_checkpoints import build_vit, read_checkpoint
 from stages.feature_presets import PRESETS
 from stages.features import FeatureExtractor
@@ -245,7 +246,11 @@ class TestLoadFeatures:
             monkeypatch.setattr(hub, "file", source("hub", on_hub))
             monkeypatch.setattr(weights, "fetch", lambda names: [source("package", True)()])
             assert isinstance(load_features("dinov2_vits14", overrides={"size": 28}), FeatureExtractor)
-            return list(dict.fromkeys(used))
+            to_load = list(dict.fromkeys(used))
+            used.clear()
+            check_features("dinov2_vits14", PRESETS["dinov2_vits14"])
+            assert list(dict.fromkeys(used)) == to_load  # and so before images are listed
+            return to_load
 
         assert sources(cached=True, on_hub=True) == ["cache"]
         assert sources(cached=False, on_hub=True) == ["cache", "hub"]

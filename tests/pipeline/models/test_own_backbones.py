@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def test_lists_name_it_and_a_broken_one_is_said() -> None:
         feature_spec("kolours")
     with pytest.raises(ExtensionError, match=r"'halved' .*no preset, a FeaturePreset, or no load"):
         feature_preset("halved")
+
+
+def test_it_has_no_attention_that_masks_could_be_pruned_by(colours: Path) -> None:
+    draw_photos(colours / "photos", 1)
+    taus = [f"merge.{name}_tau=0.5" for name in ("bipartition", "foreground_include", "dino_merge")]
+    launch = Launch(str(colours / "photos"), recipe="promerge", settings={"features": "colours"})
+    given = (*taus, "affinity.tau=0.5", "refine.crf=none")
+    with pytest.raises(ConfigError, match=r"merge\.min_attention needs .*, which colours does not give: set it to n"):
+        run(colours / "run", replace(launch, overrides=(*given, "merge.min_attention=1")), device="cpu")
+    assert run(colours / "run", replace(launch, overrides=given), device="cpu").images == 1
 
 
 def test_its_tau_on_the_command_line(colours: Path) -> None:

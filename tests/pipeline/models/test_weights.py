@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import weight_packages, weights
+from pipeline.models.specs import check_depth
 from pipeline.models.weight_packages import Package, dinov2_from_onnx, read_member
 
 
@@ -64,6 +65,15 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert weights.cache_folder() == tmp_path / "cuts3d"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert weights.cache_folder() == Path.home() / ".cache" / "cuts3d"
+
+
+def test_missing_is_fetched_before_the_run(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.models.specs.depth_source", lambda spec: ("embedded", spec))
+    check_depth("tiny", None)
+    assert weights.find("tiny") == cache / "tiny" / "tiny.onnx"
+    (cache / "tiny" / "tiny.onnx").write_bytes(b"x")
+    with pytest.raises(WeightsError, match="is corrupt"):
+        check_depth("tiny", None)
 
 
 def test_missing_is_listed_then_fetched_then_verified(cache: Path) -> None:

@@ -31,6 +31,26 @@ def test_no_more_than_people_read() -> None:
     assert max(map(len, lines)) < 250
 
 
+def test_parts_of_a_list_are_told_in_one_line() -> None:
+    a, b, c = ({"net": net, "size": size, "mean": [0.5]} for net, size in (("a", 8), ("a", 9), ("b", 8)))
+    lines = [
+        in_lines(differences({"voters": before}, {"voters": now}), "run has")
+        for before, now in (([a, b, c], [c]), ([a], [c, b, a]), ([a, b], [b, a]), ([b, b], [c, a]), ([a, b], [a, c]))
+    ]
+    assert lines == [
+        ["  voters: run has 3, now 1; no more: net a, size 8 | net a, size 9"],
+        ["  voters: run has 1, now 3; new: net b, size 8 | net a, size 9"],
+        ["  voters: in another order"],
+        ["  voters: run has 2, now 2; no more: net a, size 9 | net a, size 9; new: net b, size 8 | net a, size 8"],
+        ['  voters.1.net: run has "a", now "b"', "  voters.1.size: run has 9, now 8"],
+    ]
+    digests = ({"voters": [{"size": 8, "sha256": digit * 64}] * 2} for digit in "ab")
+    assert in_lines(differences(*digests), "run has") == [
+        "  voters: run has 2, now 2; no more: sha256 aaaaaaaaaaaa… | sha256 aaaaaaaaaaaa…; "
+        "new: sha256 bbbbbbbbbbbb… | sha256 bbbbbbbbbbbb…"
+    ]
+
+
 def test_another_recipe_is_told_without_noise() -> None:
     """One line for a model that is not used any more, and no digest beside what it is a digest of."""
     before = {"depth": {"name": "fastdepth", "sha256": "a" * 64}, "features": {"size": 840, "fingerprint": "b" * 64}}

@@ -345,10 +345,11 @@ def test_drops_are_counted_by_reason(data: Data) -> None:
     data.annotate(0, data.annotations[0]["segmentation"])
     data.annotate(0, rle_of(disc(60, 40, 30, 20, 5)))
     data.annotate(0, good, score="high")
+    data.annotate(0, good, iscrowd="maybe")
     data.annotate(0, good, score=0.6)
     record = records_of(data.run(min_score=0.5))["n00/0.JPEG"]
     assert record.drops == {
-        "crowd": 1, "low_score": 1, "no_mask": 1, "empty": 1, "malformed": 2, "duplicate": 1, "other_size": 1,
+        "crowd": 1, "low_score": 1, "no_mask": 1, "empty": 1, "malformed": 3, "duplicate": 1, "other_size": 1,
     }  # fmt: skip
     assert [instance.score for instance in record.instances] == [1.0, pytest.approx(0.6)]
 
@@ -400,6 +401,11 @@ def test_codes_and_scores_as_other_tools_write_them(data: Data) -> None:
             "6 malformed, such as annotation 1: a polygon must be a list of numbers",
         ),
         ([[10, 10, 30, 10, 30, 30]], {"score": "0.5"}, "6 malformed, such as annotation 1: its score is '0.5'"),
+        (
+            [[10, 10, 30, 10, 30, 30]],
+            {"iscrowd": "x"},
+            "6 malformed, such as annotation 1: iscrowd: 'x' is neither yes nor no",
+        ),
         ([[10, 10, 30, 10, 30, 30]], {"iscrowd": 1}, "6 crowd, such as annotation 1: it is a crowd"),
         ([[10, 10, 30, 10, 30, 30]], {"score": 0.1}, "6 low_score, such as annotation 1: it scores 0.1"),
     ],
@@ -567,7 +573,6 @@ def test_min_score_must_be_a_number(data: Data) -> None:
         (lambda d: d.update(annotations=[]), "no annotations, none of them with a segmentation"),
         (lambda d: [a.pop("segmentation") for a in d["annotations"]], "6 annotations, none of them with a segm"),
         (lambda d: [a.update(image_id=9) for a in d["annotations"]], "none of its 6 .*: 6 not_listed, .* of image 9"),
-        (lambda d: d["annotations"][1].update(iscrowd="x"), "annotation 2: iscrowd: 'x' is neither yes nor no"),
         (lambda d: [i.update(id=str(i["id"])) for i in d["images"]], 'an image must have an "id", a whole number'),
         (lambda d: [i.update(id=1 << 63) for i in d["images"]], r'the "id" 9223372036854775808: ids may be'),
         (lambda d: [i.pop("file_name") for i in d["images"]], 'an image must have an "id"'),

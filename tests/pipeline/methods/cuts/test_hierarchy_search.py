@@ -120,9 +120,10 @@ def test_proposals_are_kept_and_read_back() -> None:
         assert np.array_equal(one.mask, other.mask)
 
 
-def test_a_batch_is_its_images_on_photos(assets: Path) -> None:
+def test_a_batch_is_its_images_on_photos(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     recipe, rules = of("hierarchy.min_area=0.004", thresholds="0.7,0.5,0.3")
-    features = torch.from_numpy(np.stack([own for _, (_, own) in zip(range(2), photos(assets), strict=False)]))
+    read = zip(range(2), photos(assets, tmp_path_factory), strict=False)
+    features = torch.from_numpy(np.stack([own for _, (_, own) in read]))
     together = search_hierarchy(features, PHOTO_GRID, recipe, rules)
     for own, found in zip(features, together, strict=True):
         (alone,) = search_hierarchy(own[None], PHOTO_GRID, recipe, rules)

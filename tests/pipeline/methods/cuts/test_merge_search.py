@@ -207,14 +207,14 @@ def test_attention_comes_out_of_the_pass_that_gives_the_features(monkeypatch: py
 
 
 @pytest.mark.slow(60)
-def test_real_photos_give_what_plain_loops_give(assets: Path) -> None:
+def test_real_photos_give_what_plain_loops_give(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The bar, on 50 photos before the CRF: mean IoU >= 0.99 of each mask with the best one of the other side. Features
     at 30×30; at 60×60 see docs/decisions/0024-promerge.md.
     """
     ours_best: list[float] = []
     theirs_best: list[float] = []
     of_preset, published = (0.5, 0.15, 0.5), (0.2, 0.1, 0.1)
-    for place, (_, features) in enumerate(recorded_maskcut.photos(assets)):
+    for place, (_, features) in enumerate(recorded_maskcut.photos(assets, tmp_path_factory)):
         for taus in (of_preset, published) if place < 10 else (of_preset,):
             options = [f"{option.partition('=')[0]}={tau}" for option, tau in zip(TAUS, (0.3, *taus), strict=True)]
             batch = torch.from_numpy(np.asarray(features, np.float32))[None]

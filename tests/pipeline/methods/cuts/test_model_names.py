@@ -100,6 +100,21 @@ def test_a_map_that_is_mended_is_tried_again(launch: Launch, tmp_path: Path) -> 
     assert (again.images, again.quarantined) == (2, 0)
 
 
+def test_images_are_tried_again_with_models_that_were_moved(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "depth" / "000.npy").rename(tmp_path / "000.npy")
+    assert run(tmp_path / "run", launch, device="cpu").quarantined == 1
+    (tmp_path / "000.npy").rename(tmp_path / "depth" / "000.npy")
+    (tmp_path / "depth").rename(tmp_path / "elsewhere")
+    (tmp_path / "test_vit.safetensors").rename(tmp_path / "weights.safetensors")
+    again = ["retry-quarantined", "run", "--device", "cpu"]
+    gone = CliRunner().invoke(command_line(), again)
+    assert (gone.exit_code, "does not exist" in gone.output) == (2, True)
+    moved = CliRunner().invoke(
+        command_line(), [*again, "--features", "test_vit=weights.safetensors", "--depth", "elsewhere"]
+    )
+    assert moved.exit_code == 0, moved.output
+
+
 def as_earlier_versions_wrote_it(out: Path, maps: Path) -> str:
     """run.json with the digest of the folder's path; and so the commits."""
     record = json.loads((out / "run.json").read_text())

@@ -241,7 +241,7 @@ def test_bad_options_of_merging(override: str, says: str) -> None:
 def test_options_that_merging_never_reads(recipe: str, overrides: list[str], says: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(says)):
         read_recipe(recipe, overrides)
-    for line in recipe_lines(recipe):
+    for line in recipe_lines(Launch(recipe=recipe)):
         if not line.path.startswith(("--", "features.")):
             read_recipe(recipe, [f"{line.path}={line.value}"] if " switches it on" not in line.words else [])
 
@@ -282,6 +282,18 @@ def test_every_option_that_is_listed_can_be_set_to_what_is_listed() -> None:
         listed |= {name: "none" for name, kind in SEARCHES.items() if not isinstance(recipe.search, kind)}
         for name, value in listed.items():
             assert get_recipe(recipe.name, [f"{name}={value}"]) == recipe
+
+
+@pytest.mark.parametrize("text", ["0.7,0.3", "[0.7,0.3]", "(0.7, 0.3)", " [ 0.7 , 0.3, ] ", "0.7,0.3,"])
+def test_a_list_may_be_in_brackets(text: str) -> None:
+    search = get_recipe("hassod", [f"hierarchy.thresholds={text}"]).search
+    assert getattr(search, "thresholds", None) == (0.7, 0.3)
+
+
+@pytest.mark.parametrize("text", ["[0.7,0.3", "0.7,0.3]", "(0.7,0.3", "[0.7,0.3)", "[[0.7,0.3]", "[", "(]"])
+def test_a_list_with_a_bracket_missing_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"hierarchy\.thresholds is a .*, got "):
+        get_recipe("hassod", [f"hierarchy.thresholds={text}"])
 
 
 def test_options_of_the_features() -> None:

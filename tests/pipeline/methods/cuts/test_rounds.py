@@ -59,14 +59,14 @@ def test_maskcut_equals_the_transcription_on_planted_blobs(seed: int) -> None:
 
 
 @pytest.mark.slow(40)
-def test_maskcut_equals_the_transcription_on_50_photos(assets: Path) -> None:
+def test_maskcut_equals_the_transcription_on_50_photos(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The bar: mean IoU of the masks >= 0.98 over 50 photos, same features, dense double eigh in the transcription.
 
     A 30×30 grid; at 60×60 see benchmarks/. The transcription's masks were recorded; of one photo they are made here.
     """
     recipe, masks = get_recipe("maskcut", [f"affinity.tau={TAU}"]), recorded()
     ious: list[float] = []
-    for name, features in photos(assets):
+    for name, features in photos(assets, tmp_path_factory):
         found = run_rounds(features, None, GRID, recipe)
         if not ious:
             live = transcribed(features, GRID, TAU, ROUNDS)

@@ -57,6 +57,37 @@ def test_unknown_tau_has_to_be_given() -> None:
 
 
 @pytest.mark.parametrize(
+    ("recipe", "options", "says"),
+    [
+        (
+            "cuts3d",
+            ["kind=keys"],
+            r"no τ .* dinov2_vits14 with features.kind=keys: .* --set features.kind=keys`",
+        ),
+        ("maskcut", ["centred=true"], "no τ is known for .*: .* --set features.centred=true`"),
+        ("hassod", ["kind=keys"], "no thresholds are known for merging the features .* with features.kind=keys: give"),
+        ("promerge", ["kind=values"], "no thresholds of merging are known for the features .*features.kind=values"),
+    ],
+)
+def test_thresholds_of_one_kind_of_features_are_not_taken_for_another(
+    recipe: str, options: list[str], says: str
+) -> None:
+    """Keys of DINOv2 have cosines of 0.75 to 0.9: the τ of its tokens cuts nothing."""
+    overrides = tuple(f"features.{option}" for option in options)
+    with pytest.raises(ConfigError, match=says):
+        cuts_settings(Launch(recipe=recipe, overrides=overrides), None)
+    same = ("features.kind=tokens", "features.centred=false", "features.size=420")
+    assert cuts_settings(Launch(recipe=recipe, overrides=same), None).recipe.is_settled
+
+
+def test_another_kind_of_features_is_cut_at_the_threshold_that_is_given() -> None:
+    launch = Launch(overrides=("features.kind=keys", "affinity.tau=0.8"))
+    settings = cuts_settings(launch, None)
+    assert settings.feature_config is not None
+    assert (settings.recipe.affinity.tau, settings.feature_config.kind) == (0.8, "keys")
+
+
+@pytest.mark.parametrize(
     ("launch", "says"),
     [
         (Launch(recipe="maskcut_published"), "recipe maskcut_published brings --features dino_vitb8: .*=FILE"),
@@ -107,6 +138,18 @@ def test_thresholds_of_merging_are_those_of_the_features_or_have_to_be_given() -
     assert cuts_settings(
         Launch(recipe="promerge", overrides=rest, settings=unknown), None, files_here=False
     ).recipe.is_settled
+
+
+def test_adjacent_patches_are_merged_at_thresholds_of_their_own() -> None:
+    launch = Launch(recipe="promerge", overrides=("merge.grouping=adjacent",))
+    settings = cuts_settings(launch, None)
+    search = settings.recipe.search
+    assert (getattr(search, "bipartition_tau", None), getattr(search, "dino_merge_tau", None)) == (0.9, 0.6)
+    changed = [value for name, value in describe({**settings.known(), "depth": None}) if name == "changed"]
+    assert changed == ['merge.grouping = "adjacent" (default "prompts")']
+    published = Launch(recipe="promerge_published", overrides=launch.overrides)
+    with pytest.raises(ConfigError, match=r"dino_vitb8 with merge\.grouping=adjacent: give them, --set "):
+        cuts_settings(published, None, files_here=False)
 
 
 def test_merging_has_no_ncut_to_stop_at() -> None:

@@ -75,7 +75,7 @@ def test_the_model_brings_features_and_their_size(model: Path, weights: str) -> 
 
 
 def test_every_option_that_is_listed_is_taken(model: Path) -> None:
-    for line in recipe_lines(NAME):
+    for line in recipe_lines(Launch(recipe=NAME)):
         if line.path.startswith(("--", f"{NAME}.checkpoint")):
             continue
         assert line.words or ".crf" in line.path, line.path

@@ -102,9 +102,12 @@ def test_real_photos_are_as_the_transcription_has_them(assets: Path) -> None:
     method = load_votecut(Launch(recipe="votecut", settings={"features": features}), "cpu")
     overlaps, same_votes = [], []
     for photo in real_photos:
-        work = VoteWork(method, Batch(None, [0], [photo]))
-        ours = [(one.mask, one.votes) for one in work.voted[0]]
-        theirs = reference.votes([mask for voter in method.voters for mask in _transcribed(voter, photo)])
+        batch = Batch(None, [0], [photo])
+        ours = [(one.mask, one.votes) for one in VoteWork(method, batch).voted[0]]
+        made_by = [voter.extractor.fingerprint for voter in method.voters]
+        both = batch.shared.once_each("features", made_by, [0], batch.seconds, lambda _: pytest.fail("read twice"))
+        read = zip(method.voters, both, strict=True)
+        theirs = reference.votes([mask for voter, features in read for mask in _transcribed(voter, features)])
         same_votes.append([votes for _, votes in ours] == [votes for _, votes in theirs])
         for some, others in ((ours, theirs), (theirs, ours)):
             for mask, _ in some:
@@ -115,8 +118,8 @@ def test_real_photos_are_as_the_transcription_has_them(assets: Path) -> None:
     assert np.mean(overlaps) >= 0.99
 
 
-def _transcribed(voter: LoadedVoter, photo: Photo) -> list[np.ndarray]:
-    features_ND = voter.extractor([photo.rgb])[0].float().numpy()
+def _transcribed(voter: LoadedVoter, features_BND: torch.Tensor) -> list[np.ndarray]:
+    features_ND = features_BND[0].float().numpy()
     (vector_N,) = reference.eigenvectors(features_ND, voter.tau, 1)
     labels = [reference.best_labels(vector_N, k).reshape(voter.extractor.grid) for k in (2, 3)]
     return [mask for own in labels for mask in reference.components(own)]

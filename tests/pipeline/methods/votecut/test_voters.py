@@ -9,7 +9,15 @@ from pipeline.errors import ConfigError, CutsError, WeightsError
 from pipeline.methods.registry import known_config, with_absolute_paths
 from pipeline.methods.votecut.recipe import VOTERS
 from pipeline.methods.votecut.voters import Voter, read_voters
+from pipeline.models import hub, weights
 from pipeline.runs.launch import Launch
+
+
+@pytest.fixture(autouse=True)
+def weights_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names alone are looked at here: the hub answers, and what is embedded is there."""
+    monkeypatch.setattr(hub, "reachable", lambda: True)
+    monkeypatch.setattr(weights, "find", lambda name: Path(name))
 
 
 def known(features: str | None = None, *overrides: str, recipe: str = "votecut", **settings: str) -> dict:
@@ -65,7 +73,10 @@ def test_voters_that_cannot_vote(features: str, message: str) -> None:
         known(features)
 
 
-def test_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "reachable", lambda: False)
+    with pytest.raises(WeightsError, match=r"^recipe votecut_published brings --features dino_vit\w+: .* hub only"):
+        known(recipe="votecut_published")
     launch = Launch(recipe="votecut", settings={"features": f"dino_vits8={tmp_path}/no.pth:480"})
     with pytest.raises(WeightsError, match=r"no\.pth does not exist"):
         known_config(launch, None)
