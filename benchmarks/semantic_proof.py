@@ -1,4 +1,4 @@
-"""What training without labels, and with depth, is worth here: `kmeans` of raw features, `stego` and `depthg`, equal steps.
+"""What training without labels, and with depth, is worth here: `kmeans` of raw features, `stego` and `depthg`.
 
     nice python benchmarks/semantic_proof.py ../shared/assets WORK --features DINOV2 --depth PYDNET
 
