@@ -6,6 +6,8 @@ Trained on the photos with instance masks that are for choosing (`photo_halves.p
 without a label. Scored on the photos for reporting (12 thing classes, everything else ignored) and on the frames of
 Cityscapes and KITTI (27 classes): as papers do, on the square in the middle at 320 pixels, each model with its own
 assignment of clusters to classes, found on these images. Without mirror images and CRF, which would cost hours here.
+Rows "…, k-means" have a head's codes clustered as `kmeans` clusters features, which tells what its codes are worth
+apart from how its clusters were found.
 
 All variants see the same batches: a seed draws crops, their neighbours, points and the first head. Schedules that are
 published for 2333 batches are shortened with the number of iterations.
@@ -51,6 +53,8 @@ from pipeline.methods.depthg.load import networks
 from pipeline.methods.depthg.training import SemanticTraining, train
 from pipeline.methods.depthg.training_recipes import SemanticRecipe, get_recipe
 from pipeline.runs.launch import Launch
+from stages.semantics.clusters import ClusterProbe, cosine_kmeans
+from stages.semantics.head import IdentityHead, SemanticHead
 from stages.semantics.labelling import LabelRefineConfig, Seen, label_photo
 from stages.semantics.windows import Window
 
@@ -62,6 +66,9 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "depthg_released": ("depthg_released", ()),
     "depthg_base": ("depthg_base", ()),
 }
+AGAIN = (
+    ", k-means"  # after a variant that is trained: the same head, its codes clustered by k-means in place of its probe
+)
 DATA = ("coco-things", "cityscapes", "kitti")
 METRICS = ("miou", "accuracy")
 SIDE = 320  # pixels of the squares that are scored, as in papers
@@ -109,6 +116,19 @@ class Proof:
     def _launch(self) -> Launch:
         settings = {"features": self.features, "depth": self.depth}
         return Launch(recipe=INPUTS, settings=settings, overrides=("crops.layout=whole",), shard_size=10)
+
+    def probe(self, head: SemanticHead | IdentityHead, seed: int) -> ClusterProbe:
+        """Clusters of a head's codes by k-means, of 100 patches of each crop to train on."""
+        rng = np.random.default_rng(seed)
+        codes = []
+        for crop in range(len(self.inputs)):
+            features = torch.from_numpy(self.inputs.features([crop])).float()
+            chosen = torch.from_numpy(rng.choice(features[0, 0].numel(), 100, replace=False))
+            codes.append(head(features.flatten(2)[:, :, chosen, None])[0, :, :, 0].T)
+        found = cosine_kmeans(torch.cat(codes).contiguous(), self.clusters, seed, 100)
+        probe = ClusterProbe(found.centroids.shape[1], self.clusters)
+        probe.load_state_dict({"centroids": found.centroids})
+        return probe
 
     def recipe(self, variant: str) -> SemanticRecipe:
         name, overrides = VARIANTS[variant]
@@ -166,11 +186,13 @@ class Proof:
 
     def scores(self, data: str, variant: str, seed: int) -> ByClass:
         """Of a model, image by image."""
-        path = self.model(variant, seed)
-        kept = path.parent / f"confusions-{data}-{self.half}.pickle"
+        path = self.model(variant.removesuffix(AGAIN), seed)
+        kept = path.parent / f"confusions-{data}-{self.half}{AGAIN if variant.endswith(AGAIN) else ''}.pickle"
         features, true, classes = self.squares(data)
         if not kept.exists():
             head, probe = networks(read_model(path), str(path))
+            with torch.inference_mode():
+                probe = self.probe(head, seed) if variant.endswith(AGAIN) else probe
             found = Confusions(self.clusters)
             whole, plain = [Window(0, 0, SIDE, SIDE)], LabelRefineConfig(crf=None)
             for own, true_SS in zip(features, true, strict=True):
@@ -251,7 +273,9 @@ def main() -> None:
         return
     lines = list(criterion_rows(proof, arguments.variants, arguments.seeds))
     for data in arguments.data:
-        lines += rows(data, {v: [proof.scores(data, v, seed) for seed in arguments.seeds] for v in arguments.variants})
+        again = [variant + AGAIN for variant in arguments.variants if variant != "kmeans"]
+        variants = [*arguments.variants, *again]
+        lines += rows(data, {v: [proof.scores(data, v, seed) for seed in arguments.seeds] for v in variants})
     with arguments.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
