@@ -7,8 +7,8 @@ import click
 from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, root_option, say
 
 CLUSTERS, ITERATIONS = 12, 100
-# A few photos and a minute: small steps are many, clusters go further in each, and shifts are near the mean cosines of the
-# default features, within a photo, of neighbours and of any two; with the published ones a photo becomes one cluster.
+# For a few photos and a minute: many small steps, in which clusters go further; and shifts near the mean cosines of the
+# default features within a photo, of neighbours and of any two. With published shifts each photo becomes one cluster.
 SETTINGS = (
     "training.batch_size=8",
     "training.learning_rate=0.002",
