@@ -6,8 +6,8 @@ Trained on the photos with instance masks that are for choosing (`photo_halves.p
 without a label. Scored on the photos for reporting (12 thing classes, everything else ignored) and on the frames of
 Cityscapes and KITTI (27 classes): as papers do, on the square in the middle at 320 pixels, each model with its own
 assignment of clusters to classes, found on these images. Without mirror images and CRF, which would cost hours here.
-Rows "…, k-means" have a head's codes clustered by the k-means of `kmeans`, from fewer patches, which tells what its codes
-are worth apart from how its clusters were found. Intervals are over images alone: beside them read the seeds.
+Rows "…, k-means" have a head's codes clustered by the k-means of `kmeans`, from fewer patches, which tells what its
+codes are worth apart from how its clusters were found. Intervals are over images alone: beside them read the seeds.
 
 All variants see the same batches: a seed draws crops, their neighbours, points and the first head. Schedules that are
 published for 2333 batches are shortened with the number of iterations.
