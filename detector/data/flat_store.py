@@ -238,7 +238,7 @@ def _nothing_left(store: FlatStore, urls: Sequence[str]) -> ConfigError | StoreE
             "at the drops there; min_per_image=0 takes images without masks, too"
         )
     if store._facts["images"] == 0:
-        return StoreError(f"all images of {where} were set aside: `cuts3d status` says why")
+        return StoreError(f"all images of {where} were set aside: `cuts3d info` says why")
     return ConfigError(
         f"the filters leave no image of {where}: of {counted(store._facts['masks'], 'mask')} in "
         f"{counted(store._facts['images'], 'image')} "

@@ -162,7 +162,7 @@ def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Ma
         state: Mapping[str, torch.Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
         return state
     if checkpoint is not None:
-        logger.info("going on from %s", checkpoint)
+        logger.info("resuming from %s", checkpoint)
         config.load_from, config.resume = str(checkpoint), True
         config.model.backbone.init_cfg = None  # all weights come from the checkpoint
     runner = _built(config)

@@ -129,7 +129,8 @@ class RunStatus:
             lines.append(f"a shard      {duration(self.usual_seconds)} usually; slowest: {slowest}")
         lines += self._worker_lines()
         if self.quarantined:
-            lines.append(f"set aside    {counted(self.quarantined, 'image')}; `cuts3d retry-quarantined` tries again")
+            commands = "`cuts3d info` says why, `cuts3d retry-quarantined` tries again"
+            lines.append(f"set aside    {counted(self.quarantined, 'image')}: {commands}")
         lines += [
             f"kept         {stage}: {done} of {counted(self.shards, 'shard')}" for stage, done in self.kept.items()
         ]

@@ -207,7 +207,7 @@ def _rows_that_count(run: RunFolder, used: Sequence[Commit]) -> dict[int, np.nda
 
 def _warnings(run: RunFolder, counts: Standing, crops: int) -> Iterator[str]:
     if counts.set_aside:
-        yield f"{part_of(counts.set_aside, run.n_images, 'photo')} left out: `cuts3d status {run.url}` says why"
+        yield f"{part_of(counts.set_aside, run.n_images, 'photo')} left out: `cuts3d info {run.url}` says why"
     if said := depth_faults(counts.counts):
         yield said
     if crops < KEPT:

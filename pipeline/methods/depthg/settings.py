@@ -180,6 +180,6 @@ def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{model['recipe']}, {model['clusters']} clusters, {model['iterations']} batches"),
         ("features", f"{features['model']} {features['kind']}, {features['size']} px"),
         ("seen", ", ".join(seen)),
-        ("crf", f"at {size}" if refine["crf"] else "none"),
+        ("CRF", f"at {size}" if refine["crf"] else "none"),
         *([("depth", config["depth"]["name"])] if config.get("depth") else []),
     ]

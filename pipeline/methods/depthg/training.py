@@ -169,7 +169,7 @@ def _learn(
         logger.info("all of %s done", counted(total, "iteration"))
         return
     if checkpoint is not None:
-        logger.info("going on from %s", checkpoint)
+        logger.info("resuming from %s", checkpoint)
     log_every = recipe.training.log_every if recipe.training else 1
     checkpoint_every = recipe.training.checkpoint_every if recipe.training else 1
     tally = Tally(state["tally"])

@@ -334,7 +334,7 @@ def test_runs_without_any_mask(tmp_path: Path, cache: Path) -> None:
         FlatStore.open(bare.url, cache)
     assert len(FlatStore.open(bare.url, cache, ALL)) == 3
     broken = make_run(tmp_path / "broken", [unreadable("0.png")])
-    with pytest.raises(StoreError, match="were set aside"):
+    with pytest.raises(StoreError, match="were set aside: `cuts3d info` says why"):
         FlatStore.open(broken.url, cache, ALL)
 
 

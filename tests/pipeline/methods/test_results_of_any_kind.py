@@ -117,7 +117,7 @@ def test_what_was_set_aside_is_tried_again(clips: Path, tmp_path: Path) -> None:
     assert "2 images tried again, 1 succeeded" in again.output
     assert [q.id for q in RunReader(RunFolder.open(out)).quarantined()] == ["004_left.png"]
     assert verify_run(RunFolder.open(out)) == []
-    assert "set aside    1 image;" in cuts3d("status", out).output
+    assert "set aside    1 image: `cuts3d info` says why," in cuts3d("status", out).output
 
 
 def test_damage_is_found(clips: Path, tmp_path: Path) -> None:

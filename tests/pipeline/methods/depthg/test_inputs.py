@@ -129,7 +129,7 @@ def test_a_broken_photo_is_left_out_and_counted_until_a_retry_has_it(tmp_path: P
     (tmp_path / "photos" / "001.png").write_bytes(b"no picture")
     inputs = run_inputs(tmp_path / "photos", tmp_path / "inputs")
     assert (inputs.photos, inputs.left_out, len(inputs)) == (3, 1, 15)
-    assert inputs.warnings[0].startswith("1 of 4 photos is left out: `cuts3d status ")
+    assert inputs.warnings[0].startswith("1 of 4 photos is left out: `cuts3d info ")
     assert [id_ for id_, _ in inputs.names([4, 5, 14])] == ["000.png", "002.png", "003.png"]
     before = inputs.features(range(15))
     Image.fromarray(good).save(tmp_path / "photos" / "001.png")
