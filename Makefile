@@ -34,7 +34,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic status verify \
-	submit train train-semantic self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
+	submit train train-semantic semantic-demo self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -121,6 +121,10 @@ train-semantic: install  ## clusters of IMAGES without labels, by RECIPE (depthg
 		$(if $(DEPTH),--depth $(DEPTH)) $(if $(CLUSTERS),--clusters $(CLUSTERS)) $(if $(ITERATIONS),--iterations $(ITERATIONS)) \
 		$(if $(SEARCH),--search $(SEARCH)) $(if $(DEVICE),--device $(DEVICE)) $(foreach option,$(SET),--set $(option)) \
 		$(if $(WORKERS),--workers $(WORKERS)) $(if $(RESUME),--resume) $(if $(AMP),--amp)
+
+semantic-demo: install  ## sample photos, or IMAGES=folder, labelled without labels: clusters as picture and page in OUT=semantic-demo
+	$(BIN)/cuts3d semantic-demo --out $(or $(OUT),semantic-demo) $(if $(IMAGES),--images $(IMAGES)) \
+		$(if $(CLUSTERS),--clusters $(CLUSTERS)) $(if $(ITERATIONS),--iterations $(ITERATIONS))
 
 # --- the detector -----------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from pipeline.commands.import_coco import import_coco_command
 from pipeline.commands.linear_probe import linear_probe
 from pipeline.commands.pictures import export, gallery, inspect
 from pipeline.commands.run import demo, recipes, retry_quarantined, run
+from pipeline.commands.semantic_demo import semantic_demo
 from pipeline.commands.semantics import semantic_recipes, train_semantic
 from pipeline.commands.tau import tau
 from pipeline.commands.upkeep import gc, info, status, verify
@@ -36,7 +37,7 @@ COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
     *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
     *(train_semantic, semantic_recipes, evaluate_semantic, linear_probe),
-    *(recipes, tau, weights_group, demo),
+    *(recipes, tau, weights_group, demo, semantic_demo),
 )
 
 

@@ -230,7 +230,10 @@ def test_demo_says_where_everything_is(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "status", "info", "verify", "gc", "export", "gallery", "evaluate", "inspect", "weights", "demo"],
+    [
+        *("", "run", "status", "info", "verify", "gc", "export", "gallery", "evaluate", "inspect", "weights", "demo"),
+        "semantic-demo",
+    ],
 )
 def test_help_works_without_loading_torch(command: str) -> None:
     code = (

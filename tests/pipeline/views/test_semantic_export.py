@@ -54,7 +54,7 @@ def test_maps_hold_the_classes_and_show_their_colours(run: RunFolder, tmp_path: 
 
 
 def test_maps_have_eight_bits_however_few_the_classes(tmp_path: Path) -> None:
-    """A writer that packs two classes into a bit each makes files that readers of indices misread."""
+    """Pillow cuts labels to the bits that a short palette takes, see findings/pillow_short_palette.sh."""
     two = Classes.named(["a", "b"])
     record = SemanticRecord.of("a.png", np.eye(20, dtype=np.uint8), np.ones((1, 1), np.float32), two)
     export_semantic(write_run(tmp_path, [record], two), tmp_path / "out")
