@@ -6,8 +6,9 @@ Trained on the photos with instance masks that are for choosing (`photo_halves.p
 without a label. Scored on the photos for reporting (12 thing classes, everything else ignored) and on the frames of
 Cityscapes and KITTI (27 classes): as papers do, on the square in the middle at 320 pixels, each model with its own
 assignment of clusters to classes, found on these images. Without mirror images and CRF, which would cost hours here.
-Rows "…, k-means" have a head's codes clustered by the k-means of `kmeans`, from fewer patches, which tells what its
-codes are worth apart from how its clusters were found. Intervals are over images alone: beside them read the seeds.
+Rows "…_kmeans" are the same heads with clusters found by k-means of the codes, as recipes `stego_kmeans` and
+`depthg_kmeans` find them: they tell what codes are worth apart from the probe that learns beside the head. Intervals
+are over images alone: beside them read the seeds.
 
 All variants see the same batches: a seed draws crops, their neighbours, points and the first head. Schedules that are
 published for 2333 batches are shortened with the number of iterations.
@@ -49,11 +50,12 @@ from pipeline.methods.depthg.crops import CropConfig, cut_photo
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.inputs_load import load_inputs_method
 from pipeline.methods.depthg.inputs_settings import NAME as INPUTS
+from pipeline.methods.depthg.learner import find_clusters
 from pipeline.methods.depthg.load import networks
 from pipeline.methods.depthg.training import SemanticTraining, train
-from pipeline.methods.depthg.training_recipes import SemanticRecipe, get_recipe
+from pipeline.methods.depthg.training_recipes import KMeansConfig, SemanticRecipe, get_recipe
 from pipeline.runs.launch import Launch
-from stages.semantics.clusters import ClusterProbe, cosine_kmeans
+from stages.semantics.clusters import ClusterProbe
 from stages.semantics.head import IdentityHead, SemanticHead
 from stages.semantics.labelling import LabelRefineConfig, Seen, label_photo
 from stages.semantics.windows import Window
@@ -64,9 +66,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "depthg": ("depthg", ()),
     "depthg_released": ("depthg_released", ()),
 }
-AGAIN = (
-    ", k-means"  # after a variant that is trained: the same head, its codes clustered by k-means in place of its probe
-)
+AGAIN = "_kmeans"  # after a variant that is trained: the same head, its codes clustered by k-means
 SETTINGS = ("training.cluster_learning_rate=0.05",)  # ten times the published one, for a tenth of the batches
 DATA = ("coco-things", "cityscapes", "kitti")
 METRICS = ("miou", "accuracy")
@@ -117,16 +117,9 @@ class Proof:
         return Launch(recipe=INPUTS, settings=settings, overrides=("crops.layout=whole",), shard_size=10)
 
     def probe(self, head: SemanticHead | IdentityHead, seed: int) -> ClusterProbe:
-        """Clusters of a head's codes by k-means, of 100 patches of each crop to train on."""
-        rng = np.random.default_rng(seed)
-        codes = []
-        for crop in range(len(self.inputs)):
-            features = torch.from_numpy(self.inputs.features([crop])).float()
-            chosen = torch.from_numpy(rng.choice(features[0, 0].numel(), 100, replace=False))
-            codes.append(head(features.flatten(2)[:, :, chosen, None])[0, :, :, 0].T)
-        found = cosine_kmeans(torch.cat(codes).contiguous(), self.clusters, seed, 100)
-        probe = ClusterProbe(found.centroids.shape[1], self.clusters)
-        probe.load_state_dict({"centroids": found.centroids})
+        """Clusters of a head's codes as recipes `…_kmeans` find them."""
+        probe = ClusterProbe(head.codes, self.clusters)
+        find_clusters(head, probe, KMeansConfig(), self.inputs, seed, torch.device("cpu"))
         return probe
 
     def recipe(self, variant: str) -> SemanticRecipe:
@@ -145,7 +138,7 @@ class Proof:
 
     def model(self, variant: str, seed: int) -> Path:
         """Trained, unless it is there."""
-        out = self.work / "models" / f"{variant.replace(', ', '_')}-{seed}"
+        out = self.work / "models" / f"{variant}-{seed}"
         if not (out / FILE).exists():
             train(SemanticTraining(self.recipe(variant), out, self.features, seed, None, device="cpu"), self.inputs)
         return out / FILE

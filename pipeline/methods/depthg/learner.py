@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pipeline.errors import ConfigError, StoreError, TrainingError
+from pipeline.errors import StoreError, TrainingError
 from pipeline.methods.depthg.inputs import TrainingInputs
-from pipeline.methods.depthg.training_recipes import SemanticRecipe
+from pipeline.methods.depthg.training_recipes import KMeansConfig, SemanticRecipe
 from pipeline.wording import counted
 from stages.semantics.clusters import ClusterProbe, cosine_kmeans
 from stages.semantics.head import IdentityHead, Projection, SemanticHead
@@ -172,20 +172,8 @@ class KMeansLearner:
         self.clusters = ClusterProbe(inputs.shape[0], recipe.clusters).to(device)
 
     def step(self, number: int) -> dict[str, float]:
-        vectors = torch.from_numpy(_patches(self._inputs, self._config.patches, self._seed)).to(self._device)
-        wanted = len(self.clusters.centroids)
-        if len(vectors) < wanted:
-            raise ConfigError(
-                f"there are {len(vectors)} patches for {wanted} clusters: take fewer, --clusters N, or more photos"
-            )
-        found = cosine_kmeans(vectors, wanted, self._seed, self._config.iterations)
-        if not found.converged:
-            logger.warning(
-                "k-means has not converged in %s: raise kmeans.iterations", counted(found.iterations, "iteration")
-            )
-        with torch.no_grad():
-            self.clusters.centroids.copy_(found.centroids)
-        return {"loss": -found.mean_cosine, "loss/clusters": -found.mean_cosine}
+        mean_cosine = find_clusters(self.head, self.clusters, self._config, self._inputs, self._seed, self._device)
+        return {"loss": -mean_cosine, "loss/clusters": -mean_cosine}
 
     def state(self) -> dict[str, Any]:
         return {"clusters": self.clusters.state_dict()}
@@ -198,9 +186,29 @@ def learner_of(
     recipe: SemanticRecipe, inputs: TrainingInputs, seed: int, device: torch.device, amp: bool = False
 ) -> Learner:
     """What learns by a recipe."""
-    if recipe.kmeans is not None:
+    if recipe.training is None:
         return KMeansLearner(recipe, inputs, seed, device)
     return HeadLearner(recipe, inputs, seed, device, amp)
+
+
+def find_clusters(
+    head: SemanticHead | IdentityHead,
+    clusters: ClusterProbe,
+    config: KMeansConfig,
+    inputs: TrainingInputs,
+    seed: int,
+    device: torch.device,
+) -> float:
+    """Put the clusters where k-means of the head's codes finds them; the mean cosine of codes and centroids."""
+    codes = _codes(head, inputs, config.patches, seed, device)
+    found = cosine_kmeans(codes, len(clusters.centroids), seed, config.iterations)
+    if not found.converged:
+        logger.warning(
+            "k-means has not converged in %s: raise kmeans.iterations", counted(found.iterations, "iteration")
+        )
+    with torch.no_grad():
+        clusters.centroids.copy_(found.centroids)
+    return found.mean_cosine
 
 
 def spread(count: int, most: int) -> np.ndarray:
@@ -208,16 +216,28 @@ def spread(count: int, most: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def _patches(inputs: TrainingInputs, most: int, seed: int) -> np.ndarray:
-    """Features of patches drawn evenly from crops that are spread evenly: float16 (n, D), n up to `most`."""
+def patches_of_kmeans(inputs: TrainingInputs, most: int) -> tuple[np.ndarray, int]:
+    """The crops that k-means draws from, spread evenly, int64, and how many patches of each."""
     crops = spread(len(inputs), min(most, _CROPS_OF_PATCHES))
-    of_each = min(most // len(crops), inputs.shape[1] * inputs.shape[2])
+    return crops, min(most // len(crops), inputs.shape[1] * inputs.shape[2])
+
+
+@torch.inference_mode()
+def _codes(
+    head: SemanticHead | IdentityHead, inputs: TrainingInputs, most: int, seed: int, device: torch.device
+) -> torch.Tensor:
+    """Codes of patches, drawn evenly from each crop of `patches_of_kmeans`: float32 (n, K), n up to `most`."""
+    crops, of_each = patches_of_kmeans(inputs, most)
     rng = np.random.default_rng([seed, 0])
+    was_training = head.training
+    head.eval()
     drawn = []
     for crop in crops:
         patches = inputs.features([crop])[0].reshape(inputs.shape[0], -1)
-        drawn.append(patches[:, rng.choice(patches.shape[1], of_each, replace=False)].T)
-    return np.concatenate(drawn)
+        chosen = patches[:, rng.choice(patches.shape[1], of_each, replace=False)]
+        drawn.append(head(torch.from_numpy(chosen).to(device)[None, :, :, None])[0, :, :, 0].T)
+    head.train(was_training)
+    return torch.cat(drawn)
 
 
 def _word(seed: int, number: int) -> int:

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 from pipeline.methods.depthg.checkpoint import FILE, ModelInfo, SemanticModel, write_model
 from pipeline.methods.depthg.criterion import Judgement, judge
 from pipeline.methods.depthg.inputs import TrainingInputs
-from pipeline.methods.depthg.learner import Learner, learner_of
+from pipeline.methods.depthg.learner import Learner, find_clusters, learner_of, patches_of_kmeans
 from pipeline.methods.depthg.search import SEARCH_FILE, searched
 from pipeline.methods.depthg.training_folder import refuse_model, training_at
 from pipeline.methods.depthg.training_log import TrainingLog
@@ -90,6 +90,8 @@ def train(wanted: SemanticTraining, inputs: TrainingInputs) -> Path:
             recipe = searched(recipe, inputs, wanted.seed, device, wanted.out, lease, amp=wanted.amp)
         learner = learner_of(recipe, inputs, wanted.seed, device, wanted.amp)
         _learn(learner, folder, checkpoint, recipe, lease)
+        if recipe.training is not None and recipe.kmeans is not None:
+            find_clusters(learner.head, learner.clusters, recipe.kmeans, inputs, wanted.seed, device)
         judgement = judge(learner, inputs, device)
         logger.info("without labels: %s", judgement)
         warnings = (*warnings, *_dead(judgement))
@@ -121,6 +123,12 @@ def check_inputs(recipe: SemanticRecipe, inputs: TrainingInputs) -> tuple[str, .
             f"the depth of all {counted(inputs.photos, 'photo')} is the same everywhere: make inputs with another "
             "--depth, or take --recipe stego"
         )
+    if recipe.kmeans is not None:
+        crops, of_each = patches_of_kmeans(inputs, recipe.kmeans.patches)
+        if (count := len(crops) * of_each) < recipe.clusters:
+            raise ConfigError(
+                f"there are {count} patches for {recipe.clusters} clusters: take fewer, --clusters N, or more photos"
+            )
     said = list(inputs.warnings)
     if recipe.training is None or recipe.objective is None:
         return tuple(said)

@@ -88,7 +88,7 @@ class SearchConfig:
 
 @dataclass(frozen=True)
 class KMeansConfig:
-    """k-means of the features' directions, without training.
+    """k-means of directions: those of features, or of a trained head's codes.
 
     patches: that are clustered, drawn evenly from up to so many of all crops, at least 2.
     iterations: at most, at least 1.
@@ -112,7 +112,8 @@ class SemanticRecipe:
     objective: what a step minimises; None where nothing is trained.
     training: how; None with `objective`.
     search: before it; None with `objective`.
-    kmeans: of features, in place of a training; None with one.
+    kmeans: how clusters are found, of features where nothing is trained, else of the codes when the head is trained;
+        None: by the probe that learns beside the head.
     features: as `--features` takes it, unless given there; "" is the default of the inputs.
     inputs: options of the inputs, as `--set` takes them, unless given there.
     """
@@ -241,6 +242,19 @@ def _rows() -> Iterable[SemanticRecipe]:
         search=None,
         kmeans=KMeansConfig(),
     )
+    yield SemanticRecipe(
+        "stego_kmeans",
+        "`stego`, with clusters found by k-means of the codes once the head is trained",
+        objective=_STEGO,
+        training=TrainingConfig(iterations=5000),
+        kmeans=KMeansConfig(),
+    )
+    yield SemanticRecipe(
+        "depthg_kmeans",
+        "`depthg`, with clusters found by k-means of the codes once the head is trained",
+        objective=_COCO_S,
+        kmeans=KMeansConfig(),
+    )
     ablation = "ablation of `depthg`:"
     yield SemanticRecipe("depthg_base", f"{ablation} neither depth correlation nor farthest points", objective=_NEITHER)
     yield SemanticRecipe(
@@ -320,7 +334,8 @@ def get_recipe(
         if getattr(recipe, group) is None:
             groups = ", ".join(f"{name}.*" for name in GROUPS if getattr(recipe, name) is not None)
             what = f"--{_OPTIONS[path]}" if override in given else f"--set {override}"
-            raise ConfigError(f"recipe {name} trains no head: leave {what} out; it has {groups}")
+            why = "trains no head" if recipe.training is None else "finds its clusters while it trains, without k-means"
+            raise ConfigError(f"recipe {name} {why}: leave {what} out; it has {groups}")
         try:
             recipe = with_option(recipe, name, path.split("."), text, path)
         except ValueError as error:

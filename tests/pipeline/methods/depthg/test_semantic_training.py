@@ -26,6 +26,7 @@ from pipeline.methods.depthg.checkpoint import read_model
 from pipeline.methods.depthg.crops import CropConfig
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.learner import Batches, HeadLearner
+from pipeline.methods.depthg.load import networks
 from pipeline.methods.depthg.training import SemanticTraining, train
 from pipeline.methods.depthg.training_log import EVENTS, read_log
 from pipeline.runs.lease import Lease, LeaseError
@@ -107,7 +108,7 @@ def test_tensorboard_reads_the_events(inputs: TrainingInputs, tmp_path: Path, mo
     assert own == [(report["iteration"], pytest.approx(report["similarity/own"])) for report in read_log(tmp_path)]
 
 
-@pytest.mark.parametrize("name", ["depthg", "depthg_released", "stego", "depthg_corr_fps_lhp", "kmeans"])
+@pytest.mark.parametrize("name", ["depthg", "depthg_released", "depthg_kmeans", "depthg_corr_fps_lhp", "kmeans"])
 def test_equal_seeds_give_equal_models_and_others_do_not(inputs: TrainingInputs, tmp_path: Path, name: str) -> None:
     first, second = (small_training(inputs, tmp_path / out, name) for out in ("a", "b"))
     assert first.read_bytes() == second.read_bytes()
@@ -133,6 +134,26 @@ def test_kmeans_has_the_features_as_codes(inputs: TrainingInputs, tmp_path: Path
     assert np.linalg.norm(model.clusters, axis=1) == pytest.approx(1.0, abs=1e-5)
     with pytest.raises(RunMismatchError, match="holds a training already"):
         small_training(inputs, tmp_path, "kmeans")
+
+
+def test_clusters_are_those_of_the_codes_when_the_head_is_trained(inputs: TrainingInputs, tmp_path: Path) -> None:
+    by_probe = read_model(small_training(inputs, tmp_path / "probe", "depthg"))
+    model = read_model(small_training(inputs, tmp_path / "kmeans", "depthg_kmeans"))
+    assert all(np.array_equal(model.head[name], by_probe.head[name]) for name in by_probe.head)
+    head, _ = networks(model, "")
+    features = torch.from_numpy(inputs.features(range(len(inputs)))).float()
+    with torch.inference_mode():
+        codes = head.eval()(features).permute(0, 2, 3, 1).reshape(-1, model.clusters.shape[1])
+    codes = torch.nn.functional.normalize(codes, dim=1)
+    likeness = codes @ torch.from_numpy(model.clusters).T
+    for cluster in range(len(model.clusters)):  # each lies where its codes are
+        own = codes[likeness.argmax(1) == cluster].mean(0)
+        assert np.dot(own / own.norm(), model.clusters[cluster]) == pytest.approx(1, abs=1e-4)
+    assert likeness.amax(1).mean() > (codes @ normalised(by_probe.clusters).T).amax(1).mean()
+
+
+def normalised(vectors: np.ndarray) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.from_numpy(vectors), dim=1)
 
 
 def test_a_search_trains_by_the_objective_that_the_criterion_likes_best(inputs: TrainingInputs, tmp_path: Path) -> None:

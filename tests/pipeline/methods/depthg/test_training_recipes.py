@@ -99,7 +99,7 @@ def test_each_row_of_the_ablation_changes_what_it_says() -> None:
             (k, v) for k, v in asdict(depthg).items() if k not in named
         ]
     assert {name: recipe.needs_depth for name, recipe in RECIPES.items() if not recipe.needs_depth} == dict.fromkeys(
-        ("stego", "kmeans", "depthg_base"), False
+        ("stego", "stego_kmeans", "kmeans", "depthg_base"), False
     )
 
 
@@ -141,7 +141,12 @@ def test_what_decides_no_result_is_no_part_of_the_identity() -> None:
         ("stego", ["objective.samples=100000"], "objective.samples must be in 1..64, got 100000"),
         ("depthg", ["search.factor=1"], "search.factor must be above 1, got 1.0"),
         ("depthg", ["training.learning_rate=fast"], "training.learning_rate is a number (float), got 'fast'"),
-        ("depthg", ["kmeans.patches=9"], "leave --set kmeans.patches=9 out; it has objective.*, training.*, search.*"),
+        ("depthg_kmeans", ["kmeans.patches=1"], "kmeans.patches must be at least 2, got 1"),
+        (
+            "depthg",
+            ["kmeans.patches=9"],
+            "recipe depthg finds its clusters while it trains, without k-means: leave --set kmeans.patches=9 out",
+        ),
         ("depthg", ["training=9"], "is not of the form group.option=value"),
         ("depthg", ["training.codes"], "is not of the form group.option=value"),
         (
