@@ -29,7 +29,7 @@ from pipeline.commands.options import OUTPUT_FILE, bootstrap_options, exit_by
 )
 @click.option(
     "--crop",
-    type=click.IntRange(min=16),
+    type=click.IntRange(16, 8192),
     metavar="PIXELS",
     help="Score the middle square, the short side made so long; papers: 320. [whole images]",
 )

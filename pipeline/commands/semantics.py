@@ -63,7 +63,7 @@ def train_semantic(
     Features and depth of every crop are computed once, by a run in OUT/inputs that resumes as any other, and that --ray
     spreads over a cluster. The training itself is small: one process, here.
     """
-    from pipeline.methods.depthg.training_folder import training_at
+    from pipeline.methods.depthg.training_folder import refuse_model, training_at
     from pipeline.methods.depthg.training_recipes import apart, get_recipe
     from pipeline.models.device import check_device
 
@@ -72,6 +72,8 @@ def train_semantic(
     check_device(device)
     training = training_at(out)
     training.check_resume(resume)
+    if not resume:
+        refuse_model(out)
     settings = {name: value for name, value in settings.items() if value is not None}
     if inputs is not None:
         _refuse_settings([*settings, *(f"set {override}" for override in of_inputs)])
@@ -99,7 +101,7 @@ def _refuse_settings(given: list[str]) -> None:
 
 def _inputs_launch(recipe: "SemanticRecipe", out: Path, settings: dict[str, Any], overrides: tuple[str, ...]) -> Any:
     """The launch that makes a recipe's inputs."""
-    from pipeline.methods.depthg.inputs_settings import NAME, NO_DEPTH
+    from pipeline.methods.depthg.inputs_settings import NAME, NO_DEPTH, inputs_settings
     from pipeline.methods.depthg.training_folder import INPUTS
 
     depth = settings.get("depth")
@@ -112,7 +114,10 @@ def _inputs_launch(recipe: "SemanticRecipe", out: Path, settings: dict[str, Any]
         settings["depth"] = NO_DEPTH
     if recipe.features:
         settings.setdefault("features", recipe.features)
-    return launch_of(str(out / INPUTS), {**settings, "recipe": NAME, "overrides": (*recipe.inputs, *overrides)})
+    launch = launch_of(str(out / INPUTS), {**settings, "recipe": NAME, "overrides": (*recipe.inputs, *overrides)})
+    if config := inputs_settings(launch, files_here=False).config:  # else only the weights tell
+        recipe.check_grid(*[config.size // config.patch_size] * 2)
+    return launch
 
 
 def _made(launch: Any, out: Path, device: str) -> str:

@@ -30,6 +30,7 @@ from pipeline.wording import counted, few_of
 SCHEMA, CLIP_SCHEMA, TROUBLE_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2", "cuts3d-manifest/3"
 MIN_SHARD_SIZE, MAX_SHARD_SIZE = 2, 256
 _INTEGER_FIELDS = ("offset", "length", "height", "width", "coco_id")
+_MOST_PER_SHARD = (1 << 31) - 1
 # Without any of these an id is safe and plain, whatever it is.
 _ODD_START, _ODD = ("", ".", "/"), ("..", "//", "/.", ":", "\\", "\0")
 # The same for a whole column. Arrow's text is always Unicode.
@@ -82,8 +83,8 @@ class Manifest:
     """
 
     def __init__(self, refs: Iterable[ImageRef], shard_size: int) -> None:
-        if shard_size < 1:
-            raise ConfigError(f"shard_size is {shard_size}: it must be at least 1 image")
+        if not 1 <= shard_size <= _MOST_PER_SHARD:
+            raise ConfigError(f"shard_size is {shard_size}: it must be 1 to {_MOST_PER_SHARD} images")
         self.refs = tuple(refs) if isinstance(refs, _InOrder) else sort_refs(refs)
         self.shard_size = shard_size
         self._file: bytes | None = None  # that it was read from: to write it again takes seconds for millions

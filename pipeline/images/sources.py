@@ -16,7 +16,7 @@ from pipeline.images.image_lists import LIST_READERS, ROOT_REMEDY, common_root
 from pipeline.images.manifest import ImageRef, sort_refs
 from pipeline.images.oddities import as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
 from pipeline.images.stereo_clips import PREFIX, read_clips
-from pipeline.storage.locations import absolute, filesystem, is_local, is_unicode, location_of, parent_of
+from pipeline.storage.locations import absolute, asking, filesystem, is_local, is_unicode, location_of, parent_of
 from pipeline.wording import counted, few_of
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,12 @@ def list_images(source: str, root: str | None = None, remedy: str = ROOT_REMEDY)
     """
     if source.startswith(PREFIX):
         return listing_of(*read_clips(source, root, remedy), source)
+    with asking(source):
+        return _listed(source, root, remedy)
+
+
+def _listed(source: str, root: str | None, remedy: str) -> Listing:
+    """The same of anything but clips."""
     fs, path = filesystem(source)
     location = location_of(fs, path)
     read_list = LIST_READERS.get(_extension(path))

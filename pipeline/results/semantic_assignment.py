@@ -107,13 +107,15 @@ class Assignment:
             )
         try:
             classes, clusters = _texts(document["classes"], "classes"), document["clusters"]
+            if not isinstance(clusters, list) or not all(isinstance(one, Mapping) for one in clusters):
+                raise ValueError('"clusters" must be a list of name and class')
             names = _texts([one["name"] for one in clusters], "name")
             return cls(
                 names,
                 classes,
-                tuple(_index(one["class"]) for one in clusters),
+                tuple(_index(one["class"], "class") for one in clusters),
                 str(document.get("truth", "")),
-                _index(document.get("images", 0)) or 0,
+                _index(document.get("images", 0), "images") or 0,
                 str(document.get("model", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -127,7 +129,7 @@ def _texts(values: Any, field: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _index(value: Any) -> int | None:
+def _index(value: Any, field: str) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise ValueError(f'"class" must be a whole number from 0 up or null, not {value!r:.40}')
+        raise ValueError(f'"{field}" must be a whole number from 0 up or null, not {value!r:.40}')
     return value

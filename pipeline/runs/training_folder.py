@@ -93,7 +93,9 @@ class TrainingFolder:
             raise TrainingError(f"{file} cannot be read, so nobody knows whose training this is: {error}") from error
         if not isinstance(content, dict) or content.get("schema") != self.schema:
             raise RunMismatchError(f"{file} is not of schema {self.schema!r}: give another {self.option}")
-        identity: Mapping[str, Any] = content["identity"]
+        identity = content.get("identity")
+        if not isinstance(identity, dict):
+            raise TrainingError(f'{file} lacks "identity", so nobody knows whose training this is')
         return identity
 
     def has_checkpoints(self) -> bool:

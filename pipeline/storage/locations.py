@@ -4,13 +4,15 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
 
-from pipeline.errors import SourceError
+from pipeline.errors import CutsError, SourceError
 
 # Names of query parameters that carry a secret or what is as good as one: presigned URLs, SAS tokens, API keys.
 _SECRET_PARAMETER = re.compile(
@@ -96,14 +98,24 @@ def filesystem(location: str) -> tuple[Any, str]:
 def contents_of(location: str) -> bytes:
     """A file as a whole; SourceError when it cannot be read."""
     files, path = filesystem(location)
-    try:
+    with asking(location):
         return bytes(files.cat_file(path))
+
+
+@contextmanager
+def asking(location: str) -> Iterator[None]:
+    """While a place is asked what it holds: SourceError, which names it, for whatever its file system raises."""
+    try:
+        yield
+    except CutsError:
+        raise
     except OSError as error:
-        raise _unreadable(location, error) from error
-
-
-def _unreadable(location: str, error: OSError) -> SourceError:
-    return SourceError(f"{location} cannot be read: {error.strerror or error}")
+        raise SourceError(f"{location} cannot be read: {error.strerror or error}") from error
+    # fsspec passes on the exceptions of whatever client it uses: no credentials, no server.
+    except Exception as error:
+        if not is_url(location):
+            raise
+        raise SourceError(f"{location} cannot be read: {error}") from error
 
 
 def text_of(content: bytes, location: str, what: str = "text") -> str:

@@ -28,12 +28,12 @@ class ObjectiveConfig:
     own_weight, own_shift: of pairs within a crop; weights are at least 0.
     neighbour_weight, neighbour_shift: of pairs of a crop and one of its nearest neighbours.
     random_weight, random_shift: of pairs of a crop and another one of the batch.
-    negatives: other crops per crop, at least 1.
+    negatives: other crops per crop, 1..256.
     depth_weight, depth_shift: of pairs within a crop, by their depth; weight 0 is STEGO.
     depth_similarity: of "paper": "centred" or "distance", see `depth_pull`.
     depth_decay, depth_decay_every: weight and shift of depth are multiplied by this, in (0, 1], every so many steps.
     sampling: "random" points, or "fps", farthest points of the unprojected depth.
-    samples: S; S·S points per crop, at least 1.
+    samples: S, 1..64; S·S points per crop.
     samples_decay, samples_decay_every: S becomes the whole part of S times this, in (0, 1], every so many steps.
     pointwise: features' cosines are centred by point.
     zero_clamp: codes that are unlike already are pushed no further.
@@ -76,7 +76,11 @@ class ObjectiveConfig:
         for name in ("own_weight", "neighbour_weight", "random_weight", "depth_weight", "lhp_weight"):
             if not getattr(self, name) >= 0.0:
                 raise ValueError(f"objective.{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("negatives", "depth_decay_every", "samples", "samples_decay_every"):
+        # The loss holds the cosines of all pairs of points, 64 MiB per crop and term at S = 64.
+        for name, most in (("negatives", 256), ("samples", 64)):
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"objective.{name} must be in 1..{most}, got {getattr(self, name)}")
+        for name in ("depth_decay_every", "samples_decay_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"objective.{name} must be at least 1, got {getattr(self, name)}")
         for name in ("depth_decay", "samples_decay"):

@@ -3,11 +3,14 @@
 H, W pixels
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+
+from pipeline.errors import SourceError
 
 IGNORED = 255  # class of pixels that count for nothing
 MOST_CLASSES = IGNORED
@@ -55,6 +58,14 @@ class ClassMap:
         if _VALUES in strange:
             strange[-1] = strange.pop(_VALUES)
         return classes[values_HW], strange
+
+
+def check_names(names: Sequence[str], location: str) -> None:
+    """SourceError for classes that a file lists and that cannot be scored: more than 255, or two of one name."""
+    if len(names) > MOST_CLASSES:
+        raise SourceError(f"{location} has {len(names)} classes: {MOST_CLASSES} can be scored")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SourceError(f"{location} names two classes {twice[0]!r:.60}: give each a name of its own")
 
 
 def _named(

@@ -17,7 +17,7 @@ from pipeline.evaluation.semantic_truth.truth import MapError, TrueLabels
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
 from pipeline.images.sources import files_below, is_image
-from pipeline.storage.locations import absolute, filesystem, is_local, is_url, location_of
+from pipeline.storage.locations import absolute, asking, filesystem, is_local, is_url, location_of
 
 _SAMPLE = 50  # maps that are looked at to tell how a folder numbers its classes,
 _SIGNS = 5  # until so many of them have told
@@ -91,7 +91,8 @@ class MapFolder:
         location = self._locations[number]
         labels_HW, strange = self._map.labels(self._values(location))
         if (labels_HW == 255).all() and sum(strange.values()) == labels_HW.size:
-            raise MapError("of other numbers", f"{location}, none of whose values, such as {max(strange)}, is known")
+            values = "values" if max(strange) < 0 else f"values, such as {max(strange)},"
+            raise MapError("of other numbers", f"{location}, none of whose {values} is known")
         return TrueLabels(self._form.fitted(labels_HW, size), strange)
 
     def _values(self, location: str) -> np.ndarray:
@@ -166,7 +167,7 @@ def _place(place: str, endings: tuple[tuple[str, ...], ...]) -> tuple[str, str, 
 
 def _files_below(folder: str, name: str) -> list[str]:
     files, path = filesystem(folder)
-    try:
+    with asking(folder):
         if not is_url(folder) and not files.exists(path):
             raise SourceError(f"{name}: {folder} is not there")
         if not is_url(folder) and not files.isdir(path):
@@ -174,8 +175,6 @@ def _files_below(folder: str, name: str) -> list[str]:
         if is_local(files):
             return files_below(folder)
         return sorted(location_of(files, file) for file in files.find(path) if "/." not in file)
-    except OSError as error:
-        raise SourceError(f"{name}: {folder} cannot be listed: {error.strerror or error}") from error
 
 
 def _frame(image: str, photo_endings: tuple[str, ...]) -> str:

@@ -33,12 +33,13 @@ from pipeline.evaluation.semantic_truth.class_maps import (
     POTSDAM,
     POTSDAM_COLOURS,
     ClassMap,
+    check_names,
     numbered,
 )
 from pipeline.evaluation.semantic_truth.folders import ANY_ENDING, MapFolder, MapFormat
 from pipeline.evaluation.semantic_truth.segments import CocoPanoptic, CocoSegments
 from pipeline.evaluation.semantic_truth.truth import SemanticTruth
-from pipeline.storage.locations import absolute, filesystem, read_json
+from pipeline.storage.locations import absolute, asking, filesystem, read_json
 
 _LEFT = ("_leftImg8bit",)
 _KITTI_OFFSET = (5, 18)  # by which its maps are larger than photos that are cut to a rectified part
@@ -134,14 +135,17 @@ def _exported_names(folder: str) -> tuple[str, ...]:
     """Of the classes of maps that `cuts3d export --semantic` has written, by the legend beside them; () for others."""
     location = f"{absolute(folder)}/labels.json"
     files, path = filesystem(location)
-    document = read_json(location) if files.exists(path) else None
+    with asking(folder):
+        document = read_json(location) if files.exists(path) else None
     if not isinstance(document, Mapping) or document.get("schema") != "cuts3d-labels/1":
         return ()
     try:
         names = {one["label"]: str(one["name"]) for one in document["classes"]}
-        return tuple(names[number] for number in range(len(names)))
+        classes = tuple(names[number] for number in range(len(names)))
     except (KeyError, TypeError) as error:
         raise SourceError(f'{location} is damaged: "classes" must have label and name each; export it again') from error
+    check_names(classes, location)
+    return classes
 
 
 def _coco_stuff(spec: str, path: str, classes: int | None) -> SemanticTruth:

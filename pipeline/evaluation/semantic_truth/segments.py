@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from pipeline.errors import ConfigError, SourceError
 from pipeline.evaluation.same_images import is_turned, same_images
-from pipeline.evaluation.semantic_truth.class_maps import COCO_27, COCO_CATEGORIES, IGNORED, MOST_CLASSES
+from pipeline.evaluation.semantic_truth.class_maps import COCO_27, COCO_CATEGORIES, IGNORED, check_names
 from pipeline.evaluation.semantic_truth.pixel_maps import read_pixels
 from pipeline.evaluation.semantic_truth.truth import MapError, TrueLabels
 from pipeline.evaluation.truth.coco import Truth, list_of
@@ -87,8 +87,7 @@ class CocoPanoptic:
             self.classes = tuple(str(one.get("name", id_)) for id_, one in categories.items())
             self.benchmark = ""
             self._class_of = {id_: index for index, id_ in enumerate(categories)}
-        if len(self.classes) > MOST_CLASSES:
-            raise SourceError(f"{location} has {len(self.classes)} categories: {MOST_CLASSES} can be scored")
+        check_names(self.classes, location)
         self._segments = _panoptic_images(document, location)
         maps = {number: one.file_name for number, one in self._segments.items()}
         photos = _photo_names(document, location)
@@ -182,7 +181,7 @@ def _classes_by_id(document: Any, name: str, classes: tuple[str, ...]) -> dict[i
     above = {id_: one.get("supercategory") for id_, one in _categories(document, name).items()}
     if not any(above.values()):
         above = dict(COCO_CATEGORIES)
-    return {id_: index[str(one)] for id_, one in above.items() if one in index}
+    return {id_: index[str(one)] for id_, one in above.items() if str(one) in index}
 
 
 def _panoptic_images(document: Any, name: str) -> dict[int, _PanopticImage]:
@@ -213,4 +212,5 @@ def _panoptic_images(document: Any, name: str) -> dict[int, _PanopticImage]:
 def _photo_names(document: Any, name: str) -> dict[int, str]:
     listed = document.get("images")
     entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    return {id_: one["file_name"] for one in entries if (id_ := _id(one)) is not None and "file_name" in one}
+    names = ((_id(one), one.get("file_name")) for one in entries)
+    return {id_: name for id_, name in names if id_ is not None and isinstance(name, str)}

@@ -21,6 +21,7 @@ from pipeline.errors import WeightsError
 from pipeline.models.broken_files import refuse_broken
 from pipeline.results.semantic import MOST_CLASSES
 from pipeline.storage.atomic import written_whole
+from pipeline.storage.locations import is_url
 from pipeline.wording import brief, few_of
 from stages.features import FeatureConfig
 
@@ -142,6 +143,8 @@ def read_model(place: str | Path) -> SemanticModel:
     is not there, damaged, of another kind, or not consistent.
     """
     path = model_file(place)
+    if is_url(str(place)):
+        raise WeightsError(f"{place} is a URL, and models are read from this machine: copy it here")
     if not path.is_file():
         why = f"{path} does not exist: give the folder of `cuts3d train-semantic`, or the file {FILE} in it"
         if Path(place).is_dir():

@@ -211,4 +211,5 @@ def _warnings(run: RunFolder, counts: Standing, crops: int) -> Iterator[str]:
     if said := depth_faults(counts.counts):
         yield said
     if crops < KEPT:
-        yield f"there are {counted(crops, 'crop')}: each has {counted(crops - 1, 'neighbour')}, not {KEPT - 1}"
+        verb = "is" if crops == 1 else "are"
+        yield f"there {verb} {counted(crops, 'crop')}: each has {counted(crops - 1, 'neighbour')}, not {KEPT - 1}"

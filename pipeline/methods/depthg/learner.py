@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pipeline.errors import TrainingError
+from pipeline.errors import StoreError, TrainingError
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.training_recipes import KMeansConfig, SemanticRecipe
 from pipeline.wording import counted
@@ -72,6 +72,11 @@ class Batches:
         crops = rng.choice(len(self._inputs), self._size, replace=False)
         column = rng.integers(1, self._nearest + 1, self._size)  # 0 is the crop itself
         neighbours = np.asarray(self._inputs.neighbours[crops, column], np.int64)
+        if not 0 <= neighbours.min() <= neighbours.max() < len(self._inputs):
+            raise StoreError(
+                f"the neighbours in {self._inputs.run.url} are damaged: they name crops beyond {len(self._inputs)}",
+                "Delete its folder neighbours: they are computed again.",
+            )
         return Batch(self._crops(crops), self._crops(neighbours))
 
     def _crops(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

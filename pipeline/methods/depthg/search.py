@@ -113,4 +113,7 @@ def _read(lines: list[str]) -> Iterator[dict[str, Any]]:
         if tried["trial"] != trial:
             raise ValueError(f"trial {trial} is missing")
         ObjectiveConfig(**tried["objective"])
-        yield {"criterion": tried["criterion"], **tried}
+        failed = tried["criterion"] is None and "error" in tried
+        if not failed and (isinstance(tried["criterion"], bool) or not isinstance(tried["criterion"], float | int)):
+            raise ValueError(f"the criterion of trial {trial} is no number")
+        yield tried

@@ -1,7 +1,6 @@
 """Semantic training in one process: from the inputs of a run to a model, with checkpoints that resume to the bit."""
 
 import logging
-import math
 import pickle
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,21 +11,21 @@ from typing import Any
 import torch
 
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
-from pipeline.methods.depthg.checkpoint import ModelInfo, SemanticModel, write_model
+from pipeline.methods.depthg.checkpoint import FILE, ModelInfo, SemanticModel, write_model
 from pipeline.methods.depthg.criterion import Judgement, judge
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.learner import Learner, find_clusters, learner_of, patches_of_kmeans
 from pipeline.methods.depthg.search import SEARCH_FILE, searched
-from pipeline.methods.depthg.training_folder import training_at
+from pipeline.methods.depthg.training_folder import refuse_model, training_at
 from pipeline.methods.depthg.training_log import TrainingLog
 from pipeline.methods.depthg.training_recipes import SemanticRecipe
 from pipeline.models.device import pick_device
 from pipeline.runs.lease import Lease
-from pipeline.runs.training_folder import TrainingFolder
+from pipeline.runs.training_folder import TrainingFolder, iterations
 from pipeline.storage.atomic import written_whole
 from pipeline.storage.files_at import files_at
 from pipeline.storage.outputs import writing
-from pipeline.wording import counted, few_of, part_of
+from pipeline.wording import brief, counted, few_of, part_of
 from stages.features import FeatureConfig
 
 logger = logging.getLogger(__name__)
@@ -79,10 +78,12 @@ def train(wanted: SemanticTraining, inputs: TrainingInputs) -> Path:
     }
     with writing(wanted.out), Lease(files_at(wanted.out)) as lease:
         checkpoint = folder.claim(identity, wanted.resume)
-        if checkpoint is None and folder.recorded() != identity and (wanted.out / SEARCH_FILE).exists():
-            raise RunMismatchError(
-                f"{wanted.out} holds the {SEARCH_FILE} of another training: give another --out, or delete it"
-            )
+        if checkpoint is None and folder.recorded() != identity:
+            refuse_model(wanted.out)
+            if (wanted.out / SEARCH_FILE).exists():
+                raise RunMismatchError(
+                    f"{wanted.out} holds the {SEARCH_FILE} of another training: give another --out, or delete it"
+                )
         folder.record(identity)
         recipe = wanted.recipe
         if recipe.search is not None and recipe.search.trials:
@@ -95,7 +96,7 @@ def train(wanted: SemanticTraining, inputs: TrainingInputs) -> Path:
         logger.info("without labels: %s", judgement)
         warnings = (*warnings, *_dead(judgement))
         lease.check()
-        path = write_model(wanted.out, _model(learner, recipe, inputs, wanted, judgement, warnings))
+        path = write_model(wanted.out / FILE, _model(learner, recipe, inputs, wanted, judgement, warnings))
         logger.info("the model is in %s", path)
     return path
 
@@ -131,13 +132,7 @@ def check_inputs(recipe: SemanticRecipe, inputs: TrainingInputs) -> tuple[str, .
     said = list(inputs.warnings)
     if recipe.training is None or recipe.objective is None:
         return tuple(said)
-    _, height, width = inputs.shape
-    if recipe.objective.sampling == "fps" and recipe.objective.samples**2 > height * width:
-        raise ConfigError(
-            f"objective.samples={recipe.objective.samples} asks for {recipe.objective.samples**2} farthest points of "
-            f"{height * width} patches: take at most {math.isqrt(height * width)}, or larger crops, "
-            "--set features.size=PIXELS"
-        )
+    recipe.check_grid(*inputs.shape[1:])
     if len(inputs) < 2:
         raise ConfigError(
             f"recipe {recipe.name} learns from pairs of images, and there is one: give more photos, or "
@@ -162,8 +157,7 @@ def _learn(
     """All iterations that are still to do, from a checkpoint or the beginning."""
     state: Mapping[str, Any] = {"iteration": 0, "tally": Tally().state()}
     if checkpoint is not None:
-        state = _read(checkpoint)
-        learner.load(state["learner"])
+        state = _loaded(checkpoint, learner)
     done, total = state["iteration"], learner.iterations
     if done >= total:
         logger.info("all of %s done", counted(total, "iteration"))
@@ -210,6 +204,22 @@ def _save(folder: TrainingFolder, at: int, state: Mapping[str, Any]) -> None:
         torch.save(state, file)
     for old in folder.checkpoints()[KEPT:]:
         old.unlink()
+
+
+def _loaded(checkpoint: Path, learner: Learner) -> Mapping[str, Any]:
+    """The state in a checkpoint, of which the learner has its part already; TrainingError for one of something else."""
+    state = _read(checkpoint)
+    try:
+        if state["iteration"] != iterations(checkpoint):
+            raise ValueError("its iteration is not that of its name")
+        Tally(state["tally"]).means()
+        learner.load(state["learner"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise TrainingError(
+            f"{checkpoint} is no checkpoint of this training: delete it, to resume from the one before it "
+            f"({brief(error, 200)})"
+        ) from error
+    return state
 
 
 def _read(checkpoint: Path) -> Mapping[str, Any]:

@@ -10,6 +10,8 @@ model.safetensors   the model, once it is trained, see `checkpoint`
 
 from pathlib import Path
 
+from pipeline.errors import RunMismatchError
+from pipeline.methods.depthg.checkpoint import FILE
 from pipeline.runs.training_folder import TrainingFolder
 
 INPUTS = "inputs"
@@ -18,3 +20,9 @@ INPUTS = "inputs"
 def training_at(out: str | Path) -> TrainingFolder:
     """The training in a folder."""
     return TrainingFolder(Path(out), "cuts3d-semantic-training/1", "--out")
+
+
+def refuse_model(out: str | Path) -> None:
+    """RunMismatchError for a folder with a model, for a training that is not the model's."""
+    if Path(out, FILE).exists():
+        raise RunMismatchError(f"{out} holds a model already, {FILE}: give another --out, or delete it")

@@ -5,6 +5,7 @@ on labelled images) is said in docs/semantics.md.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,8 +29,8 @@ class TrainingConfig:
     iterations: batches, at least 1.
     batch_size: crops per batch, at least 2; of fewer crops than that, all.
     neighbours: of how many nearest crops one is drawn as the neighbour, 1..29.
-    learning_rate: of the head, Adam, above 0.
-    cluster_learning_rate: of the centroids, Adam, above 0.
+    learning_rate: of the head, Adam, in (0, 1].
+    cluster_learning_rate: of the centroids, Adam, in (0, 1].
     log_every, checkpoint_every: iterations, at least 1. They decide no result.
     """
 
@@ -59,8 +60,8 @@ class TrainingConfig:
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"training.dropout must lie in [0, 1), got {self.dropout}")
         for name in ("learning_rate", "cluster_learning_rate"):
-            if not getattr(self, name) > 0.0:
-                raise ValueError(f"training.{name} must be above 0, got {getattr(self, name)}")
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"training.{name} must lie in (0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,17 @@ class SemanticRecipe:
     def needs_depth(self) -> bool:
         """Whether the inputs must have a depth."""
         return self.objective is not None and self.objective.needs_depth
+
+    def check_grid(self, height: int, width: int) -> None:
+        """ConfigError for more farthest points than a crop of so many patches has."""
+        if self.objective is None or self.objective.sampling != "fps":
+            return
+        samples, patches = self.objective.samples, height * width
+        if samples**2 > patches:
+            raise ConfigError(
+                f"objective.samples={samples} asks for {samples**2} farthest points of {patches} patches: take at most "
+                f"{math.isqrt(patches)}, or larger crops, --set features.size=PIXELS"
+            )
 
     def identity(self) -> dict[str, Any]:
         """What decides the result, nested plain values."""

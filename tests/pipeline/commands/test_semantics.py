@@ -117,6 +117,8 @@ def test_presets_name_the_backbone_and_the_crops(photos: Path, tmp_path: Path) -
         (("--resume",), "holds no training to resume: leave out --resume to start one"),
         (("--amp",), "mixed precision is for GPUs, and this is a CPU: train without it"),
         (("--workers", "2"), "--workers is of use with --ray only"),
+        (("--set", "objective.samples=11", "--set", "features.size=140"), "121 farthest points of 100 patches"),
+        (("--shard-size", "9999999999999999999"), "shard_size is 9999999999999999999: it must be 1 to 2147483647"),
     ],
 )
 def test_what_is_wrong_is_refused_before_anything_is_computed(
@@ -126,6 +128,14 @@ def test_what_is_wrong_is_refused_before_anything_is_computed(
     assert refused.exit_code == 2
     assert message in refused.output
     assert not (tmp_path / "model").exists()
+
+
+def test_a_model_that_is_there_is_not_trained_over(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"the only copy")
+    refused = called("--images", photos, "--out", tmp_path)
+    assert refused.exit_code == 2
+    assert "holds a model already, model.safetensors: give another --out, or delete it" in refused.output
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
 def test_there_must_be_images(tmp_path: Path) -> None:

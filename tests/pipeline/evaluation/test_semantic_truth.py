@@ -552,3 +552,72 @@ def test_supercategories_of_coco_are_those_of_its_ids(assets: Path) -> None:
     truth = read_semantic_truth(f"coco-stuff:{stuff}")
     counts = np.bincount(truth.labels(934, ref("934.jpg"), (480, 640)).labels.ravel(), minlength=256)
     assert truth.classes[int(counts[:27].argmax())] == "plant"
+
+
+ODD_CATEGORIES = [
+    {"id": 1, "name": "person", "supercategory": "person"},
+    {"id": 2, "name": "list", "supercategory": ["person"]},
+]
+
+
+def test_odd_fields_of_json_files(tmp_path: Path) -> None:
+    write_map(tmp_path / "maps" / "a.png", np.array([[[3, 0, 0]] * 4] * 4, np.uint8))
+    document = {
+        "images": [{"id": 1, "file_name": 7}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 3, "category_id": 1}]}],
+        "categories": ODD_CATEGORIES,
+    }
+    file = tmp_path / "panoptic.json"
+    file.write_text(json.dumps(document))
+    truth = read_semantic_truth(f"coco-panoptic:{file}:{tmp_path / 'maps'}", 27)
+    assert truth.matched([ImageRef("a.jpg", "/a.jpg")]) == {"a.jpg": 1}
+    mask = {"size": [4, 4], "counts": [0, 16]}
+    one = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": mask, "iscrowd": 0, "area": 16}
+    images = [{"id": 1, "file_name": "a.jpg", "height": 4, "width": 4}]
+    file.write_text(json.dumps({"images": images, "annotations": [one], "categories": ODD_CATEGORIES}))
+    for name in ("coco-stuff", "coco-things"):
+        assert read_semantic_truth(f"{name}:{file}").paths == {1: "a.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["a", "b", "a"], "names two classes 'a'"), ([str(i) for i in range(256)], "has 256 classes: 255 can be scored")],
+)
+def test_classes_that_a_file_names_badly(names: list[str], message: str, tmp_path: Path) -> None:
+    write_map(tmp_path / "a.png", np.zeros((4, 4), np.uint8))
+    legend = {"schema": "cuts3d-labels/1", "classes": [{"label": i, "name": name} for i, name in enumerate(names)]}
+    (tmp_path / "labels.json").write_text(json.dumps(legend))
+    with pytest.raises(SourceError, match=message):
+        read_semantic_truth(f"maps:{tmp_path}")
+    annotations = [{"image_id": 1, "file_name": "a.png", "segments_info": []}]
+    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
+    (tmp_path / "p.json").write_text(json.dumps({"annotations": annotations, "categories": categories}))
+    with pytest.raises(SourceError, match=message):
+        read_semantic_truth(f"coco-panoptic:{tmp_path / 'p.json'}:{tmp_path}")
+
+
+@pytest.mark.parametrize("spec", ["maps", "ade20k", "potsdam"])
+def test_a_store_that_refuses_is_one_message(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_everything(monkeypatch)
+    with pytest.raises(SourceError, match=r"memory:///?maps cannot be read: no key"):
+        read_semantic_truth(f"{spec}:memory://maps")
+
+
+def test_photos_in_a_store_that_refuses_are_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_everything(monkeypatch)
+    for place in ("memory://photos", "memory://list.txt", "memory://photos/*.png"):
+        with pytest.raises(SourceError, match=r"memory://.* cannot be read: no key"):
+            list_images(place)
+
+
+def refuse_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's own exception, as s3fs has without credentials."""
+
+    class NoKeyError(Exception):
+        pass
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NoKeyError("no key")
+
+    for name in ("isdir", "exists", "find", "cat_file", "glob", "info", "ls"):
+        monkeypatch.setattr(type(fsspec.filesystem("memory")), name, refuse)

@@ -49,9 +49,8 @@ def test_labels_of_other_clusters_are_refused() -> None:
         ("clusters", [{"name": "c0", "class": "road"}], '"class" must be a whole number'),
         ("clusters", [{"name": "c0", "class": True}], '"class" must be a whole number'),
         ("clusters", [{"name": 3, "class": 0}], '"name" must be texts'),
-        ("clusters", [3], "is no whole assignment"),
-        ("clusters", 3, "is no whole assignment"),
-        ("images", -1, "whole number"),
+        *(("clusters", value, '"clusters" must be a list of name and class') for value in ([3], 3, "c0", {"c0": 0})),
+        ("images", -1, '"images" must be a whole number'),
     ],
 )
 def test_a_file_that_is_none(field: str, value: Any, message: str, tmp_path: Path) -> None:

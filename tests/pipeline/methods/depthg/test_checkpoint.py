@@ -90,6 +90,8 @@ def test_models_that_cannot_be_are_refused(changes: dict[str, object], words: st
 
 def test_files_that_are_no_model(tmp_path: Path) -> None:
     assert "does not exist" in said(tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError, match=r"s3://models/first is a URL, and models are read from this machine"):
+        read_model("s3://models/first")
     (tmp_path / "folder").mkdir()
     assert "holds no trained model" in said(tmp_path / "folder")
     file = tmp_path / FILE

@@ -20,7 +20,7 @@ from support.tiny_inputs import drawn_inputs, tiny_inputs
 from support.tiny_method import BrightnessDepth
 from support.warm import WarmProcess
 
-from pipeline.errors import ConfigError, RunMismatchError, TrainingError
+from pipeline.errors import ConfigError, RunMismatchError, StoreError, TrainingError
 from pipeline.methods.depthg import training_log
 from pipeline.methods.depthg.checkpoint import read_model
 from pipeline.methods.depthg.crops import CropConfig
@@ -385,3 +385,71 @@ def test_a_loss_that_is_no_number_ends_it_and_leaves_whole_checkpoints(
 def test_mixed_precision_is_for_gpus(inputs: TrainingInputs, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="mixed precision is for GPUs"):
         small_training(inputs, tmp_path, amp=True)
+
+
+def test_a_model_of_another_training_is_not_overwritten(inputs: TrainingInputs, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"the only copy")
+    for resume in (False, None):
+        with pytest.raises(RunMismatchError, match=r"holds a model already, model.safetensors: give another --out"):
+            small_training(inputs, tmp_path, resume=resume)
+    assert model.read_bytes() == b"the only copy"
+    model.unlink()
+    small_training(inputs, tmp_path)
+    for checkpoint in tmp_path.glob("iter_*.pth"):
+        checkpoint.unlink()
+    kept = model.read_bytes()
+    with pytest.raises(RunMismatchError, match="holds a model already"):
+        small_training(inputs, tmp_path, seed=1)
+    small_training(inputs, tmp_path, resume=True)
+    assert model.read_bytes() == kept
+
+
+def test_a_folder_may_be_called_like_a_model(inputs: TrainingInputs, tmp_path: Path) -> None:
+    out = tmp_path / "first.safetensors"
+    assert small_training(inputs, out) == out / "model.safetensors"
+
+
+@pytest.mark.parametrize("change", ["iteration", "learner", "tally", "clusters"])
+def test_a_checkpoint_of_something_else_is_an_error(change: str, inputs: TrainingInputs, tmp_path: Path) -> None:
+    small_training(inputs, tmp_path)
+    file = tmp_path / f"iter_{ITERATIONS}.pth"
+    state = torch.load(file, weights_only=True)
+    if change == "clusters":
+        state["learner"]["clusters"]["centroids"] = torch.zeros(9, 9)
+    else:
+        state[change] = "text"
+    torch.save(state, file)
+    with pytest.raises(TrainingError, match=rf"iter_{ITERATIONS}.pth is no checkpoint of this training: delete it"):
+        small_training(inputs, tmp_path, resume=True)
+    file.unlink()
+    assert small_training(inputs, tmp_path, resume=True).is_file()
+
+
+def test_a_record_without_an_identity_is_an_error(inputs: TrainingInputs, tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text('{"schema": "cuts3d-semantic-training/1"}')
+    with pytest.raises(TrainingError, match='lacks "identity"'):
+        small_training(inputs, tmp_path)
+
+
+@pytest.mark.parametrize("criterion", ["1", True, None])
+def test_trials_without_a_criterion_are_damaged(criterion: object, inputs: TrainingInputs, tmp_path: Path) -> None:
+    recipe = small_recipe("depthg", "search.iterations=1", trials=1)
+    training = SemanticTraining(recipe, tmp_path, device="cpu")
+    train(training, inputs)
+    for checkpoint in tmp_path.glob("iter_*.pth"):
+        checkpoint.unlink()
+    file = tmp_path / "search.jsonl"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "criterion": criterion}) + "\n")
+    with pytest.raises(TrainingError, match=r"search.jsonl cannot be read .* delete it to search again"):
+        train(replace(training, resume=True), inputs)
+
+
+def test_neighbours_that_are_no_crops_are_damaged(tmp_path: Path) -> None:
+    own = drawn_inputs(tmp_path, photos=2)
+    assert own.neighbours.max() == 9
+    file = Path(own.run.url, "neighbours", f"{own.digest}.npy")
+    np.save(file, np.full_like(np.load(file), 1000))
+    again = TrainingInputs.open(own.run.url)
+    with pytest.raises(StoreError, match=r"neighbours in .* are damaged: they name crops beyond 10"):
+        Batches(again, 4, 7, 0, False)[0]
