@@ -145,7 +145,7 @@ SEMANTIC_TRAININGS = (
     Wrong(f"{SEMANTIC} --recipe depthgg", "unknown recipe 'depthgg'; known: depthg"),
     Wrong(f"{SEMANTIC} --recipe stego --depth fastdepth", "recipe stego does not look at depth"),
     Wrong(f"{SEMANTIC} --recipe kmeans --iterations 9", "recipe kmeans trains no head"),
-    Wrong(f"{SEMANTIC} --set objective.samples=0", "objective.samples must be at least 1"),
+    Wrong(f"{SEMANTIC} --set objective.samples=0", "objective.samples must be in 1..64"),
     Wrong(f"{SEMANTIC} --set head.codes=9", "there is no 'head'; groups of options"),
     Wrong(f"{SEMANTIC} --set crops.layout=six", "crops.layout is 'six': use one of five, whole"),
     Wrong(f"{SEMANTIC} --set features.size=33", "size is 33: use a multiple of patch_size"),
