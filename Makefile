@@ -26,8 +26,6 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# By path: with setuptools' finder, a script beside the checkout would import the checkout's folder, not the package.
-EDITABLE := --config-settings editable_mode=compat --editable
 
 RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
@@ -52,7 +50,7 @@ install-mmcv: .venv/.mmcv  ## install-detector, and mmcv's own operators: compil
 	@command -v $(PYTHON) >/dev/null || { echo "no $(PYTHON) here: install Python 3.11, or make PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv: 5 GB, a few minutes"
-	$(PIP) $(EDITABLE) '.[demo,cluster]'
+	$(PIP) --editable '.[demo,cluster]'
 	$(BIN)/python -c 'import pipeline.system_check as check; check.main()'
 	@touch $@
 
@@ -62,13 +60,13 @@ INSTALL_OPERATORS = $(if $(wildcard .venv/.mmcv),sh scripts/install_mmcv.sh $(BI
 
 .venv/.detector: .venv/.base
 	$(UNINSTALL_MMCV)
-	$(PIP) $(EDITABLE) '.[detector]'
+	$(PIP) --editable '.[detector]'
 	$(INSTALL_OPERATORS)
 	@touch $@
 
 .venv/.test: .venv/.base
 	$(UNINSTALL_MMCV)
-	$(PIP) $(EDITABLE) '.[demo,cluster,s3,detector,test]'
+	$(PIP) --editable '.[demo,cluster,s3,detector,test]'
 	$(INSTALL_OPERATORS)
 	@touch .venv/.detector $@
 
