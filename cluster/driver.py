@@ -316,11 +316,14 @@ class Driver:
             state.running -= 1
 
     def _done(self, event: Done) -> None:
+        key = event.task.shard.key
         if event.won:
             self._usual.add(self._workers[event.worker].kind, event.wall)
             self._observer.committed(event)
-        if event.task.shard.key in self._states:  # no twin was first
-            self._finish(event.task.shard.key)
+        elif key in self._committing():  # a twin was first, whose own word is still on its way
+            return
+        if key in self._states:  # no twin was first
+            self._finish(key)
 
     def _finish(self, key: str) -> None:
         del self._states[key]

@@ -55,6 +55,13 @@ def test_every_shard_is_done_once_and_commits_overlap_with_the_next_shard() -> N
     assert fleet.now <= START + 10 * 8 + COMMIT + 1, "ten shards of eight seconds a worker, only the last commit shows"
 
 
+def test_the_word_of_a_commit_is_waited_for_when_a_twin_has_seen_it_first() -> None:
+    fleet = FakeFleet(2, word=lambda worker: 60.0 if worker == "w1" else 0.0)
+    failed, _ = drive(fleet, some_shards(7))  # which asserts that each commit is reported
+    assert failed == {}
+    assert len(fleet.assigned) > 7, "shards had twins"
+
+
 def test_nothing_to_do() -> None:
     assert Driver(FakeFleet(1), []).run() == {}
 

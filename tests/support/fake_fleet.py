@@ -23,6 +23,7 @@ class FakeFleet:
     """`workers` workers that take a second an image.
 
     deadly, hanging: ids of images that kill or hold every worker. seconds: of an image for a worker; by default 1.
+    word: seconds that a worker's word of its commit is on its way; by default 0.
     error: asked at each task, the error that it raises or None. kills: at these times the worker of that name dies,
     with its node when True. joins: workers that come later, at these times.
 
@@ -36,13 +37,14 @@ class FakeFleet:
         deadly: Sequence[str] = (),
         hanging: Sequence[str] = (),
         seconds: Callable[[str], float] = lambda worker: 1.0,
+        word: Callable[[str], float] = lambda worker: 0.0,
         error: Callable[[Task], str | None] = lambda task: None,
         kills: Sequence[tuple[float, str, bool]] = (),
         joins: Sequence[float] = (),
     ) -> None:
         self.now = 0.0
         self.deadly, self.hanging = set(deadly), set(hanging)
-        self.seconds, self.error = seconds, error
+        self.seconds, self.error, self.word = seconds, error, word
         self.commits: dict[str, tuple[str, frozenset[str]]] = {}
         self.assigned: list[tuple[float, str, Task]] = []
         self.lost: Counter[str] = Counter()
@@ -129,7 +131,11 @@ class FakeFleet:
             if won:
                 self.commits[task.shard.key] = worker, frozenset(task.given_up)
             counts = {"images": len(task.shard.refs), "quarantined": len(task.given_up)}
-            return [Done(worker, task, won, counts, seconds={"refine": took}, wall=took + COMMIT)]
+            done = Done(worker, task, won, counts, seconds={"refine": took}, wall=took + COMMIT)
+            if won and self.word(worker) > 0:
+                self._at(self.now + self.word(worker), lambda: [done] if worker in self._alive else [])
+                return []
+            return [done]
 
         self._at(self.now + COMMIT, commit)
         return [Computed(worker, task)]
