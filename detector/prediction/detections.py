@@ -143,8 +143,9 @@ def patch_confidence(pasted: Window, mask_YX: np.ndarray, size: tuple[int, int],
     rows, rows_RY = _members(pasted.top, mask_YX.shape[0], size[0], grid[0])
     columns, columns_CX = _members(pasted.left, mask_YX.shape[1], size[1], grid[1])
     inside_YX = mask_YX.astype(np.float32)
-    counts_RC = rows_RY @ inside_YX @ columns_CX.T
-    sums_RC = rows_RY @ (inside_YX * pasted.values) @ columns_CX.T
+    with np.errstate(invalid="ignore"):  # a BLAS may raise the flag for finite matrices, now and then
+        counts_RC = rows_RY @ inside_YX @ columns_CX.T
+        sums_RC = rows_RY @ (inside_YX * pasted.values) @ columns_CX.T
     means_RC = np.rint(255 * sums_RC / np.maximum(counts_RC, 1)).clip(1, 255)
     confidence = np.zeros(grid, np.uint8)
     confidence[rows, columns] = np.where(counts_RC > 0, means_RC, 0)
