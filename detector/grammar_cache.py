@@ -5,7 +5,6 @@ It keeps the grammar in the user's cache, and renames a file into place before i
 a training do, some would read an empty one and end with EOFError. Where the disk was full it stays empty.
 """
 
-import fcntl
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from pickle import UnpicklingError
 from types import ModuleType
 
 from pipeline.storage.cache import cache_folder
+from pipeline.storage.file_lock import lock
 
 LOCK = "yapf.lock"
 _KEEPER = "yapf_third_party._ylib2to3.pgen2.driver"
@@ -52,8 +52,7 @@ def _alone() -> Iterator[None]:
         yield
         return
     with file:
-        with suppress(OSError):  # of a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, "waiting for another process, which imports MMEngine for the first time")
         yield
 
 

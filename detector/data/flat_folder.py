@@ -1,7 +1,6 @@
 """Folders of arrays that are made once, by one process at a time, appear as a whole, and are mapped by all."""
 
 import errno
-import fcntl
 import json
 import logging
 import shutil
@@ -16,10 +15,9 @@ import numpy as np
 from detector.data.flat_build import META_FILE
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.storage.atomic import folder_made_whole, leftovers
+from pipeline.storage.file_lock import lock
 
 log = logging.getLogger(__name__)
-
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 def make(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
@@ -63,18 +61,10 @@ def _write_whole(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path]
 def _locked(path: Path) -> Iterator[bool]:
     """Hold a lock among the processes that see this file; False where the file system has none."""
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process, which is writing %s", path.parent)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            log.warning("%s: no locks here (%s), so every process consolidates for itself", path.parent, error.strerror)
-            yield False
-            return
-        yield True
+        alone = lock(file, f"waiting for another process, which is writing {path.parent}")
+        if not alone:
+            log.warning("%s: no locks here, so every process consolidates for itself", path.parent)
+        yield alone
 
 
 def _is_whole(folder: Path, arrays: Mapping[str, Any]) -> bool:

@@ -13,7 +13,6 @@ N crops · R rows and C columns of a block · D feature width · K neighbours th
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -26,6 +25,7 @@ import numpy as np
 from pipeline.errors import ConfigError, StoreError
 from pipeline.faults import crash_point
 from pipeline.storage.atomic import make_folder, path_written_whole
+from pipeline.storage.file_lock import lock
 from stages.late import torch
 
 log = logging.getLogger(__name__)
@@ -141,11 +141,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     make_folder(folder)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process is finding the neighbours in %s: waiting for it", folder)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor, f"another process is finding the neighbours in {folder}: waiting for it")
         yield
     finally:
         os.close(descriptor)

@@ -1,6 +1,7 @@
 """FlatStore: what is in it is what the runs hold, once, whoever opens it; and nothing half-made is left behind."""
 
 import copy
+import errno
 import json
 import logging
 import multiprocessing
@@ -29,7 +30,7 @@ from support.stored_run import (
 )
 from support.waiting import wait_for
 
-from detector.data import flat_build, flat_folder, flat_store
+from detector.data import flat_build, flat_store
 from detector.data.flat_build import grid_window
 from detector.data.flat_store import FlatStore
 from detector.data.instance_filter import InstanceFilter, MaskFacts, passing
@@ -37,6 +38,7 @@ from pipeline.errors import ConfigError, RunMismatchError, StoreError
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.images.sources import list_images
 from pipeline.results.instances import ImageRecord, mean_confidence
+from pipeline.storage import file_lock
 from pipeline.storage.files_at import files_at
 
 ALL = {"min_per_image": 0}
@@ -456,9 +458,9 @@ def test_without_locks_each_process_builds_and_one_result_stays(
     made: StoredRun, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def no_locks(file: object, how: int) -> None:
-        raise OSError(flat_folder.errno.ENOLCK, "No locks available")
+        raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(flat_folder.fcntl, "flock", no_locks)
+    monkeypatch.setattr(file_lock.fcntl, "flock", no_locks)
     original = flat_store.write_store
 
     def overtaken(*arguments: object) -> None:
