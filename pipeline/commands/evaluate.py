@@ -7,11 +7,12 @@ import click
 from pipeline.commands.options import (
     OUTPUT_FILE,
     Number,
-    bootstrap_options,
     exit_by,
     given_truth,
     min_score_option,
+    report_options,
     truth_options,
+    write_reports,
 )
 
 
@@ -23,9 +24,7 @@ from pipeline.commands.options import (
     "--scores", type=click.Choice(["own", "constant"]), default="own", show_default=True, help="Scores that rank masks."
 )
 @min_score_option
-@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
-@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
-@bootstrap_options
+@report_options
 def evaluate(
     run_folder: str,
     truth: str,
@@ -38,17 +37,12 @@ def evaluate(
     """Score a run's pseudo-masks against true objects, all classes as one."""
     from pipeline.evaluation.report import evaluate_runs, print_report, report_csv, report_json
     from pipeline.runs.run_folder import RunFolder
-    from pipeline.storage.outputs import output_file
 
     run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
     truths = given_truth(truth, truth_images)
     report = evaluate_runs(truths.truth, run, other, max_detections=truths.max_detections, **settings)
     print_report(report)
-    for file, text in ((csv_file, report_csv), (json_file, report_json)):
-        if file:
-            with output_file(file) as out:
-                out.write(text(report))
-            click.echo(f"written {file}")
+    write_reports((csv_file, lambda: report_csv(report)), (json_file, lambda: report_json(report)))
     exit_by(*filter(None, (run, other)))
 
 
@@ -59,9 +53,7 @@ def evaluate(
     "--at", "thresholds", type=Number(), multiple=True, help="A threshold, repeatable. [about ten round ones]"
 )
 @click.option("--plot", type=OUTPUT_FILE, help="PNG file to write.")
-@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
-@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
-@bootstrap_options
+@report_options
 def scores(
     run_folder: str,
     truth: str,
@@ -75,16 +67,11 @@ def scores(
     from pipeline.evaluation.by_score import score_table, table_csv, table_json, table_lines
     from pipeline.evaluation.score_plot import write_score_plot
     from pipeline.runs.run_folder import RunFolder
-    from pipeline.storage.outputs import output_file
 
     run = RunFolder.open(run_folder)
     table = score_table(given_truth(truth, truth_images).truth, run, **settings)
     click.echo("\n".join(table_lines(table)))
-    for file, text in ((csv_file, table_csv), (json_file, table_json)):
-        if file:
-            with output_file(file) as out:
-                out.write(text(table))
-            click.echo(f"written {file}")
+    write_reports((csv_file, lambda: table_csv(table)), (json_file, lambda: table_json(table)))
     if plot:
         write_score_plot(table, plot)
         click.echo(f"written {plot}")

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import OUTPUT_FILE, bootstrap_options, exit_by
+from pipeline.commands.options import OUTPUT_FILE, exit_by, report_options, write_reports
 
 
 @click.command("evaluate-semantic")
@@ -33,9 +33,7 @@ from pipeline.commands.options import OUTPUT_FILE, bootstrap_options, exit_by
     metavar="PIXELS",
     help="Score the middle square, the short side made so long; papers: 320. [whole images]",
 )
-@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
-@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
-@bootstrap_options
+@report_options
 def evaluate_semantic(
     run_folder: str,
     truth: str,
@@ -58,7 +56,6 @@ def evaluate_semantic(
     from pipeline.results.semantic_assignment import Assignment
     from pipeline.runs.run_folder import RunFolder
     from pipeline.runs.semantic_reader import SemanticReader
-    from pipeline.storage.outputs import output_file
 
     runs = [RunFolder.open(run) for run in (run_folder, compare) if run]
     for run in runs:
@@ -69,14 +66,9 @@ def evaluate_semantic(
     )
     print_semantic_report(report)
     own = report.runs[0].assignment
-    texts = (
-        (save_assignment, lambda: own.to_json()),
+    write_reports(
+        (save_assignment, own.to_json),
         (csv_file, lambda: semantic_report_csv(report)),
         (json_file, lambda: semantic_report_json(report)),
     )
-    for file, text in texts:
-        if file:
-            with output_file(file) as out:
-                out.write(text())
-            click.echo(f"written {file}")
     exit_by(*runs)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import OUTPUT_FILE, bootstrap_options, device_option, root_option
+from pipeline.commands.options import device_option, report_options, root_option, write_reports
 from pipeline.exit_status import INCOMPLETE
 
 
@@ -18,9 +18,7 @@ from pipeline.exit_status import INCOMPLETE
 @click.option("--features", help="Where the model's features are, NAME=FILE, if not where they were.")
 @click.option("--iterations", type=click.IntRange(min=1), default=1000, show_default=True, help="Batches of 16 images.")
 @device_option
-@click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
-@click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
-@bootstrap_options
+@report_options
 def linear_probe(
     model: str,
     images: str,
@@ -45,7 +43,6 @@ def linear_probe(
     from pipeline.images.sources import list_images
     from pipeline.methods.depthg.settings import label_settings
     from pipeline.runs.launch import Launch
-    from pipeline.storage.outputs import output_file
 
     overrides = (f"depthg.checkpoint={model}", "depthg.view=squeezed")
     launch = Launch(images, root, "depthg", {"features": features} if features else {}, overrides)
@@ -58,10 +55,6 @@ def linear_probe(
 
     report = probe_model(load_labels(launch, device), refs, true, model=model, **settings)
     print_semantic_report(report)
-    for file, text in ((csv_file, semantic_report_csv), (json_file, semantic_report_json)):
-        if file:
-            with output_file(file) as out:
-                out.write(text(report))
-            click.echo(f"written {file}")
+    write_reports((csv_file, lambda: semantic_report_csv(report)), (json_file, lambda: semantic_report_json(report)))
     if report.runs[0].labels.set_aside:
         sys.exit(INCOMPLETE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,24 @@ def bootstrap_options(command: Any) -> Any:
     return click.option(
         "--bootstrap", type=click.IntRange(min=0), default=1000, show_default=True, help="Resamples of images."
     )(seed(command))
+
+
+def report_options(command: Any) -> Any:
+    """--csv and --json, which `write_reports` writes, and those of `bootstrap_options`."""
+    json_file = click.option("--json", "json_file", type=OUTPUT_FILE, help="JSON file to write.")
+    csv_file = click.option("--csv", "csv_file", type=OUTPUT_FILE, help="CSV file to write.")
+    return csv_file(json_file(bootstrap_options(command)))
+
+
+def write_reports(*files: tuple[str | None, Callable[[], str]]) -> None:
+    """Write each of the files that is asked for, and say so. files: their names, and what gives the text."""
+    from pipeline.storage.outputs import output_file
+
+    for file, text in files:
+        if file:
+            with output_file(file) as out:
+                out.write(text())
+            click.echo(f"written {file}")
 
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
