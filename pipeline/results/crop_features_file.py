@@ -16,14 +16,13 @@ B photos of the shard · C crops · D feature width · h, w patch grid of a crop
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from pipeline.results.crop_features import CropFeatures
 from pipeline.results.kinds import Failed
-from pipeline.results.shard_arrays import check_schema, failed, ids_in, joined, offsets, opened, reasons
+from pipeline.results.shard_arrays import ReadShard, check_schema, failed, ids_in, joined, offsets, reasons
 from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
 
 SCHEMA = "cuts3d-crop-features"
@@ -82,7 +81,7 @@ def means_of(features_CDhw: np.ndarray) -> np.ndarray:
     return np.array(means, np.float32).reshape(features_CDhw.shape[:2])
 
 
-class CropFeaturesFile:
+class CropFeaturesFile(ReadShard):
     """A shard, read; crops are decoded when they are asked for.
 
     Attributes: `ids` (tuple of str), `done` bool (B), `size` int32 (B, 2), `per_photo`,
@@ -101,18 +100,6 @@ class CropFeaturesFile:
         self.has_depth = DEPTH in file
         self._check_shapes()
         self._first_crop = np.cumsum([0, *self.done]) * self.per_photo
-
-    @classmethod
-    def open(cls, source: bytes | Path, name: str = "") -> Self:
-        """Read bytes, or a local file as a whole. `name` is what messages call it; default: the path.
-
-        Raises StoreError when it is missing, torn or inconsistent, RunMismatchError when it is of another schema.
-        """
-        return cls(opened(source, name))
-
-    def __len__(self) -> int:
-        """B."""
-        return len(self.ids)
 
     def result(self, image: int) -> CropFeatures | Failed:
         """Photo `image` of this shard, as it was written."""

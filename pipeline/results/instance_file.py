@@ -28,15 +28,23 @@ Dimension letters: B images of the shard, M masks, Gh, Gw patch grid, H, W pixel
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.results.instances import LEVELS, NO_MASKS, OK, ImageRecord, Instance
 from pipeline.results.kinds import QUARANTINED, Failed
-from pipeline.results.shard_arrays import check_offsets, check_schema, failed, ids_in, joined, offsets, opened, reasons
+from pipeline.results.shard_arrays import (
+    ReadShard,
+    check_offsets,
+    check_schema,
+    failed,
+    ids_in,
+    joined,
+    offsets,
+    reasons,
+)
 from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
 from stages.score import PARTS, ScoreParts
 
@@ -153,7 +161,7 @@ def _image_arrays(
     }
 
 
-class ShardFile:
+class ShardFile(ReadShard):
     """A shard, read. All but confidence and depth is plain numpy from the start; those two are decoded when asked for.
 
     No file stays open. A process about to fork workers that need confidence or depth should touch them first.
@@ -193,20 +201,6 @@ class ShardFile:
         check_offsets(self.name, "masks/offsets", self.offsets, len(self.rle))
         check_offsets(self.name, "masks/image_offsets", self.image_offsets, self.n_masks)
         self.ids = ids_in(self.name, text, edges)
-
-    @classmethod
-    def open(cls, source: bytes | Path, name: str = "") -> Self:
-        """Read bytes, or a local file as a whole. `name` is what messages call it; default: the path.
-
-        Raises:
-            StoreError: the file is missing, torn or inconsistent.
-            RunMismatchError: the file is of another schema.
-        """
-        return cls(opened(source, name))
-
-    def __len__(self) -> int:
-        """Images of the shard."""
-        return len(self.ids)
 
     @property
     def n_masks(self) -> int:

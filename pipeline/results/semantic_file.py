@@ -18,15 +18,23 @@ Dimension letters: B images of the shard, C classes, H, W pixels, h, w cells.
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from pipeline.results.kinds import QUARANTINED, Failed
 from pipeline.results.semantic import NO_LABELS, OK, Classes, SemanticRecord
 from pipeline.results.semantic_codes import grid_of
-from pipeline.results.shard_arrays import check_offsets, check_schema, failed, ids_in, joined, offsets, opened, reasons
+from pipeline.results.shard_arrays import (
+    ReadShard,
+    check_offsets,
+    check_schema,
+    failed,
+    ids_in,
+    joined,
+    offsets,
+    reasons,
+)
 from pipeline.storage.array_file import ArrayFile, damaged, write_arrays
 
 SCHEMA = "cuts3d-semantic"
@@ -92,7 +100,7 @@ def write_shard(results: Sequence[SemanticRecord | Failed], classes: Classes, at
     )
 
 
-class SemanticShard:
+class SemanticShard(ReadShard):
     """A shard, read. Labels stay compressed until a record is asked for them; confidence is read when it is needed.
 
     Attributes: `ids` (tuple of str), `classes`, `attributes` (dict), `size` int32 (B, 2), `status` uint8 (B),
@@ -119,20 +127,6 @@ class SemanticShard:
         n_cells = file["images/confidence"].shape[0]
         check_offsets(self.name, "images/confidence_offsets", self._cell_offsets, n_cells)
         self.ids = ids_in(self.name, arrays["images/id"], arrays["images/id_offsets"])
-
-    @classmethod
-    def open(cls, source: bytes | Path, name: str = "") -> Self:
-        """Read bytes, or a local file as a whole. `name` is what messages call it; default: the path.
-
-        Raises:
-            StoreError: the file is missing, torn or inconsistent.
-            RunMismatchError: the file is of another schema.
-        """
-        return cls(opened(source, name))
-
-    def __len__(self) -> int:
-        """Images of the shard."""
-        return len(self.ids)
 
     @property
     def done(self) -> np.ndarray:
@@ -175,9 +169,7 @@ class SemanticShard:
 
     def _check_shapes(self, arrays: Mapping[str, np.ndarray]) -> None:
         n_images = len(self.status)
-        lengths = {
-            **{"image": n_images, "image_edge": n_images + 1, "height_width": 2, "class": len(self.classes)},
-        }
+        lengths = {"image": n_images, "image_edge": n_images + 1, "height_width": 2, "class": len(self.classes)}
         for name, array in arrays.items():
             expected = tuple(lengths.get(dim) for dim in _DIMS[name])
             if not _TEXTS.intersection(_DIMS[name]) and array.shape != expected:

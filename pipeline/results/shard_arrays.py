@@ -5,7 +5,7 @@ that lie one after the other in one array.
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,11 +15,30 @@ from pipeline.storage.array_file import ArrayFile, damaged
 from pipeline.storage.files import VERIFY_HINT
 
 
-def opened(source: bytes | Path, name: str = "") -> ArrayFile:
-    """The file in bytes, or a local one as a whole. `name` is what messages call it; default: the path.
+class ReadShard:
+    """A shard's file, read by a class that is made of an `ArrayFile`. ids: of its images, in the shard's order."""
 
-    Raises StoreError when it is missing, torn, or no file of arrays.
-    """
+    ids: tuple[str, ...]
+
+    def __init__(self, file: ArrayFile) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def open(cls, source: bytes | Path, name: str = "") -> Self:
+        """Read bytes, or a local file as a whole. `name` is what messages call it; default: the path.
+
+        Raises:
+            StoreError: the file is missing, torn or inconsistent.
+            RunMismatchError: the file is of another schema.
+        """
+        return cls(_opened(source, name))
+
+    def __len__(self) -> int:
+        """Images of the shard."""
+        return len(self.ids)
+
+
+def _opened(source: bytes | Path, name: str) -> ArrayFile:
     if isinstance(source, Path):
         name = name or str(source)
         try:
