@@ -42,6 +42,7 @@ const problem = (reason, detail) => make("span", { class: "problem" },
 
 /** The photo, or why there is none, and why the image was set aside. */
 function photoOf(image, number) {
+  if (image.failed) return [problem("not shown", image.failed)];
   const parts = [];
   if (image.photo) {
     const photo = make("img", { alt: `Photo ${images[number].id}`, decoding: "async", draggable: "false" });

@@ -124,14 +124,7 @@ function countOf(image, r) {
   return image.masks[r] ? [counted(image.masks[r], "mask"), ""] : ["no masks", "none"];
 }
 
-async function fill(element, number) {
-  let image;
-  try {
-    image = await load(number);
-  } catch (error) {
-    image = { failed: error.message };
-  }
-  if (!element.isConnected) return; // scrolled away meanwhile
+function fill(element, image, number) {
   for (const button of element.querySelectorAll("[data-run]")) {
     button.firstChild.append(...layers(image, number, Number(button.dataset.run), pictureWidth()));
   }

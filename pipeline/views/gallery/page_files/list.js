@@ -99,17 +99,10 @@ function card(number) {
   return button;
 }
 
-async function fill(element, number) {
-  let image;
-  try {
-    image = await load(number);
-  } catch (error) {
-    if (element.isConnected) element.querySelector(".picture").append(problem("not shown", error.message));
-    return;
-  }
-  if (!element.isConnected) return; // scrolled away meanwhile
+function fill(element, image, number) {
   const picture = element.querySelector(".picture");
   picture.append(...photoOf(image, number));
+  if (image.failed) return;
   if ($("masks").checked && image.instances.length) {
     const canvas = make("canvas", { class: "masks", "aria-hidden": "true" });
     // As wide as the photo in its 4:3 box.

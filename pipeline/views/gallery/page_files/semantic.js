@@ -155,18 +155,12 @@ function card(number) {
   return button;
 }
 
-async function fill(element, number) {
-  let image;
-  try {
-    image = await load(number);
-  } catch (error) {
-    if (element.isConnected) element.querySelector(".picture").append(problem("not shown", error.message));
-    return;
-  }
-  if (!element.isConnected) return; // scrolled away meanwhile
+function fill(element, image, number) {
+  const picture = element.querySelector(".picture");
+  picture.append(...photoOf(image, number));
+  if (image.failed) return;
   const width = Math.min(cardWidth, (cardWidth * 0.75 * image.small[1]) / image.small[0]); // in its 4:3 box
-  const layers = layer(image, width * Math.min(devicePixelRatio, 1.5));
-  element.querySelector(".picture").append(...photoOf(image, number), ...layers);
+  picture.append(...layer(image, width * Math.min(devicePixelRatio, 1.5)));
 }
 
 // --- one image, large ----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-// --- a list of images of which only those in view are drawn, and one of them large, as both pages have it -----------
-// A page's own files have `layOut`, `drawList`, `fill(element, number)`, `large(image, number)`, `remember`, `recall` and
-// `changed`.
+// --- a list of images of which only those in view are drawn, and one of them large, as all pages have it ------------
+// A page's own files have `layOut`, `drawList`, `fill(element, image, number)`, `large(image, number)`, `remember`,
+// `recall` and `changed`.
 
 const list = $("list"), dialog = $("detail");
 const shown = new Map(); // place in the list -> element
@@ -46,13 +46,21 @@ function drawPlaces(first, end, place) {
     const element = place(position);
     shown.set(position, element);
     list.append(element);
-    fill(element, visible[position]);
+    bring(element, visible[position]);
   }
+}
+
+/** What is shown of an image, or why it cannot be had: `failed`. */
+const loaded = (number) => load(number).catch((error) => ({ failed: error.message }));
+
+async function bring(element, number) {
+  const image = await loaded(number);
+  if (element.isConnected) fill(element, image, number); // else it was scrolled away meanwhile
 }
 
 async function open(number) {
   current = number;
-  const image = await load(number).catch((error) => ({ failed: error.message }));
+  const image = await loaded(number);
   if (current !== number) return; // somebody was faster with the keys
   dialog.replaceChildren(...large(image, number));
   if (!dialog.open) dialog.showModal();
