@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cuts3d.loading import LoadedMethod, Overrides, ReadRun, loaded_method
+from cuts3d.loading import LoadedMethod, OfOneImage, Overrides, ReadRun, loaded_method
 
 if TYPE_CHECKING:
     import torch
@@ -49,28 +49,17 @@ class LabelModel(LoadedMethod["ImageLabels"]):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageLabels:
+class ImageLabels(OfOneImage):
     """What there is of one image; labels are decoded when they are asked for.
 
     record: as it is stored.
     """
 
     record: SemanticRecord = field(repr=False)
-    _photo: Callable[[], np.ndarray] = field(repr=False)
 
     def __repr__(self) -> str:
         found = sum(count > 0 for count in self.record.pixels)
         return f"ImageLabels({self.id!r}, {self.size[0]} x {self.size[1]}, {found} of {len(self.names)} classes)"
-
-    @property
-    def id(self) -> str:
-        """Its path relative to the folder that was listed, or what `LabelModel.predict` calls it."""
-        return self.record.id
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """H, W in pixels, the right way up."""
-        return self.record.size
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,11 +85,6 @@ class ImageLabels:
     def shares(self) -> np.ndarray:
         """float64 (C,), 0..1: of the image's pixels."""
         return self.record.shares
-
-    @property
-    def photo(self) -> np.ndarray:
-        """uint8 (H, W, 3), read again if it lies in a file; ImageError when it cannot be read any more."""
-        return self._photo()
 
     def to_torch(self, device: str = "cpu") -> dict[str, torch.Tensor]:
         """labels and confidence as tensors, shapes and types as above."""

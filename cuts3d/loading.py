@@ -62,6 +62,31 @@ def loaded_method(
     return method
 
 
+@dataclass(frozen=True, eq=False)
+class OfOneImage:
+    """What there is of one image. record: as it is stored."""
+
+    record: Any = field(repr=False)
+    _photo: Callable[[], np.ndarray] = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """Its path relative to the folder that was listed, or what `predict` calls it."""
+        id_: str = self.record.id
+        return id_
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H, W in pixels, the right way up."""
+        size: tuple[int, int] = self.record.size
+        return size
+
+    @property
+    def photo(self) -> np.ndarray:
+        """uint8 (H, W, 3), read again if it lies in a file; ImageError when it cannot be read any more."""
+        return self._photo()
+
+
 @dataclass(frozen=True)
 class LoadedMethod(ABC, Generic[OfImage]):
     """A loaded method. method: a `pipeline.methods.protocol.Method`."""

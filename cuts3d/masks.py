@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cuts3d.loading import LoadedMethod, Overrides, ReadRun, loaded_method
+from cuts3d.loading import LoadedMethod, OfOneImage, Overrides, ReadRun, loaded_method
 from pipeline.errors import ConfigError
 from pipeline.wording import counted
 
@@ -67,7 +67,7 @@ class Model(LoadedMethod["ImageMasks"]):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageMasks:
+class ImageMasks(OfOneImage):
     """What there is of one image; masks are decoded when they are asked for.
 
     record: as it is stored: `instances`, one per mask, with run-length code, round and parts of the score; `drops`,
@@ -76,20 +76,9 @@ class ImageMasks:
     """
 
     record: ImageRecord = field(repr=False)
-    _photo: Callable[[], np.ndarray] = field(repr=False)
 
     def __repr__(self) -> str:
         return f"ImageMasks({self.id!r}, {self.size[0]} x {self.size[1]}, {counted(len(self), 'mask')})"
-
-    @property
-    def id(self) -> str:
-        """Its path relative to the folder that was listed, or what `Model.predict` calls it."""
-        return self.record.id
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """H, W in pixels, the right way up."""
-        return self.record.size
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -137,11 +126,6 @@ class ImageMasks:
         if self.instances:
             return np.stack([instance.confidence for instance in self.instances]).astype(np.float32) / 255
         return np.zeros((0, *((0, 0) if self.record.depth is None else self.record.depth.shape)), np.float32)
-
-    @property
-    def photo(self) -> np.ndarray:
-        """uint8 (H, W, 3), read again if it lies in a file; ImageError when it cannot be read any more."""
-        return self._photo()
 
     def to_torch(self, device: str = "cpu") -> dict[str, torch.Tensor]:
         """masks, boxes, scores and confidences as tensors, shapes and types as above."""
