@@ -21,8 +21,6 @@ from pipeline.exit_status import INCOMPLETE, INTERRUPTED
 if TYPE_CHECKING:
     from pipeline.methods.depthg.training_recipes import SemanticRecipe
 
-INPUTS = "inputs"  # in the folder of the model
-
 
 @click.command("train-semantic", cls=ExecutingCommand)
 @click.option("--out", required=True, type=OUTPUT_FOLDER, help="Folder of the model: its inputs, checkpoints and log.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.evaluation.bootstrap import CONFIDENCE
 from pipeline.evaluation.comparison import MASKS, ComparedRun, RunComparison
+from pipeline.evaluation.estimate_cells import csv_cells
 from pipeline.evaluation.scores import Estimate, Metric
 
 # Of the metrics of masks or boxes those that a table shows; files have all.
@@ -57,12 +58,11 @@ def comparison_csv(comparison: RunComparison) -> str:
     nothing = Estimate(math.nan)
     for run in comparison.runs:
         for name, estimate in run.metrics.items():
-            pair = (estimate, run.difference.get(name, nothing))
-            cells = ["" if math.isnan(v) else repr(v) for one in pair for v in (one.value, one.low, one.high)]
-            writer.writerow([run.name, name, *cells, *settings])
+            difference = run.difference.get(name, nothing)
+            writer.writerow([run.name, name, *csv_cells(estimate), *csv_cells(difference), *settings])
         for other, estimate in zip(comparison.runs, run.agreement, strict=True):
-            cells = ["" if math.isnan(v) else repr(v) for v in (estimate.value, estimate.low, estimate.high)]
-            writer.writerow([run.name, f"agreement_with_{other.name}", *cells, *[""] * 3, *settings])
+            own = [run.name, f"agreement_with_{other.name}", *csv_cells(estimate)]
+            writer.writerow([*own, *[""] * 3, *settings])
         writer.writerow([run.name, "seconds_per_image", repr(run.total_seconds), *[""] * 5, *settings])
     return out.getvalue()
 

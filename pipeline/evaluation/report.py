@@ -3,19 +3,18 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import SourceError
 from pipeline.evaluation.average_precision import MAX_DETECTIONS
 from pipeline.evaluation.bootstrap import CONFIDENCE
+from pipeline.evaluation.estimate_cells import cell, csv_cells, json_values, report_console
 from pipeline.evaluation.run_detections import RunDetections, run_detections
 from pipeline.evaluation.scores import (
     IOU_TYPES,
@@ -29,9 +28,6 @@ from pipeline.evaluation.scores import (
 )
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.runs.run_folder import RunFolder
-
-# Where output is no terminal, so that a table in a log does not wrap.
-_WIDTH = 140
 
 
 @dataclass(frozen=True)
@@ -116,9 +112,7 @@ def evaluate_runs(
 
 def print_report(report: Report) -> None:
     """On stdout: what was scored, and a table of values with their intervals."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH)
+    console = report_console()
     evaluation = report.evaluations[0]
     console.print(f"truth   {report.truth}", markup=False)
     for title, run in zip(("run", "other"), report.runs, strict=False):
@@ -160,10 +154,7 @@ def report_json(report: Report) -> str:
         },
     }
     for title, estimates in report.columns.items():
-        facts[title] = {
-            name: {end: value if math.isfinite(value) else None for end, value in asdict(estimate).items()}
-            for name, estimate in estimates.items()
-        }
+        facts[title] = {name: json_values(estimate) for name, estimate in estimates.items()}
     return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -176,8 +167,7 @@ def report_csv(report: Report) -> str:
     settings = [evaluation.n_images, evaluation.scores, evaluation.bootstrap, evaluation.seed]
     for what, estimates in report.columns.items():
         for name, estimate in estimates.items():
-            numbers = ["" if math.isnan(value) else repr(value) for value in asdict(estimate).values()]
-            writer.writerow([what, name, *numbers, *settings])
+            writer.writerow([what, name, *csv_cells(estimate), *settings])
     return out.getvalue()
 
 
@@ -210,24 +200,8 @@ def _table(report: Report) -> Table:
     for metric in report.metrics:
         if metric.name in ("box_AP", "object_best_iou") and table.row_count:
             table.add_row()
-        cells: Iterator[Text] = (_cell(metric, title, estimates[metric.name]) for title, estimates in columns.items())
+        cells: Iterator[Text] = (
+            cell(estimates[metric.name], title, metric.better, metric.share) for title, estimates in columns.items()
+        )
         table.add_row(metric.name, *cells, *([] if compared else [metric.about]))
     return table
-
-
-def _cell(metric: Metric, column: str, estimate: Estimate) -> Text:
-    """The value and its interval; green where a comparison is surely for the run, red where surely against it."""
-    if math.isnan(estimate.value):
-        return Text("–")
-    scale = 100 if metric.share and column != "ratio" else 1
-    sign = "+" if column == "difference" else ""
-    # Adding 0 to what was rounded to -0 takes its sign away.
-    value, low, high = (
-        f"{round(scale * number, 2) + 0:{sign}.2f}" for number in (estimate.value, estimate.low, estimate.high)
-    )
-    text = value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
-    even = {"difference": 0.0, "ratio": 1.0}.get(column, math.nan)
-    above, below = estimate.low > even, estimate.high < even
-    if not metric.better or not (above or below):
-        return Text(text)
-    return Text(text, "green" if above == (metric.better == "higher") else "red")

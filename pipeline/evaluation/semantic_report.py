@@ -8,17 +8,17 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import SourceError
 from pipeline.evaluation.bootstrap import CONFIDENCE
+from pipeline.evaluation.estimate_cells import cell, csv_cells, json_values, report_console
 from pipeline.evaluation.scores import Estimate
 from pipeline.evaluation.semantic_published import not_alike, published
 from pipeline.evaluation.semantic_runs import RunLabels, run_labels
@@ -27,8 +27,6 @@ from pipeline.evaluation.semantic_truth.truth import SemanticTruth
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.runs.run_folder import RunFolder
 from pipeline.wording import counted
-
-_WIDTH = 140  # where output is no terminal, so that a table in a log does not wrap
 
 
 @dataclass(frozen=True)
@@ -153,9 +151,7 @@ def evaluate_semantic_runs(
 
 def print_semantic_report(report: SemanticReport) -> None:
     """On stdout: what was scored, values with their intervals, a line per class, and what has been published."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDTH)
+    console = report_console()
     numbering = f", numbered {report.numbering}" if report.numbering else ""
     console.print(f"truth   {report.truth} ({len(report.classes)} classes{numbering})", markup=False)
     for title, run in zip(("run", "other"), report.runs, strict=False):
@@ -212,7 +208,7 @@ def semantic_report_json(report: SemanticReport) -> str:
     }
     for title, scores in report.columns.items():
         facts[title] = {
-            "overall": {name: _plain(estimate) for name, estimate in scores.overall.items()},
+            "overall": {name: json_values(estimate) for name, estimate in scores.overall.items()},
             "iou": _named(report.classes, scores.iou),
             "accuracy": _named(report.classes, scores.accuracy),
         }
@@ -230,8 +226,7 @@ def semantic_report_csv(report: SemanticReport) -> str:
         for metric, estimates in (("iou", scores.iou), ("accuracy", scores.accuracy)):
             rows += [(name, metric, estimate) for name, estimate in zip(report.classes, estimates, strict=True)]
         for name, metric, estimate in rows:
-            numbers = ["" if math.isnan(value) else repr(value) for value in asdict(estimate).values()]
-            writer.writerow([what, name, metric, *numbers, *settings])
+            writer.writerow([what, name, metric, *csv_cells(estimate), *settings])
     return out.getvalue()
 
 
@@ -243,12 +238,8 @@ def _classes(truth: SemanticTruth, found: Sequence[RunLabels], given: Assignment
     return truth.classes[: max(most, len(given.classes) if given else 0)]
 
 
-def _plain(estimate: Estimate) -> dict[str, float | None]:
-    return {end: value if math.isfinite(value) else None for end, value in asdict(estimate).items()}
-
-
 def _named(classes: Sequence[str], estimates: Sequence[Estimate]) -> Mapping[str, Any]:
-    return {name: _plain(estimate) for name, estimate in zip(classes, estimates, strict=True)}
+    return {name: json_values(estimate) for name, estimate in zip(classes, estimates, strict=True)}
 
 
 def _images(report: SemanticReport) -> str:
@@ -301,7 +292,7 @@ def _assigned(report: SemanticReport) -> str:
 def _overall(report: SemanticReport) -> Table:
     table = _table(report)
     for metric in METRICS:
-        cells = [_cell(column, scores.overall[metric.name]) for column, scores in report.columns.items()]
+        cells = [cell(scores.overall[metric.name], column) for column, scores in report.columns.items()]
         table.add_row(metric.name, *cells, metric.about)
     return table
 
@@ -329,8 +320,8 @@ def _by_class(report: SemanticReport) -> Table:
         table.add_row(
             Text(name),
             f"{100 * true[index] / true.sum():.2f}",
-            *(_cell(column, scores.iou[index]) for column, scores in report.columns.items()),
-            _cell("run", run.scores.accuracy[index]),
+            *(cell(scores.iou[index], column) for column, scores in report.columns.items()),
+            cell(run.scores.accuracy[index], "run"),
             " ".join(clusters),
             Text(taken_for),
         )
@@ -345,7 +336,7 @@ def _published(report: SemanticReport) -> Table:
         values = ("–" if value is None else f"{value:.1f}" for value in (figure.accuracy, figure.miou))
         table.add_row(Text(figure.method), *values, figure.source)
     for run in report.runs:
-        cells = (_cell("run", run.scores.overall[name]) for name in ("accuracy", "miou"))
+        cells = (cell(run.scores.overall[name], "run") for name in ("accuracy", "miou"))
         ours = f"{PurePosixPath(run.labels.url).name}, {run.labels.recipe} ({counted(report.images, 'image')})"
         table.add_row(Text(ours), *cells, "measured", style="bold")
     return table
@@ -358,18 +349,3 @@ def _table(report: SemanticReport) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("")
     return table
-
-
-def _cell(column: str, estimate: Estimate) -> Text:
-    """The value and its interval; green where a difference is surely for the run, red where surely against it."""
-    if math.isnan(estimate.value):
-        return Text("–")
-    sign = "+" if column == "difference" else ""
-    # Adding 0 to what was rounded to -0 takes its sign away.
-    value, low, high = (
-        f"{round(100 * number, 2) + 0:{sign}.2f}" for number in (estimate.value, estimate.low, estimate.high)
-    )
-    text = value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
-    if column != "difference" or not (estimate.low > 0 or estimate.high < 0):
-        return Text(text)
-    return Text(text, "green" if estimate.low > 0 else "red")
