@@ -5,9 +5,10 @@ from typing import Any
 
 from pipeline.methods.cuts.options import ABOUT, changed_lines, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES, SEARCHES
-from pipeline.methods.cuts.settings import absolute_launch, cuts_settings, settings_read
+from pipeline.methods.cuts.settings import cuts_settings, settings_read
 from pipeline.methods.cuts.stage_graph import LAST, NAME, STAGES
 from pipeline.methods.protocol import Method, MethodEntry
+from pipeline.methods.shared.model_settings import with_absolute_models
 from pipeline.runs.launch import Launch
 
 
@@ -49,6 +50,6 @@ ENTRY = MethodEntry(
     describe=describe,
     about=lambda recipe: ABOUT.get(recipe, ""),
     options=recipe_lines,
-    absolute=absolute_launch,
+    absolute=with_absolute_models,
     reads=settings_read,
 )

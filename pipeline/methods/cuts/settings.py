@@ -10,7 +10,8 @@ from pipeline.methods.cuts.options import read_recipe, refuse_unread_models
 from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, Recipe
 from pipeline.methods.cuts.stage_graph import LAST, STAGES
 from pipeline.methods.overrides import parse_overrides
-from pipeline.models.specs import absolute_depth, absolute_features, check_depth, check_features, feature_spec
+from pipeline.methods.shared.model_settings import refuse_other_settings
+from pipeline.models.specs import check_depth, check_features, feature_spec
 from pipeline.runs.launch import Launch
 from stages.feature_presets import FeaturePreset
 from stages.features import FeatureConfig
@@ -38,8 +39,7 @@ class ModelNames:
     def of(cls, launch: Launch) -> "ModelNames":
         """Those of a launch; ConfigError names what is wrong."""
         known = [f.name for f in fields(cls)]
-        if foreign := [name for name in launch.settings if name not in known]:
-            raise ConfigError(f"recipe {launch.recipe} has no setting {foreign[0]!r}: it has {', '.join(known)}")
+        refuse_other_settings(launch, known)
         return cls(**dict[str, Any]({**MODELS.get(launch.recipe, {}), **launch.settings}))
 
 
@@ -66,13 +66,6 @@ class CutsSettings:
         if self.feature_config is not None:
             known["features"] = asdict(self.feature_config)
         return known
-
-
-def absolute_launch(launch: Launch) -> Launch:
-    """The launch with the paths of models and depth maps absolute."""
-    paths = {"features": absolute_features, "depth": absolute_depth}
-    settings = {name: paths[name](value) if name in paths else value for name, value in launch.settings.items()}
-    return replace(launch, settings=settings)
 
 
 def settings_read(launch: Launch) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.methods.depthg.crops import CropConfig
 from pipeline.methods.overrides import parse_overrides
-from pipeline.models.specs import absolute_depth, absolute_features, check_depth, check_features, feature_spec
+from pipeline.methods.shared.model_settings import refuse_other_settings, with_absolute_models
+from pipeline.models.specs import check_depth, check_features, feature_spec
 from pipeline.runs.launch import Launch
 from stages.depth import DepthKind, check_kind
 from stages.feature_presets import FeaturePreset
@@ -53,9 +54,7 @@ def recipe_of(crops: CropConfig) -> dict[str, Any]:
 
 def absolute_launch(launch: Launch) -> Launch:
     """The launch with the paths of models and depth maps absolute."""
-    paths = {"features": absolute_features, "depth": lambda spec: spec if spec == NO_DEPTH else absolute_depth(spec)}
-    settings = {name: paths[name](value) if name in paths else value for name, value in launch.settings.items()}
-    return replace(launch, settings=settings)
+    return with_absolute_models(launch, names=[NO_DEPTH])
 
 
 def inputs_settings(launch: Launch, files_here: bool = True) -> InputsSettings:
@@ -63,8 +62,7 @@ def inputs_settings(launch: Launch, files_here: bool = True) -> InputsSettings:
 
     files_here: whether models are loaded on this machine, so that their files are looked for.
     """
-    if foreign := [name for name in launch.settings if name not in SETTINGS]:
-        raise ConfigError(f"recipe {NAME} has no setting {foreign[0]!r}: it has {', '.join(SETTINGS)}")
+    refuse_other_settings(launch, SETTINGS)
     crops, options = _options(launch.overrides)
     features = launch.settings.get("features", DEFAULT_FEATURES)
     depth: str | None = launch.settings.get("depth", DEFAULT_DEPTH)

@@ -8,9 +8,8 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.methods.depthg.checkpoint import SemanticModel, read_model
 from pipeline.methods.depthg.recipe import NAME, OF_FEATURES, LabelRecipe, read_recipe
 from pipeline.methods.overrides import parse_overrides
+from pipeline.methods.shared.model_settings import refuse_other_settings, with_absolute_models
 from pipeline.models.specs import (
-    absolute_depth,
-    absolute_features,
     check_depth,
     check_features,
     depth_source,
@@ -63,9 +62,7 @@ def model_facts(model: SemanticModel) -> dict[str, Any]:
 
 def absolute_launch(launch: Launch) -> Launch:
     """The launch with the paths of the model, of features and of depth maps absolute."""
-    paths = {"features": absolute_features, "depth": absolute_depth}
-    settings = {name: paths[name](value) if name in paths else value for name, value in launch.settings.items()}
-    return replace(launch, settings=settings, overrides=tuple(map(_absolute, launch.overrides)))
+    return replace(with_absolute_models(launch), overrides=tuple(map(_absolute, launch.overrides)))
 
 
 def _absolute(override: str) -> str:
@@ -85,8 +82,7 @@ def label_settings(launch: Launch, files_here: bool = True) -> LabelSettings:
     """
     recipe = read_recipe(_ours(launch))
     options = _feature_options(launch)
-    if foreign := [name for name in launch.settings if name not in SETTINGS]:
-        raise ConfigError(f"recipe {NAME} has no setting {foreign[0]!r}: it has {', '.join(SETTINGS)}")
+    refuse_other_settings(launch, SETTINGS)
     depth, kind = _depth(launch, recipe, files_here)
     given = launch.settings.get("features", "")
     if not files_here:
