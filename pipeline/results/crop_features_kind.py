@@ -30,6 +30,8 @@ class CropFeaturesKind:
 
     name = NAME
     schema = f"{SCHEMA} {VERSION}"
+    words = "features of crops"
+    commands = "`cuts3d train-semantic --inputs` and `cuts3d gallery`"
 
     def write(self, results: Sequence[CropFeatures | Failed], attributes: Mapping[str, Any]) -> bytes:
         """See `crop_features_file.write_shard`."""

@@ -17,6 +17,7 @@ from pipeline.results.kinds import ResultKind
 from pipeline.results.semantic_kind import SemanticKind
 
 GROUP = "cuts3d.results"
+# Each says in messages what it is, `words`, and what there is for it, `commands`.
 KINDS = {kind.name: kind for kind in (InstanceKind, SemanticKind, CropFeaturesKind)}
 
 

@@ -30,6 +30,8 @@ class SemanticKind:
 
     name = NAME
     schema = f"{SCHEMA} {VERSION}"
+    words = "semantic labels"
+    commands = "`cuts3d evaluate-semantic`, `cuts3d export --semantic` and `cuts3d gallery`"
 
     def write(self, results: Sequence[SemanticRecord | Failed], attributes: Mapping[str, Any]) -> bytes:
         """See `semantic_file.write_shard`."""
