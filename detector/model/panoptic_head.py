@@ -43,7 +43,8 @@ class StuffHead(PanopticFPNHead):
     def __init__(self, num_stuffs: int, loss_weight: float = 0.5, **layers: Any) -> None:
         if num_stuffs < 0:
             raise ConfigError(f"num_stuffs is {num_stuffs}: it must be at least 0")
-        super().__init__(num_things_classes=0, num_stuff_classes=num_stuffs, **layers)
+        stock_loss = {"type": "CrossEntropyLoss"}  # not used: it divides by the number of all pixels
+        super().__init__(num_things_classes=0, num_stuff_classes=num_stuffs, loss_seg=stock_loss, **layers)
         self.loss_weight = loss_weight
 
     def logits(self, features: Sequence[Tensor]) -> Tensor:
