@@ -15,7 +15,7 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import functional as colours
@@ -148,14 +148,15 @@ def _rescaled_one(image_3HW: Tensor, sample: DetDataSample, scale: tuple[int, in
     factor = new_width / width, new_height / height
     before = sample.metainfo.get("scale_factor", (1.0, 1.0))
     scaled.set_metainfo({"img_shape": size, "scale_factor": (before[0] * factor[0], before[1] * factor[1])})
-    instances = sample.gt_instances
-    masks = instances.masks.resize(size)
+    masks = sample.gt_instances.masks.resize(size)
     boxes_M4 = boxes(masks.values)
     keep_M = boxes_M4[:, 2] > 0
-    kept = instances[torch.from_numpy(keep_M).to(instances.labels.device)]
-    boxes_M4 = torch.from_numpy(boxes_M4[keep_M]).to(image_3HW.device)
-    kept.masks, kept.bboxes = masks[keep_M], HorizontalBoxes(boxes_M4)
-    scaled.gt_instances = kept
+    labels_M = sample.gt_instances.labels
+    scaled.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes(torch.from_numpy(boxes_M4[keep_M]).to(image_3HW.device)),
+        labels=labels_M[torch.from_numpy(keep_M).to(labels_M.device)],
+        masks=masks[keep_M],
+    )
     seg_HW = sample.gt_sem_seg.sem_seg[0]
     seg_hw = cv2.resize(seg_HW.cpu().numpy(), size[::-1], interpolation=cv2.INTER_NEAREST)
     scaled.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(seg_hw[None]).to(seg_HW.device))

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from detector.data.confidence_masks import CERTAIN, ConfidenceMasks
+from detector.data.confidence_masks import ConfidenceMasks
 from detector.data.panoptic_paste import SOME_THING
 from detector.data.paste import boxes
 from pipeline.errors import ConfigError
@@ -59,7 +59,7 @@ class TargetRules:
 def panoptic_targets(
     labels_HW: np.ndarray, ids_HW: np.ndarray, class_M: np.ndarray, rules: TargetRules
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Semantic targets, uint8 (H, W); masks of the things, uint8 (K, H, W), 255 inside; their labels, int64 (K,) 0..T-1.
+    """Semantic targets, uint8 (H, W); masks of the things, uint8 (K, H, W), 255 inside; their labels, int64 (K,).
 
     labels_HW: uint8, 0..C-1, 255 for none. ids_HW: 0 none, m for instance m - 1. class_M: of the instances.
 

@@ -1,5 +1,5 @@
-"""Copy-paste among the images of a batch (CUPS, Hahn et al., CVPR 2025): instances are cut out of images, and pasted into
-others. Functions on arrays; where the instances come from is up to the caller.
+"""Copy-paste in a batch (CUPS, Hahn et al., CVPR 2025): instances are cut out of images and pasted into others.
+Functions on arrays; where the instances come from is up to the caller.
 
 H, W pixels of an image · h, w of a cut-out · M instances of an image · K cut-outs
 """
