@@ -15,6 +15,7 @@ B images
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -42,7 +43,7 @@ IMAGE_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
 _PLACE_FIELDS = ("offset", "length", "height", "width", "coco_id")
 
 
-class FlatImages:
+class FlatImages(ABC):
     """Images of a flat store, by number from 0, in the order of the runs and their manifests.
 
     Several runs over one data set stay apart: an image that is in two runs is here twice. Pickled and copied, a store
@@ -72,6 +73,10 @@ class FlatImages:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Itself: data sets and samples are copied by MMDetection, and the arrays are not to be."""
         return self
+
+    @abstractmethod
+    def summary(self) -> str:
+        """What is here and what was left out, in a sentence for people."""
 
     @property
     def runs(self) -> list[str]:

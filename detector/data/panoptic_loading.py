@@ -61,7 +61,9 @@ def panoptic_targets(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Semantic targets, uint8 (H, W); masks of the things, uint8 (K, H, W), 255 inside; their labels, int64 (K,).
 
-    labels_HW: uint8, 0..C-1, 255 for none. ids_HW: 0 none, m for instance m - 1. class_M: of the instances.
+    labels_HW: uint8, 0..C-1, 255 for none.
+    ids_HW: uint8 or uint16, 0 none, m for instance m - 1.
+    class_M: 0..C-1, of the instances.
 
     Stuff class number s (from 0) is s + 1. In an instance of a thing class all is `SOME_THING`. An instance whose class
     is stuff contradicts itself: it is ignored, and no instance. (The released code forgets this where an image has no
@@ -100,8 +102,8 @@ class LoadPanoptic(BaseTransform):
         store, image = results["store"], results["store_index"]
         if self._rules is None or self._rules.split is not store.split:
             self._rules = TargetRules(store.split, self.ignore_unknown_things)
-        labels_HW, ids_HW, class_M = store.maps(image)
-        seg_HW, values_KHW, things_K = panoptic_targets(labels_HW, ids_HW, class_M, self._rules)
+        maps = store.labels(image), store.instance_ids(image), store.classes_of(image)
+        seg_HW, values_KHW, things_K = panoptic_targets(*maps, self._rules)
         results["gt_seg_map"] = seg_HW
         results["gt_masks"] = ConfidenceMasks.from_values(values_KHW)
         results["gt_bboxes"] = HorizontalBoxes(boxes(values_KHW))
