@@ -8,6 +8,9 @@ custom_imports = dict(imports=["detector.components"])
 import detector.data.copy_paste
 import detector.data.dataset
 import detector.data.loading
+import detector.data.panoptic_batch
+import detector.data.panoptic_loading
+import detector.data.panoptic_store
 import detector.data.sampling
 import detector.model.backbone_weights
 import detector.model.cascade
@@ -18,4 +21,5 @@ import detector.model.roi_features
 import detector.training.hooks
 import detector.training.loop
 import detector.training.optimizer
+import detector.training.self_enhanced
 import detector.training.validation
