@@ -7,7 +7,6 @@ M detections · T thing classes · S stuff classes · H, W pixels of the photo �
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -16,8 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.results.semantic import NONE
 
 LEAST_SCORE = 0.5
-StuffAt = Literal["scaled", "released"]
-STUFF_AT: tuple[StuffAt, ...] = ("scaled", "released")
+STUFF_AT = ("scaled", "released")
 # The picture in which the least area of stuff was published: Cityscapes' height and width.
 _PUBLISHED_PIXELS = 1024 * 2048
 _MOST_INSTANCES = np.iinfo(np.uint16).max
@@ -38,7 +36,7 @@ class PanopticRule:
     min_score: float = LEAST_SCORE
     max_cover: float = 0.5
     stuff_area: int = 4096
-    stuff_at: StuffAt = "scaled"
+    stuff_at: str = "scaled"
     mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
