@@ -50,7 +50,7 @@ class PhotoNetwork(Generic[Found]):
         self._backend = resize.get("backend", "cv2")
         self._model = cast(Any, build_model(checkpoint).to(device))
         self._network = TwoStage(self._model)
-        self._test_cfg = _limited(self._model.roi_head.test_cfg, limits or Limits())
+        self._test_cfg = limited(self._model.roi_head.test_cfg, limits or Limits())
 
     @property
     def threshold(self) -> float:
@@ -115,7 +115,7 @@ class Predictor(PhotoNetwork[Detections]):
         return (found for _, found in self._detected(features, metas))
 
 
-def _limited(test_cfg: Mapping[str, Any], limits: Limits) -> ConfigDict:
+def limited(test_cfg: Mapping[str, Any], limits: Limits) -> ConfigDict:
     nms = dict(test_cfg["nms"])
     if limits.nms_iou is not None:
         nms["iou_threshold"] = limits.nms_iou
