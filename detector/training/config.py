@@ -222,8 +222,8 @@ def scale_schedule(config: Config, batch: int, base: int) -> None:
     """The linear scaling rule, for steps of `batch` images in place of `base`.
 
     The learning rate is multiplied by batch / base, and every number of iterations (training, warm-up, milestones,
-    first step of self-enhanced copy-paste) by base / batch: the same number of images is seen at each stage. [Goyal et al. 2017, arXiv 1706.02677]; Detectron2
-    has the same rule. Weight decay, momentum and clipping stay.
+    first step of self-enhanced copy-paste) by base / batch: the same number of images is seen at each stage. [Goyal et
+    al. 2017, arXiv 1706.02677]; Detectron2 has the same rule. Weight decay, momentum and clipping stay.
     """
     optimizer = config.optim_wrapper.optimizer
     optimizer.lr = optimizer.lr * batch / base
