@@ -78,6 +78,10 @@ class FlatImages(ABC):
     def summary(self) -> str:
         """What is here and what was left out, in a sentence for people."""
 
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What a detector's file says about what it was trained on: plain JSON, images and how many of what."""
+
     @property
     def runs(self) -> list[str]:
         """URLs of the runs."""

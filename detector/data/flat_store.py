@@ -104,6 +104,10 @@ class FlatStore(FlatImages):
             f"{_said_drops(self.dropped)}"
         )
 
+    def facts(self) -> dict[str, Any]:
+        """filters, images, masks."""
+        return {"filters": dataclasses.asdict(self.filters), "images": len(self), "masks": self.n_masks}
+
     def masks_of(self, image: int) -> np.ndarray:
         """Rows of the masks of one image, int64 (M,), ascending: in the order of the store."""
         return self._masks[self._mask_offsets[image] : self._mask_offsets[image + 1]]

@@ -81,14 +81,17 @@ class Photometric:
 
 @MODELS.register_module()
 class PanopticPreprocessor(DetDataPreprocessor):
-    """MMDetection's DetDataPreprocessor that in training brings all images of a batch to one random resolution, and
-    then changes the colours of each. Outside of training it is the stock one.
+    """MMDetection's DetDataPreprocessor that in training crops all images of a batch alike, brings them to one random
+    resolution, and changes the colours of each. Outside of training it is the stock one.
 
     Images keep their aspect: one is as large as the scale that was drawn, or fits into it, as MMDetection scales them.
-    Masks and semantic targets go along (nearest neighbour); boxes are those of the scaled masks, and instances without
-    a pixel left are dropped. What is drawn comes from numpy's global generator.
+    Masks and semantic targets go along (nearest neighbour); boxes are those of the masks as they are then. What is
+    drawn comes from numpy's global generator.
 
+    crop: least and largest height of the crop in pixels, drawn for the batch; of each image at most its own, the width
+        in proportion, from a random place. None crops nothing.
     scales: of long and short side in pixels, to draw from; None leaves the sizes.
+    min_pixels: instances with fewer pixels left are dropped.
     photometric: of `Photometric`; None leaves the colours.
 
     Everything else is as in DetDataPreprocessor. Raises ConfigError for wrong scales or colours, or images that come
@@ -98,31 +101,47 @@ class PanopticPreprocessor(DetDataPreprocessor):
     def __init__(
         self,
         *args: Any,
+        crop: tuple[int, int] | None = None,
         scales: Sequence[tuple[int, int]] | None = SCALES,
         photometric: Mapping[str, Any] | None = None,
+        min_pixels: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if scales is not None and not (len(scales) and all(len(s) == 2 and min(s) > 0 for s in scales)):
-            raise ConfigError(f"PanopticPreprocessor: scales must be pairs of two sides in pixels, not {scales}")
-        self.scales = None if scales is None else [tuple(scale) for scale in scales]
+        self._check("scales", scales is None or (len(scales) > 0 and all(map(_are_sides, scales))), scales)
+        self._check("crop", crop is None or (_are_sides(crop) and crop[0] <= crop[1]), crop)
+        self._check("min_pixels", min_pixels >= 1, min_pixels)
         unknown = sorted((photometric or {}).keys() - Photometric.__dataclass_fields__.keys())
         if unknown:
             known = ", ".join(Photometric.__dataclass_fields__)
             raise ConfigError(f"photometric: there is no {', '.join(unknown)}; there are {known}")
+        self.crop, self.scales, self.min_pixels = crop, scales, min_pixels
         self.photometric = None if photometric is None else Photometric(**photometric)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """See DetDataPreprocessor. data: `inputs`, uint8 (3, H, W) of each image, and `data_samples`."""
-        if training and (self.scales is not None or self.photometric is not None):
-            rng = np.random.default_rng(np.random.randint(0, 1 << 32, 2, dtype=np.uint32))  # noqa: NPY002 - seeded by the step
-            data = self.cast_data(data)
-            if self.scales is not None:
-                data = _rescaled(data, self.scales[int(rng.integers(len(self.scales)))])
+        if training:
+            # numpy's global generator is the one that is seeded for each step
+            rng = np.random.default_rng(np.random.randint(0, 1 << 32, 2, dtype=np.uint32))  # noqa: NPY002
+            data = self._cut_and_scaled(self.cast_data(data), rng)
             if self.photometric is not None:
                 data = {**data, "inputs": [self._recoloured(image, rng) for image in data["inputs"]]}
         done: dict = super().forward(data, training)
         return done
+
+    def _cut_and_scaled(self, data: dict, rng: np.random.Generator) -> dict:
+        if self.crop is None and self.scales is None:
+            return data
+        height = None if self.crop is None else int(rng.integers(self.crop[0], self.crop[1] + 1))
+        scale = None if self.scales is None else tuple(self.scales[int(rng.integers(len(self.scales)))])
+        images, samples = [], []
+        for image_3HW, sample in zip(data["inputs"], data["data_samples"], strict=True):
+            window = _window(image_3HW.shape[1:], height, rng)
+            sides = [part.stop - part.start for part in window]
+            size = sides if scale is None else mmcv.rescale_size((sides[1], sides[0]), scale)[::-1]
+            images.append(_image(image_3HW[:, *window], (size[0], size[1])))
+            samples.append(_sample(sample, window, (size[0], size[1]), self.min_pixels))
+        return {**data, "inputs": images, "data_samples": samples}
 
     def _recoloured(self, image_3HW: Tensor, rng: np.random.Generator) -> Tensor:
         assert self.photometric is not None
@@ -130,35 +149,55 @@ class PanopticPreprocessor(DetDataPreprocessor):
         rgb_3HW = self.photometric.apply(rgb_3HW, rng) * 255
         return rgb_3HW[[2, 1, 0]] if self._channel_conversion else rgb_3HW
 
+    def _check(self, name: str, holds: bool, value: Any) -> None:
+        legal = {
+            "scales": "pairs of long and short side in pixels",
+            "crop": "two rising heights in pixels",
+            "min_pixels": "at least 1",
+        }
+        if not holds:
+            raise ConfigError(f"PanopticPreprocessor: {name} must be {legal[name]}, not {value}")
 
-def _rescaled(data: dict, scale: tuple[int, int]) -> dict:
-    """The batch with every image as large as fits into the scale."""
-    pairs = [
-        _rescaled_one(image, sample, scale) for image, sample in zip(data["inputs"], data["data_samples"], strict=True)
-    ]
-    images, samples = zip(*pairs, strict=True)
-    return {**data, "inputs": list(images), "data_samples": list(samples)}
+
+def _are_sides(pair: Sequence[int]) -> bool:
+    return len(pair) == 2 and min(pair) > 0
 
 
-def _rescaled_one(image_3HW: Tensor, sample: DetDataSample, scale: tuple[int, int]) -> tuple[Tensor, DetDataSample]:
-    height, width = image_3HW.shape[-2:]
-    new_width, new_height = mmcv.rescale_size((width, height), scale)
-    size = new_height, new_width
-    scaled = sample.new()
-    factor = new_width / width, new_height / height
+def _window(size: Sequence[int], height: int | None, rng: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of a random window of this height, and of the image's aspect; None: all of the image."""
+    share = 1.0 if height is None else min(height / size[0], 1.0)
+    lengths = [max(1, round(side * share)) for side in size]
+    starts = [int(rng.integers(side - length + 1)) for side, length in zip(size, lengths, strict=True)]
+    rows, columns = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
+    return rows, columns
+
+
+def _image(image_3HW: Tensor, size: tuple[int, int]) -> Tensor:
+    if image_3HW.shape[1:] == size:
+        return image_3HW
+    return functional.interpolate(image_3HW[None].float(), size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _sample(
+    sample: DetDataSample, window: tuple[slice, slice], size: tuple[int, int], min_pixels: int
+) -> DetDataSample:
+    """What is to be learnt in a window of the image that becomes so large; instances of fewer pixels are gone."""
+    rows, columns = window
+    factor = size[1] / (columns.stop - columns.start), size[0] / (rows.stop - rows.start)
     before = sample.metainfo.get("scale_factor", (1.0, 1.0))
-    scaled.set_metainfo({"img_shape": size, "scale_factor": (before[0] * factor[0], before[1] * factor[1])})
-    masks = sample.gt_instances.masks.resize(size)
-    boxes_M4 = boxes(masks.values)
-    keep_M = boxes_M4[:, 2] > 0
+    seen = sample.new()
+    seen.set_metainfo({"img_shape": size, "scale_factor": (before[0] * factor[0], before[1] * factor[1])})
+    corners = np.array([columns.start, rows.start, columns.stop, rows.stop])
+    masks = sample.gt_instances.masks.crop(corners).resize(size)
+    keep_M = masks.areas >= min_pixels
     labels_M = sample.gt_instances.labels
-    scaled.gt_instances = InstanceData(
-        bboxes=HorizontalBoxes(torch.from_numpy(boxes_M4[keep_M]).to(image_3HW.device)),
+    seen.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes(torch.from_numpy(boxes(masks.values[keep_M])).to(labels_M.device)),
         labels=labels_M[torch.from_numpy(keep_M).to(labels_M.device)],
         masks=masks[keep_M],
     )
     seg_HW = sample.gt_sem_seg.sem_seg[0]
-    seg_hw = cv2.resize(seg_HW.cpu().numpy(), size[::-1], interpolation=cv2.INTER_NEAREST)
-    scaled.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(seg_hw[None]).to(seg_HW.device))
-    image = functional.interpolate(image_3HW[None].float(), size=size, mode="bilinear", align_corners=False)
-    return image[0], scaled
+    window_hw = np.ascontiguousarray(seg_HW.cpu().numpy()[window])
+    seg_hw = cv2.resize(window_hw, size[::-1], interpolation=cv2.INTER_NEAREST)
+    seen.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(seg_hw[None]).to(seg_HW.device))
+    return seen

@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
-from detector.data.confidence_masks import ConfidenceMasks
+from detector.data.confidence_masks import CERTAIN, ConfidenceMasks
 from detector.data.panoptic_paste import SOME_THING
 from detector.data.paste import boxes
 from pipeline.errors import ConfigError
@@ -78,7 +78,8 @@ def panoptic_targets(
     rows_K = np.flatnonzero(thing_M >= 0)
     values_KHW = np.empty((len(rows_K), *labels_HW.shape), np.uint8)
     for values_HW, row in zip(values_KHW, rows_K.tolist(), strict=True):
-        values_HW[:] = cv2.compare(ids_HW, row + 1, cv2.CMP_EQ)
+        np.equal(ids_HW, row + 1, out=values_HW.view(bool))
+    values_KHW *= CERTAIN
     return seg_HW, values_KHW, thing_M[rows_K]
 
 
@@ -132,7 +133,7 @@ class AreaCrop(BaseTransform):
     def __init__(self, area: tuple[float, float] = (0.7, 1.0)) -> None:
         if not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
             raise ConfigError(f"AreaCrop: area must be two rising numbers in ]0, 1], not {area}")
-        self.area = tuple(area)
+        self.area = area[0], area[1]
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         size = results["img"].shape[:2]

@@ -147,9 +147,9 @@ def _pasted_into(
 def _carve(values_MHW: np.ndarray, boxes_M4: np.ndarray, patch: Patch) -> None:
     """Take from the masks, and from their boxes, what the patch hides, in place."""
     rows, columns = patch.window
-    left, top, right, bottom = boxes_M4.T
-    meets_M = (left < columns.stop) & (right > columns.start) & (top < rows.stop) & (bottom > rows.start)
-    for m in np.flatnonzero(meets_M):
+    for m, (left, top, right, bottom) in enumerate(boxes_M4.tolist()):
+        if left >= columns.stop or right <= columns.start or top >= rows.stop or bottom <= rows.start:
+            continue
         below_hw = values_MHW[m, rows, columns]
         if cv2.countNonZero(cv2.bitwise_and(below_hw, patch.union_hw)):
             np.copyto(below_hw, 0, where=patch.union_hw > 0)

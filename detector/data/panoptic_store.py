@@ -12,7 +12,7 @@ B images · M instances · C classes of the runs
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Self
@@ -127,6 +127,15 @@ class PanopticStore(FlatImages):
             f"{f': {few_of(names)}' if names else ''}"
         )
 
+    def facts(self) -> dict[str, Any]:
+        """images, instances (of thing classes), threshold, only_non_empty, and names of things and stuff."""
+        named = split_facts(self.split)
+        return {
+            **{"images": len(self), "instances": self.n_instances, "threshold": self.split.threshold},
+            **{"only_non_empty": self._options[1]},
+            **{"things": list(named["classes"]), "stuff": list(named["stuff_classes"])},
+        }
+
     def classes_of(self, image: int) -> np.ndarray:
         """uint8 (M,), 0..C-1, of the instances of one image, whatever their class."""
         row = int(self._images[image])
@@ -230,7 +239,8 @@ def _readers(runs: str | Sequence[str], threshold: float | None) -> list[Panopti
 
 def _counts(readers: Sequence[PanopticReader]) -> dict[str, Any]:
     """Pixels of each class, and those of them inside instances, of all runs."""
-    counts = reduce(added, (commit.counts for reader in readers for commit in reader.commits.values()), {})
+    nothing: Mapping[str, Any] = {}
+    counts = reduce(added, (commit.counts for reader in readers for commit in reader.commits.values()), nothing)
     return {name: dict(counts.get(name, {})) for name in PanopticReader.by_class}
 
 

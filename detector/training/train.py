@@ -19,7 +19,6 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from detector.data.flat_store import FlatStore
 from detector.model.checkpoints import DETECTOR_FILE, write_detector
 from detector.training import config as train_config
 from detector.training.folder import record, training_at
@@ -63,7 +62,7 @@ def train(wanted: Training) -> Path:
     ):
         config = _prepared(wanted, process)
         try_parts(config, resumes=training_at(folder).has_checkpoints())
-        store = FlatStore.open(**train_config.store_arguments(config))
+        store = train_config.open_store(config)
         frozen = identity(config, process.world_size)
         with Lease(files_at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
             checkpoint = training_at(folder).claim(frozen, wanted.resume)

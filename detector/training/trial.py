@@ -64,7 +64,7 @@ def _try(config: Config, resumes: bool) -> None:
     for hook in [*config.get("default_hooks", {}).values(), *(config.get("custom_hooks") or [])]:
         if hook is not None:  # one of MMEngine's that is switched off
             HOOKS.build(dict(hook))
-    for dataset in train_config.components(config.train_dataloader.dataset, "StoreDataset"):
+    for dataset in train_config.run_datasets(config.train_dataloader.dataset):
         Compose(dataset.get("pipeline"))
     Compose(config.test_pipeline)
     if resumes:
