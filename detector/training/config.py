@@ -158,9 +158,8 @@ def open_store(config: Config) -> FlatImages:
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        dataset = DATASETS.build(
-            {**next(run_datasets(config.train_dataloader.dataset)), "pipeline": [], "lazy_init": True}
-        )
+        part = next(run_datasets(config.train_dataloader.dataset))
+        dataset = DATASETS.build({**part, "pipeline": [], "lazy_init": True})
     opened: FlatImages = dataset.open_store()
     return opened
 
