@@ -16,6 +16,7 @@ import detector.model.backbone_weights
 import detector.model.cascade
 import detector.model.drop_loss
 import detector.model.mask_head
+import detector.model.panoptic_head
 import detector.model.roi_features
 import detector.training.hooks
 import detector.training.loop

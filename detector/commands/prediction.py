@@ -48,7 +48,7 @@ def predict(
 ) -> None:
     """Find the objects in photos, folders, lists, tars and videos: overlays, COCO JSON, and videos of the overlays."""
     need_mmdet()
-    from detector.prediction.method import DetectorOptions
+    from detector.prediction.options import DetectorOptions
     from detector.prediction.predict import predict as predict_on
 
     path = str(Path(checkpoint).absolute())

@@ -16,7 +16,7 @@ from typing import Any
 
 from detector.evaluation.published import Row, our_row
 from detector.model.checkpoints import DetectorCheckpoint
-from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.prediction.options import NAME, DetectorOptions, overrides_of
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import CutsError
 from pipeline.evaluation.report import Report, evaluate_runs, report_json

@@ -17,7 +17,7 @@ from typing import Any
 
 from detector.model.checkpoints import read_detector
 from detector.model.weight_files import need_checkpoint
-from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.prediction.options import NAME, DetectorOptions, overrides_of
 from detector.prediction.videos import Frames, extract_frames, is_video, need_video, write_video
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, RunMismatchError, SourceError

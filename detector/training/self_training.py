@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.model.checkpoints import detector_in, read_detector
-from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.prediction.options import NAME, DetectorOptions, overrides_of
 from detector.training.wanted import Training
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, CutsError, RunMismatchError

@@ -12,7 +12,7 @@ from PIL import Image
 from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos
 
-from detector.prediction.method import DetectorOptions
+from detector.prediction.options import DetectorOptions
 from detector.prediction.predict import predict
 from detector.prediction.videos import extract_frames, write_video
 from pipeline.engine import run as runner
