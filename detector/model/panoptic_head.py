@@ -106,9 +106,7 @@ class CascadePanoptic(TwoStagePanopticSegmentor):
         logits_NCHW = F.interpolate(
             self.semantic_head.logits(features), batch_inputs.shape[2:], mode="bilinear", align_corners=False
         )
-        for sample, target, instances, logits_CHW in zip(
-            batch_data_samples, samples, found, logits_NCHW, strict=True
-        ):
+        for sample, target, instances, logits_CHW in zip(batch_data_samples, samples, found, logits_NCHW, strict=True):
             height, width = sample.img_shape[:2]
             seen_CHW = logits_CHW[:, :height, :width]
             if rescale:

@@ -64,9 +64,9 @@ class TwoStage:
         places_M = torch.arange(len(rois), device=rois.device)
         # float before sigmoid: half precision has no numbers between 0.9995 and 1
         stages = [
-            head(extractor(features[: extractor.num_inputs], rois)).float().sigmoid()[
-                places_M, torch.zeros_like(labels_M) if head.class_agnostic else labels_M
-            ]
+            head(extractor(features[: extractor.num_inputs], rois))
+            .float()
+            .sigmoid()[places_M, torch.zeros_like(labels_M) if head.class_agnostic else labels_M]
             for extractor, head in self._stages
         ]
         masks: tuple[Tensor, ...] = torch.stack(stages).mean(dim=0).split([len(part) for part in boxes])

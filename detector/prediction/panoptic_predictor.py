@@ -33,9 +33,7 @@ class PanopticPredictor(PhotoNetwork[PanopticDetections]):
     ) -> Iterator[PanopticDetections]:
         logits = self._model.semantic_head.logits(features)
         for (result, found), logits_Chw, meta in zip(self._detected(features, metas), logits, metas, strict=True):
-            shares = [
-                side / padded for side, padded in zip(meta["img_shape"], meta["batch_input_shape"], strict=True)
-            ]
+            shares = [side / padded for side, padded in zip(meta["img_shape"], meta["batch_input_shape"], strict=True)]
             size = meta["ori_shape"]
             sure_1hw = logits_Chw.softmax(dim=0).amax(dim=0, keepdim=True)
             yield PanopticDetections(

@@ -135,13 +135,9 @@ class Labeller:
         kept = kept[: self.rule.max_per_image]
         return boxes_N4[kept], scores_N[kept], labels_N[kept]
 
-    def _masks(
-        self, views: Sequence[_View], boxes_M4: Tensor, labels_M: Tensor, size: tuple[int, int]
-    ) -> Tensor:
+    def _masks(self, views: Sequence[_View], boxes_M4: Tensor, labels_M: Tensor, size: tuple[int, int]) -> Tensor:
         """(M, h, w): the mean over the views of the boxes' masks."""
-        masks = [
-            self._network.masks(view.features, [_to_view(boxes_M4, view, size)], [labels_M])[0] for view in views
-        ]
+        masks = [self._network.masks(view.features, [_to_view(boxes_M4, view, size)], [labels_M])[0] for view in views]
         turned = [mask.flip(-1) if view.mirrored else mask for mask, view in zip(masks, views, strict=True)]
         return torch.stack(turned).mean(dim=0)
 

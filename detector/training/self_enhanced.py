@@ -96,9 +96,9 @@ def missed_by(boxes_M4: np.ndarray, found: InstanceData, min_score: float, max_i
 def predictions(model: nn.Module, data_batch: Mapping[str, Any]) -> list[InstanceData]:
     """What the model finds in a batch before augmentation, at its size: `pred_instances` of each image.
 
-    The model is left in the mode that it was in.
+    Every part of the model is left in the mode that it was in.
     """
-    trains = model.training
+    modes = [(module, module.training) for module in model.modules()]
     samples = []
     for image_3HW, sample in zip(data_batch["inputs"], data_batch["data_samples"], strict=True):
         size = tuple(image_3HW.shape[-2:])
@@ -112,7 +112,8 @@ def predictions(model: nn.Module, data_batch: Mapping[str, Any]) -> list[Instanc
         data: Any = model.data_preprocessor({"inputs": data_batch["inputs"], "data_samples": samples}, False)  # type: ignore[operator]
         return [sample.pred_instances for sample in model(**data, mode="predict")]
     finally:
-        model.train(trains)
+        for module, training in modes:
+            module.training = training
 
 
 def sample_of(image_3HW: Tensor, data_sample: DetDataSample) -> PanopticSample:
