@@ -107,7 +107,7 @@ def test_a_run_and_everything_that_looks_at_it(photos: Path, tmp_path: Path) -> 
     lines = things.output.splitlines()
     assert lines[0].split() == ["class", "of", "all", "pixels", "in", "instances", "share", "of", "ratios"]
     ratio, total = inside[3] / pixels[3], pixels[:4].sum()
-    assert lines[1].split() == ["cluster", "3", f"{pixels[3] / total:.1%}", f"{ratio:.2%}", "1.000", "thing"]
+    assert lines[1].split() == ["cluster", "3", f"{pixels[3] / total:.2%}", f"{ratio:.2%}", "1.000", "thing"]
     assert [line.split()[-1] for line in lines[1:5]] == ["thing", "stuff", "stuff", "stuff"]
     assert lines[5] == "1 of 4 classes is things: a share of ratios above 0.08"
     assert lines[6] == f"{instances} instances; 2 images without any: 1 {NOT_BRIGHT}, 1 {TOO_SMALL}"
