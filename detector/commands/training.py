@@ -164,10 +164,17 @@ def training_samples(
 ) -> None:
     """A picture of training samples as the network sees them, after every augmentation."""
     need_mmdet()
-    from detector.data.sample_page import write_samples
-    from detector.training.config import training_dataset
+    from detector.training.config import components, settled_config, training_dataset
 
-    drawn = write_samples(training_dataset(config, runs, settings), out, count, seed)
+    settled = settled_config(config, runs, settings)
+    if any(components(settled.train_dataloader.dataset, "PanopticStoreDataset")):
+        from detector.training.panoptic_samples import write_panoptic_samples
+
+        drawn = write_panoptic_samples(settled, out, count, seed)
+    else:
+        from detector.data.sample_page import write_samples
+
+        drawn = write_samples(training_dataset(settled), out, count, seed)
     click.echo(f"{counted(drawn, 'sample')} in {out}")
 
 

@@ -123,7 +123,8 @@ class PanopticPreprocessor(DetDataPreprocessor):
         if training:
             # numpy's global generator is the one that is seeded for each step
             rng = np.random.default_rng(np.random.randint(0, 1 << 32, 2, dtype=np.uint32))  # noqa: NPY002
-            data = self._cut_and_scaled(self.cast_data(data), rng)
+            # samples stay where they are until the stock preprocessor moves them: masks are numpy's
+            data = self._cut_and_scaled({**data, "inputs": self.cast_data(data["inputs"])}, rng)
             if self.photometric is not None:
                 data = {**data, "inputs": [self._recoloured(image, rng) for image in data["inputs"]]}
         done: dict = super().forward(data, training)
@@ -192,12 +193,11 @@ def _sample(
     keep_M = masks.areas >= min_pixels
     labels_M = sample.gt_instances.labels
     seen.gt_instances = InstanceData(
-        bboxes=HorizontalBoxes(torch.from_numpy(boxes(masks.values[keep_M])).to(labels_M.device)),
-        labels=labels_M[torch.from_numpy(keep_M).to(labels_M.device)],
+        bboxes=HorizontalBoxes(torch.from_numpy(boxes(masks.values[keep_M]))),
+        labels=labels_M[torch.from_numpy(keep_M)],
         masks=masks[keep_M],
     )
-    seg_HW = sample.gt_sem_seg.sem_seg[0]
-    window_hw = np.ascontiguousarray(seg_HW.cpu().numpy()[window])
+    window_hw = np.ascontiguousarray(sample.gt_sem_seg.sem_seg[0].numpy()[window])
     seg_hw = cv2.resize(window_hw, size[::-1], interpolation=cv2.INTER_NEAREST)
-    seen.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(seg_hw[None]).to(seg_HW.device))
+    seen.gt_sem_seg = PixelData(sem_seg=torch.from_numpy(seg_hw[None]))
     return seen

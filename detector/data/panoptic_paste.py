@@ -133,7 +133,7 @@ def _pasted_into(
         _carve(values_NHW[:n], boxes_N4[:n], patch)
         values_NHW[n, *patch.window] = patch.union_hw
         boxes_N4[n] = boxes(values_NHW[n : n + 1])[0]
-    keep_N = (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
+    keep_N = np.logical_and(boxes_N4[:, 2] > boxes_N4[:, 0], boxes_N4[:, 3] > boxes_N4[:, 1])
     return PanopticSample(
         image_3HW,
         values_NHW[keep_N],

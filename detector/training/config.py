@@ -84,14 +84,19 @@ def read_config(name: str, pretty: bool = False) -> Config:
     return Config(config._cfg_dict, cfg_text=config.text, filename=config.filename, format_python_code=pretty)
 
 
-def training_dataset(name: str, runs: Sequence[str], options: Sequence[str] = ()) -> Any:
+def settled_config(name: str, runs: Sequence[str], options: Sequence[str] = ()) -> Config:
+    """A configuration with the runs that it reads and what is set in it."""
+    config = read_config(name)
+    set_runs(config, runs)
+    set_options(config, options)
+    return config
+
+
+def training_dataset(config: Config) -> Any:
     """The data set that a training by this configuration draws from, built."""
     from mmdet.registry import DATASETS
     from mmengine.registry import DefaultScope
 
-    config = read_config(name)
-    set_runs(config, runs)
-    set_options(config, options)
     with DefaultScope.overwrite_default_scope("mmdet"):
         return DATASETS.build(config.train_dataloader.dataset)
 
@@ -159,9 +164,8 @@ def open_store(config: Config) -> FlatImages:
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        dataset = DATASETS.build(
-            {**next(run_datasets(config.train_dataloader.dataset)), "pipeline": [], "lazy_init": True}
-        )
+        part = next(run_datasets(config.train_dataloader.dataset))
+        dataset = DATASETS.build({**part, "pipeline": [], "lazy_init": True})
     opened: FlatImages = dataset.open_store()
     return opened
 

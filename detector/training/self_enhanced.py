@@ -56,28 +56,33 @@ class SelfEnhancedCopyPaste(Hook):
         """Changes `inputs` and `data_samples` of the batch."""
         samples = [sample_of(*pair) for pair in zip(data_batch["inputs"], data_batch["data_samples"], strict=True)]
         if self.start is None or batch_idx < self.start:
-            source = list(self._labelled(samples))
+            source = labelled(samples, self.options.min_side)
         else:
             with runner.optim_wrapper.optim_context(runner.model):
                 found = predictions(bare(runner.model), data_batch)
             source = list(self._missed(samples, found))
-        rng = np.random.default_rng([runner.seed, batch_idx, get_rank(), _STREAM])
-        pasted = paste_batch(samples, source, self.options, rng)
+        pasted = paste_batch(samples, source, self.options, pasting_rng(runner.seed, batch_idx, get_rank()))
         for sample, data_sample in zip(pasted, data_batch["data_samples"], strict=True):
             put_back(sample, data_sample)
         data_batch["inputs"] = [torch.from_numpy(sample.image_3HW) for sample in pasted]
         count = sum(sample.pasted for sample in pasted) / len(pasted)
         runner.message_hub.update_scalar("train/pasted", count)
 
-    def _labelled(self, samples: Iterable[PanopticSample]) -> Iterator[CutOut]:
-        for sample in samples:
-            yield from cut_outs(sample.image_3HW, sample.values_MHW, sample.labels_M, self.options.min_side)
-
     def _missed(self, samples: Iterable[PanopticSample], found: Iterable[InstanceData]) -> Iterator[CutOut]:
         for sample, instances in zip(samples, found, strict=True):
             missed = instances[missed_by(sample.boxes_M4, instances, self.min_score, self.max_iou)]
             values_KHW = missed.masks.cpu().numpy().astype(np.uint8)
             yield from cut_outs(sample.image_3HW, values_KHW, missed.labels.tolist(), self.options.min_side)
+
+
+def pasting_rng(seed: int, step: int, rank: int) -> np.random.Generator:
+    """What decides what is pasted, and where."""
+    return np.random.default_rng([seed, step, rank, _STREAM])
+
+
+def labelled(samples: Iterable[PanopticSample], min_side: float) -> list[CutOut]:
+    """The instances of samples that are large enough, see `cut_outs`."""
+    return [cut for one in samples for cut in cut_outs(one.image_3HW, one.values_MHW, one.labels_M, min_side)]
 
 
 def missed_by(boxes_M4: np.ndarray, found: InstanceData, min_score: float, max_iou: float) -> Tensor:
@@ -96,23 +101,21 @@ def missed_by(boxes_M4: np.ndarray, found: InstanceData, min_score: float, max_i
 def predictions(model: nn.Module, data_batch: Mapping[str, Any]) -> list[InstanceData]:
     """What the model finds in a batch before augmentation, at its size: `pred_instances` of each image.
 
-    The model is left in the mode that it was in.
+    Every part of the model is left in the mode that it was in.
     """
-    trains = model.training
+    modes = [(module, module.training) for module in model.modules()]
     samples = []
     for image_3HW, sample in zip(data_batch["inputs"], data_batch["data_samples"], strict=True):
         size = tuple(image_3HW.shape[-2:])
-        samples.append(
-            DetDataSample(
-                metainfo={**sample.metainfo, "ori_shape": size, "img_shape": size, "scale_factor": (1.0, 1.0)}
-            )
-        )
+        as_it_is = {"ori_shape": size, "img_shape": size, "scale_factor": (1.0, 1.0)}
+        samples.append(DetDataSample(metainfo={**sample.metainfo, **as_it_is}))
     model.eval()
     try:
         data: Any = model.data_preprocessor({"inputs": data_batch["inputs"], "data_samples": samples}, False)  # type: ignore[operator]
         return [sample.pred_instances for sample in model(**data, mode="predict")]
     finally:
-        model.train(trains)
+        for module, training in modes:
+            module.training = training
 
 
 def sample_of(image_3HW: Tensor, data_sample: DetDataSample) -> PanopticSample:
