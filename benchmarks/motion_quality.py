@@ -106,13 +106,14 @@ def main() -> None:
     with given.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([field.name for field in fields(Row)])
-        writer.writerows(
-            [f"{value:.4g}" if isinstance(value, float) else value for value in astuple(row)] for row in rows
-        )
+        writer.writerows([_shown(value) for value in astuple(row)] for row in rows)
     for row in rows:
-        print(
-            f"{row.scene}  {row.what:9}  {row.model:28}  EPE {row.epe:6.2f}  bad3 {row.bad3:6.1%}  answered {row.answered:6.1%}  {row.cpu_s:.2f} s"
-        )
+        errors_ = f"EPE {row.epe:6.2f}  bad3 {row.bad3:6.1%}  answered {row.answered:6.1%}"
+        print(f"{row.scene}  {row.what:9}  {row.model:28}  {errors_}  {row.cpu_s:.2f} s")
+
+
+def _shown(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
