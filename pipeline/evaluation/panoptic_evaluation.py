@@ -28,8 +28,8 @@ from pipeline.results.semantic_assignment import Assignment
 from pipeline.wording import counted
 
 _SEMANTIC_METRICS = (
-    Metric("accuracy", "pixels with the right class, all clusters matched with all classes"),
-    Metric("miou", "mean IoU of classes, the same matching"),
+    Metric("accuracy", "pixels with the right class; all clusters and classes matched together"),
+    Metric("miou", "mean IoU of classes; the same"),
 )
 ALL_METRICS = (*METRICS, *_SEMANTIC_METRICS)
 # What accuracy and mIoU make of pixels without a prediction.
@@ -115,17 +115,18 @@ def evaluate_panoptic(
         SourceError: there is no image or pixel to score, or the truth does not fit.
         StoreError: a run is damaged.
     """
-    found = [scored_segments(one, truth, crop) for one in (predictions, other) if one is not None]
-    common = common_images([(one.predictions.url, one.images) for one in found], truth.name)
+    compared = [one for one in (predictions, other) if one is not None]
+    if assignment is not None:
+        assignment.refuse_other_classes(truth.classes, truth.name)
+        for one in compared:
+            assignment.refuse_others(one.clusters, one.model, one.url)
+    found = [scored_segments(one, truth, crop) for one in compared]
+    common = common_images([(own.predictions.url, own.images) for own in found], truth.name)
     overlaps = [one.overlaps.of(one.images.places(common)) for one in found]
     confusions = [one.confusions.of(one.images.places(common)) for one in found]
     totals = [one.total(len(truth.classes)) for one in overlaps]
     if not totals[0].any():
         raise SourceError(f"{truth.name}: no pixel of {counted(len(common), 'image')} has a class that counts")
-    if assignment is not None:
-        for one in found:
-            assignment.refuse_others(one.predictions.clusters, one.predictions.model, one.predictions.url)
-        assignment.refuse_other_classes(truth.classes, truth.name)
     assignments = [
         assignment or _found_assignment(*parts, truth, len(common))
         for parts in zip(found, totals, confusions, strict=True)

@@ -34,7 +34,7 @@ VOID_RULES = ("panopticapi", "forgiven")
 GROUPS = ("", "_things", "_stuff")  # endings of metrics: of all classes, of things, of stuff
 
 _ABOUT = {"pq": "panoptic quality, SQ · RQ of a class", "sq": "mean IoU of matches", "rq": "F1 of segments"}
-_OF = {"": "mean over classes", "_things": "mean over thing classes", "_stuff": "mean over stuff classes"}
+_OF = {"": "mean over classes", "_things": "over things", "_stuff": "over stuff"}
 _IN = {"": "pixels", "_things": "the pixels of things", "_stuff": "the pixels of stuff"}
 
 METRICS = (
