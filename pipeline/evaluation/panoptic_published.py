@@ -37,7 +37,7 @@ PUBLISHED: tuple[PanopticFigure, ...] = (
 # The columns of a table, by name of the metric and of the field.
 COLUMNS = {"pq": "PQ", "sq": "SQ", "rq": "RQ", "pq_things": "PQ things", "pq_stuff": "PQ stuff"}
 PUBLISHED_VOID, PUBLISHED_CLASSES = "forgiven", 19
-_IMAGES = {"Cityscapes": "the 500 images of val", "KITTI": "all images of KITTI's semantics"}
+_IMAGES = {"Cityscapes": "the 500 images of val", "KITTI": "the authors' images of it"}
 
 
 def published(benchmark: str) -> tuple[PanopticFigure, ...]:

@@ -27,7 +27,7 @@ from pipeline.results.panoptic_segments import segments_of
 from pipeline.results.panoptic_split import ThingSplit
 from pipeline.runs.panoptic_reader import PanopticReader
 from pipeline.runs.run_folder import RUN_FILE, RunFolder
-from pipeline.storage.locations import absolute, existing
+from pipeline.storage.locations import absolute, asking, existing
 
 _EXPORTED, _PREDICTED = "panoptic.json", "run"  # of `cuts3d export --panoptic`, and of `cuts3d predict`
 
@@ -168,13 +168,13 @@ def open_predictions(place: str, threshold: float | None = None) -> Predictions:
     location, folder = json_and_folder(place)
     if not location.lower().endswith(".json"):
         base = absolute(place).rstrip("/")
-        if existing(f"{base}/{RUN_FILE}") is None:
-            if existing(f"{base}/{_PREDICTED}/{RUN_FILE}") is not None:
-                place = f"{base}/{_PREDICTED}"
-            elif existing(f"{base}/{_EXPORTED}") is not None:
-                location = f"{base}/{_EXPORTED}"
-    if not location.lower().endswith(".json"):
-        return run_predictions(PanopticReader(RunFolder.open(place), threshold))
+        with asking(base):
+            is_there = {name: existing(f"{base}/{name}") is not None for name in (RUN_FILE, _EXPORTED)}
+            is_predicted = existing(f"{base}/{_PREDICTED}/{RUN_FILE}") is not None
+        if is_there[RUN_FILE] or is_predicted or not is_there[_EXPORTED]:
+            run = RunFolder.open(f"{base}/{_PREDICTED}" if is_predicted and not is_there[RUN_FILE] else place)
+            return run_predictions(PanopticReader(run, threshold))
+        location = f"{base}/{_EXPORTED}"
     if threshold is not None:
         raise ConfigError(f"{location} says itself which classes are things: leave the threshold out")
     return file_predictions(location, folder)
