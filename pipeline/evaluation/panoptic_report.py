@@ -115,12 +115,11 @@ def _assigned(report: PanopticReport) -> str:
         how = f"as {report.given} has it"
     else:
         how = "found on these images, things and stuff apart: one to one, others to the class they share most with"
-    without = [sum(index is None for index in run.assignment.class_of) for run in report.runs]
     lost = [int(run.counts.unassigned.sum()) for run in report.runs]
-    if not without[0]:
+    if not any(lost):
         return how
-    segments = f", whose {counted(lost[0], 'segment')} match nothing" if lost[0] else ""
-    return f"{how}; {counted(without[0], 'cluster')} {'has' if without[0] == 1 else 'have'} none{segments}"
+    segments = " and ".join(counted(number, "segment") for number in lost)
+    return f"{how}; {segments} of clusters without a class match nothing"
 
 
 def _by_class(report: PanopticReport) -> Table:
