@@ -182,7 +182,7 @@ def test_a_maker_that_knows_needs_no_threshold(photos: Path, tmp_path: Path) -> 
     assert (refused.exit_code, "says itself which classes are things" in refused.output) == (2, True)
 
 
-REMEDY = "for panoptic labels there are `cuts3d things`, `cuts3d export --panoptic` and `cuts3d gallery`"
+REMEDY = "for panoptic labels there are `cuts3d things`, `cuts3d evaluate-panoptic`, `cuts3d export --panoptic` and"
 
 
 @pytest.mark.parametrize(
