@@ -22,4 +22,5 @@ import detector.training.hooks
 import detector.training.loop
 import detector.training.optimizer
 import detector.training.self_enhanced
+import detector.training.teacher
 import detector.training.validation

@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 # the components that a model is made of, registered: nothing of training
+import detector.data.panoptic_batch
 import detector.model.backbone_weights
 import detector.model.cascade
 import detector.model.drop_loss

@@ -95,13 +95,13 @@ class CascadePanoptic(TwoStagePanopticSegmentor):
             labels (M,) 0..T-1, masks bool (M, H, W).
         pred_sem_seg.sem_seg: int64 (1, H, W), 0..S.
 
-        rescale: in pixels of the photo; else of the network's input, without its padding, whatever was cut and scaled
-            before.
+        rescale: in pixels of the photo, flipped where it was; else of the network's input, without its padding,
+            whatever was cut and scaled before.
         """
         metas = [sample.metainfo for sample in batch_data_samples]
         features = self.extract_feat(batch_inputs)
         proposals = self.rpn_head.predict(features, batch_data_samples, rescale=False)
-        samples = [DetDataSample(metainfo=meta if rescale else _as_it_is(meta)) for meta in metas]
+        samples = [DetDataSample(metainfo=_shown(meta, rescale)) for meta in metas]
         found = self.roi_head.predict(features, proposals, samples, rescale=True)
         logits_NCHW = F.interpolate(
             self.semantic_head.logits(features), batch_inputs.shape[2:], mode="bilinear", align_corners=False
@@ -124,6 +124,8 @@ def head_parameters(model: nn.Module) -> Iterator[str]:
             yield name
 
 
-def _as_it_is(meta: dict[str, Any]) -> dict[str, Any]:
-    """What heads are told of an image whose pixels are those of the network's input."""
-    return {**meta, "ori_shape": meta["img_shape"][:2], "scale_factor": (1.0, 1.0)}
+def _shown(meta: dict[str, Any], rescale: bool) -> dict[str, Any]:
+    """What heads are told of an image whose pixels are those of the photo, or of the network's input."""
+    own = {} if rescale else {"ori_shape": meta["img_shape"][:2], "scale_factor": (1.0, 1.0)}
+    # MMDetection would turn over the masks of what was flipped, their boxes not, and fails: a tensor has no steps back
+    return {**meta, **own, "flip": False}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.model.checkpoints import BACKENDS
+from detector.model.panoptic_classes import PanopticClasses
 from pipeline.errors import ConfigError
 from pipeline.wording import counted, printable
 
@@ -298,9 +299,12 @@ def describe(config: Config, name: str) -> dict[str, Any]:
     backend = resizes[0].get("backend", "cv2")
     if backend not in BACKENDS:
         raise ConfigError(f"test_pipeline resizes photos by {backend!r}: it must be one of {', '.join(BACKENDS)}")
+    panoptic = config.get("panoptic")  # see `panoptic_config.set_classes`
+    classes = ["object"] if panoptic is None else PanopticClasses.from_json(panoptic).thing_names
     return {
         "name": name,
-        "classes": ["object"],
+        "classes": classes,
+        **({} if panoptic is None else {"panoptic": plain(panoptic)}),
         "model": model,
         "resize": {"short": short, "long": long, **({} if backend == "cv2" else {"backend": backend})},
         "mean": mean,

@@ -16,6 +16,8 @@ from detector.training import config as train_config
 from pipeline.runs.provenance import library_versions
 from pipeline.runs.run_folder import RunFolder
 
+# Of what belongs to no part of the model, and decides what it is trained on.
+_DECIDING_HOOKS = ("SelfEnhancedCopyPaste", "MomentumTeacher")
 _LIBRARIES = ("mmdet", "mmengine", "torchvision")
 
 
@@ -33,12 +35,13 @@ def identity(config: Config, world_size: int) -> dict[str, Any]:
             part.pop(name, None)
     model = train_config.plain(config.model)
     model["backbone"].pop("init_cfg", None)
-    pasting = list(train_config.components(train_config.plain(config.get("custom_hooks")), "SelfEnhancedCopyPaste"))
+    hooks = list(train_config.components(train_config.plain(config.get("custom_hooks")), *_DECIDING_HOOKS))
     return {
         "model": model,
         "pipeline": train_config.plain(_dataset(config).pipeline),
         "dataset": dataset,
-        **({"copy_paste": pasting} if pasting else {}),
+        **({"hooks": hooks} if hooks else {}),
+        **({"panoptic": config.panoptic} if "panoptic" in config else {}),
         "masks": _masks_digest(config),
         "batch": config.train_dataloader.batch_size * world_size,
         "optim_wrapper": train_config.plain(config.optim_wrapper),

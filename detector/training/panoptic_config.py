@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from detector.model.checkpoints import read_detector
@@ -53,6 +54,12 @@ def set_classes(config: Config, checkpoint: str | None) -> None:
         )
     set_heads(config.model, len(classes.things), len(classes.stuffs))
     config.panoptic = classes.to_json()
+
+
+def set_teacher(config: Config, options: Mapping[str, float]) -> None:
+    """Give the momentum teacher these options."""
+    for hook in train_config.components(config.get("custom_hooks") or [], TEACHER):
+        hook.update(options)
 
 
 def set_heads(model: Any, things: int, stuffs: int) -> None:

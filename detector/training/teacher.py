@@ -69,6 +69,7 @@ class MomentumTeacher(Hook):
             for image_3HW, sample in zip(data_batch["inputs"], data_batch["data_samples"], strict=True):
                 labelled = self._labeller(image_3HW.to(device))
                 put_back(labelled, sample)
+                sample.pop("ignored_instances", None)  # of a sample without labels they have no boxes
                 instances += len(labelled.labels_M)
                 ignored += float((labelled.seg_HW == IGNORED).mean())
         count = len(data_batch["inputs"])

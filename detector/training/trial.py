@@ -44,7 +44,7 @@ def _quietly() -> Iterator[None]:
     """Without MMEngine's line for each parameter and part: the training itself says them again, in its log file."""
     log = MMLogger.get_current_instance()
     before = log.level
-    log.setLevel(logging.WARNING)
+    log.setLevel(logging.ERROR)  # a parameter that is not trained is a warning
     try:
         yield
     finally:

@@ -8,12 +8,12 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
-from support.tiny_detector import SCALE, tiny_config
 from torch import nn
 
 import detector.components  # noqa: F401 - registers
 from detector.model.checkpoints import DetectorCheckpoint, read_detector, write_detector
 from pipeline.results.semantic import Classes
+from support.tiny_detector import SCALE, tiny_config
 
 # Of five clusters 1 and 4 are things, the others stuff.
 THINGS, STUFFS = (1, 4), (0, 2, 3)

@@ -9,4 +9,3 @@ optim_wrapper = dict(
 param_scheduler = []  # [CUPS] no warm-up, no decay
 # [CUPS] a process takes 16 images. How many processes the published detector was trained with is not known.
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-default_hooks = dict(checkpoint=dict(interval=500, save_param_scheduler=False))

@@ -75,17 +75,17 @@ def batch(shown: tuple[int, int] = (SIDE, SIDE), photo: tuple[int, int] = (SIDE,
     """Two images of the network, of which `shown` is the photo, scaled."""
     factor = shown[1] / photo[1], shown[0] / photo[0]
     meta = {"img_shape": shown, "ori_shape": photo, "scale_factor": factor}
-    meta |= {"batch_input_shape": (SIDE, SIDE), "pad_shape": (SIDE, SIDE)}
+    meta |= {"batch_input_shape": (SIDE, SIDE), "pad_shape": (SIDE, SIDE), "flip": photo == CUT}
     return blocks(2, SIDE), [DetDataSample(metainfo=meta) for _ in range(2)]
 
 
-SHOWN, PHOTO = (SIDE, SIDE - 14), (200, 156)
+SHOWN, PHOTO, CUT = (SIDE, SIDE - 14), (200, 156), (99, 300)
 
 
-@pytest.mark.parametrize(("rescale", "photo", "size"), [(True, PHOTO, PHOTO), (False, (99, 300), SHOWN)])
+@pytest.mark.parametrize(("rescale", "photo", "size"), [(True, PHOTO, PHOTO), (False, CUT, SHOWN)])
 @torch.no_grad()
 def test_what_is_predicted(model: Any, rescale: bool, photo: tuple[int, int], size: tuple[int, int]) -> None:
-    """In pixels of the photo; or in those of the network, where the photo was cut before it was scaled, too."""
+    """In pixels of the photo; or in those of the network, where the photo was cut and flipped before, too."""
     for sample in model.predict(*batch(SHOWN, photo), rescale=rescale):
         found = sample.pred_instances
         assert found.masks.shape == (len(found), *size)

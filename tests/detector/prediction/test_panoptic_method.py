@@ -132,12 +132,12 @@ def test_its_options(checkpoint: DetectorCheckpoint, tmp_path: Path) -> None:
     (few,) = method.outputs(Batch(None, [0], [Photo("a", rgb)]))
     (all_,) = load([*words[:1], "detector.min_score=0"], CPU).outputs(Batch(None, [0], [Photo("a", rgb)]))
     assert len(few.instances) <= 2 < len(all_.instances)
-    with pytest.raises(ConfigError, match="grid is for detectors of instances alone, and .* is none: leave it out"):
+    with pytest.raises(ConfigError, match=r"grid is for detectors of instances alone, and .* is none: leave it out"):
         load([*words, "detector.grid=4"], CPU)
     with pytest.raises(ConfigError, match="stuff_at is 'half'"):
         load([*words, "detector.stuff_at=half"], CPU)
     instances = write_tiny(tmp_path / "instances.safetensors")
-    with pytest.raises(ConfigError, match="stuff_area is for panoptic detectors, and .* is none"):
+    with pytest.raises(ConfigError, match=r"stuff_area is for panoptic detectors, and .* is none"):
         load([f"detector.checkpoint={instances.path}", "detector.stuff_area=10"], CPU)
 
 
