@@ -57,13 +57,13 @@ class TargetRules:
 
 
 def panoptic_targets(
-    labels_HW: np.ndarray, ids_HW: np.ndarray, class_M: np.ndarray, rules: TargetRules
+    labels_HW: np.ndarray, ids_HW: np.ndarray, class_M: np.ndarray, box_M4: np.ndarray, rules: TargetRules
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Semantic targets, uint8 (H, W); masks of the things, uint8 (K, H, W), 255 inside; their labels, int64 (K,).
 
     labels_HW: uint8, 0..C-1, 255 for none.
     ids_HW: uint8 or uint16, 0 none, m for instance m - 1.
-    class_M: 0..C-1, of the instances.
+    class_M, box_M4: of the instances, 0..C-1 and x, y, width, height in pixels.
 
     Stuff class number s (from 0) is s + 1. In an instance of a thing class all is `SOME_THING`. An instance whose class
     is stuff contradicts itself: it is ignored, and no instance. (The released code forgets this where an image has no
@@ -71,15 +71,16 @@ def panoptic_targets(
     without: here the class is the one that was recorded.)
     """
     thing_M = rules.thing_of_class[class_M]
-    seg_HW = rules.seg_of_label[labels_HW]
-    if len(class_M):
-        seg_of_id = np.concatenate([[IGNORED], np.where(thing_M >= 0, SOME_THING, IGNORED)]).astype(np.uint8)
-        seg_HW = np.where(ids_HW > 0, seg_of_id[ids_HW], seg_HW)
+    seg_HW = cv2.LUT(labels_HW, rules.seg_of_label)
     rows_K = np.flatnonzero(thing_M >= 0)
-    values_KHW = np.empty((len(rows_K), *labels_HW.shape), np.uint8)
-    for values_HW, row in zip(values_KHW, rows_K.tolist(), strict=True):
-        np.equal(ids_HW, row + 1, out=values_HW.view(bool))
-    values_KHW *= CERTAIN
+    values_KHW = np.zeros((len(rows_K), *labels_HW.shape), np.uint8)  # pages outside of the boxes are never touched
+    place_M = np.cumsum(thing_M >= 0) - 1
+    for m, (x, y, width, height) in enumerate(box_M4.tolist()):
+        window = slice(y, y + height), slice(x, x + width)
+        inside_hw = ids_HW[window] == m + 1
+        seg_HW[window][inside_hw] = SOME_THING if thing_M[m] >= 0 else IGNORED
+        if thing_M[m] >= 0:
+            values_KHW[place_M[m], *window][inside_hw] = CERTAIN
     return seg_HW, values_KHW, thing_M[rows_K]
 
 
@@ -103,11 +104,14 @@ class LoadPanoptic(BaseTransform):
         store, image = results["store"], results["store_index"]
         if self._rules is None or self._rules.split is not store.split:
             self._rules = TargetRules(store.split, self.ignore_unknown_things)
-        maps = store.labels(image), store.instance_ids(image), store.classes_of(image)
-        seg_HW, values_KHW, things_K = panoptic_targets(*maps, self._rules)
+        class_M, box_M4 = store.classes_of(image), store.boxes_of(image)
+        seg_HW, values_KHW, things_K = panoptic_targets(
+            store.labels(image), store.instance_ids(image), class_M, box_M4, self._rules
+        )
+        xywh_K4 = box_M4[self._rules.thing_of_class[class_M] >= 0].astype(np.float32)
         results["gt_seg_map"] = seg_HW
         results["gt_masks"] = ConfidenceMasks.from_values(values_KHW)
-        results["gt_bboxes"] = HorizontalBoxes(boxes(values_KHW))
+        results["gt_bboxes"] = HorizontalBoxes(np.hstack([xywh_K4[:, :2], xywh_K4[:, :2] + xywh_K4[:, 2:]]))
         results["gt_bboxes_labels"] = things_K
         results["gt_ignore_flags"] = np.zeros(len(things_K), bool)
         return results

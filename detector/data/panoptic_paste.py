@@ -4,6 +4,7 @@ Functions on arrays; where the instances come from is up to the caller.
 H, W pixels of an image · h, w of a cut-out · M instances of an image · K cut-outs
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 
 from detector.data.confidence_masks import CERTAIN
-from detector.data.paste import Patch, boxes, paste_pixels
+from detector.data.paste import Patch, paste_pixels
 from pipeline.errors import ConfigError
 
 SOME_THING = 0  # what the semantic head calls a pixel of any thing
@@ -123,7 +124,9 @@ def _pasted_into(
     count, size = len(sample.labels_M), sample.seg_HW.shape
     image_3HW, seg_HW = sample.image_3HW.copy(), sample.seg_HW.copy()
     values_NHW = np.zeros((count + len(chosen), *size), np.uint8)
-    values_NHW[:count] = sample.values_MHW
+    for value_HW, old_HW, box in zip(values_NHW, sample.values_MHW, sample.boxes_M4.tolist(), strict=False):
+        window = _around(box)
+        value_HW[window] = old_HW[window]  # most of the pages of an array of zeros are never touched
     boxes_N4 = np.zeros((len(values_NHW), 4), np.float32)
     boxes_N4[:count] = sample.boxes_M4
     for n, cut in enumerate(chosen, count):
@@ -132,11 +135,11 @@ def _pasted_into(
         np.copyto(seg_HW[patch.window], SOME_THING, where=patch.union_hw > 0)
         _carve(values_NHW[:n], boxes_N4[:n], patch)
         values_NHW[n, *patch.window] = patch.union_hw
-        boxes_N4[n] = boxes(values_NHW[n : n + 1])[0]
+        boxes_N4[n] = _box(values_NHW[n], *patch.window)
     keep_N = np.logical_and(boxes_N4[:, 2] > boxes_N4[:, 0], boxes_N4[:, 3] > boxes_N4[:, 1])
     return PanopticSample(
         image_3HW,
-        values_NHW[keep_N],
+        values_NHW if keep_N.all() else values_NHW[keep_N],
         np.concatenate([sample.labels_M, [cut.label for cut in chosen]]).astype(np.int64)[keep_N],
         boxes_N4[keep_N],
         seg_HW,
@@ -147,13 +150,32 @@ def _pasted_into(
 def _carve(values_MHW: np.ndarray, boxes_M4: np.ndarray, patch: Patch) -> None:
     """Take from the masks, and from their boxes, what the patch hides, in place."""
     rows, columns = patch.window
-    for m, (left, top, right, bottom) in enumerate(boxes_M4.tolist()):
-        if left >= columns.stop or right <= columns.start or top >= rows.stop or bottom <= rows.start:
+    for m, box in enumerate(boxes_M4.tolist()):
+        down, across = _around(box)
+        if across.start >= columns.stop or across.stop <= columns.start:
+            continue
+        if down.start >= rows.stop or down.stop <= rows.start:
             continue
         below_hw = values_MHW[m, rows, columns]
         if cv2.countNonZero(cv2.bitwise_and(below_hw, patch.union_hw)):
             np.copyto(below_hw, 0, where=patch.union_hw > 0)
-            boxes_M4[m] = boxes(values_MHW[m : m + 1])[0]
+            boxes_M4[m] = _box(values_MHW[m], down, across)
+
+
+def _around(box: Sequence[float]) -> tuple[slice, slice]:
+    """Rows and columns in which all of a mask lies: a box that was scaled with its image may be a pixel beside it."""
+    left, top, right, bottom = box
+    return (
+        slice(max(math.floor(top) - 1, 0), math.ceil(bottom) + 1),
+        slice(max(math.floor(left) - 1, 0), math.ceil(right) + 1),
+    )
+
+
+def _box(value_HW: np.ndarray, rows: slice, columns: slice) -> tuple[float, float, float, float]:
+    """x1, y1, x2, y2 around what a mask has in a window, zeros where it has nothing."""
+    x, y, width, height = cv2.boundingRect(value_HW[rows, columns])
+    left, top = (columns.start + x, rows.start + y) if width else (0, 0)
+    return left, top, left + width, top + height
 
 
 def _placed(

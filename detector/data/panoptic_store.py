@@ -3,7 +3,7 @@
     labels, labels_offsets             uint8 bytes, int64 (B+1)  codes of the maps of labels, see `semantic_codes`
     instance_map, instance_map_offsets uint8 bytes, int64 (B+1)  codes of the maps of ids, see `panoptic_file`
     instance_offsets                   int64 (B+1)               instances of image i are instance_offsets[i] .. [i+1]-1
-    instance_class                     uint8 (M,)                0..C-1
+    instance_class, instance_box       uint8 (M,), int32 (M, 4)  0..C-1; x, y, width, height, pixels
 
 and of the images that are learnt from: image, int64 (B',), their rows. What is a thing is not in the arrays: the split
 is applied when labels are read.
@@ -51,6 +51,7 @@ _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     **{"labels": ("u1", ()), "labels_offsets": ("<i8", ())},
     **{"instance_map": ("u1", ()), "instance_map_offsets": ("<i8", ())},
     **{"instance_offsets": ("<i8", ()), "instance_class": ("u1", ())},
+    **{"instance_box": ("<i4", (4,))},
     **IMAGE_ARRAYS,
 }
 _SELECTION: dict[str, tuple[str, tuple[int, ...]]] = {"image": ("<i8", ())}
@@ -138,9 +139,11 @@ class PanopticStore(FlatImages):
 
     def classes_of(self, image: int) -> np.ndarray:
         """uint8 (M,), 0..C-1, of the instances of one image, whatever their class."""
-        row = int(self._images[image])
-        start, stop = self._store["instance_offsets"][row : row + 2].tolist()
-        return self._store["instance_class"][start:stop]
+        return self._store["instance_class"][self._instances(image)]
+
+    def boxes_of(self, image: int) -> np.ndarray:
+        """int32 (M, 4): x, y, width, height in pixels, of the same."""
+        return self._store["instance_box"][self._instances(image)]
 
     def labels(self, image: int) -> np.ndarray:
         """uint8 (H, W): 0..C-1, 255 for pixels without a class. StoreError when the code is damaged."""
@@ -149,6 +152,10 @@ class PanopticStore(FlatImages):
     def instance_ids(self, image: int) -> np.ndarray:
         """uint8 or uint16 (H, W): 0 none, k for the image's k-th instance. StoreError when the code is damaged."""
         return self._map("instance_map", image, ids_type(len(self.classes_of(image))))
+
+    def _instances(self, image: int) -> slice:
+        row = int(self._images[image])
+        return slice(*self._store["instance_offsets"][row : row + 2].tolist())
 
     def _map(self, name: str, image: int, dtype: type[np.uint8] | type[np.uint16]) -> np.ndarray:
         try:
@@ -287,8 +294,9 @@ def _append_labels(out: ArrayWriter, shard: PanopticShard, taken: Sequence[int])
     append_parts(out, "labels", [record.semantic.code for record in records])
     append_parts(out, "instance_map", [record.code for record in records])
     out.append_lengths("instance_offsets", np.array([len(record.instances) for record in records], np.int64))
-    classes = [one.class_ for record in records for one in record.instances]
-    out.append("instance_class", np.array(classes, np.uint8))
+    instances = [one for record in records for one in record.instances]
+    out.append("instance_class", np.array([one.class_ for one in instances], np.uint8))
+    out.append("instance_box", np.array([one.box for one in instances], np.int32).reshape(-1, 4))
 
 
 def _write_selection(store: dict[str, np.ndarray], only_non_empty: bool, folder: Path) -> None:

@@ -24,6 +24,12 @@ def split_by(things: tuple[bool, ...] = THINGS) -> ThingSplit:
     return ThingSplit.given(Classes.clusters(len(things)), things, {})
 
 
+def boxes_in(ids: np.ndarray, count: int) -> np.ndarray:
+    """int32 (M, 4): x, y, width, height."""
+    found = boxes(np.array([ids == k + 1 for k in range(count)], np.uint8)).astype(np.int32)
+    return np.hstack([found[:, :2], found[:, 2:] - found[:, :2]])
+
+
 def targets(
     labels: Any, ids: Any, classes: list[int], ignore: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,6 +37,7 @@ def targets(
         np.array(labels, np.uint8),
         np.array(ids, np.uint8),
         np.array(classes, np.uint8),
+        boxes_in(np.array(ids), len(classes)),
         TargetRules(split_by(), ignore),
     )
 
@@ -73,7 +80,9 @@ def test_against_a_loop_over_pixels(data: st.DataObject) -> None:
     ids = rng.integers(0, count + 1, (6, 7)).astype(np.uint16)
     free = rng.integers(0, len(things) + 1, ids.shape)
     labels = np.where(ids > 0, np.append(0, classes)[ids], np.where(free < len(things), free, NONE)).astype(np.uint8)
-    seg, masks, found = panoptic_targets(labels, ids, classes, TargetRules(split_by(things), ignore))
+    seg, masks, found = panoptic_targets(
+        labels, ids, classes, boxes_in(ids, count), TargetRules(split_by(things), ignore)
+    )
     stuffs = [c for c, thing in enumerate(things) if not thing]
     numbers = [c for c, thing in enumerate(things) if thing]
     for place in np.ndindex(ids.shape):
@@ -113,6 +122,9 @@ class Store:
 
     def classes_of(self, image: int) -> np.ndarray:
         return self._maps[2]
+
+    def boxes_of(self, image: int) -> np.ndarray:
+        return boxes_in(self._maps[1], len(self._maps[2]))
 
 
 def test_the_sample() -> None:

@@ -58,6 +58,7 @@ def assert_holds(store: PanopticStore, records: list[PanopticRecord], first: int
         np.testing.assert_array_equal(store.labels(image), record.labels)
         np.testing.assert_array_equal(store.instance_ids(image), record.instance_ids)
         assert store.classes_of(image).tolist() == [one.class_ for one in record.instances]
+        assert store.boxes_of(image).tolist() == [list(one.box) for one in record.instances]
 
 
 def counted_by_hand(records: list[PanopticRecord]) -> dict[str, Counter[str]]:
