@@ -127,7 +127,7 @@ def self_train(wanted: SelfTraining, execute: RunExecutor, train: Train, **execu
     Raises RunMismatchError when work_dir holds rounds of other settings, ConfigError when the run is not complete, and
     whatever the runs and trainings raise.
     """
-    _refuse_another_kind(wanted)
+    refuse_another_kind(wanted)
     _claim(wanted)
     last: Path | None = None
     for round_ in rounds_of(wanted):
@@ -243,7 +243,7 @@ def teaches_itself(config: str) -> bool:
     return has_teacher(train_config.read_config(config) if train_config.is_file(config) else plain_config(path))
 
 
-def _refuse_another_kind(wanted: SelfTraining) -> None:
+def refuse_another_kind(wanted: SelfTraining) -> None:
     """ConfigError where the detector is panoptic and the configuration's rounds are not."""
     if not wanted.by_teacher and read_detector(wanted.checkpoint).panoptic is not None:
         raise ConfigError(
