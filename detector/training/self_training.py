@@ -160,6 +160,7 @@ def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, executio
     if files_at(out).exists(RUN_FILE) and RunFolder.open(out).is_complete():
         return
     source = RunFolder.open(wanted.run)
+    assert wanted.max_per_image is not None  # without a teacher it is said
     options = DetectorOptions(
         str(round_.start.absolute()),
         min_score=round_.threshold,
@@ -279,8 +280,10 @@ def _claim(wanted: SelfTraining) -> None:
 def _settings(wanted: SelfTraining) -> dict[str, Any]:
     """What decides the result, wherever things lie. The number of rounds does not: more of them begin with these."""
     run = RunFolder.open(wanted.run)
-    elsewhere = ("runs", "work_dir", "resume", "device", "backbone", "init_from", "val_truth", "val_images")
-    elsewhere += ("rounds", "continues", "teacher")  # of one round
+    elsewhere = (
+        *("runs", "work_dir", "resume", "device", "backbone", "init_from", "val_truth", "val_images"),
+        *("rounds", "continues", "teacher"),  # of one round
+    )
     training = {name: value for name, value in asdict(wanted.training).items() if name not in elsewhere}
     return {
         "run": run.fingerprint,
