@@ -117,7 +117,8 @@ def test_self_train_of_a_panoptic_detector(panoptic: str, tmp_path: Path, monkey
     assert "thresholds: before none, now [0.8]" in refused.output
     wrong = call(*arguments[:-1], tmp_path / "others", "--device", "cpu")
     assert wrong.exit_code == 2
-    assert "trains another kind: --config cups_self_r50_fpn" in wrong.output
+    assert "holds panoptic labels: --config self_train_r50_fpn is for instance masks" in wrong.output
+    assert "--config cups_r50_fpn" in wrong.output
     scored = call(
         "evaluate-detector", "--checkpoint", panoptic, "--truth", empty_truth(tmp_path), "--out", tmp_path / "m.json"
     )
