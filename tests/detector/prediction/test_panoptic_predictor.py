@@ -90,6 +90,16 @@ def test_scores_and_numbers_are_limited(checkpoint: DetectorCheckpoint, photos: 
     assert set(few.labels.tolist()) <= set(range(len(THINGS)))
 
 
+def test_half_precision_is_close(
+    checkpoint: DetectorCheckpoint, photos: list[np.ndarray], found: list[PanopticDetections]
+) -> None:
+    for half, whole in zip(PanopticPredictor(checkpoint, CPU, amp=True)(photos[:2]), found[:2], strict=True):
+        assert half.things.boxes.dtype == half.things.masks.dtype == half.certainty.dtype == np.float32
+        assert np.isfinite(half.things.boxes).all()
+        assert (half.semantic_HW == whole.semantic_HW).mean() > 0.9
+        assert half.things.scores[0] == pytest.approx(whole.things.scores[0], abs=0.05)
+
+
 def test_other_detectors_are_refused(checkpoint: DetectorCheckpoint, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no semantic head: a panoptic detector is needed"):
         PanopticPredictor(write_tiny(tmp_path / "instances.safetensors"), CPU)

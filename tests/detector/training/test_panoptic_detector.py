@@ -18,6 +18,7 @@ from support.tiny_detector import write_tiny
 
 from detector.model.checkpoints import DETECTOR_FILE, read_detector
 from detector.training.self_training import SelfTraining, kept_by_default, rounds_of, self_train, teaches_itself
+from detector.training.teacher import MomentumTeacher
 from detector.training.train import Training, train
 from detector.training.wanted import check_training
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
@@ -217,6 +218,19 @@ def test_what_a_round_asks_for(wanted: SelfTraining) -> None:
     (folders[1] / "iter_4.pth").unlink()
     with pytest.raises(TrainingError, match="has no checkpoint any more that round 3 could go on from"):
         self_train(replace(wanted, rounds=3, thresholds=(0.8, 0.6), max_per_image=20), nobody, note)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"momentum": 1.1}, "momentum is 1.1: it must lie in 0..1"),
+        ({"min_scores": 0.5}, "there is no min_scores; there are momentum, scales, min_score"),
+        ({"min_score": 1.5}, "min_score is 1.5"),
+    ],
+)
+def test_teachers_that_there_are_none_of(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MomentumTeacher(**options)
 
 
 def test_detectors_configurations_and_runs_of_another_kind(
