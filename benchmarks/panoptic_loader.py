@@ -71,7 +71,7 @@ def ragged_records() -> list[PanopticRecord]:
     for number in range(POOL):
         coarse = rng.normal(size=(8, 20, 40)).astype(np.float32)
         fields = [cv2.resize(one, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse]
-        fields = [one + rng.normal(0, 0.02, SIZE) for one in fields]
+        fields = [one + rng.normal(0, 0.005, SIZE) for one in fields]
         labels = rng.permutation(27)[:8].astype(np.uint8)[np.argmax(fields, axis=0)]
         ids = np.zeros(SIZE, int)
         for k in range(int(rng.integers(1, 6))):

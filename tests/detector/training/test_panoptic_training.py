@@ -67,7 +67,9 @@ def test_a_training_says_what_it_finds_and_resumes_to_the_bit(run: RunFolder, tm
     assert detector.panoptic is not None
     assert (detector.panoptic.classes, detector.panoptic.things, detector.panoptic.stuffs) == (CLASSES, (2, 3), (0, 1))
     assert detector.config["model"]["semantic_head"]["num_stuffs"] == 2
-    names = {name.rpartition("/")[2] for line in log(tmp_path / "work") for name in line}
+    lines = log(tmp_path / "work")
+    assert all(line["pasted"] > 0 for line in lines), "of the labels first, then of what the detector finds"
+    names = {name.rpartition("/")[2] for line in lines for name in line}
     assert {"loss_seg", "s2.loss_mask", "s0.kept", "pasted", "grad_norm"} <= names
     as_if_killed(tmp_path / "work", 6)
     train(replace(wanted, resume=True))
