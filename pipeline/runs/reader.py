@@ -91,6 +91,24 @@ class RunReader:
             retried = self._superseded.get(image_id)
             yield shard.result(i) if retried is None else self.kept_open(retried[0]).result(retried[1])
 
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """By id, every image of the manifest: the key of its shard, and its place in it, whether that is done or not.
+        Reads the manifest.
+        """
+        shards = self.run.manifest.shards()
+        return {ref.id: (shard.key, i) for shard in shards for i, ref in enumerate(shard.refs)}
+
+    def result_of(self, image_id: str) -> Any:
+        """One image by its id, as it is now; KeyError when it is none of the run's, or its shard is not done. Best
+        asked for in the manifest's order.
+        """
+        retried = self._superseded.get(image_id)
+        if retried is not None:
+            return self.kept_open(retried[0]).result(retried[1])
+        key, place = self.places[image_id]
+        return self.kept_open(key).result(place)
+
     def parts(self) -> Iterator[tuple[Any, np.ndarray]]:
         """All committed shards, those of retries last, each with bool (B,): the images that count.
 
