@@ -46,7 +46,10 @@ def predict(
     amp: bool,
     **execution: Any,
 ) -> None:
-    """Find the objects in photos, folders, lists, tars and videos: overlays, COCO JSON, and videos of the overlays."""
+    """Find the objects in photos, folders, lists, tars and videos: overlays, COCO JSON, and videos of the overlays.
+
+    A panoptic detector gives things and stuff: COCO panoptic JSON and its PNGs.
+    """
     need_mmdet()
     from detector.prediction.options import DetectorOptions
     from detector.prediction.predict import predict as predict_on
@@ -54,7 +57,10 @@ def predict(
     path = str(Path(checkpoint).absolute())
     options = DetectorOptions(path, min_score=min_score, max_per_image=max_per_image, amp=amp)
     found = predict_on(sources, out, options, _reporting(executor()), every, **execution)
-    click.echo(f"{counted(found.masks, 'object')} in {found.coco}")
+    if found.maps is None:
+        click.echo(f"{counted(found.objects, 'object')} in {found.coco}")
+    else:
+        click.echo(f"{counted(found.objects, 'segment')} in {found.coco}, maps in {found.maps}")
     click.echo(f"{counted(len(found.overlays), 'picture')} in {Path(out) / 'overlays'}")
     for video in found.videos:
         click.echo(f"video {video}")

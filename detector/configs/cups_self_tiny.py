@@ -3,7 +3,6 @@ _base_ = ["cups_tiny.py"]
 model = dict(
     heads_only=True,
     data_preprocessor=dict(crop=(80, 160), min_pixels=5),
-    roi_head=dict(bbox_head=[dict(head, drop_threshold=None) for head in _base_.model.roi_head.bbox_head]),
 )
 train_pipeline = [
     dict(type="LoadPhoto"),

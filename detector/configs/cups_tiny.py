@@ -1,5 +1,5 @@
 # CUPS at a size that trains in minutes on two cores, without any weights.
-# What CI trains, and a first run through everything; no detector to use.
+# What CI trains, and a first run through everything; no detector to use. Without DropLoss: decision 36 says why.
 _base_ = ["cups_r50_fpn.py"]
 
 channels = 48
@@ -19,7 +19,10 @@ model = dict(
     rpn_head=dict(in_channels=channels, feat_channels=channels),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels),
-        bbox_head=[dict(head, in_channels=channels, fc_out_channels=128) for head in _base_.model.roi_head.bbox_head],
+        bbox_head=[
+            dict(head, in_channels=channels, fc_out_channels=128, drop_threshold=None)
+            for head in _base_.model.roi_head.bbox_head
+        ],
         mask_roi_extractor=dict(out_channels=channels),
         mask_head=dict(num_convs=2, in_channels=channels, conv_out_channels=channels),
     ),

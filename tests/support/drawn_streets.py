@@ -40,6 +40,7 @@ SMALL = (
     "model.semantic_head.inner_channels=16",
     "model.train_cfg.rpn_proposal.max_per_img=100",
     "model.test_cfg.rpn.max_per_img=100",
+    "model.test_cfg.rcnn.max_per_img=20",
     "model.data_preprocessor.scales=[(128,64)]",
     f"test_pipeline.1.scale={SIZE[::-1]}",
     "train_dataloader.num_workers=0",
