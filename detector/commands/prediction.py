@@ -108,7 +108,7 @@ def self_train(
     is done here, or with --train-workers on Ray.
     """
     need_mmdet()
-    from detector.training.self_training import SelfTraining, kept_by_default, teaches_itself
+    from detector.training.self_training import SelfTraining, kept_by_default, refuse_another_kind, teaches_itself
     from detector.training.self_training import self_train as do_rounds
     from detector.training.wanted import check_settings
 
@@ -118,6 +118,7 @@ def self_train(
     kept |= {name: value for name, value in given.items() if value is not None}
     wanted_rounds = SelfTraining(training=training, **kept, **wanted)
     check_settings(training)
+    refuse_another_kind(wanted_rounds)
     trainer = _trainer(train_workers, train_ray)
     if train_workers is None:  # here, with what is on this machine
         _try_out(training, wanted_rounds)

@@ -98,8 +98,8 @@ def evaluate_detector(
     for detector in (checkpoint, other):
         if detector is not None and detector.panoptic is not None:
             raise ConfigError(
-                f"{detector.path} is a panoptic detector, and here detections of one class are scored: make a run of it "
-                "with `cuts3d predict`, which `cuts3d evaluate-panoptic` scores"
+                f"{detector.path} is a panoptic detector, and detections of one class are scored here: "
+                "`cuts3d predict` makes a run of it, which `cuts3d evaluate-panoptic` scores"
             )
     scored = []
     for truth in truths:

@@ -127,7 +127,7 @@ def self_train(wanted: SelfTraining, execute: RunExecutor, train: Train, **execu
     Raises RunMismatchError when work_dir holds rounds of other settings, ConfigError when the run is not complete, and
     whatever the runs and trainings raise.
     """
-    _refuse_another_kind(wanted)
+    refuse_another_kind(wanted)
     _claim(wanted)
     last: Path | None = None
     for round_ in rounds_of(wanted):
@@ -160,6 +160,7 @@ def _predict(wanted: SelfTraining, round_: Round, execute: RunExecutor, executio
     if files_at(out).exists(RUN_FILE) and RunFolder.open(out).is_complete():
         return
     source = RunFolder.open(wanted.run)
+    assert wanted.max_per_image is not None  # without a teacher it is said
     options = DetectorOptions(
         str(round_.start.absolute()),
         min_score=round_.threshold,
@@ -243,7 +244,7 @@ def teaches_itself(config: str) -> bool:
     return has_teacher(train_config.read_config(config) if train_config.is_file(config) else plain_config(path))
 
 
-def _refuse_another_kind(wanted: SelfTraining) -> None:
+def refuse_another_kind(wanted: SelfTraining) -> None:
     """ConfigError where the detector is panoptic and the configuration's rounds are not."""
     if not wanted.by_teacher and read_detector(wanted.checkpoint).panoptic is not None:
         raise ConfigError(
@@ -279,8 +280,10 @@ def _claim(wanted: SelfTraining) -> None:
 def _settings(wanted: SelfTraining) -> dict[str, Any]:
     """What decides the result, wherever things lie. The number of rounds does not: more of them begin with these."""
     run = RunFolder.open(wanted.run)
-    elsewhere = ("runs", "work_dir", "resume", "device", "backbone", "init_from", "val_truth", "val_images")
-    elsewhere += ("rounds", "continues", "teacher")  # of one round
+    elsewhere = (
+        *("runs", "work_dir", "resume", "device", "backbone", "init_from", "val_truth", "val_images"),
+        *("rounds", "continues", "teacher"),  # of one round
+    )
     training = {name: value for name, value in asdict(wanted.training).items() if name not in elsewhere}
     return {
         "run": run.fingerprint,

@@ -76,16 +76,22 @@ def street(seed: int, size: tuple[int, int] = SIZE) -> tuple[np.ndarray, np.ndar
     return rgb.clip(0, 255).astype(np.uint8), labels, np.searchsorted([0, *kept], ids)
 
 
-def street_record(id_: str, seed: int) -> PanopticRecord:
-    """The labels of a street, all of them sure."""
+def street_record(id_: str, seed: int, missing: float = 0.0) -> PanopticRecord:
+    """The labels of a street, all of them sure. missing: probability that an object is no instance, though of its
+    class; one always is.
+    """
     _, labels, ids = street(seed)
-    return PanopticRecord.of(id_, labels, np.ones(labels.shape, np.float32), ids, [1.0] * int(ids.max()), CLASSES)
+    drawn = np.random.default_rng([seed, 8]).random(int(ids.max()) + 1)
+    kept = [k for k in range(1, len(drawn)) if drawn[k] >= missing] or [1]
+    table = np.zeros(len(drawn), int)
+    table[kept] = np.arange(1, len(kept) + 1)
+    return PanopticRecord.of(id_, labels, np.ones(labels.shape, np.float32), table[ids], [1.0] * len(kept), CLASSES)
 
 
-def write_streets(folder: Path, seeds: Sequence[int]) -> RunFolder:
-    """A run of labelled streets, and their photos in folder/photos."""
+def write_streets(folder: Path, seeds: Sequence[int], missing: float = 0.0) -> RunFolder:
+    """A run of labelled streets, see `street_record`, and their photos in folder/photos."""
     names = {f"{seed:03d}.png": seed for seed in seeds}
-    run = write_run(folder, [street_record(id_, seed) for id_, seed in names.items()], CLASSES)
+    run = write_run(folder, [street_record(id_, seed, missing) for id_, seed in names.items()], CLASSES)
     for id_, seed in names.items():
         Image.fromarray(street(seed)[0]).save(folder / "photos" / id_)
     return run

@@ -81,7 +81,7 @@ def _interrupted(training: Any) -> Path:
     [
         (["--run", "nowhere"], "is not a run"),
         ([], "no run to train on"),
-        (["--config", "tyni"], "one of cutler_r50_fpn"),
+        (["--config", "tyni"], "one of cups_r50_fpn"),
         (["--run", "RUN", "--set", "model.bakbone.depth=1"], "did you mean backbone"),
         (["--workers", "2"], "with --ray only"),
         (["--iterations", "0"], "0 is not in the range"),

@@ -75,10 +75,10 @@ def test_the_published_schedule() -> None:
 
 
 def test_what_kind_a_configuration_is_of() -> None:
-    assert [is_panoptic(read_config(name)) for name in (*NAMES, "tiny")] == [True] * 4 + [False]
-    assert [has_teacher(read_config(name)) for name in (*NAMES, "tiny")] == [
-        name in ROUNDS for name in (*NAMES, "tiny")
-    ]
+    for name in (*NAMES, "tiny"):
+        for config in (read_config(name), plain_config(config_path(name))):
+            assert is_panoptic(config) == (name != "tiny")
+            assert has_teacher(config) == (name in ROUNDS)
 
 
 def test_the_classes_are_those_of_the_runs(run: RunFolder) -> None:

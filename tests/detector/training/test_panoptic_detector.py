@@ -8,14 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from support.drawn_streets import CLASSES, write_start, write_streets
+from pycocotools import mask as coco_mask
+from support.drawn_streets import CLASSES, street_record, write_start, write_streets
 from support.drawn_streets import street_training as small
 from support.tiny_detector import write_tiny
 
 from detector.model.checkpoints import DETECTOR_FILE, read_detector
-from detector.model.panoptic_head import head_parameters
 from detector.training.self_training import SelfTraining, kept_by_default, rounds_of, self_train, teaches_itself
 from detector.training.train import Training, train
 from detector.training.wanted import check_training
@@ -58,23 +59,45 @@ def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bo
     return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+def write_truth(path: Path) -> str:
+    """The things of two of the streets, as a COCO file has them."""
+    images, annotations = [], []
+    for seed in (0, 1):
+        record = street_record(f"{seed:03d}.png", seed)
+        height, width = record.size
+        images.append({"id": seed + 1, "file_name": record.id, "height": height, "width": width})
+        for k, one in enumerate(record.instances):
+            mask = np.asfortranarray(record.instance_ids == k + 1, np.uint8)
+            rle = coco_mask.encode(mask)
+            shape = {"segmentation": {"size": rle["size"], "counts": rle["counts"].decode()}, "area": one.area}
+            own = {"id": len(annotations) + 1, "image_id": seed + 1, "category_id": 1, "iscrowd": 0}
+            annotations.append({**own, **shape, "bbox": list(one.box)})
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "x"}]}))
+    return str(path)
+
+
+@pytest.mark.slow
 def test_a_training_says_what_it_finds_and_resumes_to_the_bit(run: RunFolder, tmp_path: Path) -> None:
-    """The second half pastes what the detector finds itself."""
+    """The second half pastes what the detector finds itself. It is validated as detectors of instances are."""
     drop = [f"model.roi_head.bbox_head.{stage}.drop_threshold=0.4" for stage in range(3)]
     wanted = small(run.url, tmp_path / "work", "custom_hooks.2.batches=2", "custom_hooks.3.min_score=0.05", *drop)
+    photos = str(Path(run.url).parent / "photos")
+    wanted = replace(wanted, val_truth=write_truth(tmp_path / "truth.json"), val_images=photos)
     path = train(wanted)
     detector, first = read_detector(path), path.read_bytes()
     assert detector.config["classes"] == ["car", "person"]
     assert detector.panoptic is not None
     assert (detector.panoptic.classes, detector.panoptic.things, detector.panoptic.stuffs) == (CLASSES, (2, 3), (0, 1))
     assert detector.config["model"]["semantic_head"]["num_stuffs"] == 2
-    lines = log(tmp_path / "work")
+    lines = [line for line in log(tmp_path / "work") if "loss" in line]
     assert all(line["pasted"] > 0 for line in lines), "of the labels first, then of what the detector finds"
     names = {name.rpartition("/")[2] for line in lines for name in line}
     assert {"loss_seg", "s2.loss_mask", "s0.kept", "pasted", "grad_norm"} <= names
+    (validated,) = [line for line in log(tmp_path / "work") if "val/mask_AP" in line]
+    assert 0 <= validated["val/mask_AR100"] <= 1
     as_if_killed(tmp_path / "work", 6)
-    train(replace(wanted, resume=True))
-    assert path.read_bytes() == first
+    train(replace(wanted, resume=True, val_truth=None, val_images=None))
+    assert path.read_bytes() == first, "resumed to the bit, and the validation changed nothing"
     with pytest.raises(RunMismatchError, match="hooks"):
         train(replace(wanted, resume=True, settings=(*wanted.settings, "custom_hooks.3.max_iou=0.2")))
 
@@ -125,6 +148,7 @@ def test_there_were_labels(rounds: Path) -> None:
     assert all(line["s0.loss_mask"] > 0 for line in lines)
 
 
+@pytest.mark.slow
 def test_self_training_resumes_to_the_bit(run: RunFolder, start: Path, tmp_path: Path) -> None:
     wanted = self_training(run, tmp_path / "work", start)
     whole = train(wanted).read_bytes()
@@ -148,6 +172,7 @@ def nobody(*arguments: Any, **options: Any) -> Any:
     raise AssertionError("there is nothing to do")
 
 
+@pytest.mark.slow
 def test_rounds_are_one_training(wanted: SelfTraining, rounds: Path) -> None:
     """Two rounds of two steps are the four steps at once; the second is asked for later, and killed in its middle."""
     first = self_train(replace(wanted, rounds=1), nobody, train)
@@ -164,10 +189,6 @@ def test_rounds_are_one_training(wanted: SelfTraining, rounds: Path) -> None:
     assert self_train(wanted, nobody, train).read_bytes() == whole
     self_train(wanted, nobody, nobody)
     assert not list(Path(wanted.work_dir).glob("round-*/pseudo-masks")), "labels are made while training"
-
-
-class Noted(Exception):
-    """Stands for a training."""
 
 
 def test_what_a_round_asks_for(wanted: SelfTraining) -> None:
@@ -205,7 +226,7 @@ def test_detectors_configurations_and_runs_of_another_kind(
     with pytest.raises(ConfigError, match=r"is a panoptic detector, .* trains another kind: --config cups_self_r50"):
         self_train(kind, nobody, nobody)
     instances = write_tiny(tmp_path / "instances.safetensors")
-    with pytest.raises(ConfigError, match="is no panoptic detector, .* starts from one"):
+    with pytest.raises(ConfigError, match=r"is no panoptic detector, .* starts from one"):
         self_train(replace(wanted, checkpoint=str(instances.path)), nobody, train)
     with pytest.raises(ConfigError, match="holds panoptic labels: --config tiny is for instance masks"):
         check_training(Training((run.url,), "tiny", str(tmp_path / "work"), device="cpu"))
