@@ -3,8 +3,9 @@
 .venv/bin/python benchmarks/panoptic_loader.py memory [--images 86000] [--out results/panoptic_loader_memory.csv]
 .venv/bin/python benchmarks/panoptic_loader.py speed RUN [--batches 10] [--out results/panoptic_loader_speed.csv]
 
-memory: a run of that many images (CUPS learns from about 86,000) is made up, of 64 maps at SIZE whose codes are about
-as long as real ones, with one to five instances each. Everything else, and every column, is as in loader_memory.py.
+memory: a run of that many images (CUPS learns from about 86,000) is made up, of 64 maps at SIZE with ragged borders and
+one to five instances each: 48 kB per image, twice as much as Cityscapes' true maps of 1024×2048. Everything else, and
+every column, is as in loader_memory.py.
 
 speed: a run over real photos, through the pipeline of `cups_r50_fpn`, in processor time of one thread, photos in the
 page cache. A line for each step of a sample; then what the training process does with a batch of 16 before it goes
@@ -71,7 +72,7 @@ def ragged_records() -> list[PanopticRecord]:
     for number in range(POOL):
         coarse = rng.normal(size=(8, 20, 40)).astype(np.float32)
         fields = [cv2.resize(one, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse]
-        fields = [one + rng.normal(0, 0.02, SIZE) for one in fields]
+        fields = [one + rng.normal(0, 0.005, SIZE) for one in fields]
         labels = rng.permutation(27)[:8].astype(np.uint8)[np.argmax(fields, axis=0)]
         ids = np.zeros(SIZE, int)
         for k in range(int(rng.integers(1, 6))):

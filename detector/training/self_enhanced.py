@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes, bbox_overlaps, get_box_tensor
-from mmengine.dist import get_rank
+from mmengine.dist import broadcast, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detector.data.confidence_masks import ConfidenceMasks
 from detector.data.panoptic_paste import CutOut, PanopticSample, PasteOptions, cut_outs, paste_batch
@@ -27,7 +28,8 @@ class SelfEnhancedCopyPaste(Hook):
     detector itself is sure of and no label overlaps.
 
     Predictions are of the batch itself before anything is pasted or recoloured, by the weights before the step, in
-    evaluation mode: what is pasted depends on checkpoint, seed and step alone, so nothing of it is kept in checkpoints.
+    evaluation mode, and by the first rank's statistics of batch norms: what is pasted depends on checkpoint, seed, step
+    and rank alone, so nothing of it is kept in checkpoints.
     (The released code predicts a batch after its losses and pastes at the next step.) Where nothing is found, nothing
     is pasted. `pasted` in the log is the number of instances per image.
 
@@ -58,8 +60,10 @@ class SelfEnhancedCopyPaste(Hook):
         if self.start is None or batch_idx < self.start:
             source = labelled(samples, self.options.min_side)
         else:
+            model = bare(runner.model)
+            share_statistics(model)
             with runner.optim_wrapper.optim_context(runner.model):
-                found = predictions(bare(runner.model), data_batch)
+                found = predictions(model, data_batch)
             source = list(self._missed(samples, found))
         pasted = paste_batch(samples, source, self.options, pasting_rng(runner.seed, batch_idx, get_rank()))
         for sample, data_sample in zip(pasted, data_batch["data_samples"], strict=True):
@@ -95,6 +99,17 @@ def missed_by(boxes_M4: np.ndarray, found: InstanceData, min_score: float, max_i
         ious_KM = bbox_overlaps(boxes_K4, torch.from_numpy(boxes_M4).to(boxes_K4))
         apart_K = ious_KM.amax(dim=1) < max_iou
     return apart_K & (found.scores > min_score)
+
+
+def share_statistics(model: nn.Module) -> None:
+    """Give all ranks the statistics of the first one's batch norms, which are those that checkpoints hold.
+
+    In training mode a batch norm that is no SyncBN never reads them, and every rank has its own.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm) and module.training:
+            for buffer in module.buffers(recurse=False):
+                broadcast(buffer)
 
 
 @torch.no_grad()

@@ -1,7 +1,11 @@
 """The hook that pastes instances among a batch: of the labels at first, then what the model finds and they miss."""
 
 import contextlib
+import json
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,12 +17,17 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData, PixelData
+from support import environment
+from support.drawn_streets import street_training, write_streets
 from support.tiny_panoptic import panoptic_config, panoptic_model
+from support.warm import WarmProcess
 from torch import nn
 
 from detector.data.confidence_masks import ConfidenceMasks
 from detector.data.paste import boxes
-from detector.training.self_enhanced import SelfEnhancedCopyPaste, missed_by, predictions
+from detector.training import self_enhanced
+from detector.training.self_enhanced import SelfEnhancedCopyPaste, missed_by, predictions, share_statistics
+from detector.training.train import Training
 from pipeline.errors import ConfigError
 
 SIZE = (64, 96)
@@ -210,6 +219,68 @@ def test_with_a_real_model() -> None:
     assert model.roi_head.training
     assert not model.backbone.training
     assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_all_ranks_predict_by_the_statistics_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of plain batch norms that are being trained: all others are the same anyway."""
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(self_enhanced, "broadcast", sent.append)
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.SyncBatchNorm(2), nn.Sequential(nn.BatchNorm2d(3), nn.GroupNorm(1, 3)))
+    model.append(nn.BatchNorm2d(4).eval())
+    share_statistics(model)
+    expected = [buffer for norm in (model[0], model[2][0]) for buffer in norm.buffers()]
+    assert [id(one) for one in sent] == [id(one) for one in expected]
+    assert len(sent) == 6
+    finder = Finder(([], [], []))
+    finder.norm = nn.BatchNorm1d(5)
+    run(SelfEnhancedCopyPaste(1), runner_of(finder), 0, batch_of(packed(10, [], [])))
+    assert len(sent) == 6, "not while the labels are pasted"
+    run(SelfEnhancedCopyPaste(1), runner_of(finder), 1, batch_of(packed(10, [], [])))
+    assert len(sent) == 9
+
+
+def in_two_processes(wanted: Training, *words: str) -> None:
+    """The training, as torchrun starts it."""
+    settings = [word for setting in wanted.settings for word in ("--set", setting)]
+    launch = [
+        "-m",
+        "detector.training",
+        "--run",
+        *wanted.runs,
+        "--config",
+        wanted.config,
+        "--work-dir",
+        wanted.work_dir,
+    ]
+    launch += ["--batch-size", "4", "--iterations", "4", *settings, *words]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [WarmProcess(launch, environment(RANK=rank, LOCAL_RANK=rank, **group)) for rank in ("0", "1")]
+    with ThreadPoolExecutor(2) as readers:
+        said = list(readers.map(WarmProcess.communicate, ranks))
+    assert [rank.returncode for rank in ranks] == [0, 0], said
+
+
+@pytest.mark.slow(20)
+@pytest.mark.timeout(600)
+def test_two_processes_resume_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has batch norms of its own, and a checkpoint has those of the first."""
+    monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    streets = write_streets(tmp_path, range(6))
+    pasting = ("custom_hooks.3.min_score=0.05", "custom_hooks.3.start=1", "custom_hooks.2.batches=1")
+    wanted = street_training(streets.url, tmp_path / "work", "default_hooks.checkpoint.interval=2", *pasting)
+    in_two_processes(wanted)
+    path = tmp_path / "work" / "detector.safetensors"
+    whole = path.read_bytes()
+    lines = [json.loads(line) for line in next(path.parent.glob("*/vis_data/scalars.json")).read_text().splitlines()]
+    assert all(line["pasted"] > 0 for line in lines)
+    path.unlink()
+    (tmp_path / "work" / "iter_4.pth").unlink()
+    in_two_processes(wanted, "--resume")
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
