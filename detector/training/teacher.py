@@ -1,6 +1,7 @@
 """Self-training of a panoptic detector: a slowly moving copy of it labels each batch that it is then trained on."""
 
 import copy
+import logging
 from typing import Any
 
 import torch
@@ -14,7 +15,10 @@ from detector.training.pseudo_labels import Labeller, LabelRule
 from detector.training.self_enhanced import put_back
 from pipeline.errors import ConfigError, TrainingError
 
+logger = logging.getLogger(__name__)
+
 _KEY = "teacher"
+_EMPTY = 10
 
 
 @HOOKS.register_module()
@@ -42,6 +46,7 @@ class MomentumTeacher(Hook):
             raise ConfigError(f"MomentumTeacher: there is no {', '.join(unknown)}; there are momentum, {known}")
         self.momentum, self.rule = momentum, LabelRule(**rule)
         self._kept: dict[str, Tensor] | None = None
+        self._empty: int | None = 0  # batches so far, none of which has an instance
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Note the teacher of a checkpoint that is resumed from."""
@@ -72,9 +77,20 @@ class MomentumTeacher(Hook):
                 sample.pop("ignored_instances", None)  # of a sample without labels they have no boxes
                 instances += len(labelled.labels_M)
                 ignored += float((labelled.seg_HW == IGNORED).mean())
+        self._warn(instances)
         count = len(data_batch["inputs"])
         runner.message_hub.update_scalar("train/labelled", instances / count)
         runner.message_hub.update_scalar("train/ignored", ignored / count)
+
+    def _warn(self, instances: float) -> None:
+        """Once, where the first batches have no instance at all."""
+        self._empty = self._empty + 1 if self._empty is not None and not instances else None
+        if self._empty == _EMPTY:
+            logger.warning(
+                "in the first %d batches the teacher found no instance with a score of %g, so the detector learns that "
+                "there is none: lower --thresholds, or train it longer before",
+                *(_EMPTY, self.rule.min_score),
+            )
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None

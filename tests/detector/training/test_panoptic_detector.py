@@ -220,6 +220,16 @@ def test_what_a_round_asks_for(wanted: SelfTraining) -> None:
         self_train(replace(wanted, rounds=3, thresholds=(0.8, 0.6), max_per_image=20), nobody, note)
 
 
+def test_a_teacher_that_finds_nothing_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    found, none = MomentumTeacher(), MomentumTeacher(min_score=0.9)
+    found._warn(2.0)
+    for _ in range(25):
+        found._warn(0.0)
+        none._warn(0.0)
+    (record,) = caplog.records
+    assert "no instance with a score of 0.9" in record.message
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
