@@ -18,11 +18,9 @@ from mmengine.structures import PixelData
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from detector.data.panoptic_loading import IGNORED
 from detector.model.precision import at_least_single
 from pipeline.errors import ConfigError
-
-SOME_THING = 0  # what the semantic head calls a pixel of any thing
-IGNORED = 255  # in its targets: no loss there
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 

@@ -15,9 +15,9 @@ from mmcv.ops import batched_nms
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from detector.data.panoptic_loading import IGNORED
 from detector.data.panoptic_paste import PanopticSample
 from detector.data.paste import boxes
-from detector.model.panoptic_head import IGNORED
 from detector.model.two_stage import TwoStage
 from detector.prediction.detections import Detections, Limits
 from detector.prediction.panoptic import PanopticRule, instances

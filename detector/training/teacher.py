@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from detector.model.panoptic_head import IGNORED
+from detector.data.panoptic_loading import IGNORED
 from detector.training.hooks import bare
 from detector.training.pseudo_labels import Labeller, LabelRule
 from detector.training.self_enhanced import put_back
