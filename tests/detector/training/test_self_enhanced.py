@@ -264,7 +264,6 @@ def in_two_processes(wanted: Training, *words: str) -> None:
 
 
 @pytest.mark.slow(20)
-@pytest.mark.timeout(600)
 def test_two_processes_resume_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has batch norms of its own, and a checkpoint has those of the first."""
     monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path / "cache"))
