@@ -39,4 +39,6 @@ def dense_flow(grey_HW: np.ndarray, grey_next_HW: np.ndarray, config: FlowConfig
     search.setPatchStride(config.stride)
     search.setGradientDescentIterations(config.descent)
     search.setVariationalRefinementIterations(config.variational)
-    return search.calc(grey_HW, grey_next_HW, np.empty((*grey_HW.shape, 2), np.float32))
+    # None: what is passed here is where the search starts from, and garbage makes it crash
+    flow: np.ndarray = search.calc(grey_HW, grey_next_HW, None)
+    return flow
