@@ -54,9 +54,7 @@ def propose(
     """
     draws_PG = rng.random((config.proposals, config.group))
     compatible_NN = together.near_NN[:, free_N] & together.rigid_NN[:, free_N]
-    seeds = np.flatnonzero(
-        (compatible_NN.sum(axis=1) > _COMPANY) & (free_N if config.seeds == "corrected" else True)
-    )
+    seeds = np.flatnonzero((compatible_NN.sum(axis=1) > _COMPANY) & (free_N if config.seeds == "corrected" else True))
     if not len(seeds):
         return Motions.of([])
     member_PG, filled_PG = _groups(seeds, draws_PG, together, free_N, config)

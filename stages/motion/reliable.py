@@ -92,9 +92,7 @@ def noise_scales(flow_residual_HW2: np.ndarray, disparity_residual_HW: np.ndarra
     squares_HW = np.square(flow_residual_HW2).sum(axis=-1)
     flow_n2 = flow_residual_HW2[squares_HW < _CUT**2]  # NaN is not
     disparity_n = disparity_residual_HW[np.abs(disparity_residual_HW) < _CUT]
-    u, v, d = (
-        _scale(residual_n, squares_HW.size, least) for residual_n in (flow_n2[:, 0], flow_n2[:, 1], disparity_n)
-    )
+    u, v, d = (_scale(residual_n, squares_HW.size, least) for residual_n in (flow_n2[:, 0], flow_n2[:, 1], disparity_n))
     return u, v, d
 
 
@@ -135,9 +133,7 @@ def disparity_edges(disparity_HW: np.ndarray, least: float) -> np.ndarray:
     magnitude_HW = cv2.copyMakeBorder(cv2.magnitude(across_HW, down_HW), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     row_n, column_n = np.nonzero(magnitude_HW > least)
     eighth_n = np.rint(np.arctan2(down_HW[row_n - 1, column_n - 1], across_HW[row_n - 1, column_n - 1]) / (math.pi / 4))
-    step_row_n, step_column_n = (
-        np.rint(ratio(eighth_n * (math.pi / 4))).astype(np.intp) for ratio in (np.sin, np.cos)
-    )
+    step_row_n, step_column_n = (np.rint(ratio(eighth_n * (math.pi / 4))).astype(np.intp) for ratio in (np.sin, np.cos))
     value_n = magnitude_HW[row_n, column_n]
     ridge_n = (value_n > magnitude_HW[row_n + step_row_n, column_n + step_column_n]) & (
         value_n > magnitude_HW[row_n - step_row_n, column_n - step_column_n]
@@ -180,9 +176,7 @@ def _at(map_: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray) -> np.ndarray:
 
 def _agrees(residual_HWC: np.ndarray, there_HWC: np.ndarray, back_HWC: np.ndarray) -> np.ndarray:
     """Whether what goes there and back ends where it began, bool (H, W); NaN does not."""
-    residual_HW, there_HW, back_HW = (
-        np.einsum("hwc,hwc->hw", way, way) for way in (residual_HWC, there_HWC, back_HWC)
-    )
+    residual_HW, there_HW, back_HW = (np.einsum("hwc,hwc->hw", way, way) for way in (residual_HWC, there_HWC, back_HWC))
     agrees_HW: np.ndarray = residual_HW < 0.01 * (there_HW + back_HW) + 0.5
     return agrees_HW
 
