@@ -49,8 +49,8 @@ def propose(
 
     free_N: bool, points that may be in groups: reliable ones that no motion explains yet.
 
-    A seed has two free points that it is near and rigid with. Whatever happens, `config.group` numbers in 0..1 are drawn
-    for each proposal: they pick the seed, then each further member, among those possible in the order of the grid.
+    A seed has two free points that it is near and rigid with. Whatever happens, `config.group` numbers in 0..1 are
+    drawn for each proposal: they pick the seed, then each further member, among those possible in the grid's order.
     """
     draws_PG = rng.random((config.proposals, config.group))
     compatible_NN = together.near_NN[:, free_N] & together.rigid_NN[:, free_N]

@@ -121,16 +121,16 @@ def look(motion: ClipMotion, camera: Camera, config: MoversConfig) -> Look:
 
 
 def bilinear(map_: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Values between pixels, NaN where one of the four has none."""
+    """Values between pixels, NaN outside and where one of the four has none."""
     height, width = map_.shape
-    padded = np.pad(map_, 2, constant_values=np.nan)
-    x, y = (np.clip(np.nan_to_num(at, nan=-9), -2, side) for at, side in ((x, width), (y, height)))
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    x, y = np.where(inside, x, 0), np.where(inside, y, 0)
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
-    total = np.zeros(x.shape)
+    total = np.where(inside, 0.0, np.nan)
     for down in (0, 1):
         for right in (0, 1):
             weight = np.where(down, y - top, 1 - (y - top)) * np.where(right, x - left, 1 - (x - left))
-            total += weight * padded[np.clip(top + down + 2, 0, height + 3), np.clip(left + right + 2, 0, width + 3)]
+            total += weight * map_[np.minimum(top + down, height - 1), np.minimum(left + right, width - 1)]
     return total
 
 
@@ -176,7 +176,7 @@ def edges(d: np.ndarray, least: float) -> np.ndarray:
         angle = round(math.atan2(gy[y, x], gx[y, x]) / (math.pi / 4)) * math.pi / 4
         dy, dx = round(math.sin(angle)), round(math.cos(angle))
         sides = padded[y + 1 + dy, x + 1 + dx], padded[y + 1 - dy, x + 1 - dx]
-        ridge[y, x] = magnitude[y, x] > max(sides)
+        ridge[y, x] = magnitude[y, x] >= sides[0] and magnitude[y, x] > sides[1]
     return scipy.ndimage.binary_dilation(ridge, np.ones((5, 5)))
 
 
@@ -365,7 +365,7 @@ def split(
 def spatial(
     assigned: np.ndarray, seen: Look, config: MoversConfig, rows: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Step 9's spatial part at pixels rows × columns: log-likelihood and p of the best assigned point among 9×9 cells."""
+    """Step 9's spatial part at pixels rows × columns: log-likelihood and p of the best assigned point in 9×9 cells."""
     (height, width), (gh, gw) = seen.reliable.shape, (len(seen.rows), len(seen.columns))
     log, p = np.full((len(rows), len(columns)), -np.inf), np.zeros((len(rows), len(columns)))
     on = np.pad(assigned.reshape(gh, gw), 4)

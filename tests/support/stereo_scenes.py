@@ -226,12 +226,13 @@ def _solid_noise(points_n3: np.ndarray, octave: int) -> np.ndarray:
 
 
 def street(
-    seed: int, movers: int = 3, speed: tuple[float, float] = (0.1, 0.9), driving: bool = True
+    seed: int, movers: int = 3, speed: tuple[float, float] = (0.1, 0.9), driving: bool = True, along: bool = False
 ) -> tuple[tuple[Body, ...], Ego]:
     """A street drawn at random: houses at the sides and at the end, three to six parked cars, and so many cars and
-    walkers that move by lengths in `speed`, metres, more across than along; walkers by 0.2 at most.
+    walkers that move by lengths in `speed`, metres; walkers by 0.2 at most.
 
     driving: the cameras go 0.2 to 1 m forward and turn a little; else they stand still.
+    along: bodies move along the street, within half a radian; else across it.
     """
     rng = np.random.default_rng(seed)
     bodies = [
@@ -248,7 +249,7 @@ def street(
         if place is None:
             continue
         taken.append((*place, half[0]))
-        heading = rng.choice([0.0, np.pi]) + rng.uniform(-0.5, 0.5)
+        heading = rng.choice([0.0, np.pi]) + rng.uniform(-0.5, 0.5) + (np.pi / 2 if along else 0.0)
         length = rng.uniform(speed[0], min(speed[1], 0.2) if walks else speed[1]) if moves else 0.0
         bodies.append(
             Body(
@@ -331,3 +332,22 @@ def overlap(first_HW: np.ndarray, second_HW: np.ndarray) -> float:
     """IoU of two masks; 0 of two empty ones."""
     union = np.count_nonzero(first_HW | second_HW)
     return np.count_nonzero(first_HW & second_HW) / union if union else 0.0
+
+
+SMALL = Camera(240, 240, 207.5, 58, 0.54)
+SMALL_SIZE = (128, 416)
+
+
+def small_street(
+    car: tuple[float, float, float] = (0.3, 0.0, 0.02), walker: tuple[float, float, float] = (-0.2, 0.0, 0.0)
+) -> StereoScene:
+    """A car and a walker that move so far, metres, a house at the left and one at the end; the cameras drive. A tenth
+    of KITTI's pixels, for tests.
+    """
+    bodies = (
+        Body("box", (-2, GROUND - 0.8, 9), (1.4, 0.8, 0.9), 0.1, car),
+        Body("ellipsoid", (3, GROUND - 0.9, 8), (0.5, 0.9, 0.4), 0.0, walker),
+        Body("box", (0, GROUND - 6, 30), (30, 6, 2)),
+        Body("box", (-9, GROUND - 4, 20), (2, 4, 12)),
+    )
+    return render(bodies, Ego((0, 0, 0.3), 0.004), SMALL, SMALL_SIZE)
