@@ -72,7 +72,9 @@ class Outcome:
     seconds: float
 
 
-def outcomes(scenes: Sequence[int], maps: Maps, variants: dict[str, dict[str, object]]) -> Iterator[tuple[str, Outcome]]:
+def outcomes(
+    scenes: Sequence[int], maps: Maps, variants: dict[str, dict[str, object]]
+) -> Iterator[tuple[str, Outcome]]:
     """Of every scene and variant."""
     for seed in scenes:
         scene = render(*street(seed, along=maps.along))

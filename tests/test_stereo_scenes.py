@@ -58,7 +58,9 @@ def test_there_and_back_ends_where_it_began_unless_it_is_hidden(scene: StereoSce
     height, width = SMALL_SIZE
     y, x = np.mgrid[:height, :width].astype(np.float32)
     landing = scene.motion.flow_HW2 + np.stack([x, y], axis=-1)
-    back = cv2.remap(scene.motion.flow_back_HW2, landing[..., 0], landing[..., 1], cv2.INTER_LINEAR, borderValue=(99,) * 4)
+    back = cv2.remap(
+        scene.motion.flow_back_HW2, landing[..., 0], landing[..., 1], cv2.INTER_LINEAR, borderValue=(99,) * 4
+    )
     away_HW = np.linalg.norm(scene.motion.flow_HW2 + back, axis=-1)
     assert np.mean(away_HW < 0.3) > 0.9
     assert np.mean(away_HW > 3) > 0.01, "some is hidden"

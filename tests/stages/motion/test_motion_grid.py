@@ -56,7 +56,9 @@ def test_cells_hold_pixels(grid: Grid) -> None:
         one = make_grid(SIZE, share)
         for axis in (0, 1):
             cells = np.arange(SIZE[axis]) * one.shape[axis] // SIZE[axis]
-            np.testing.assert_array_equal(np.flatnonzero((cells >= 2) & (cells < 4)), np.arange(SIZE[axis])[one.between(axis, 2, 4)])
+            np.testing.assert_array_equal(
+                np.flatnonzero((cells >= 2) & (cells < 4)), np.arange(SIZE[axis])[one.between(axis, 2, 4)]
+            )
     assert grid.between(0, -4, 2) == slice(0, 20) and grid.between(1, 13, 40) == slice(130, 150)
 
 

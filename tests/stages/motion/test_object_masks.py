@@ -8,7 +8,18 @@ import pytest
 import scipy.ndimage
 from scipy.spatial.transform import Rotation
 from support import reference_movers as reference
-from support.stereo_scenes import GROUND, SMALL, SMALL_SIZE, Body, Ego, StereoScene, noisy, overlap, render, small_street
+from support.stereo_scenes import (
+    GROUND,
+    SMALL,
+    SMALL_SIZE,
+    Body,
+    Ego,
+    StereoScene,
+    noisy,
+    overlap,
+    render,
+    small_street,
+)
 
 from stages.motion.movers_config import SWITCHES, MoversConfig
 from stages.motion.object_masks import Piece, angle, bodies, pieces
@@ -205,7 +216,8 @@ def test_as_a_plain_transcription(scene: StereoScene, switch: str | None) -> Non
     motion = noisy(scene.motion, 0.4, 0.2, seed=0)
     for map_ in (motion.disparity_HW, motion.disparity_next_HW):
         map_[50:70, 150:165] = np.nan  # a hole in the car
-    seen, plain = look(motion, SMALL, config), reference.look(motion, SMALL, config)
+    seen = look(motion, SMALL, config)
+    plain = reference.relying_on(reference.look(motion, SMALL, config), seen.reliable_HW, seen.flow_HW)
     points = grid_points(seen, SMALL, config)
     objects = find_objects(points, config, np.random.default_rng((0, 0)))
     expected_objects = reference.one_run(plain, config, np.random.default_rng((0, 0)))

@@ -69,7 +69,9 @@ def test_a_seed_has_two_companions() -> None:
     before = np.array([[0.0, 0, 10], [1, 0, 10], [20, 0, 10], [21, 0, 10], [22, 0, 10]])
     together = pairs(before, before, CONFIG)
     free = np.ones(5, bool)
-    motions = propose(before, before + (0.1, 0, 0) * np.arange(5)[:, None], together, free, CONFIG, np.random.default_rng(0))
+    motions = propose(
+        before, before + (0.1, 0, 0) * np.arange(5)[:, None], together, free, CONFIG, np.random.default_rng(0)
+    )
     assert len(motions) == CONFIG.proposals  # of the three at the right
     free[4] = False
     assert len(propose(before, before, together, free, CONFIG, np.random.default_rng(0))) == 0
@@ -115,7 +117,9 @@ def test_groups_hold_what_their_rule_says(growth: str) -> None:
     near, rigid = (np.triu(rng.random((14, 14)) < 0.5, 1) for _ in range(2))
     together = Pairs(near | near.T | np.eye(14, dtype=bool), rigid | rigid.T | np.eye(14, dtype=bool))
     free = rng.random(14) < 0.8
-    every, one = (together.rigid_NN, together.near_NN) if growth == "corrected" else (together.near_NN, together.rigid_NN)
+    every, one = (
+        (together.rigid_NN, together.near_NN) if growth == "corrected" else (together.near_NN, together.rigid_NN)
+    )
     for seed in range(14):
         for group in grown(together, seed, growth, free):
             others = group - {seed}
