@@ -26,18 +26,24 @@ def scene() -> StereoScene:
 
 def why_none(motion: ClipMotion, config: MoversConfig = CONFIG) -> str:
     found = find_movers(motion, SMALL, config, seed=0)
-    assert found.masks_MHW.shape == (0, *SMALL_SIZE) and found.masks_MHW.dtype == bool
-    assert found.agreement_M.shape == (0,) and found.agreement_M.dtype == np.float32
+    assert found.masks_MHW.shape == (0, *SMALL_SIZE)
+    assert found.masks_MHW.dtype == bool
+    assert found.agreement_M.shape == (0,)
+    assert found.agreement_M.dtype == np.float32
     return found.reason
 
 
 def test_both_bodies_are_found_and_nothing_else(scene: StereoScene) -> None:
     found = find_movers(scene.motion, SMALL, CONFIG, seed=0)
     judged = judge(found.masks_MHW, scene)
-    assert judged.false == 0 and min(judged.ious) > 0.8
-    assert found.masks_MHW.dtype == bool and found.agreement_M.dtype == np.float32 and found.reason == ""
+    assert judged.false == 0
+    assert min(judged.ious) > 0.8
+    assert found.masks_MHW.dtype == bool
+    assert found.agreement_M.dtype == np.float32
+    assert found.reason == ""
     assert found.masks_MHW.sum(axis=0).max() == 1, "disjoint"
-    assert (found.agreement_M >= 0.8).all() and (np.diff(found.agreement_M) <= 0).all()
+    assert (found.agreement_M >= 0.8).all()
+    assert (np.diff(found.agreement_M) <= 0).all()
     assert 0.2 < found.reliable < 0.7
 
 
@@ -129,7 +135,9 @@ def test_nearly_all_that_moves_is_found_in_exact_maps() -> None:
         scene = render(*street(seed))
         judged.append(judge(find_movers(scene.motion, scene.camera, MoversConfig(), 0).masks_MHW, scene))
     movers, found, false = (sum(n) for n in zip(*((len(j.ious), j.found(), j.false) for j in judged), strict=True))
-    assert movers >= 20 and found >= 0.95 * movers and found >= 0.95 * (found + false)
+    assert movers >= 20
+    assert found >= 0.95 * movers
+    assert found >= 0.95 * (found + false)
 
 
 _PEAK = """
@@ -165,4 +173,5 @@ def test_memory_of_a_pair_as_large_as_those_of_cityscapes(tmp_path: Any) -> None
         timeout=600,
     )
     movers, megabytes = done.stdout.split()
-    assert int(movers) >= 2 and float(megabytes) < 500
+    assert int(movers) >= 2
+    assert float(megabytes) < 500

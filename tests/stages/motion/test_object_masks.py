@@ -116,7 +116,8 @@ def test_what_moves_unlike_the_background(motion: Motions, far: bool, corrected:
 def test_turns_are_measured_between_rotations() -> None:
     first, second = (Rotation.from_rotvec(v).as_matrix() for v in ([0, 0.3, 0], [0, 0.3 + 0.037, 0]))
     assert angle(first, second) == pytest.approx(0.037, rel=1e-6)
-    assert angle(first, first) == pytest.approx(0, abs=1e-6) and angle(np.eye(3), np.diag([-1.0, 1, -1])) == np.pi
+    assert angle(first, first) == pytest.approx(0, abs=1e-6)
+    assert angle(np.eye(3), np.diag([-1.0, 1, -1])) == np.pi
 
 
 def test_objects_that_move_alike_are_one_body() -> None:
@@ -126,8 +127,8 @@ def test_objects_that_move_alike_are_one_body() -> None:
     front[40:90, 60:140], rear[40:90, 200:280], other[40:90, 330:380] = True, True, True
 
     def each(before: np.ndarray) -> np.ndarray:
-        after = np.where((front | rear)[..., None], before + (0.5, 0, 0), before)
-        return np.where(other[..., None], before + (-0.6, 0, 0), after)
+        after = np.where((front | rear)[..., None], (*before, 0.5, 0, 0), before)
+        return np.where(other[..., None], (*before, -0.6, 0, 0), after)
 
     _, points = wall(each)
     rest = ~front & ~rear & ~other

@@ -75,7 +75,7 @@ def test_two_points_turn_no_more_than_they_must() -> None:
 def test_the_true_motion_has_no_errors_and_others_have_those_of_the_pixels() -> None:
     true, seen = motion(), seen_by(motion(), points())
     assert np.abs(errors(true, seen, CAMERA, NOISE)).max() < 1e-3
-    other = Motions(true.rotation_M33, true.shift_M3 + (0.1, 0, 0.2))
+    other = Motions(true.rotation_M33, (*true.shift_M3, 0.1, 0, 0.2))
     expected = seen_by(other, seen.points_N3)
     u, v, d = errors(other, seen, CAMERA, NOISE)[:, 0]
     difference = (expected.landing_N2 - seen.landing_N2) / NOISE[:2]
@@ -98,7 +98,8 @@ def test_what_would_be_behind_the_camera_is_not_explained() -> None:
     seen = Observed(np.float32([[0, 0, 1], [0, 0, 9]]), np.float32([[600, 170], [600, 170]]), np.float32([300, 35]))
     backwards = Motions(np.eye(3)[None], np.array([[0, 0, -2.0]]))
     share = explained(errors(backwards, seen, CAMERA, NOISE))
-    assert share[0, 0] == 0 and share[0, 1] > 0
+    assert share[0, 0] == 0
+    assert share[0, 1] > 0
 
 
 def test_iterative_pnp_finds_the_motion_from_nearby() -> None:
@@ -118,7 +119,8 @@ def test_iterative_pnp_finds_the_motion_from_nearby() -> None:
 
 def test_motions_join_and_part() -> None:
     joined = Motions.of([motion(0), motion(1), motion(2)])
-    assert len(joined) == 3 and len(Motions.of([])) == 0
+    assert len(joined) == 3
+    assert len(Motions.of([])) == 0
     np.testing.assert_array_equal(joined[[1]].shift_M3, motion(1).shift_M3)
     np.testing.assert_allclose(
         joined.apply(points())[2].T, points() @ motion(2).rotation_M33[0].T + motion(2).shift_M3, rtol=1e-4, atol=1e-4

@@ -93,7 +93,9 @@ def test_one_motion_of_two_places_is_two_objects() -> None:
     body_N = points.surroundings.grid.sampled(scene.instances_HW)[points.cell_N]
     objects = find_objects(points, CONFIG, np.random.default_rng(0))
     on = [set(body_N[own_N].tolist()) for own_N in objects.own_KN]
-    assert {1} in on and {2} in on and {1, 2} not in on
+    assert {1} in on
+    assert {2} in on
+    assert {1, 2} not in on
 
 
 @pytest.mark.parametrize("small", ["corrected", "released"])
@@ -110,7 +112,8 @@ def test_fewer_than_four_points_are_no_object(scene: StereoScene, small: str) ->
         reliable_HW[grid.pixels(on_walker[:kept])] = True
         points = grid_points(replace(seen, reliable_HW=reliable_HW), SMALL, config)
         share_N = points.explained(motion)[0]
-        assert (share_N[points.reliable_N] > 0.9).all() and np.count_nonzero(points.reliable_N) == kept
+        assert (share_N[points.reliable_N] > 0.9).all()
+        assert np.count_nonzero(points.reliable_N) == kept
         objects = _refined(points, _split(points, motion, share_N, points.reliable_N, config))
         assert len(objects) == (0 if (kept, small) == (3, "corrected") else 1)
         if kept == 4:
