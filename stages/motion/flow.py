@@ -12,7 +12,7 @@ import numpy as np
 @dataclass(frozen=True)
 class FlowConfig:
     """Dense inverse search. OpenCV's presets stop at a half or a quarter of the picture's scale; the defaults go on to
-    every pixel, which costs four times as much and pays (decision 30).
+    every pixel, which costs three times as much and pays (decision 30).
 
     finest_scale: of the pyramid, 0 for every pixel; each further one halves the sides.
     patch: side in pixels of the patches that are matched.

@@ -1,6 +1,8 @@
 """Flow and disparity without weights: on pictures whose motion is known, and on KITTI against its truth."""
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from stages.motion.clip_motion import MAPS, ClipMotion
 from stages.motion.disparity import DisparityConfig
-from stages.motion.flow import FlowConfig
+from stages.motion.flow import FlowConfig, dense_flow
 from stages.motion.opencv_motion import OpencvConfig, OpencvMotion
 
 HEIGHT, WIDTH = 120, 320
@@ -115,6 +117,20 @@ def test_answers_depend_on_no_number_of_threads() -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+def test_the_search_for_flow_starts_from_nothing() -> None:
+    """OpenCV starts from what is in the array that it is to write to, if it is given one."""
+    (left, _, left_next, _), _ = drawn_clip()
+    grey = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (left, left_next)]
+    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search.setFinestScale(0)
+    search.setGradientDescentIterations(32)
+    search.setPatchStride(4)
+    expected = search.calc(*grey, None)
+    used = np.full((*grey[0].shape, 2), 1e6, np.float32)
+    del used  # its memory is what a new array is likely to get
+    np.testing.assert_array_equal(dense_flow(grey[0], grey[1], FlowConfig()), expected)
+
+
 def test_some_maps_are_those_of_all() -> None:
     pictures, _ = drawn_clip()
     names = ("flow_back_HW2", "disparity_right_next_HW")
@@ -131,6 +147,13 @@ def test_pictures_of_the_smallest_size_have_maps() -> None:
     motion = motion_of([rng.integers(0, 256, (16, 17, 3)).astype(np.uint8) for _ in range(4)])
     assert motion.disparity_HW.shape == (16, 17)
     assert motion.flow_HW2.shape == (16, 17, 2)
+
+
+def test_it_goes_to_another_process_as_one_thread() -> None:
+    sent = pickle.loads(pickle.dumps(OpencvMotion(threads=8)))
+    assert sent.fingerprint == OpencvMotion().fingerprint
+    assert sent._threads == 1
+    assert OpencvMotion.in_processes
 
 
 def test_the_fingerprint_tells_settings_apart() -> None:
