@@ -41,18 +41,21 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Maps:
-    """flow, disparity: deviations of their noise in pixels. along: bodies move along the street. opencv: see above."""
+    """flow, disparity: deviations of their noise in pixels. along: bodies move along the street. turn: radians by which
+    cars turn at most. opencv: see above.
+    """
 
     flow: float = 0.0
     disparity: float = 0.0
     along: bool = False
+    turn: float = 0.02
     opencv: bool = False
 
     def __str__(self) -> str:
         if self.opencv:
             return "opencv"
         noise = f"noise {self.flow:g} {self.disparity:g}" if self.flow or self.disparity else "exact"
-        return noise + ", along" * self.along
+        return noise + ", along" * self.along + f", turning {self.turn:g}" * (self.turn != 0.02)
 
     def of(self, scene: StereoScene, seed: int) -> ClipMotion:
         """Those of a scene."""
@@ -62,7 +65,7 @@ class Maps:
         return noisy(scene.motion, self.flow, self.disparity, seed) if self.flow or self.disparity else scene.motion
 
 
-MAPS = (Maps(), Maps(0.5, 0.25), Maps(1.0, 0.5), Maps(2.0, 1.0), Maps(along=True), Maps(opencv=True))
+MAPS = (Maps(), Maps(0.5, 0.25), Maps(1.0, 0.5), Maps(2.0, 1.0), Maps(along=True), Maps(turn=0.1), Maps(opencv=True))
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def outcomes(
 ) -> Iterator[tuple[str, Outcome]]:
     """Of every scene and variant."""
     for seed in scenes:
-        scene = render(*street(seed, along=maps.along))
+        scene = render(*street(seed, turn=maps.turn, along=maps.along))
         motion = maps.of(scene, seed)
         for name, options in variants.items():
             start = time.process_time()

@@ -226,10 +226,15 @@ def _solid_noise(points_n3: np.ndarray, octave: int) -> np.ndarray:
 
 
 def street(
-    seed: int, movers: int = 3, speed: tuple[float, float] = (0.1, 0.9), driving: bool = True, along: bool = False
+    seed: int,
+    movers: int = 3,
+    speed: tuple[float, float] = (0.1, 0.9),
+    turn: float = 0.02,
+    driving: bool = True,
+    along: bool = False,
 ) -> tuple[tuple[Body, ...], Ego]:
     """A street drawn at random: houses at the sides and at the end, three to six parked cars, and so many cars and
-    walkers that move by lengths in `speed`, metres; walkers by 0.2 at most.
+    walkers that move by lengths in `speed`, metres; walkers by 0.2 at most. Cars turn by up to `turn`, radians.
 
     driving: the cameras go 0.2 to 1 m forward and turn a little; else they stand still.
     along: bodies move along the street, within half a radian; else across it.
@@ -258,7 +263,7 @@ def street(
                 half,
                 heading if moves else np.pi / 2 + rng.uniform(-0.1, 0.1),
                 (length * np.cos(heading), 0.0, -length * np.sin(heading)) if moves else (0.0, 0.0, 0.0),
-                rng.uniform(-0.02, 0.02) if moves and not walks else 0.0,
+                rng.uniform(-turn, turn) if moves and not walks else 0.0,
             )
         )
     ego = Ego((rng.uniform(-0.02, 0.02), 0, rng.uniform(0.2, 1)), rng.uniform(-0.02, 0.02), rng.uniform(-0.003, 0.003))
