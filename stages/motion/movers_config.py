@@ -11,20 +11,21 @@ Reading = Literal["corrected", "released"]
 """What the method says, or what its released code does."""
 
 SWITCHES = ("seeds", "growth", "small", "labels", "background")
-_POSITIVE = ("near", "far", "grid", "proposals", "extent", "noise", "runs")
+_POSITIVE = ("near", "far", "grid", "proposals", "extent", "noise", "noise_factor", "runs")
 _COUNTS = ("fewest", "iterations", "proposals", "group", "components", "objects", "smallest", "runs", "area")
 _SHARES = ("sides", "top", "bottom", "grid", "inlier", "gain", "same_motion", "agreement", "nms")
 
 
 @dataclass(frozen=True)
 class MoversConfig:
-    """Constants of the search for moving objects; the defaults are CUPS'.
+    """Constants of the search for moving objects; the defaults are CUPS' unless a line says otherwise.
 
     near, far: depth in metres that is trusted.
     sides, top, bottom: share of the width at each side, and of the height, where nothing is looked for: what one camera
         alone sees, and the bonnet. CUPS: sides 0.075 for Cityscapes, 0 for KITTI.
     edge: gradient of log disparity (Sobel's sums) above which a pixel is at an edge.
-    noise: standard deviation in pixels of flow and disparity, at least; more where the maps disagree more.
+    noise, noise_factor: standard deviation in pixels of flow and disparity: so many times what is measured where maps
+        there and back disagree, `noise` at least, 10 at most. CUPS: 2 and 1.
     fewest: reliable pixels without which nothing is looked for.
     grid: rows and columns of the grid on which motions are sought, as a share of those of the pictures.
     iterations: of a run at most; each may add objects of one motion.
@@ -64,7 +65,8 @@ class MoversConfig:
     top: float = 0.05
     bottom: float = 0.2
     edge: float = 0.2
-    noise: float = 2.0
+    noise: float = 1.0
+    noise_factor: float = 2.0
     fewest: int = 512
     grid: float = 0.06
     iterations: int = 6

@@ -18,6 +18,7 @@ from stages.motion.movers_config import MoversConfig
 
 _CUT = 10 * math.sqrt(2)  # pixels: what disagrees by more is an outlier, and no part of the noise
 _MOST = 10.0
+_UNKNOWN = 2.0  # pixels, of noise that cannot be measured
 _FEW = 0.1  # of the pixels: noise is not measured on fewer
 _BAND = 5  # pixels across the band around an edge
 
@@ -65,7 +66,7 @@ def look(motion: ClipMotion, camera: Camera, config: MoversConfig) -> Seen:
         motion.disparity_next_HW[landing_row_HW, landing_column_HW],
         flow_HW,
         flow_HW & trusted_HW & trusted_next_HW[landing_row_HW, landing_column_HW],
-        noise_scales(there_and_back_HW2, residual_HW, config.noise),
+        noise_scales(there_and_back_HW2, residual_HW, config),
     )
 
 
@@ -83,24 +84,26 @@ def _disparity(
     return in_range_HW & agrees_HW & ~disparity_edges(left_HW, config.edge), residual_HW
 
 
-def noise_scales(flow_residual_HW2: np.ndarray, disparity_residual_HW: np.ndarray, least: float) -> Noise:
-    """From what is left of flow and disparity after going there and back, NaN where unknown; each from `least` to 10.
+def noise_scales(flow_residual_HW2: np.ndarray, disparity_residual_HW: np.ndarray, config: MoversConfig) -> Noise:
+    """From what is left of flow and disparity after going there and back, NaN where unknown.
 
-    `least` where less than a tenth of the pixels agree to 14 pixels.
+    It is 2, or `noise` if that is more, where less than a tenth of the pixels agree to 14 pixels.
     """
     squares_HW = np.square(flow_residual_HW2).sum(axis=-1)
     flow_n2 = flow_residual_HW2[squares_HW < _CUT**2]  # NaN is not
     disparity_n = disparity_residual_HW[np.abs(disparity_residual_HW) < _CUT]
-    u, v, d = (_scale(residual_n, squares_HW.size, least) for residual_n in (flow_n2[:, 0], flow_n2[:, 1], disparity_n))
+    u, v, d = (
+        _scale(residual_n, squares_HW.size, config) for residual_n in (flow_n2[:, 0], flow_n2[:, 1], disparity_n)
+    )
     return u, v, d
 
 
-def _scale(residual_n: np.ndarray, pixels: int, least: float) -> float:
+def _scale(residual_n: np.ndarray, pixels: int, config: MoversConfig) -> float:
     if len(residual_n) < _FEW * pixels:
-        return least
+        return max(config.noise, _UNKNOWN)
     rms = math.sqrt(float(np.mean(np.square(residual_n, dtype=np.float64))))
     # two maps err, the one there and the one back
-    return min(max(untruncated(rms) / math.sqrt(2), least), _MOST)
+    return min(max(config.noise_factor * untruncated(rms) / math.sqrt(2), config.noise), _MOST)
 
 
 def untruncated(rms: float) -> float:

@@ -94,7 +94,7 @@ def look(motion: ClipMotion, camera: Camera, config: MoversConfig) -> Look:
         in_range(d, camera, config) & consistent((d - b) ** 2, d**2 + b**2) & ~edges(d, config.edge)
         for d, b in ((d0, d0_back), (d1, d1_back))
     )
-    sigma_u, sigma_v, sigma_d = sigmas(f + f_back, d0 - d0_back, config.noise)
+    sigma_u, sigma_v, sigma_d = sigmas(f + f_back, d0 - d0_back, config)
 
     rows, columns = (
         np.floor((np.arange(max(1, int(config.grid * side))) + 0.5) * side / max(1, int(config.grid * side))).astype(
@@ -180,12 +180,12 @@ def edges(d: np.ndarray, least: float) -> np.ndarray:
     return scipy.ndimage.binary_dilation(ridge, np.ones((5, 5)))
 
 
-def sigmas(flow: np.ndarray, disparity: np.ndarray, least: float) -> tuple[float, float, float]:
+def sigmas(flow: np.ndarray, disparity: np.ndarray, config: MoversConfig) -> tuple[float, float, float]:
     """Noise of u, v and disparity."""
     flow_ok = np.hypot(flow[..., 0], flow[..., 1]) < CUT
     found = []
     for residual, ok in ((flow[..., 0], flow_ok), (flow[..., 1], flow_ok), (disparity, np.abs(disparity) < CUT)):
-        sigma = 0.0
+        sigma = 2 * math.sqrt(2)
         if ok.mean() >= 0.1:
             rms = math.sqrt((residual[ok] ** 2).mean())
             rho = 0.1
@@ -202,8 +202,8 @@ def sigmas(flow: np.ndarray, disparity: np.ndarray, least: float) -> tuple[float
                     < 0.01
                 ):
                     rho = step
-            sigma = rms / rho
-        found.append(min(max(sigma, least * math.sqrt(2)), CUT) / math.sqrt(2))
+            sigma = config.noise_factor * rms / rho
+        found.append(min(max(sigma, config.noise * math.sqrt(2)), CUT) / math.sqrt(2))
     return found[0], found[1], found[2]
 
 

@@ -1,4 +1,4 @@
-"""Moving objects in real stereo video, by OpenCV's flow and disparity: KITTI's scene 43, and drives where nothing moves.
+"""Moving objects in real stereo video, by OpenCV's flow and disparity: KITTI's scene 43, and drives without any.
 
 movers_10.png is no exact truth: it says which three cars move at time 10, and about where they are.
 """
@@ -35,7 +35,9 @@ def video(assets: Path) -> dict[int, ClipMotion]:
     """Ten pictures, nine pairs in time."""
     folder = assets / "street" / "kitti_mv_testing_000043"
     return {
-        time: motion_of([folder / f"image_{side}" / f"000043_{at:02}.png" for at in (time, time + 1) for side in (2, 3)])
+        time: motion_of(
+            [folder / f"image_{side}" / f"000043_{at:02}.png" for at in (time, time + 1) for side in (2, 3)]
+        )
         for time in TIMES
     }
 

@@ -127,8 +127,8 @@ def test_objects_that_move_alike_are_one_body() -> None:
     front[40:90, 60:140], rear[40:90, 200:280], other[40:90, 330:380] = True, True, True
 
     def each(before: np.ndarray) -> np.ndarray:
-        after = np.where((front | rear)[..., None], (*before, 0.5, 0, 0), before)
-        return np.where(other[..., None], (*before, -0.6, 0, 0), after)
+        after = np.where((front | rear)[..., None], before + np.array((0.5, 0, 0)), before)
+        return np.where(other[..., None], before - np.array((0.6, 0, 0)), after)
 
     _, points = wall(each)
     rest = ~front & ~rear & ~other

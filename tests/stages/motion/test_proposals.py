@@ -15,9 +15,9 @@ CONFIG = MoversConfig(proposals=60)
 def two_bodies() -> tuple[np.ndarray, np.ndarray]:
     """Twelve points of each of two bodies, six metres apart, that move each in its own way: at t and t + 1."""
     rng = np.random.default_rng(0)
-    before = np.concatenate([(*rng.uniform(-1, 1, (12, 3)), x, 0, 10) for x in (-3, 3)])
+    before = np.concatenate([rng.uniform(-1, 1, (12, 3)) + np.array((x, 0, 10)) for x in (-3, 3)])
     turn = Rotation.from_rotvec([0, 0.1, 0]).as_matrix()
-    after = np.concatenate([(*before[:12], 0.4, 0, 0), before[12:] @ turn.T])
+    after = np.concatenate([before[:12] + np.array((0.4, 0, 0)), before[12:] @ turn.T])
     return before, after
 
 
@@ -83,7 +83,7 @@ def test_a_seed_has_two_companions() -> None:
 @pytest.mark.parametrize("seeds", ["corrected", "released"])
 def test_only_the_released_seeds_are_points_that_are_not_free(seeds: str) -> None:
     """The first body is explained already. Points of it that are near free ones begin groups as released."""
-    before = np.concatenate([(*np.zeros((6, 3)), 0, 0, 10), (*np.ones((6, 3)), 0, 0, 10)])
+    before = np.repeat([[0.0, 0, 10], [1, 1, 11]], 6, axis=0)
     before = before + np.random.default_rng(0).uniform(-0.2, 0.2, before.shape)
     together = pairs(before, before, CONFIG)
     free = np.arange(12) >= 6

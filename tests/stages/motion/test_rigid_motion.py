@@ -75,7 +75,7 @@ def test_two_points_turn_no_more_than_they_must() -> None:
 def test_the_true_motion_has_no_errors_and_others_have_those_of_the_pixels() -> None:
     true, seen = motion(), seen_by(motion(), points())
     assert np.abs(errors(true, seen, CAMERA, NOISE)).max() < 1e-3
-    other = Motions(true.rotation_M33, (*true.shift_M3, 0.1, 0, 0.2))
+    other = Motions(true.rotation_M33, true.shift_M3 + np.array((0.1, 0, 0.2)))
     expected = seen_by(other, seen.points_N3)
     u, v, d = errors(other, seen, CAMERA, NOISE)[:, 0]
     difference = (expected.landing_N2 - seen.landing_N2) / NOISE[:2]
