@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ImageError, SourceError
 from pipeline.images.beside import below
-from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
+from pipeline.images.clip_files import NUMBERS, PICTURES, ClipFiles, camera_of
 from pipeline.images.image_lists import ROOT_REMEDY, placed_refs
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import odd_ref
 from pipeline.images.photos import Photo, load_ahead, load_photo
 from pipeline.images.tables import read_table
 from pipeline.storage.locations import absolute, contents_of, parent_of, resolve
+from stages.motion.camera import Camera
 
 PREFIX = "clips:"
 COLUMNS = ("left", *PICTURES, *NUMBERS)
@@ -121,7 +122,7 @@ def _with_clip(
     try:
         base = root or parent_of(location)
         right, left_next, right_next = (_picture(name, _text(row[name]), base, root) for name in PICTURES)
-        camera = Camera(**{name: _number(row[name]) for name in NUMBERS})
+        camera = camera_of(**{name: _number(row[name]) for name in NUMBERS})
     except SourceError as error:
         return odd_ref(ref.id, location, f"{place}: {error}")
     return replace(ref, clip=ClipFiles(right, left_next, right_next, camera))
