@@ -68,6 +68,7 @@ class RunReader:
         self._keys, self._retry_keys = by_try(self.commits)
         # Neighbouring images are retried together, so few retry shards are needed at a time.
         self._open_retry = lru_cache(maxsize=2)(self.open_shard)
+        self._open_lately = lru_cache(maxsize=2)(self.open_shard)
 
     def need_any(self) -> None:
         """For those who show or write what the run holds: StoreError while none of its shards is done."""
@@ -90,6 +91,24 @@ class RunReader:
         for i, image_id in enumerate(shard.ids):
             retried = self._superseded.get(image_id)
             yield shard.result(i) if retried is None else self._open_retry(retried[0]).result(retried[1])
+
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """By id, every image of the manifest: the key of its shard, and its place in it, whether that is done or not.
+        Reads the manifest.
+        """
+        shards = self.run.manifest.shards()
+        return {ref.id: (shard.key, i) for shard in shards for i, ref in enumerate(shard.refs)}
+
+    def result_of(self, image_id: str) -> Any:
+        """One image by its id, as it is now; KeyError when it is none of the run's, or its shard is not done. Best
+        asked for in the manifest's order.
+        """
+        retried = self._superseded.get(image_id)
+        if retried is not None:
+            return self._open_retry(retried[0]).result(retried[1])
+        key, place = self.places[image_id]
+        return self._open_lately(key).result(place)
 
     def parts(self) -> Iterator[tuple[Any, np.ndarray]]:
         """All committed shards, those of retries last, each with bool (B,): the images that count.

@@ -182,8 +182,14 @@ def not_its_features(features: str, checkpoint: str, why: str) -> ConfigError:
 
 
 def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Model, features and what is done with them, of a run's configuration."""
-    model, features, recipe = config["model"], config["features"], config["recipe"]
+    """Model, features, what is done with them, and depth, of a run's configuration."""
+    depth = [("depth", config["depth"]["name"])] if config.get("depth") else []
+    return [*describe_labels(config, config["recipe"]), *depth]
+
+
+def describe_labels(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Model, features and what is done with them, of a run's configuration. recipe: `LabelRecipe.options`."""
+    model, features = config["model"], config["features"]
     seen = [recipe["view"], *(["mirrored"] if recipe["mirror"] else [])]
     if windows := recipe["windows"]:
         share = windows["whole_share"]
@@ -195,5 +201,4 @@ def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("features", f"{features['model']} {features['kind']}, {features['size']} px"),
         ("seen", ", ".join(seen)),
         ("CRF", f"at {size}" if refine["crf"] else "none"),
-        *([("depth", config["depth"]["name"])] if config.get("depth") else []),
     ]
