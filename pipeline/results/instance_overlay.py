@@ -42,7 +42,7 @@ def draw_overlay(rgb_HW3: np.ndarray, record: ImageRecord) -> Image.Image:
         inner = scipy.ndimage.binary_erosion(small[m], iterations=width, border_value=0)
         canvas[small[m] & ~inner] = colours[m]
     picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    labels = _Labels(picture)
+    labels = Labels(picture)
     if not masks:
         labels.write((0, 0), "no masks", (255, 255, 255))
     above = np.zeros((size[1], size[0]), bool)
@@ -76,7 +76,7 @@ def _resize(map_2d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(map_2d).resize(size, Image.Resampling.BILINEAR))
 
 
-class _Labels:
+class Labels:
     """Labels on a picture, sized to it, none of which covers another as long as there is room."""
 
     def __init__(self, picture: Image.Image) -> None:

@@ -7,7 +7,7 @@ H, W pixels of the image · h, w its cells of confidence · C classes · M insta
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -15,11 +15,13 @@ import numpy as np
 from pipeline.errors import StoreError
 from pipeline.results.kinds import Counts, Failed, same_fields
 from pipeline.results.semantic import NO_LABELS, NONE, OK, Classes, SemanticRecord, add_pixels
+from pipeline.results.semantic import relabelled as labels_replaced
 from pipeline.results.semantic_codes import decoded, encoded
 from pipeline.storage.files import VERIFY_HINT
 
 NO_INSTANCES = "no_instances"
-UNKNOWN_REASON = "none_found"  # why an image has no instance, where its maker gives no reason
+# Why an image has no instance: its maker gives no reason; those that it had are of clusters that stand for no class.
+UNKNOWN_REASON, NO_CLASS = "none_found", "no_class"
 MOST_INSTANCES = np.iinfo(np.uint16).max
 
 
@@ -207,6 +209,23 @@ def measured(ids_HW: np.ndarray, labels_HW: np.ndarray, n: int) -> list[tuple[in
         box = across.start, down.start, across.stop - across.start, down.stop - down.start
         found.append((int(class_), int(area), box))
     return found
+
+
+def relabelled(record: PanopticRecord, table: np.ndarray, classes: Classes) -> PanopticRecord:
+    """The record with other classes in place of its own: what was of class c is now of `table[c]`; instances that have
+    none there are no instances any more. table: uint8 (256,).
+    """
+    kept = [k for k, one in enumerate(record.instances) if table[one.class_] != NONE]
+    number = np.zeros(len(record.instances) + 1, ids_type(len(kept)))
+    number[[k + 1 for k in kept]] = np.arange(1, len(kept) + 1)
+    instances = tuple(replace(record.instances[k], class_=int(table[record.instances[k].class_])) for k in kept)
+    return replace(
+        record,
+        semantic=labels_replaced(record.semantic, table, classes),
+        instances=instances,
+        code=encoded(number[record.instance_ids]),
+        reason=NO_CLASS if record.instances and not instances else record.reason,
+    )
 
 
 def counts_of(results: Iterable[PanopticRecord | Failed]) -> Counts:

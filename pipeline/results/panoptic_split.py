@@ -60,6 +60,11 @@ class ThingSplit:
         """The split that the maker of the labels knows. things: of each class, whether it is one."""
         return cls(classes, np.array(things, bool), _ratios(classes, counts), None)
 
+    @classmethod
+    def made(cls, classes: Classes, things: Sequence[bool] | None, counts: Mapping[str, Any]) -> Self:
+        """The split that is `given`, else that `of_counts`. things: None where nobody knows."""
+        return cls.of_counts(classes, counts) if things is None else cls.given(classes, things, counts)
+
     @property
     def shares(self) -> np.ndarray:
         """float64 (C,): ratios divided by their sum; all 0 where no class has an instance."""
