@@ -100,9 +100,7 @@ class MotionWork(BatchInputs):
 _Pictures = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _motion(
-    model: MotionModel, clips: Sequence[_Pictures], ids: Sequence[str], side: int | None
-) -> list[ClipMotion]:
+def _motion(model: MotionModel, clips: Sequence[_Pictures], ids: Sequence[str], side: int | None) -> list[ClipMotion]:
     small = [[_scaled(picture, side) for picture in pictures] for pictures in clips]
     try:
         return model(*zip(*small, strict=True), ids)
@@ -116,9 +114,7 @@ def _timed_motion(model: MotionModel, clip: _Pictures, id_: str, side: int | Non
     return _timed(lambda: _motion(model, [clip], [id_], side)[0])
 
 
-def _timed_movers(
-    motion: ClipMotion, camera: Camera, config: MoversConfig, seed: int, border: float
-) -> Timed[Movers]:
+def _timed_movers(motion: ClipMotion, camera: Camera, config: MoversConfig, seed: int, border: float) -> Timed[Movers]:
     return _timed(lambda: within_borders(find_movers(motion, camera, config, seed), border, config.area))
 
 
