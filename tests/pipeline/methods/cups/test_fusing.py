@@ -4,25 +4,23 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from support import given_motion
+from support.given_motion import movers_of
 
 from pipeline.methods.cups.fusing import at_size, fuse, within_borders
 from pipeline.results.panoptic import PanopticRecord
 from pipeline.results.semantic import NONE, Classes
 from stages.motion.movers import Movers
 
-CLASSES = 5
+CLASSES, SIZE = 5, (12, 20)
 
 
-def movers(*masks: np.ndarray, size: tuple[int, int] = (12, 20), reason: str = "") -> Movers:
-    masks_MHW = np.array(masks, bool).reshape(-1, *(masks[0].shape if masks else size))
-    agreement_M = np.linspace(1, 0.8, len(masks_MHW), dtype=np.float32)
-    return Movers(masks_MHW, agreement_M, reason or ("" if masks else "few_reliable"), 0.5)
+def movers(*masks: np.ndarray, reason: str = "") -> Movers:
+    return movers_of(*masks, size=SIZE, reason=reason)
 
 
-def rectangle(top: int, bottom: int, left: int, right: int, size: tuple[int, int] = (12, 20)) -> np.ndarray:
-    mask = np.zeros(size, bool)
-    mask[top:bottom, left:right] = True
-    return mask
+def rectangle(top: int, bottom: int, left: int, right: int) -> np.ndarray:
+    return given_motion.rectangle(top, bottom, left, right, SIZE)
 
 
 def plain_fuse(labels_HW: np.ndarray, found: Movers) -> tuple[list[list[int]], list[list[int]], list[float]]:
