@@ -119,9 +119,10 @@ def labelled_clips_of(launch: Launch) -> Manifest:
 
 def _refuse_missing(missing: Sequence[str], manifest: Manifest, place: str) -> None:
     if missing:
+        some = part_of(len(missing), len(manifest), "left picture")
         raise ConfigError(
-            f"{CUPS}.semantic={place} lacks {part_of(len(missing), len(manifest), 'left picture')}: {few_of(missing)}. "
-            "Make it of the same --images, for instance by --recipe depthg, so that pictures have the same names"
+            f"{some} not in {CUPS}.semantic={place}: {few_of(missing)}; "
+            "make that run of the same --images, for instance by --recipe depthg, so that pictures have the same names"
         )
 
 

@@ -21,7 +21,7 @@ from support.given_motion import (
     still_motion,
     write_clips,
 )
-from support.labelled_run import labelled_run
+from support.labelled_run import commit_labels, labelled_run
 from support.tiny_labels import tiny_labels
 
 from pipeline.engine.run import retry_quarantined, run
@@ -322,5 +322,21 @@ def test_a_run_of_other_labels_is_another_run(
     launch = Launch(clips, recipe="cups", overrides=TINY)
     run(tmp_path / "run", launch, method=with_run(labelled))
     other = labelled_run(tmp_path / "other", {f"{i}.png": np.zeros(SIZE, np.uint8) for i in range(6)}, 5)
-    with pytest.raises(RunMismatchError, match="semantic.fingerprint"):
+    with pytest.raises(RunMismatchError, match=r"semantic\.fingerprint"):
         run(tmp_path / "run", launch, method=with_run(other))
+
+
+def test_pictures_that_got_their_labels_later_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch, clips: str, labelled: RunFolder, tmp_path: Path
+) -> None:
+    give(monkeypatch, movers_of(CAR))
+    launch = Launch(clips, recipe="cups", overrides=(f"cups.semantic={labelled.url}",))
+    assert run(tmp_path / "run", launch, method=with_run(labelled)).quarantined == 2
+    labels_HW = np.full(SIZE, 3, np.uint8)
+    (shard,) = labelled.retry_shards(["2.png"])
+    commit_labels(labelled, shard, [labels_HW], 5)
+    again = retry_quarantined(tmp_path / "run", launch, method=with_run(labelled))
+    assert again.standing.set_aside == 1
+    record = next(one for one in records_of(tmp_path / "run") if one.id == "2.png")
+    assert isinstance(record, PanopticRecord)
+    assert np.array_equal(record.labels, labels_HW)
