@@ -21,6 +21,10 @@ class ClipFiles:
     camera: Camera
 
 
+# Why clips of one lens, that have no right pictures, are refused.
+NO_RIGHT = (
+    "one lens alone is not enough, as distances in metres, and with them rigid motions, come from the disparity of two"
+)
 PICTURES = ("right", "left_next", "right_next")
 NUMBERS = tuple(field.name for field in fields(Camera))
 

@@ -12,7 +12,8 @@ _FRACTION = 16  # of a pixel, that OpenCV's whole numbers stand for
 
 @dataclass(frozen=True)
 class DisparityConfig:
-    """Semi-global matching. The defaults are those of OpenCV's own sample, stereo_match.
+    """Semi-global matching. The defaults are those of OpenCV's sample `stereo_match`, the range of speckles
+    that of its documentation (the sample's, 32, lets nearly everything pass).
 
     largest: disparity that is looked for, as a share of the width.
     block: side in pixels of the blocks that are compared, odd.
@@ -26,7 +27,7 @@ class DisparityConfig:
     block: int = 3
     uniqueness: int = 10
     speckle: int = 100
-    speckle_range: int = 32
+    speckle_range: int = 2
     pre_filter: int = 63
 
 
@@ -40,7 +41,7 @@ def stereo_disparity(grey_left_HW: np.ndarray, grey_right_HW: np.ndarray, config
 
     count = max(16, -(-round(grey_left_HW.shape[1] * config.largest) // 16) * 16)
     area = config.block**2
-    matcher = cv2.StereoSGBM_create(
+    matcher = cv2.StereoSGBM.create(
         minDisparity=0,
         numDisparities=count,
         blockSize=config.block,

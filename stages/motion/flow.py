@@ -29,15 +29,14 @@ class FlowConfig:
 def dense_flow(grey_HW: np.ndarray, grey_next_HW: np.ndarray, config: FlowConfig) -> np.ndarray:
     """Flow float32 (H, W, 2), (u, v), from the first picture to the second, known everywhere.
 
-    grey_HW, grey_next_HW: uint8. The answer depends on OpenCV's number of threads, see `one_thread`.
+    grey_HW, grey_next_HW: uint8. The answer depends on the number of threads that OpenCV has been told to use.
     """
     import cv2
 
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     search.setFinestScale(config.finest_scale)
     search.setPatchSize(config.patch)
     search.setPatchStride(config.stride)
     search.setGradientDescentIterations(config.descent)
     search.setVariationalRefinementIterations(config.variational)
-    flow: np.ndarray = search.calc(grey_HW, grey_next_HW, None)
-    return flow
+    return search.calc(grey_HW, grey_next_HW, np.empty((*grey_HW.shape, 2), np.float32))

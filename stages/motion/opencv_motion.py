@@ -1,17 +1,21 @@
-"""Flow and disparity without weights: the model "opencv"."""
+"""Flow and disparity without weights: the model "opencv".
+
+H, W pixels of the pictures
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from stages.fingerprint import text_digest
-from stages.motion.clip_motion import ClipMotion
+from stages.motion.clip_motion import MAPS, ClipMotion
 from stages.motion.disparity import DisparityConfig, right_disparity, stereo_disparity
 from stages.motion.flow import FlowConfig, dense_flow
 
@@ -29,12 +33,12 @@ class OpencvConfig:
 class OpencvMotion:
     """A `MotionModel`: OpenCV's dense inverse search and semi-global matching, on the CPU.
 
-    threads: maps that are computed at a time; the answers do not depend on it.
+    threads: maps that are computed at a time, each with one thread; the answers do not depend on it.
     """
 
     name, device = "opencv", "cpu"
 
-    def __init__(self, config: OpencvConfig | None = None, threads: int = 2) -> None:
+    def __init__(self, config: OpencvConfig | None = None, threads: int = 1) -> None:
         self.config = config or OpencvConfig()
         self._threads = threads
 
@@ -52,45 +56,56 @@ class OpencvMotion:
         ids: Sequence[str],
     ) -> list[ClipMotion]:
         """See `MotionModel`."""
-        clips = [tuple(map(_grey, pictures)) for pictures in zip(left, right, left_next, right_next, strict=True)]
-        tasks = [task for clip in clips for task in self._tasks(*clip)]
-        with one_thread(), ThreadPoolExecutor(self._threads, thread_name_prefix="motion") as pool:
-            found = list(pool.map(lambda task: task(), tasks))
-        return [ClipMotion(*found[first : first + 6]) for first in range(0, len(found), 6)]
+        return [ClipMotion(**maps) for maps in self.some(MAPS, left, right, left_next, right_next)]
 
-    def _tasks(
+    def some(
+        self,
+        names: Collection[str],
+        left: Sequence[np.ndarray],
+        right: Sequence[np.ndarray],
+        left_next: Sequence[np.ndarray],
+        right_next: Sequence[np.ndarray],
+    ) -> list[dict[str, np.ndarray]]:
+        """Of each clip the maps with these names of MAPS, by name."""
+        clips = [tuple(map(_grey, pictures)) for pictures in zip(left, right, left_next, right_next, strict=True)]
+        with _one_thread_each(), ThreadPoolExecutor(self._threads, thread_name_prefix="motion") as pool:
+            started = [
+                {name: pool.submit(make) for name, make in self._makers(*clip).items() if name in names}
+                for clip in clips
+            ]
+            return [{name: future.result() for name, future in maps.items()} for maps in started]
+
+    def _makers(
         self, left: np.ndarray, right: np.ndarray, left_next: np.ndarray, right_next: np.ndarray
-    ) -> list[Callable[[], np.ndarray]]:
-        """What gives the six maps, in the order of `ClipMotion`."""
+    ) -> dict[str, Callable[[], np.ndarray]]:
         flow, disparity = self.config.flow, self.config.disparity
-        return [
-            lambda: dense_flow(left, left_next, flow),
-            lambda: dense_flow(left_next, left, flow),
-            lambda: stereo_disparity(left, right, disparity),
-            lambda: right_disparity(left, right, disparity),
-            lambda: stereo_disparity(left_next, right_next, disparity),
-            lambda: right_disparity(left_next, right_next, disparity),
-        ]
+        return {
+            "flow_HW2": partial(dense_flow, left, left_next, flow),
+            "flow_back_HW2": partial(dense_flow, left_next, left, flow),
+            "disparity_HW": partial(stereo_disparity, left, right, disparity),
+            "disparity_right_HW": partial(right_disparity, left, right, disparity),
+            "disparity_next_HW": partial(stereo_disparity, left_next, right_next, disparity),
+            "disparity_right_next_HW": partial(right_disparity, left_next, right_next, disparity),
+        }
 
 
 def _grey(rgb: np.ndarray) -> np.ndarray:
     import cv2
 
-    grey: np.ndarray = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
-    return grey
+    return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
 
 
 _LOCK = threading.Lock()
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread_each() -> Iterator[None]:
     """With one thread within each call of OpenCV: its dense inverse search cuts a picture into as many stripes as there
-    are threads, and finds other flow at their borders, so that answers would depend on the machine.
+    are threads and finds other flow along their borders, so that answers would depend on the machine.
     """
     import cv2
 
-    with _LOCK:
+    with _LOCK:  # what is set is of the whole process
         before = cv2.getNumThreads()
         cv2.setNumThreads(1)
         try:
