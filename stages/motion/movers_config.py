@@ -63,12 +63,16 @@ class MoversConfig:
     components: int = 3
     objects: int = 10
     extent: float = 0.05
+    moved: float = 0.1
     smallest: int = 128
     runs: int = 8
     agreement: float = 0.8
     nms: float = 0.6
     surface: float = 0.65
     area: int = 64
+    seeds: Reading = "corrected"
+    growth: Reading = "corrected"
+    small: Reading = "corrected"
     background: Reading = "corrected"
 
     def __post_init__(self) -> None:
