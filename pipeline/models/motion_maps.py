@@ -40,7 +40,7 @@ class MotionMaps:
     Raises ConfigError when the folder does not exist, or holds none of the six.
     """
 
-    device = "cpu"
+    device, in_processes = "cpu", True
 
     def __init__(self, folder: Path, computed: OpencvMotion) -> None:
         if not folder.is_dir():

@@ -53,10 +53,12 @@ class MotionModel(Protocol):
 
     name: for messages and logs.
     device: where it computes, "cpu" or "cuda:0".
+    in_processes: whether it is the CPU's alone and light to send, so that processes share the clips of a batch.
     """
 
     name: str
     device: str
+    in_processes: bool
 
     @property
     def fingerprint(self) -> str:

@@ -36,11 +36,15 @@ class OpencvMotion:
     threads: maps that are computed at a time, each with one thread; the answers do not depend on it.
     """
 
-    name, device = "opencv", "cpu"
+    name, device, in_processes = "opencv", "cpu", True
 
     def __init__(self, config: OpencvConfig | None = None, threads: int = 1) -> None:
         self.config = config or OpencvConfig()
         self._threads = threads
+
+    def __getstate__(self) -> dict[str, object]:
+        """As it is sent to a process of many, which has one core."""
+        return {**vars(self), "_threads": 1}
 
     @property
     def fingerprint(self) -> str:

@@ -41,6 +41,8 @@ class RaftMotion:
         last of them the best: `torchvision.models.optical_flow.RAFT`.
     """
 
+    in_processes = False
+
     def __init__(
         self,
         network: torch.nn.Module,

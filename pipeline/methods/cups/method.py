@@ -36,7 +36,7 @@ class CupsMethod:
     batch_size = 2
 
     def __init__(self, search: MoverSearch, labels: Labeller | LabelledRun) -> None:
-        self.search, self.labels = search, labels
+        self.search, self.labels, self.in_processes = search, labels, search.model.in_processes
         self.device = labels.device if isinstance(labels, Labeller) else search.device
         recipe = labels.recipe if isinstance(labels, Labeller) else None
         self.recipe = CupsRecipe(labels=recipe, finding=search.recipe)
@@ -105,7 +105,7 @@ class CupsWork(MotionWork):
 
     def _whole_share(self, photo: Photo, config: WindowConfig) -> np.ndarray:
         """By the disparity of the very clip."""
-        place = [clip.id for clip in self.clips].index(photo.id)
-        camera = self.search.camera_of(self.clips[place])
+        place = [clip.id for clip in self.small].index(photo.id)
+        camera = self.small[place].camera
         by_camera = replace(config, metres=camera.fx * camera.baseline)
         return whole_shares(self.motion[place].disparity_HW, "inverse_depth", by_camera)

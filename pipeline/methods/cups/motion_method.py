@@ -29,7 +29,7 @@ class MotionMethod:
 
     def __init__(self, search: MoverSearch) -> None:
         self.search = search
-        self.device = search.device
+        self.device, self.in_processes = search.device, search.model.in_processes
 
     def kind(self, until: str | None) -> InstanceKind:
         """Instances."""

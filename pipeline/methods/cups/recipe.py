@@ -24,8 +24,8 @@ _OF_MOTION = ("motion.", "movers.")  # overrides that both recipes take
 class MotionOptions:
     """At which size motion is looked at, and where movers are kept.
 
-    side: short side in pixels, at least 64, to which pictures are made smaller first; smaller ones are taken as they
-        are. 640 is that of the published labels of Cityscapes. None: every picture as it is.
+    side: pixels, at least 64: pictures that are higher, or more than twice as wide, are made smaller first. 640 makes
+        Cityscapes' 640×1280, as published, and leaves KITTI's as they are. None leaves all as they are.
     border: share of the width, 0..0.4, at the left and at the right in which no mover is kept.
     seed: of the proposals of motions, at least 0; the same for all clips.
     """
@@ -150,7 +150,7 @@ def cups_lines(launch: Launch) -> list[OptionLine]:
 
 
 def _motion_line(launch: Launch) -> OptionLine:
-    words = "flow and disparity: opencv, raft=FILE, or maps:FOLDER of one's own."
+    words = "flow and disparity: opencv, raft-things, raft=FILE, or maps:FOLDER of one's own."
     return OptionLine("--motion", launch.settings.get("motion", "opencv"), words)
 
 

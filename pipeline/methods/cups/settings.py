@@ -130,7 +130,7 @@ def describe_motion(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Model of motion, size and ensemble of a run's configuration."""
     recipe = config["recipe"]
     side, movers = recipe["motion"]["side"], recipe["movers"]
-    size = "the picture's size" if side is None else f"{side} px"
+    size = "the pictures' size" if side is None else f"{side} x {2 * side} px at most"
     return [
         ("motion", f"{config['motion']['name']}, at {size}"),
         ("movers", f"{movers['runs']} runs, agreement {movers['agreement']:g}, background {movers['background']}"),
