@@ -1,7 +1,7 @@
 """The recipes motion and cups: their options, and which of them they read."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import ConfigError
@@ -10,6 +10,7 @@ from pipeline.methods.option_words import OptionLine, option_lines
 from pipeline.methods.overrides import with_option
 from pipeline.runs.launch import Launch
 from stages.motion.movers_config import MoversConfig
+from stages.semantics.labelling import LabelRefineConfig
 from stages.semantics.windows import WindowConfig
 
 MOTION, CUPS = "motion", "cups"
@@ -18,6 +19,9 @@ ABOUT = {
     CUPS: "panoptic labels from stereo video: what moves, and the semantic labels of a model or of a run",
 }
 _OF_MOTION = ("motion.", "movers.")  # overrides that both recipes take
+# How a model labels the left picture unless options say otherwise: as published, in windows mixed by distance, and with
+# the CRF at the size at which motion is looked at.
+LABELS = LabelRecipe("", windows=WindowConfig(), refine=LabelRefineConfig(side=640))
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,7 @@ def read_cups(overrides: Sequence[str]) -> CupsRecipe:
             raise ConfigError(f"recipe {CUPS} never reads {path}, since {CUPS}.semantic is given")
         return CupsRecipe(semantic, None, finding)
     of_model = [one for one in of_labels if not one.startswith("features.")]
-    start = LabelRecipe("", windows=WindowConfig())
-    labels = read_options(of_model, CUPS, start, "motion.…, movers.…, features.size and features.precision")
+    labels = read_options(of_model, CUPS, LABELS, "motion.…, movers.…, features.size and features.precision")
     if any(one.partition("=")[0].strip() == f"{CUPS}.windows.metres" for one in of_model):
         raise ConfigError(f"recipe {CUPS} never reads {CUPS}.windows.metres, since the clip's camera says it")
     if not labels.checkpoint:
@@ -138,7 +141,7 @@ def cups_lines(launch: Launch) -> list[OptionLine]:
     """All options of the recipe cups, those of the labels as they are with a model."""
     own = [one for one in launch.overrides if one.strip().startswith(_OF_MOTION)]
     words = {line.path: line.words for line in option_lines(CupsRecipe, f"{CUPS}.")}
-    labels = LabelRecipe("to be given", windows=WindowConfig())
+    labels = replace(LABELS, checkpoint="to be given")
     return [
         _motion_line(launch),
         features_line(launch),
