@@ -199,7 +199,7 @@ def measured(ids_HW: np.ndarray, labels_HW: np.ndarray, n: int) -> list[tuple[in
     if (mixed := labels != class_M[places]).any():
         k = int(places[mixed][0])
         both = sorted({int(labels[mixed][0]), int(class_M[k])})
-        raise ValueError(f"instance {k + 1} has pixels of labels {both[0]} and {both[1]}: give all of them one class")
+        raise ValueError(f"instance {k + 1} has pixels of labels {both[0]} and {both[1]}, not of one class")
     if (class_M == NONE).any():
         raise ValueError(f"instance {int((class_M == NONE).argmax()) + 1} has no class: its pixels are {NONE}")
     if n and not areas_M.all():

@@ -43,20 +43,27 @@ class PanopticReader(LabelReader[PanopticRecord]):
         return things
 
     @cached_property
+    def counts(self) -> Counts:
+        """Of all commits, by cluster: see `panoptic.counts_of`. StoreError while no shard of the run is done."""
+        self.need_any()
+        return reduce(added, (commit.counts for commit in self.commits.values()))
+
+    @cached_property
     def split(self) -> ThingSplit:
         """Which classes are things, by the counts of all commits: the same however often the run was resumed. With an
         assignment a class is a thing if one of its clusters is. StoreError while no shard of the run is done.
         """
-        counts: Counts = reduce(added, (commit.counts for commit in self.commits.values()))
         if self.things is not None:
-            of_clusters = ThingSplit.given(self.clusters, self.things, counts)
+            of_clusters = ThingSplit.given(self.clusters, self.things, self.counts)
         else:
             threshold = THRESHOLD if self.threshold is None else self.threshold
-            of_clusters = ThingSplit.of_counts(self.clusters, counts, threshold)
+            of_clusters = ThingSplit.of_counts(self.clusters, self.counts, threshold)
         if self.assignment is None:
             return of_clusters
         found = {self.assignment.class_of[cluster] for cluster in of_clusters.thing_classes}
-        return ThingSplit.given(self.classes, [c in found for c in range(len(self.classes))], self.named_counts(counts))
+        return ThingSplit.given(
+            self.classes, [c in found for c in range(len(self.classes))], self.named_counts(self.counts)
+        )
 
     @cached_property
     def ids(self) -> tuple[str, ...]:

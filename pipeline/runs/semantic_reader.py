@@ -6,6 +6,8 @@ from functools import cached_property
 from typing import ClassVar, Generic, TypeVar
 
 from pipeline.results.kinds import Counts, Failed
+from pipeline.results.panoptic import PanopticRecord
+from pipeline.results.panoptic_kind import NAME as PANOPTIC
 from pipeline.results.semantic import Classes, SemanticRecord, relabelled
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.results.semantic_kind import NAME
@@ -28,11 +30,13 @@ class LabelReader(RunReader, Generic[Record]):
 
     needs: ClassVar[str]
     """Name of the kind."""
+    also: ClassVar[tuple[str, ...]] = ()
+    """Names of kinds whose results hold such results."""
     by_class: ClassVar[tuple[str, ...]] = ("pixels",)
     """Counts that are by name of the class."""
 
     def __init__(self, run: RunFolder, assignment: Assignment | None = None) -> None:
-        need_kind(run, self.needs)
+        need_kind(run, self.needs, also=self.also)
         super().__init__(run)
         self.assignment = assignment
         if assignment is not None:
@@ -87,9 +91,13 @@ class LabelReader(RunReader, Generic[Record]):
 
 
 class SemanticReader(LabelReader[SemanticRecord]):
-    """A `LabelReader` of semantic labels."""
+    """A `LabelReader` of semantic labels, or of those that panoptic labels hold."""
 
-    needs = NAME
+    needs, also = NAME, (PANOPTIC,)
+
+    def shown(self, result: SemanticRecord | PanopticRecord | Failed) -> SemanticRecord | Failed:
+        """See `LabelReader.shown`."""
+        return super().shown(result.semantic if isinstance(result, PanopticRecord) else result)
 
     def _relabelled(self, record: SemanticRecord, assignment: Assignment) -> SemanticRecord:
         return relabelled(record, assignment.table, self.classes)

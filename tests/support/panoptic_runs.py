@@ -23,7 +23,7 @@ def record_of(
 ) -> PanopticRecord:
     """A record of these maps; confidences are made up, another for each pixel and instance."""
     rng = np.random.default_rng(len(id_))
-    sure = np.linspace(0.4, 0.9, int(ids.max())) if ids.max() else []
+    sure = np.linspace(0.4, 0.9, int(ids.max()))
     return PanopticRecord.of(id_, labels, rng.random(labels.shape, np.float32), ids, sure, classes, reason, reliable)
 
 

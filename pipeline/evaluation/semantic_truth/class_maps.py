@@ -110,6 +110,13 @@ CITYSCAPES: dict[int, ClassMap] = {
     7: _named(tuple(_CATEGORIES), {id_: category for category, ids in _CATEGORIES.items() for id_ in ids}, _VOID),
 }
 
+
+def cityscapes_ids(names: Sequence[str]) -> list[int] | None:
+    """Cityscapes' ids of these classes, None where one is none of its 27."""
+    id_of = {name: id_ for id_, name in _IDS.items()}
+    return [id_of[name] for name in names] if set(names) <= id_of.keys() else None
+
+
 # --- COCO-Stuff: its supercategories, by COCO's category id minus 1 ---------------------------------------------------
 
 _STUFF = {
