@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from pipeline.commands.compare import compare
+from pipeline.commands.cups_demo import cups_demo
 from pipeline.commands.evaluate import evaluate, scores
 from pipeline.commands.evaluate_semantic import evaluate_semantic
 from pipeline.commands.extensions import installed_extensions, load_extensions
@@ -38,7 +39,7 @@ COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
     *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
     *(train_semantic, semantic_recipes, evaluate_semantic, linear_probe, things),
-    *(recipes, tau, weights_group, demo, semantic_demo),
+    *(recipes, tau, weights_group, demo, semantic_demo, cups_demo),
 )
 
 

@@ -63,7 +63,7 @@ def semantic_demo(
 
     weights.fetch()
     say(run(inputs, launch, manifest=manifest, device=device, reporter=ProgressReporter()))
-    _train(inputs, model, clusters, iterations, device)
+    train_demo(inputs, model, clusters, iterations, device)
     launch = Launch(launch.images, root, "depthg", overrides=(f"depthg.checkpoint={model}",))
     summary = run(labels, launch, device=device, reporter=ProgressReporter())
     say(summary)
@@ -71,8 +71,8 @@ def semantic_demo(
     exit_with(summary.standing)
 
 
-def _train(inputs: Path, model: Path, clusters: int, iterations: int, device: str) -> None:
-    """A model of these inputs, unless it is there."""
+def train_demo(inputs: Path, model: Path, clusters: int, iterations: int, device: str) -> None:
+    """A model of these inputs, of a few photos, unless it is there."""
     from pipeline.methods.depthg.inputs import TrainingInputs
     from pipeline.methods.depthg.inputs_settings import DEFAULT_FEATURES
     from pipeline.methods.depthg.training import SemanticTraining, train
