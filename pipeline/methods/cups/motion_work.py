@@ -94,9 +94,11 @@ class MotionWork(BatchInputs):
 
 
 def _motion(model: MotionModel, clip: Clip) -> ClipMotion:
-    pictures = ([photo.rgb] for photo in (clip.left, clip.right, clip.left_next, clip.right_next))
+    left, right, left_next, right_next = (
+        [photo.rgb] for photo in (clip.left, clip.right, clip.left_next, clip.right_next)
+    )
     try:
-        (motion,) = model(*pictures, [clip.id])
+        (motion,) = model(left, right, left_next, right_next, [clip.id])
     except ImageError:
         raise
     except ValueError as error:
