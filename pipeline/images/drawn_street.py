@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.images.stereo_clips import COLUMNS, PREFIX
+from pipeline.storage.atomic import written_whole
 from stages.motion.camera import Camera
 
 SIZE = (256, 512)
@@ -55,11 +56,13 @@ def draw_street(folder: Path, clips: int = 6) -> str:
         (folder / side).mkdir(parents=True, exist_ok=True)
         for number, name in enumerate(names):
             if not (folder / side / name).exists():
-                Image.fromarray(drawn(number, offset)).save(folder / side / name)
+                with written_whole(folder / side / name, "wb") as file:
+                    Image.fromarray(drawn(number, offset)).save(file, "PNG")
     camera = [str(value) for value in astuple(CAMERA)]
     rows = [[f"left/{now}", f"right/{now}", f"left/{then}", f"right/{then}"] for now, then in _pairs(names)]
     assert COLUMNS[4:] == tuple(field.name for field in fields(CAMERA))
-    (folder / "clips.csv").write_text("\n".join(",".join(row) for row in [COLUMNS, *(r + camera for r in rows)]) + "\n")
+    with written_whole(folder / "clips.csv") as file:
+        file.writelines(",".join(row) + "\n" for row in (COLUMNS, *(row + camera for row in rows)))
     return f"{PREFIX}{folder / 'clips.csv'}"
 
 

@@ -179,7 +179,7 @@ def test_a_wrong_launch_is_refused_before_torch_is_loaded(clips: str, tmp_path: 
         "except ValueError as error: print(error, [n for n in ('torch', 'cv2') if n in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "run", clips], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code, tmp_path / "run", clips], capture_output=True, text=True, check=True
     )
     assert "motion.side must be at least 64" in done.stdout
     assert done.stdout.rstrip().endswith("[]")
