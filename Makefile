@@ -2,7 +2,7 @@
 #
 # Variables of the stage targets (all optional):
 #   IMAGES=folder|list|tar|COCO json   RUN=run folder        RECIPE=cuts3d|cuts3d_rounds|localcut_importance|localcut|maskcut
-#   FEATURES=preset|file               DEPTH=name|file       DEVICE=auto|cpu|cuda
+#   FEATURES=preset|file               DEPTH=name|file       MOTION=name|maps:folder (of clips)   DEVICE=auto|cpu|cuda
 #   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
 #   RAY=1 (Ray on this machine)        ADDRESS=auto|host:6379 (on a cluster)      WORKERS=n (at most, on Ray)
 # Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
@@ -30,7 +30,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
-	$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
+	$(if $(MOTION),--motion $(MOTION)) $(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
 	$(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS))
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
@@ -95,7 +95,7 @@ export: install  ## RUN's pseudo-masks as COCO JSON, and overlay PNGs
 compare: install  ## RECIPES=maskcut,cuts3d on the same IMAGES, as table and page in OUT=compare; scored if TRUTH=instances.json
 	$(BIN)/cuts3d compare --recipes $(or $(RECIPES),maskcut,cuts3d_rounds,cuts3d) --images $(IMAGES) --out $(or $(OUT),compare) \
 		$(if $(TRUTH),--truth $(TRUTH)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
-		$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
+		$(if $(MOTION),--motion $(MOTION)) $(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
 		$(foreach option,$(SET),--set $(option))
 
 gallery: install  ## RUN as one HTML page to sort, filter and look into

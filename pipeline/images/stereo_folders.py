@@ -145,11 +145,12 @@ def _clip(video: Video, number: int, camera: Camera | SourceError, base: str) ->
 
 def _of_cityscapes(place: str, skipped: Counter[str]) -> tuple[str, list[Video]]:
     """The folder of the left pictures, and the videos below `place`."""
-    root, is_part, part = place.partition(f"/{_LEFT}")
+    root, is_part, part = f"{place}/".partition(f"/{_LEFT}/")
+    root = root.rstrip("/")
     if not is_part and not _is_folder(f"{root}/{_LEFT}"):
         single = "; leftImg8bit has single frames, no video" if _is_folder(f"{root}/leftImg8bit") else ""
         raise SourceError(f"{place} has no folder {_LEFT}, with {_RIGHT} and {_CAMERA} beside it{single}")
-    folders = {name: f"{root}/{name}{part}" for name in (_LEFT, _RIGHT, _CAMERA)}
+    folders = {name: f"{root}/{name}/{part}".rstrip("/") for name in (_LEFT, _RIGHT, _CAMERA)}
     lefts, rights, cameras = (_recordings(folder, skipped) for folder in folders.values())
     if not lefts and not rights:
         raise SourceError(f"{folders[_LEFT]} holds no pictures named like aachen_000000_000019_leftImg8bit.png")

@@ -77,7 +77,10 @@ class DepthMaps:
         return self._of_map(image, id_, lambda raw, path: relative_stored_depth(raw, self.kind, str(path)))
 
     def _of_map(self, image: np.ndarray, id_: str, read: Callable[[np.ndarray, Path], np.ndarray]) -> np.ndarray:
-        path = self._maps.find(id_, "no_depth_map")
+        try:
+            path = self._maps.find(id_)
+        except FileNotFoundError as error:
+            raise ImageError("no_depth_map", str(error)) from None
         try:
             raw = _read(path)
             _check_aspect(raw, image)

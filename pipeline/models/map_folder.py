@@ -9,7 +9,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from pipeline.errors import ImageError
 from pipeline.storage.locations import is_file
 
 # Files that end with checksums of all that they hold.
@@ -35,14 +34,14 @@ class MapFolder:
         """Whether no file below the folder could be a map."""
         return next(self._files(), None) is None
 
-    def find(self, id_: str, reason: str) -> Path:
-        """The map of an image; ImageError with this reason when there is none."""
+    def find(self, id_: str) -> Path:
+        """The map of an image; FileNotFoundError, which lists where it was looked for, when there is none."""
         stems = (self.folder / id_, (self.folder / id_).with_suffix(""))
         candidates = [Path(f"{stem}{suffix}") for stem in stems for suffix in self._suffixes]
         for path in candidates:
             if is_file(path):
                 return path
-        raise ImageError(reason, f"{id_}: none of {', '.join(map(str, candidates))} exists")
+        raise FileNotFoundError(f"{id_}: none of {', '.join(map(str, candidates))} exists")
 
     def contents(self) -> list[str]:
         """Names of all maps below the folder, sorted, each with a digest of size and content, not of where the folder

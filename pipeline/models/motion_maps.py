@@ -90,7 +90,10 @@ class MotionMaps:
         return {name: self._map(name, maps, id_, size) for name, maps in self._maps.items()}
 
     def _map(self, name: str, maps: MapFolder, id_: str, size: tuple[int, int]) -> np.ndarray:
-        path = maps.find(id_, "no_motion_map")
+        try:
+            path = maps.find(id_)
+        except FileNotFoundError as error:
+            raise ImageError("no_motion_map", str(error)) from None
         read: Callable[[Path], np.ndarray] = read_flow if _is_flow(name) else read_disparity
         try:
             return _at_size(read(path), size)

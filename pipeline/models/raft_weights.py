@@ -8,9 +8,7 @@ put here, so that torchvision's network computes the same.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 from pipeline.errors import WeightsError
@@ -63,14 +61,6 @@ def _column_by_column(weight: torch.Tensor) -> torch.Tensor:
     return weight.unflatten(1, (_LEVELS, _AROUND, _AROUND)).transpose(2, 3).flatten(1, 3).contiguous()
 
 
-def _need_published(start: str, path: Path) -> None:
-    """WeightsError for a file whose SHA-256 does not begin as its name says."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(start):
-        raise WeightsError(f"{path} has the SHA-256 {digest}, which should begin with {start}: fetch it again")
-
-
 # Trained with the flow of rendered scenes as labels (FlyingChairs, FlyingThings3D), so not without supervision as
 # SMURF; of torchvision's weights those that have seen no KITTI.
 RAFT_THINGS = PublishedFile(
@@ -78,6 +68,7 @@ RAFT_THINGS = PublishedFile(
     url="https://download.pytorch.org/models/raft_large_C_T_V2-1bb1363a.pth",
     folder="raft_things",
     megabytes=20,
-    check=partial(_need_published, "1bb1363a"),
+    check=read_checkpoint,  # an error page is no checkpoint
     instead="or give weights of your own as --motion raft=FILE, or none, --motion opencv",
+    sha256="1bb1363a",  # which torchvision publishes as a part of the name
 )

@@ -5,10 +5,8 @@ H, W pixels of the pictures
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -33,7 +31,7 @@ class OpencvConfig:
 class OpencvMotion:
     """A `MotionModel`: OpenCV's dense inverse search and semi-global matching, on the CPU.
 
-    threads: maps that are computed at a time, each with one thread; the answers do not depend on it.
+    threads: maps that are computed at a time. The answers do not depend on it, nor on the threads that OpenCV uses.
     """
 
     name, device, in_processes = "opencv", "cpu", True
@@ -72,7 +70,7 @@ class OpencvMotion:
     ) -> list[dict[str, np.ndarray]]:
         """Of each clip the maps with these names of MAPS, by name."""
         clips = [tuple(map(_grey, pictures)) for pictures in zip(left, right, left_next, right_next, strict=True)]
-        with _one_thread_each(), ThreadPoolExecutor(self._threads, thread_name_prefix="motion") as pool:
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="motion") as pool:
             started = [
                 {name: pool.submit(make) for name, make in self._makers(*clip).items() if name in names}
                 for clip in clips
@@ -97,22 +95,3 @@ def _grey(rgb: np.ndarray) -> np.ndarray:
     import cv2
 
     return cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
-
-
-_LOCK = threading.Lock()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """With one thread within each call of OpenCV: its dense inverse search cuts a picture into as many stripes as there
-    are threads and finds other flow along their borders, so that answers would depend on the machine.
-    """
-    import cv2
-
-    with _LOCK:  # what is set is of the whole process
-        before = cv2.getNumThreads()
-        cv2.setNumThreads(1)
-        try:
-            yield
-        finally:
-            cv2.setNumThreads(before)
