@@ -47,6 +47,12 @@ class Grid:
         """Rows and columns of the pixels of cells, by their place in the grid."""
         return self.rows[cell_N // len(self.columns)], self.columns[cell_N % len(self.columns)]
 
+    def between(self, axis: int, first: int, last: int) -> slice:
+        """The pixels' rows (axis 0) or columns (1) in the cells from `first` to before `last`, cut to the picture."""
+        cells, pixels = self.shape[axis], self.size[axis]
+        start, stop = (min(max(-(-cell * pixels // cells), 0), pixels) for cell in (first, last))
+        return slice(start, stop)
+
     def sampled(self, map_: np.ndarray) -> np.ndarray:
         """The values of a map (H, W, …) at the grid's points, (N, …)."""
         return map_[self.rows[:, None], self.columns].reshape(-1, *map_.shape[2:])
