@@ -1,6 +1,7 @@
 """Motion and movers that are given, in place of those that are found in pictures."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,13 +75,18 @@ class GivenMovers:
 
 
 def write_clips(folder: Path, clips: Mapping[str, Sequence[np.ndarray]], camera: Camera = CAMERA) -> str:
-    """Clips as files and a list of them, as `--images` takes it. clips: by name, left, right, left_next, right_next."""
-    numbers = (camera.fx, camera.fy, camera.cx, camera.cy, camera.baseline)
+    """Clips as files and a list of them, as `--images` takes it.
+
+    clips: by name, left, right, left_next, right_next.
+    camera: of all of them, but that it looks at the middle of each.
+    """
     lines = [",".join([*PICTURES, "fx", "fy", "cx", "cy", "baseline"])]
     for name, pictures in clips.items():
         for side, pixels in zip(PICTURES, pictures, strict=True):
             (folder / side).mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / side / name)
-        lines.append(",".join([*(f"{side}/{name}" for side in PICTURES), *map(str, numbers)]))
+        height, width = pictures[0].shape[:2]
+        own = replace(camera, cx=width / 2, cy=height / 2)
+        lines.append(",".join([*(f"{side}/{name}" for side in PICTURES), *map(str, astuple(own))]))
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     return f"clips:{folder / 'clips.csv'}"
