@@ -14,7 +14,7 @@
 # Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of compare: RECIPES=name,name,…   TRUTH, OUT, and IMAGES, FEATURES, DEPTH, DEVICE, SHARD_SIZE, BATCH, SET as above (SET="recipe.stage.option=value")
-# Of cups-demo: CLIPS=cityscapes:folder|kitti:folder|clips:file   MOTION=see cuts3d recipes motion   OUT, CLUSTERS, ITERATIONS
+# Of cups-demo: CLIPS=cityscapes:folder|kitti:folder|clips:file   MOTION=see cuts3d recipes motion   OUT, CLUSTERS
 # Of evaluate-semantic: TRUTH=format:path   CLASSES=n   COMPARE=run   ASSIGNMENT=file   OUT=scores.json
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 # Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
@@ -129,7 +129,7 @@ semantic-demo: install  ## sample photos, or IMAGES=folder, labelled without lab
 
 cups-demo: install  ## a drawn street, or CLIPS=kitti:folder: what moves and what all else is, as pictures and page in OUT=cups-demo
 	$(BIN)/cuts3d cups-demo --out $(or $(OUT),cups-demo) $(if $(CLIPS),--images $(CLIPS)) $(if $(MOTION),--motion $(MOTION)) \
-		$(if $(CLUSTERS),--clusters $(CLUSTERS)) $(if $(ITERATIONS),--iterations $(ITERATIONS))
+		$(if $(CLUSTERS),--clusters $(CLUSTERS))
 
 # --- the detector -----------------------------------------------------------------------------------------------------
 

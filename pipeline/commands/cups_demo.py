@@ -7,7 +7,9 @@ import click
 from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, motion_option, root_option, say
 from pipeline.commands.semantic_demo import train_demo
 
-CLUSTERS, ITERATIONS = 8, 100
+CLUSTERS = 8
+# A head learns nothing from a few pictures of one street: all of it becomes one cluster. Features tell things apart.
+MODEL = "kmeans"
 
 
 @click.command("cups-demo")
@@ -24,9 +26,6 @@ CLUSTERS, ITERATIONS = 8, 100
 @root_option
 @motion_option
 @click.option("--clusters", type=click.IntRange(2, 255), default=CLUSTERS, show_default=True, help="How many clusters.")
-@click.option(
-    "--iterations", type=click.IntRange(min=1), default=ITERATIONS, show_default=True, help="Batches to train for."
-)
 @device_option
 def cups_demo(
     out: str,
@@ -34,11 +33,10 @@ def cups_demo(
     root: str | None,
     motion: str | None,
     clusters: int,
-    iterations: int,
     device: str,
 ) -> None:
-    """Stereo video in, what moves and what all else is as pictures and a page out: semantic clusters trained on these
-    very pictures, moving objects found in each clip, both put together.
+    """Stereo video in, what moves and what all else is as pictures and a page out: clusters of these very pictures,
+    moving objects of each clip, and both put together.
     """
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine.checks import check_settings
@@ -65,7 +63,7 @@ def cups_demo(
 
     weights.fetch()
     say(run(inputs, Launch(launch.images, root, INPUTS), device=device, reporter=ProgressReporter()))
-    train_demo(inputs, model, clusters, iterations, device)
+    train_demo(inputs, model, MODEL, clusters, device)
     summary = run(labels, launch, device=device, reporter=ProgressReporter())
     say(summary)
     _show(labels, folder)

@@ -41,7 +41,7 @@ _WORLD = (
     _Box((11, -5, -10), (30, 1.6, 45), (0.66, 0.6, 0.4)),
     _Box((-40, -4, 60), (40, 1.6, 70), (0.3, 0.45, 0.28)),  # trees
     _Box((3.2, 0.2, 14), (5.0, 1.6, 18), (0.75, 0.75, 0.8)),  # parked
-    _Box((-3.4, 0.1, 19), (-1.5, 1.6, 23), (0.75, 0.15, 0.12), (0.0, 0.0, -0.8)),  # comes
+    _Box((-7.5, 0.0, 14), (-3.5, 1.6, 16), (0.75, 0.15, 0.12), (0.5, 0.0, 0.0)),  # crosses
     _Box((0.2, -0.1, 11), (2.2, 1.6, 15), (0.12, 0.25, 0.7), (-0.25, 0.0, 0.9)),  # overtakes
 )
 
@@ -83,7 +83,7 @@ def drawn(number: int, offset: float = 0.0) -> np.ndarray:
         seen_HW = hit_HW < nearest_HW
         nearest_HW[seen_HW] = hit_HW[seen_HW]
         points_N3 = eye + hit_HW[seen_HW][:, None] * ray_HW3[seen_HW] - low
-        shade_N = 0.7 + 0.15 * face_HW[seen_HW] - 0.6 * _pattern(points_N3, face_HW[seen_HW], place)
+        shade_N = 0.9 + 0.15 * face_HW[seen_HW] - 0.9 * _pattern(points_N3, face_HW[seen_HW], place)
         rgb_HW3[seen_HW] = np.array(box.colour) * (1.4 * shade_N[:, None])
     blocks = rgb_HW3.reshape(SIZE[0], _FINER, SIZE[1], _FINER, 3).mean(axis=(1, 3))
     return np.rint(255 * np.clip(blocks, 0, 1)).astype(np.uint8)

@@ -44,7 +44,7 @@ def without_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def demo(*words: object) -> Result:
-    return CliRunner().invoke(main, ["cups-demo", "--iterations", "2", "--clusters", "3", *map(str, words)])
+    return CliRunner().invoke(main, ["cups-demo", "--clusters", "3", *map(str, words)])
 
 
 def test_clips_in_pictures_and_a_page_out(tmp_path: Path) -> None:
