@@ -16,6 +16,7 @@
 # Of compare: RECIPES=name,name,…   TRUTH, OUT, and IMAGES, FEATURES, DEPTH, DEVICE, SHARD_SIZE, BATCH, SET as above (SET="recipe.stage.option=value")
 # Of cups-demo: CLIPS=cityscapes:folder|kitti:folder|clips:file   MOTION=see cuts3d recipes motion   OUT, CLUSTERS
 # Of evaluate-semantic: TRUTH=format:path   CLASSES=n   COMPARE=run   ASSIGNMENT=file   OUT=scores.json
+# Of evaluate-panoptic: the same, RUN or a folder of predictions, and VOID=panopticapi|forgiven
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 # Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
 
@@ -34,7 +35,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS))
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
-.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic status verify \
+.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic evaluate-panoptic status verify \
 	submit train train-semantic semantic-demo cups-demo self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
@@ -107,6 +108,11 @@ evaluate: install  ## score RUN against TRUTH=instances.json, beside COMPARE=run
 evaluate-semantic: install  ## score RUN's labels against TRUTH=cityscapes:folder, its CLASSES=27, beside COMPARE=run if given
 	$(BIN)/cuts3d evaluate-semantic $(RUN) --truth $(TRUTH) $(if $(CLASSES),--classes $(CLASSES)) \
 		$(if $(COMPARE),--compare $(COMPARE)) $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--json $(OUT))
+
+evaluate-panoptic: install  ## PQ of RUN's panoptic labels against TRUTH=cityscapes:folder, its CLASSES=27, beside COMPARE=run if given
+	$(BIN)/cuts3d evaluate-panoptic $(RUN) --truth $(TRUTH) $(if $(CLASSES),--classes $(CLASSES)) \
+		$(if $(VOID),--void $(VOID)) $(if $(COMPARE),--compare $(COMPARE)) \
+		$(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--json $(OUT))
 
 status: install  ## what is done and what is missing of RUN
 	$(BIN)/cuts3d status $(RUN)

@@ -18,6 +18,7 @@ import click
 from pipeline.commands.compare import compare
 from pipeline.commands.cups_demo import cups_demo
 from pipeline.commands.evaluate import evaluate, scores
+from pipeline.commands.evaluate_panoptic import evaluate_panoptic
 from pipeline.commands.evaluate_semantic import evaluate_semantic
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
@@ -38,7 +39,7 @@ from pipeline.wording import printable
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
     *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
-    *(train_semantic, semantic_recipes, evaluate_semantic, linear_probe, things),
+    *(train_semantic, semantic_recipes, evaluate_semantic, linear_probe, things, evaluate_panoptic),
     *(recipes, tau, weights_group, demo, semantic_demo, cups_demo),
 )
 

@@ -120,9 +120,12 @@ def _assignment(file: str | None) -> Any:
 @click.option("--limit", type=click.IntRange(min=1), default=2000, show_default=True, help="At most this many images.")
 @click.option("--thumbnail", type=int, default=320, show_default=True, help="Longest side of the pictures, in pixels.")
 @assignment_option
-def gallery(run_folder: str, out: str, limit: int, thumbnail: int, assignment: str | None) -> None:
-    """Write a page for a browser: every image with its masks, depth, eigenvectors and drops, or its classes and
-    confidence, to sort and filter.
+@threshold_option
+def gallery(
+    run_folder: str, out: str, limit: int, thumbnail: int, assignment: str | None, threshold: float | None
+) -> None:
+    """Write a page for a browser: every image with its masks, depth, eigenvectors and drops, or its classes,
+    instances and confidence, to sort and filter.
 
     One file, nothing else is needed. Of a larger run it shows a sample, evenly spread.
     """
@@ -130,7 +133,7 @@ def gallery(run_folder: str, out: str, limit: int, thumbnail: int, assignment: s
     from pipeline.views.gallery.gallery import write_gallery
 
     folder = RunFolder.open(run_folder)
-    page = write_gallery(folder, out, limit, thumbnail, _assignment(assignment))
+    page = write_gallery(folder, out, limit, thumbnail, _assignment(assignment), threshold)
     click.echo(f"{counted(page.images, 'image')}, {page.bytes / 1e6:.1f} MB in {page.file}")
     if page.without_photo:
         click.echo(f"{page.without_photo} of them without a photo: the page says why")

@@ -95,7 +95,8 @@ def read_stereo_folder(source: str, root: str | None) -> tuple[str, list[ImageRe
     a picture is missing, or the camera is missing or wrong. Frames without a successor are counted with what is passed
     over.
 
-    Raises SourceError when there is no such folder, it has no stereo video, or no right picture at all.
+    Raises SourceError when there is no such folder, it has no stereo video, no right picture at all, or no two frames
+    in a row.
     """
     if root is not None:
         raise SourceError(f"--root {root} is for lists, not for {source}: leave it out")
@@ -110,7 +111,10 @@ def read_stereo_folder(source: str, root: str | None) -> tuple[str, list[ImageRe
         if not any(video.right.pictures for video in videos):
             example = videos[0].right.place(videos[0].numbers[0])
             raise SourceError(f"{source} has no right pictures, for instance no {example}: {NO_RIGHT}")
-        return base, list(_clips(videos, base, skipped)), skipped
+        refs = list(_clips(videos, base, skipped))
+        if not refs:
+            raise SourceError(f"{source} has single frames alone: a clip needs two that follow each other in number")
+        return base, refs, skipped
 
 
 def _clips(videos: Iterable[Video], base: str, skipped: Counter[str]) -> Iterator[ImageRef]:

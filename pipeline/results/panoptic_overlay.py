@@ -19,8 +19,8 @@ _LINE = np.array((255, 255, 255), np.uint8)  # no class has this colour
 
 def draw_overlay(rgb_HW3: np.ndarray, record: PanopticRecord) -> Image.Image:
     """The photo, (H, W, 3) uint8, in grey, its pixels in the colours of their classes, those of instances stronger. A
-    white line around each instance, its confidence on it; below, the classes of the image with their shares and
-    instances, the largest first.
+    white line around each instance, its confidence on it where that hides little; below, the classes of the image with
+    their shares and instances, the largest first.
     """
     size = shown_size(record.size)
     labels_HW, ids_HW = shown_map(record.labels, size), shown_map(record.instance_ids, size)
@@ -31,8 +31,9 @@ def draw_overlay(rgb_HW3: np.ndarray, record: PanopticRecord) -> Image.Image:
     labels = Labels(picture)
     for k in sorted(range(len(record.instances)), key=lambda k: record.instances[k].area):  # small ones have less room
         one, mask_HW = record.instances[k], ids_HW == k + 1
-        if mask_HW.any():
-            labels.write(deepest(mask_HW), f"{one.confidence:.2f}", record.classes.colours[one.class_])
+        text = f"{one.confidence:.2f}"
+        if mask_HW.sum() >= labels.room(text):
+            labels.write(deepest(mask_HW), text, record.classes.colours[one.class_])
     if not record.instances:
         labels.write((0, 0), f"no instances: {record.why_empty.replace('_', ' ')}", (255, 255, 255))
     found = Counter(one.class_ for one in record.instances)

@@ -68,27 +68,14 @@ class PanopticReader(LabelReader[PanopticRecord]):
     @cached_property
     def ids(self) -> tuple[str, ...]:
         """Of the images that have a record, in the manifest's order."""
-        return tuple(self._places)
+        missing = {image.id for image in self.quarantined()}
+        return tuple(id_ for id_, (key, _) in self.places.items() if key in self.commits and id_ not in missing)
 
     def record(self, number: int) -> PanopticRecord:
         """Of image `ids[number]`. Neighbouring numbers are read from the same shard, of which two stay open."""
-        key, place = self._places[self.ids[number]]
-        record = self.shown(self.kept_open(key).record(place))
+        record = self.shown(self.result_of(self.ids[number]))
         assert isinstance(record, PanopticRecord)
         return record
-
-    @cached_property
-    def _places(self) -> dict[str, tuple[str, int]]:
-        """By id, in the manifest's order, shard and place in it of each image that has a record."""
-        places: dict[str, tuple[str, int]] = {}
-        for shard in self.run.manifest.shards():
-            if shard.key in self.commits:
-                for place, ref in enumerate(shard.refs):
-                    if ref.id not in self._set_aside:
-                        places[ref.id] = shard.key, place
-                    elif self._is_processed(ref.id):
-                        places[ref.id] = self._superseded[ref.id]
-        return places
 
     def _relabelled(self, record: PanopticRecord, assignment: Assignment) -> PanopticRecord:
         return relabelled(record, assignment.table, self.classes)

@@ -84,10 +84,14 @@ class LabelReader(RunReader, Generic[Record]):
 
     @property
     def model(self) -> str:
-        """Digest of what gave the clusters their numbers: of the trained model, else of all settings of the run."""
-        model = self.run.config.get("model")
-        found = model.get("fingerprint") if isinstance(model, dict) else None
-        return str(found or self.run.fingerprint)
+        """Digest of what gave the clusters their numbers: of the trained model, be it that of a run whose labels were
+        taken over, else of all settings of the run.
+        """
+        for name, field in (("model", "fingerprint"), ("semantic", "model")):
+            found = self.run.config.get(name)
+            if isinstance(found, dict) and found.get(field):
+                return str(found[field])
+        return self.run.fingerprint
 
 
 class SemanticReader(LabelReader[SemanticRecord]):

@@ -43,7 +43,8 @@ def thing_lines(found: Mapping[str, Any]) -> list[str]:
     total = max(sum(one["pixels"] for one in classes), 1)
     lines = [f"{'class':<{width}}  of all pixels  in instances  share of ratios"]
     for one in classes:
-        figures = f"{one['pixels'] / total:>13.1%}  {one['ratio']:>12.2%}  {one['share']:>15.3f}"
+        ratio = f"{one['ratio']:.2%}" if one["pixels"] else "-"
+        figures = f"{one['pixels'] / total:>13.2%}  {ratio:>12}  {one['share']:>15.3f}"
         lines.append(f"{printable(one['name']):<{width}}  {figures}  {'thing' if one['thing'] else 'stuff'}")
     number = part_of(sum(one["thing"] for one in classes), len(classes), "class", "es")
     threshold = found["threshold"]

@@ -100,6 +100,12 @@ _NOT_TRAINED = (9, 10, 14, 15, 16, 18, 29, 30)
 # Ids below 7 are void; the licence plate is -1, which files hold as the largest number of theirs.
 _VOID = (*range(7), 255, 65535)
 
+# A category is a thing as its members are.
+CITYSCAPES_THINGS: frozenset[str] = frozenset(
+    name for category in ("human", "vehicle") for name in (category, *_CATEGORIES[category].values())
+)
+"""Names of the classes, in any of the lists, whose objects are told apart."""
+
 CITYSCAPES: dict[int, ClassMap] = {
     27: _named(tuple(_IDS.values()), _IDS, _VOID),
     19: _named(

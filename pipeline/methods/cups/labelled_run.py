@@ -44,12 +44,14 @@ class LabelledRun:
         return self._reader.clusters
 
     def facts(self) -> dict[str, Any]:
-        """What run.json has of it. The fingerprint is of the labels; those of pictures that were set aside first and
+        """What run.json has of it: its recipe, and what gave its clusters their numbers, by which an assignment that was
+        saved for it is known to fit. The fingerprint is of the labels; those of pictures that were set aside first and
         labelled later do not count, so that these pictures can be tried again, too.
         """
         run, commits = self._reader.run, self._reader.commits
         contents = (commits[key].shard.sha256 for key in sorted(commits) if not is_retry(key))
-        return {"recipe": run.recipe, "fingerprint": text_digest("labelled run", run.digest, *contents)}
+        digest = text_digest("labelled run", run.digest, *contents)
+        return {"recipe": run.recipe, "model": self._reader.model, "fingerprint": digest}
 
     def lacking(self, ids: Iterable[str]) -> list[str]:
         """Those of these pictures that the run does not have."""

@@ -233,6 +233,13 @@ def test_scenes_of_kitti(
     assert listing.skipped == {"(last of its video)": 2, "(other file)": 2}
 
 
+def test_single_frames_are_no_clips(tmp_path: Path) -> None:
+    """As scene flow 2015 is without the pictures of time 11."""
+    root = kitti_scenes(tmp_path, ("image_2", "image_3"), (10,), "calib_cam_to_cam", "P_rect_0")
+    with pytest.raises(SourceError, match="has single frames alone: a clip needs two that follow each other"):
+        list_images(f"kitti:{root}")
+
+
 def test_drives_of_kitti(tmp_path: Path) -> None:
     root = kitti_drive(tmp_path)
     picture(root / "2011_09_26/2011_09_26_drive_0002_extract/image_02/data/0000000000.png", (16, 16))

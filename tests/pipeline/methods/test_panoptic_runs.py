@@ -3,7 +3,6 @@ info, things, pictures; and what takes masks alone refuses them.
 """
 
 import json
-import signal
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support import warm
+from support.killed_runs import check_damage_is_found, check_killed
 from support.label_method import CLASSES, labels_of
 from support.panoptic_method import NAME, NOT_BRIGHT, TOO_SMALL, PanopticMethod, installed, instances_of
 from support.panoptic_runs import write_run
@@ -19,7 +18,6 @@ from support.stored_run import photo
 
 from pipeline import plugins
 from pipeline.cli import command_line
-from pipeline.faults import VARIABLE
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
 from pipeline.methods import registry as methods
@@ -107,7 +105,7 @@ def test_a_run_and_everything_that_looks_at_it(photos: Path, tmp_path: Path) -> 
     lines = things.output.splitlines()
     assert lines[0].split() == ["class", "of", "all", "pixels", "in", "instances", "share", "of", "ratios"]
     ratio, total = inside[3] / pixels[3], pixels[:4].sum()
-    assert lines[1].split() == ["cluster", "3", f"{pixels[3] / total:.1%}", f"{ratio:.2%}", "1.000", "thing"]
+    assert lines[1].split() == ["cluster", "3", f"{pixels[3] / total:.2%}", f"{ratio:.2%}", "1.000", "thing"]
     assert [line.split()[-1] for line in lines[1:5]] == ["thing", "stuff", "stuff", "stuff"]
     assert lines[5] == "1 of 4 classes is things: a share of ratios above 0.08"
     assert lines[6] == f"{instances} instances; 2 images without any: 1 {NOT_BRIGHT}, 1 {TOO_SMALL}"
@@ -159,33 +157,15 @@ def test_an_image_that_fails_is_set_aside(photos: Path, tmp_path: Path) -> None:
 def test_damage_is_found(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     cuts3d(*words(photos, out))
-    name = RunFolder.open(out).ledger.read("00001").shard.name
-    data = bytearray((out / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (out / name).write_bytes(data)
-    (problem,) = verify_run(RunFolder.open(out))
-    assert "altered" in problem.message
-
-
-POINTS = ["after_run_json", "before_write:00001", "mid_write:00001", "after_write:00001", "after_commit:00001"]
+    check_damage_is_found(out)
 
 
 @pytest.mark.slow
-def test_killed_at_each_crash_point_it_resumes_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+def test_killed_it_resumes_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     environment = installed(tmp_path / "site")
-    assert cuts3d(*words(photos, tmp_path / "undisturbed")).exit_code == 0
-    undisturbed = open_panoptic(tmp_path / "undisturbed")
-    expected = {key: commit.shard.sha256 for key, commit in undisturbed.commits.items()}
-    for point in POINTS:
-        out = tmp_path / point.replace(":", "-")
-        killed = warm.run(["-m", "pipeline.cli", *words(photos, out)], environment | {VARIABLE: point})
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert cuts3d(*words(photos, out)).exit_code == 0
-        run = RunFolder.open(out)
-        run.gc(min_age_s=0)
-        assert verify_run(run) == []
-        assert {key: commit.shard.sha256 for key, commit in run.ledger.committed().items()} == expected, point
-        assert PanopticReader(run).split == undisturbed.split, point
+    check_killed(
+        tmp_path, lambda out: words(photos, out), cuts3d, environment, points=("mid_write:00001", "after_write:00001")
+    )
 
 
 # --- things that the maker knows, and what does not go ----------------------------------------------------------------
@@ -202,7 +182,7 @@ def test_a_maker_that_knows_needs_no_threshold(photos: Path, tmp_path: Path) -> 
     assert (refused.exit_code, "says itself which classes are things" in refused.output) == (2, True)
 
 
-REMEDY = "for panoptic labels there are `cuts3d things`, `cuts3d export --panoptic` and `cuts3d gallery`"
+REMEDY = "for panoptic labels there are `cuts3d things`, `cuts3d evaluate-panoptic`, `cuts3d export --panoptic` and"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pipeline.models import hub, raft_weights
 from pipeline.models.load import load_motion
 from pipeline.models.raft_weights import RAFT_THINGS, load_raft
 from pipeline.models.specs import absolute_motion, check_motion, motion_source
+from stages.motion.clip_motion import MAPS
 from stages.motion.raft import RaftConfig, RaftMotion
 
 
@@ -181,3 +182,16 @@ def test_the_published_file_is_the_one_that_its_name_says(tmp_path: Path, monkey
     RAFT_THINGS.path.unlink()
     with pytest.raises(WeightsError, match=r"cannot be had from https://download\.pytorch\.org/.*--motion raft=FILE"):
         check_motion("raft-things")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_on_a_gpu(smurf_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    rng = np.random.default_rng(0)
+    clip = [[rng.integers(0, 256, (100, 130, 3)).astype(np.uint8)] for _ in range(4)]
+    models = [RaftMotion(load_raft(smurf_file), device, config=RaftConfig(updates=2)) for device in ("cpu", "cuda")]
+    (here,), (there,) = (model(*clip, ids=["a"]) for model in models)
+    assert models[0].fingerprint == models[1].fingerprint
+    for name in MAPS:
+        np.testing.assert_allclose(getattr(here, name), getattr(there, name), atol=1e-2)

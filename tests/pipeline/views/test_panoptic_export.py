@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -240,11 +241,32 @@ def test_what_16_bits_cannot_hold_is_refused(tmp_path: Path) -> None:
 # --- what does not go -------------------------------------------------------------------------------------------------
 
 
-def test_labels_of_a_panoptic_run_are_exported_as_labels(run: RunFolder, tmp_path: Path) -> None:
+def test_labels_of_a_panoptic_run_are_exported_and_scored_as_labels(run: RunFolder, tmp_path: Path) -> None:
     assert cuts3d("export", run.url, "--semantic", tmp_path / "out").exit_code == 1
     names = picture_names(run)
     for record in RECORDS:
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / names[record.id])), record.labels)
+    words = ("--truth", f"maps:{tmp_path / 'out'}", "--json", tmp_path / "scores.json", "--bootstrap", "0")
+    told = cuts3d("evaluate-semantic", run.url, *words)
+    assert told.exit_code == 1, "one image is set aside"
+    scored = json.loads((tmp_path / "scores.json").read_text())
+    assert (scored["n_images"], scored["run"]["overall"]["accuracy"]["value"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "model"),
+    [
+        ({"model": {"fingerprint": "m"}}, "m"),
+        ({"semantic": {"recipe": "depthg", "fingerprint": "labels", "model": "m"}}, "m"),
+        ({"semantic": {"recipe": "depthg", "fingerprint": "labels"}}, "run"),
+        ({}, "run"),
+    ],
+)
+def test_which_model_numbered_the_clusters(run: RunFolder, config: dict[str, Any], model: str) -> None:
+    """An assignment that was saved for a run of labels fits the panoptic run that took them over."""
+    reader = PanopticReader(run)
+    reader.run = SimpleNamespace(config=config, fingerprint="run")  # type: ignore[assignment]
+    assert reader.model == model
 
 
 @pytest.mark.parametrize(

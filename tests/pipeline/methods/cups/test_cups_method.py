@@ -43,6 +43,7 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.panoptic_reader import PanopticReader
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.semantic_reader import SemanticReader
 from stages.motion.camera import Camera
 from stages.motion.movers import Movers
 
@@ -311,7 +312,9 @@ def test_labels_of_a_run_are_fused(
         assert record.instances[0].class_ == np.bincount(given[record.id].labels[CAR]).argmax()
     config = RunFolder.open(tmp_path / "run").config
     assert config["recipe"]["labels"] is None
-    assert config["semantic"].keys() == {"recipe", "fingerprint"}
+    assert config["semantic"].keys() == {"recipe", "model", "fingerprint"}
+    assert config["semantic"]["model"] == SemanticReader(labelled).model
+    assert PanopticReader(RunFolder.open(tmp_path / "run")).model == SemanticReader(labelled).model
     assert str(tmp_path) not in str(config)
 
 
