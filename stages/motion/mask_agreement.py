@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stages.motion.movers_config import MoversConfig
 from stages.motion.object_masks import Piece
 
 _SIGMA = 2.0  # of matrix NMS: it multiplies

@@ -7,7 +7,6 @@ Source: CUPS (arXiv 2504.01955), section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

@@ -82,7 +82,9 @@ class _Labels:
     certainty_n: np.ndarray
 
     def joined(self, other: _Labels) -> _Labels:
-        return _Labels(*(np.concatenate([a, b]) for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+        return _Labels(
+            *(np.concatenate([a, b]) for a, b in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
 
 
 class _Judge:
@@ -126,9 +128,7 @@ class _Judge:
         certainty_n = (likelihood_Kn * same_Kn).sum(axis=0) / likelihood_Kn.sum(axis=0)
         return _Labels(rows_n[known_n], columns_n[known_n], object_n, certainty_n)
 
-    def depths(
-        self, labels: _Labels, region_HW: np.ndarray, rows_n: np.ndarray, columns_n: np.ndarray
-    ) -> np.ndarray:
+    def depths(self, labels: _Labels, region_HW: np.ndarray, rows_n: np.ndarray, columns_n: np.ndarray) -> np.ndarray:
         """The depth (K, n) that pixels without a reliable one would have, if they were of an object: that of its pixel
         nearest to them, of the background that of the nearest reliable pixel of no moving object. NaN if it has none.
         """

@@ -49,14 +49,12 @@ def propose(
 
     free_N: bool, points that may be in groups: reliable ones that no motion explains yet.
 
-    A seed has two free points that it is near and rigid with. Whatever happens, `config.group` numbers in 0..1 are drawn
-    for each proposal: they pick the seed, then each further member, among those possible in the order of the grid.
+    A seed has two free points that it is near and rigid with. Whatever happens, `config.group` numbers in 0..1 are
+    drawn for each proposal: they pick the seed, then each further member, among those possible in the grid's order.
     """
     draws_PG = rng.random((config.proposals, config.group))
     compatible_NN = together.near_NN[:, free_N] & together.rigid_NN[:, free_N]
-    seeds = np.flatnonzero(
-        (compatible_NN.sum(axis=1) > _COMPANY) & (free_N if config.seeds == "corrected" else True)
-    )
+    seeds = np.flatnonzero((compatible_NN.sum(axis=1) > _COMPANY) & (free_N if config.seeds == "corrected" else True))
     if not len(seeds):
         return Motions.of([])
     member_PG, filled_PG = _groups(seeds, draws_PG, together, free_N, config)

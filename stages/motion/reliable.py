@@ -20,7 +20,6 @@ _CUT = 10 * math.sqrt(2)  # pixels: what disagrees by more is an outlier, and no
 _MOST = 10.0
 _FEW = 0.1  # of the pixels: noise is not measured on fewer
 _BAND = 5  # pixels across the band around an edge
-_OUTSIDE = -10.0
 
 Noise = tuple[float, float, float]
 """Standard deviations of the flow's u and v and of the disparity, pixels."""
@@ -45,8 +44,8 @@ class Seen:
 
 
 def look(motion: ClipMotion, camera: Camera, config: MoversConfig) -> Seen:
-    """What is reliable: what agrees in both directions, in flow and in the disparity of both times, has a depth that is
-    trusted at both times, is at no edge of the disparity, and not at the borders of the picture that `config` leaves out.
+    """What is reliable: flow and the disparity of both times agree in both directions, the depth is trusted at both
+    times, no edge of the disparity is near, nor the borders of the picture that `config` leaves out.
     """
     height, width = motion.disparity_HW.shape
     columns_W, rows_H1 = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
@@ -92,9 +91,7 @@ def noise_scales(flow_residual_HW2: np.ndarray, disparity_residual_HW: np.ndarra
     squares_HW = np.square(flow_residual_HW2).sum(axis=-1)
     flow_n2 = flow_residual_HW2[squares_HW < _CUT**2]  # NaN is not
     disparity_n = disparity_residual_HW[np.abs(disparity_residual_HW) < _CUT]
-    u, v, d = (
-        _scale(residual_n, squares_HW.size, least) for residual_n in (flow_n2[:, 0], flow_n2[:, 1], disparity_n)
-    )
+    u, v, d = (_scale(residual_n, squares_HW.size, least) for residual_n in (flow_n2[:, 0], flow_n2[:, 1], disparity_n))
     return u, v, d
 
 
@@ -126,7 +123,7 @@ def disparity_edges(disparity_HW: np.ndarray, least: float) -> np.ndarray:
     """Bands around the edges of log disparity, bool (H, W): 5×5 pixels around ridges of its gradient above `least`.
 
     The first half of Canny's detector: a Gaussian of 5×5 pixels and deviation 1, Sobel's sums, and of their magnitude
-    what is above both neighbours across the edge. Pixels without disparity have that of the nearest one with some.
+    what is not below its neighbours across the edge. Pixels without disparity have that of the nearest one with some.
     """
     import cv2
 
@@ -135,11 +132,10 @@ def disparity_edges(disparity_HW: np.ndarray, least: float) -> np.ndarray:
     magnitude_HW = cv2.copyMakeBorder(cv2.magnitude(across_HW, down_HW), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     row_n, column_n = np.nonzero(magnitude_HW > least)
     eighth_n = np.rint(np.arctan2(down_HW[row_n - 1, column_n - 1], across_HW[row_n - 1, column_n - 1]) / (math.pi / 4))
-    step_row_n, step_column_n = (
-        np.rint(ratio(eighth_n * (math.pi / 4))).astype(np.intp) for ratio in (np.sin, np.cos)
-    )
+    step_row_n, step_column_n = (np.rint(ratio(eighth_n * (math.pi / 4))).astype(np.intp) for ratio in (np.sin, np.cos))
     value_n = magnitude_HW[row_n, column_n]
-    ridge_n = (value_n > magnitude_HW[row_n + step_row_n, column_n + step_column_n]) & (
+    # of two that are equal, as at a step between two pixels, one is the ridge
+    ridge_n = (value_n >= magnitude_HW[row_n + step_row_n, column_n + step_column_n]) & (
         value_n > magnitude_HW[row_n - step_row_n, column_n - step_column_n]
     )
     edges_HW = np.zeros(disparity_HW.shape, np.uint8)
@@ -168,21 +164,21 @@ def nearest(values_HW: np.ndarray, known_HW: np.ndarray) -> np.ndarray:
 
 
 def _at(map_: np.ndarray, x_HW: np.ndarray, y_HW: np.ndarray) -> np.ndarray:
-    """A map between its pixels, bilinear; NaN where one of the four pixels has no value or is outside."""
+    """A map between its pixels, bilinear; NaN outside, and where one of the four pixels has no value."""
     import cv2
 
-    x_HW, y_HW = (np.nan_to_num(np.broadcast_to(at, x_HW.shape), nan=_OUTSIDE) for at in (x_HW, y_HW))
-    found: np.ndarray = cv2.remap(
-        map_, x_HW, y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(math.nan,) * 4
-    )
+    height, width = map_.shape[:2]
+    y_HW = np.broadcast_to(y_HW, x_HW.shape)
+    outside_HW = ~((x_HW >= 0) & (x_HW <= width - 1) & (y_HW >= 0) & (y_HW <= height - 1))  # NaN is
+    x_HW, y_HW = (np.where(outside_HW, np.float32(0), at) for at in (x_HW, y_HW))
+    found: np.ndarray = cv2.remap(map_, x_HW, y_HW, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    found[outside_HW] = np.nan
     return found
 
 
 def _agrees(residual_HWC: np.ndarray, there_HWC: np.ndarray, back_HWC: np.ndarray) -> np.ndarray:
     """Whether what goes there and back ends where it began, bool (H, W); NaN does not."""
-    residual_HW, there_HW, back_HW = (
-        np.einsum("hwc,hwc->hw", way, way) for way in (residual_HWC, there_HWC, back_HWC)
-    )
+    residual_HW, there_HW, back_HW = (np.einsum("hwc,hwc->hw", way, way) for way in (residual_HWC, there_HWC, back_HWC))
     agrees_HW: np.ndarray = residual_HW < 0.01 * (there_HW + back_HW) + 0.5
     return agrees_HW
 

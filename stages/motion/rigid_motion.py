@@ -105,7 +105,7 @@ def refine(start: Motions, seen: Observed, camera: Camera) -> Motions:
         matrix_33,
         None,
         turn_3,
-        start.shift_M3[0].reshape(3, 1),
+        start.shift_M3[0].reshape(3, 1).copy(),  # which is written to
     )
     rotation_33, _ = cv2.Rodrigues(turn_3)
     return Motions(rotation_33[None], shift_3.reshape(1, 3))
