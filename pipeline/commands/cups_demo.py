@@ -21,7 +21,8 @@ MODEL = "kmeans"
     help="Folder for clips, model, labels and pictures.",
 )
 @click.option(
-    "--images", help="Clips of your own, cityscapes:FOLDER, kitti:FOLDER or clips:FILE; default: a street that is drawn."
+    "--images",
+    help="Clips of your own, cityscapes:FOLDER, kitti:FOLDER or clips:FILE; default: a street that is drawn.",
 )
 @root_option
 @motion_option

@@ -105,7 +105,7 @@ class CupsWork(MotionWork):
 
     def _whole_share(self, photo: Photo, config: WindowConfig) -> np.ndarray:
         """By the disparity of the very clip."""
-        place = [clip.id for clip in self.small].index(photo.id)
+        place = next(place for place, own in enumerate(self.photos) if own is photo)
         camera = self.small[place].camera
         by_camera = replace(config, metres=camera.fx * camera.baseline)
         return whole_shares(self.motion[place].disparity_HW, "inverse_depth", by_camera)

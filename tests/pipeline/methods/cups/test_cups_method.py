@@ -22,12 +22,15 @@ from support.given_motion import (
     write_clips,
 )
 from support.labelled_run import commit_labels, labelled_run
+from support.method_samples import MOVERS, draw_clips
 from support.tiny_labels import tiny_labels
 
+from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.run import retry_quarantined, run
 from pipeline.errors import ImageError, RunMismatchError
 from pipeline.images.photos import Photo
-from pipeline.images.stereo_clips import Clip
+from pipeline.images.sources import list_images
+from pipeline.images.stereo_clips import Clip, load_clip
 from pipeline.methods.cups import motion_work
 from pipeline.methods.cups.labelled_run import LabelledRun
 from pipeline.methods.cups.method import CupsMethod
@@ -46,6 +49,7 @@ from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.semantic_reader import SemanticReader
 from stages.motion.camera import Camera
 from stages.motion.movers import Movers
+from stages.motion.opencv_motion import OpencvMotion
 
 PLAIN = ("refine.crf=none", "mirror=false")
 TINY = ("cups.checkpoint=tiny",)
@@ -204,6 +208,17 @@ def test_processes_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         assert outputs(cups_of(motion), clips, pool=pool, seconds=seconds) == alone
         assert outputs(cups_of(motion), clips[::-1], pool=pool) == alone[::-1]
     assert len({record.instances[0].area for record in alone}) > 1
+
+
+@pytest.mark.slow(20)
+def test_processes_of_a_pool_find_the_same_in_pictures(tmp_path: Path) -> None:
+    draw_clips(tmp_path)
+    clips = [load_clip(ref) for ref in list_images(f"clips:{tmp_path / 'clips.csv'}").refs]
+    recipe = read_motion(MOVERS)
+    alone = outputs(MotionMethod(MoverSearch(recipe, OpencvMotion(threads=3))), clips)
+    with cpu_pool(2) as pool:
+        assert outputs(MotionMethod(MoverSearch(recipe, OpencvMotion())), clips, pool=pool) == alone
+    assert sum(len(record.instances) for record in alone) > 0
 
 
 def _by_disparity(motion: Any, *others: Any) -> Movers:
