@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ def draw_street(folder: Path, clips: int = 6) -> str:
                 with written_whole(folder / side / name, "wb") as file:
                     Image.fromarray(drawn(number, offset)).save(file, "PNG")
     camera = [str(value) for value in astuple(CAMERA)]
-    rows = [[f"left/{now}", f"right/{now}", f"left/{then}", f"right/{then}"] for now, then in _pairs(names)]
+    rows = [[f"left/{now}", f"right/{now}", f"left/{then}", f"right/{then}"] for now, then in pairwise(names)]
     assert COLUMNS[4:] == tuple(field.name for field in fields(CAMERA))
     with written_whole(folder / "clips.csv") as file:
         file.writelines(",".join(row) + "\n" for row in (COLUMNS, *(row + camera for row in rows)))
@@ -117,7 +118,3 @@ def _noise(uv_N2: np.ndarray, seed: int) -> np.ndarray:
     (u, v), (i, j) = (uv_N2 - cell_N2).T, cell_N2.astype(np.int64).T
     corners = [table[(j + down) % 256, (i + right) % 256] for down in (0, 1) for right in (0, 1)]
     return (corners[0] * (1 - u) + corners[1] * u) * (1 - v) + (corners[2] * (1 - u) + corners[3] * u) * v
-
-
-def _pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(names, names[1:], strict=False))

@@ -44,9 +44,9 @@ class LabelledRun:
         return self._reader.clusters
 
     def facts(self) -> dict[str, Any]:
-        """What run.json has of it: its recipe, and what gave its clusters their numbers, by which an assignment that was
-        saved for it is known to fit. The fingerprint is of the labels; those of pictures that were set aside first and
-        labelled later do not count, so that these pictures can be tried again, too.
+        """What run.json has of it: its recipe; what gave its clusters their numbers, by which an assignment that was
+        saved for it is known to fit; and a fingerprint of the labels. Pictures that were set aside first and labelled
+        later do not count, so that they can be tried again, too.
         """
         run, commits = self._reader.run, self._reader.commits
         contents = (commits[key].shard.sha256 for key in sorted(commits) if not is_retry(key))
