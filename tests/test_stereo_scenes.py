@@ -1,10 +1,21 @@
-"""The rendered stereo clips: their maps against points that are projected one by one, their pictures against the maps."""
+"""The rendered stereo clips: their maps against points projected one by one, their pictures against the maps."""
 
 import cv2
 import numpy as np
 import pytest
 from support.stereo_scenes import (
-    GROUND, KITTI, SMALL, SMALL_SIZE, Body, Ego, StereoScene, judge, noisy, render, small_street, street,
+    GROUND,
+    KITTI,
+    SMALL,
+    SMALL_SIZE,
+    Body,
+    Ego,
+    StereoScene,
+    judge,
+    noisy,
+    render,
+    small_street,
+    street,
 )  # fmt: skip
 
 from stages.motion.clip_motion import MAPS
@@ -22,7 +33,8 @@ def test_a_plate_that_comes_nearer() -> None:
     on_HW = scene.instances_HW == 1
     rows, columns = np.nonzero(on_HW)
     # it reaches from -1.5 to 2.5 m, and a pixel is 10/240 m wide there
-    assert columns.min() == np.ceil(SMALL.cx - 1.5 * 24) and columns.max() == np.floor(SMALL.cx + 2.5 * 24)
+    assert columns.min() == np.ceil(SMALL.cx - 1.5 * 24)
+    assert columns.max() == np.floor(SMALL.cx + 2.5 * 24)
     assert rows.min() - (SMALL.cy - 24) in (0, 1)  # its edge passes through centres of pixels
     np.testing.assert_allclose(scene.depth_HW[on_HW], 10)
     np.testing.assert_allclose(scene.motion.disparity_HW[on_HW], 240 * 0.54 / 10, rtol=1e-6)
@@ -58,7 +70,9 @@ def test_there_and_back_ends_where_it_began_unless_it_is_hidden(scene: StereoSce
     height, width = SMALL_SIZE
     y, x = np.mgrid[:height, :width].astype(np.float32)
     landing = scene.motion.flow_HW2 + np.stack([x, y], axis=-1)
-    back = cv2.remap(scene.motion.flow_back_HW2, landing[..., 0], landing[..., 1], cv2.INTER_LINEAR, borderValue=(99,) * 4)
+    back = cv2.remap(
+        scene.motion.flow_back_HW2, landing[..., 0], landing[..., 1], cv2.INTER_LINEAR, borderValue=(99,) * 4
+    )
     away_HW = np.linalg.norm(scene.motion.flow_HW2 + back, axis=-1)
     assert np.mean(away_HW < 0.3) > 0.9
     assert np.mean(away_HW > 3) > 0.01, "some is hidden"
@@ -79,7 +93,8 @@ def test_pictures_agree_with_the_maps(scene: StereoScene, later: bool, right: bo
 
 
 def test_movers_are_numbered_and_the_rest_is_not(scene: StereoScene) -> None:
-    assert [body.shape for body in scene.movers] == ["box", "ellipsoid"] and len(scene.bodies) == 4
+    assert [body.shape for body in scene.movers] == ["box", "ellipsoid"]
+    assert len(scene.bodies) == 4
     assert sorted(np.unique(scene.instances_HW)) == [0, 1, 2]
     assert not small_street((0, 0, 0), (0, 0, 0)).instances_HW.any()
 
@@ -89,7 +104,8 @@ def test_streets_are_drawn_from_their_seed() -> None:
     for seed in range(20):
         bodies, ego = street(seed, movers=2)
         moving = [body for body in bodies if body.moves]
-        assert len(moving) == 2 and ego.shift[2] >= 0.2
+        assert len(moving) == 2
+        assert ego.shift[2] >= 0.2
         for body in moving:
             assert 0.1 <= np.linalg.norm(body.shift) <= 0.9
             assert body.centre[1] + body.half[1] == pytest.approx(GROUND), "it stands on the ground"
@@ -113,7 +129,8 @@ def test_noise_has_the_strength_asked_for(scene: StereoScene) -> None:
 def test_masks_are_judged_against_the_truth(scene: StereoScene) -> None:
     car, walker = (scene.instances_HW == number for number in (1, 2))
     nothing = np.zeros((0, *SMALL_SIZE), bool)
-    assert judge(nothing, scene).ious == (0, 0) and judge(nothing, scene).false == 0
+    assert judge(nothing, scene).ious == (0, 0)
+    assert judge(nothing, scene).false == 0
     assert judge(np.stack([walker, car]), scene).ious == (1, 1)
     wrong = np.roll(car, 90, axis=1)
     judged = judge(np.stack([car, wrong]), scene)

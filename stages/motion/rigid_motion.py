@@ -19,6 +19,7 @@ from stages.motion.camera import Camera
 from stages.motion.reliable import Noise
 
 _NEAREST = np.float32(1e-3)  # metres: what is nearer, or behind the camera, is seen nowhere
+_LITTLE = 1e-8
 _NEVER = 13.0  # deviations: what errs by more has a probability of 0 in float32
 
 
@@ -77,12 +78,16 @@ def fit(before_MG3: np.ndarray, after_MG3: np.ndarray, member_MG: np.ndarray) ->
     """The motions that take groups of points to others with the least sum of squared distances (Kabsch).
 
     member_MG: bool, which places of a group are filled; one at least.
+
+    Of those that are as good the one that turns least is taken: two points leave a turn about their line open.
     """
     weight_MG1 = (member_MG / member_MG.sum(axis=1, keepdims=True))[..., None]
     centre_M13, centre_after_M13 = (
         (weight_MG1 * points_MG3).sum(axis=1, keepdims=True) for points_MG3 in (before_MG3, after_MG3)
     )
     products_M33 = (weight_MG1 * (before_MG3 - centre_M13)).swapaxes(1, 2) @ (after_MG3 - centre_after_M13)
+    # what is maximised is the trace of R·H, and with this a little of that of R, which is largest for small turns
+    products_M33 += _LITTLE * np.linalg.norm(products_M33, axis=(1, 2))[:, None, None] * np.eye(3)
     u_M33, _, vt_M33 = np.linalg.svd(products_M33)
     v_M33 = vt_M33.swapaxes(1, 2).copy()
     v_M33[:, :, 2] *= np.linalg.det(u_M33 @ vt_M33)[:, None]  # a rotation, never a mirror

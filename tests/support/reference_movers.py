@@ -212,6 +212,11 @@ def cloud(x: np.ndarray, y: np.ndarray, depth: np.ndarray, camera: Camera) -> np
     return np.stack([(x - camera.cx) / camera.fx * depth, (y - camera.cy) / camera.fy * depth, depth], axis=-1)
 
 
+def relying_on(seen: Look, reliable: np.ndarray, flow_ok: np.ndarray) -> Look:
+    """With these reliable pixels: one more or less changes what all later draws stand for."""
+    return replace(seen, reliable=reliable, flow_ok=flow_ok)
+
+
 # --- steps 4 to 8: a run ----------------------------------------------------------------------------------------------
 
 
@@ -261,22 +266,28 @@ def propose(
     for draw in draws if seeds else ():
         members = [seeds[int(draw[0] * len(seeds))]]
         for number in draw[1:]:
-            any_, all_ = (near, rigid) if config.growth == "corrected" else (rigid, near)
-            possible = [
-                i
-                for i in np.flatnonzero(free)
-                if i not in members and any(any_[m, i] for m in members) and all(all_[m, i] for m in members)
-            ]
-            if possible:
-                members.append(possible[int(number * len(possible))])
+            some, every = (near, rigid) if config.growth == "corrected" else (rigid, near)
+            possible = free & some[members].any(axis=0) & every[members].all(axis=0)
+            possible[members] = False
+            if possible.any():
+                choices = np.flatnonzero(possible)
+                members.append(int(choices[int(number * len(choices))]))
         found.append(kabsch(before[members], after[members]))
     return found
 
 
 def kabsch(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rigid motion from points to points."""
-    u, _, vt = np.linalg.svd((a - a.mean(0)).T @ (b - b.mean(0)))
-    turn = vt.T @ np.diag([1, 1, np.linalg.det(vt.T @ u.T)]) @ u.T
+    """The rigid motion from points to points; of two points the smallest turn."""
+    x, y = a - a.mean(0), b - b.mean(0)
+    if len(a) == 2:
+        axis = np.cross(x[0], y[0])
+        sine, cosine = np.linalg.norm(axis), x[0] @ y[0]
+        turn = scipy.spatial.transform.Rotation.from_rotvec(
+            axis / sine * math.atan2(sine, cosine) if sine else np.zeros(3)
+        ).as_matrix()
+    else:
+        u, _, vt = np.linalg.svd(x.T @ y)
+        turn = vt.T @ np.diag([1, 1, np.linalg.det(vt.T @ u.T)]) @ u.T
     return turn, b.mean(0) - turn @ a.mean(0)
 
 
@@ -340,15 +351,8 @@ def split(
     """Step 7, without the selection."""
     x, y = (at.ravel() for at in np.meshgrid(seen.columns / seen.camera.fx, seen.rows / seen.camera.fy))
     inliers = np.flatnonzero(free & (p > config.inlier))
-    link = np.array(
-        [
-            [
-                p[i] * two_sided((x[i] - x[j]) / config.extent) * two_sided((y[i] - y[j]) / config.extent)
-                for j in inliers
-            ]
-            for i in inliers
-        ]
-    ).reshape(len(inliers), len(inliers))
+    close = two_sided((x[:, None] - x) / config.extent) * two_sided((y[:, None] - y) / config.extent)
+    link = p[inliers, None] * close[np.ix_(inliers, inliers)]
     count, group = scipy.sparse.csgraph.connected_components(link > config.inlier, directed=True, connection="weak")
     found = []
     for component in range(count):
@@ -494,7 +498,13 @@ def movers(
     motion: ClipMotion, camera: Camera, config: MoversConfig, seed: int, released: bool = False
 ) -> tuple[list[np.ndarray], list[float]]:
     """Masks of all runs together and their agreement, by the order of their ids."""
-    seen = look(motion, camera, config)
+    return movers_seen(look(motion, camera, config), config, seed, released)
+
+
+def movers_seen(
+    seen: Look, config: MoversConfig, seed: int, released: bool = False
+) -> tuple[list[np.ndarray], list[float]]:
+    """The same from step 4 on."""
     if seen.reliable.sum() < config.fewest:
         return [], []
     runs = []

@@ -339,7 +339,7 @@ SMALL_SIZE = (128, 416)
 
 
 def small_street(
-    car: tuple[float, float, float] = (0.3, 0.0, 0.02), walker: tuple[float, float, float] = (-0.2, 0.0, 0.0)
+    car: tuple[float, float, float] = (0.3, 0.0, 0.02), walker: tuple[float, float, float] = (-0.35, 0.0, 0.0)
 ) -> StereoScene:
     """A car and a walker that move so far, metres, a house at the left and one at the end; the cameras drive. A tenth
     of KITTI's pixels, for tests.
@@ -347,7 +347,7 @@ def small_street(
     bodies = (
         Body("box", (-2, GROUND - 0.8, 9), (1.4, 0.8, 0.9), 0.1, car),
         Body("ellipsoid", (3, GROUND - 0.9, 8), (0.5, 0.9, 0.4), 0.0, walker),
-        Body("box", (0, GROUND - 6, 30), (30, 6, 2)),
-        Body("box", (-9, GROUND - 4, 20), (2, 4, 12)),
+        Body("box", (0, GROUND - 6, 20), (30, 6, 2)),
+        Body("box", (-9, GROUND - 4, 14), (2, 4, 8)),
     )
     return render(bodies, Ego((0, 0, 0.3), 0.004), SMALL, SMALL_SIZE)

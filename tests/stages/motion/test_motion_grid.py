@@ -34,7 +34,8 @@ def brute(grid: Grid, assigned_N: np.ndarray, row: int, column: int) -> tuple[fl
 
 def test_points_are_the_centres_of_equal_cells(grid: Grid) -> None:
     assert (grid.shape, grid.count) == ((9, 15), 135)
-    assert grid.rows.tolist() == list(range(5, 90, 10)) and grid.columns.tolist() == list(range(5, 150, 10))
+    assert grid.rows.tolist() == list(range(5, 90, 10))
+    assert grid.columns.tolist() == list(range(5, 150, 10))
     kitti, cityscapes = make_grid((375, 1242), 0.06), make_grid((640, 1280), 0.06)
     assert (kitti.shape, cityscapes.shape) == ((22, 74), (38, 76))
     assert make_grid((5, 7), 0.06).shape == (1, 1)
@@ -56,8 +57,11 @@ def test_cells_hold_pixels(grid: Grid) -> None:
         one = make_grid(SIZE, share)
         for axis in (0, 1):
             cells = np.arange(SIZE[axis]) * one.shape[axis] // SIZE[axis]
-            np.testing.assert_array_equal(np.flatnonzero((cells >= 2) & (cells < 4)), np.arange(SIZE[axis])[one.between(axis, 2, 4)])
-    assert grid.between(0, -4, 2) == slice(0, 20) and grid.between(1, 13, 40) == slice(130, 150)
+            np.testing.assert_array_equal(
+                np.flatnonzero((cells >= 2) & (cells < 4)), np.arange(SIZE[axis])[one.between(axis, 2, 4)]
+            )
+    assert grid.between(0, -4, 2) == slice(0, 20)
+    assert grid.between(1, 13, 40) == slice(130, 150)
 
 
 def test_the_best_assigned_point_speaks_for_a_place(grid: Grid) -> None:
@@ -73,5 +77,7 @@ def test_the_best_assigned_point_speaks_for_a_place(grid: Grid) -> None:
             assert shares[k, cell] == pytest.approx(brute(grid, assigned_N, row, column)[1], abs=1e-6)
         for place, (row, column) in enumerate(zip(rows_n, columns_n, strict=True)):
             assert logs[k, place] == pytest.approx(brute(grid, assigned_N, row, column)[0], rel=1e-4, abs=1e-4)
-    assert np.isinf(logs[0]).any() and not shares[2].any() and np.isinf(logs[2]).all()
+    assert np.isinf(logs[0]).any()
+    assert not shares[2].any()
+    assert np.isinf(logs[2]).all()
     np.testing.assert_allclose(shares[assigned_KN], 1, rtol=1e-6)

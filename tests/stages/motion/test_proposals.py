@@ -15,9 +15,9 @@ CONFIG = MoversConfig(proposals=60)
 def two_bodies() -> tuple[np.ndarray, np.ndarray]:
     """Twelve points of each of two bodies, six metres apart, that move each in its own way: at t and t + 1."""
     rng = np.random.default_rng(0)
-    before = np.concatenate([rng.uniform(-1, 1, (12, 3)) + (x, 0, 10) for x in (-3, 3)])
+    before = np.concatenate([(*rng.uniform(-1, 1, (12, 3)), x, 0, 10) for x in (-3, 3)])
     turn = Rotation.from_rotvec([0, 0.1, 0]).as_matrix()
-    after = np.concatenate([before[:12] + (0.4, 0, 0), before[12:] @ turn.T])
+    after = np.concatenate([(*before[:12], 0.4, 0, 0), before[12:] @ turn.T])
     return before, after
 
 
@@ -37,7 +37,8 @@ def test_pairs_are_near_at_t_and_rigid_in_time() -> None:
     found = pairs(before, after, CONFIG)
     assert found.near_NN.tolist() == [[1, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 0], [1, 1, 0, 1]]
     assert found.rigid_NN[1].tolist() == [True, True, False, True]
-    assert found.rigid_NN[0, 3] and found.rigid_NN.diagonal().all()
+    assert found.rigid_NN[0, 3]
+    assert found.rigid_NN.diagonal().all()
 
 
 def test_motions_of_both_bodies_are_proposed_and_no_other() -> None:
@@ -46,7 +47,9 @@ def test_motions_of_both_bodies_are_proposed_and_no_other() -> None:
     assert len(motions) == 60
     first = np.linalg.norm(motions.apply(before[:12]) - after[:12].T[None], axis=1).max(axis=1) < 0.05
     second = np.linalg.norm(motions.apply(before[12:]) - after[12:].T[None], axis=1).max(axis=1) < 0.05
-    assert first.sum() > 10 and second.sum() > 10 and (first | second).all()
+    assert first.sum() > 10
+    assert second.sum() > 10
+    assert (first | second).all()
 
 
 def test_equal_draws_give_equal_motions() -> None:
@@ -69,7 +72,9 @@ def test_a_seed_has_two_companions() -> None:
     before = np.array([[0.0, 0, 10], [1, 0, 10], [20, 0, 10], [21, 0, 10], [22, 0, 10]])
     together = pairs(before, before, CONFIG)
     free = np.ones(5, bool)
-    motions = propose(before, before + (0.1, 0, 0) * np.arange(5)[:, None], together, free, CONFIG, np.random.default_rng(0))
+    motions = propose(
+        before, before + (0.1, 0, 0) * np.arange(5)[:, None], together, free, CONFIG, np.random.default_rng(0)
+    )
     assert len(motions) == CONFIG.proposals  # of the three at the right
     free[4] = False
     assert len(propose(before, before, together, free, CONFIG, np.random.default_rng(0))) == 0
@@ -78,7 +83,7 @@ def test_a_seed_has_two_companions() -> None:
 @pytest.mark.parametrize("seeds", ["corrected", "released"])
 def test_only_the_released_seeds_are_points_that_are_not_free(seeds: str) -> None:
     """The first body is explained already. Points of it that are near free ones begin groups as released."""
-    before = np.concatenate([np.zeros((6, 3)) + (0, 0, 10), np.ones((6, 3)) + (0, 0, 10)])
+    before = np.concatenate([(*np.zeros((6, 3)), 0, 0, 10), (*np.ones((6, 3)), 0, 0, 10)])
     before = before + np.random.default_rng(0).uniform(-0.2, 0.2, before.shape)
     together = pairs(before, before, CONFIG)
     free = np.arange(12) >= 6
@@ -115,7 +120,9 @@ def test_groups_hold_what_their_rule_says(growth: str) -> None:
     near, rigid = (np.triu(rng.random((14, 14)) < 0.5, 1) for _ in range(2))
     together = Pairs(near | near.T | np.eye(14, dtype=bool), rigid | rigid.T | np.eye(14, dtype=bool))
     free = rng.random(14) < 0.8
-    every, one = (together.rigid_NN, together.near_NN) if growth == "corrected" else (together.near_NN, together.rigid_NN)
+    every, one = (
+        (together.rigid_NN, together.near_NN) if growth == "corrected" else (together.near_NN, together.rigid_NN)
+    )
     for seed in range(14):
         for group in grown(together, seed, growth, free):
             others = group - {seed}

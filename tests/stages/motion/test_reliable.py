@@ -49,7 +49,8 @@ def test_noise_scales_are_of_one_map_and_bounded() -> None:
     flow, disparity = rng.normal(0, (3.0, 5.0), (200, 300, 2)), rng.normal(0, 0.3, (200, 300))
     u, v, d = noise_scales(flow, disparity, 2.0)
     # of two maps that err alike each has 1/√2 of what they differ by
-    assert (u, v) == pytest.approx((3 / np.sqrt(2), 5 / np.sqrt(2)), rel=0.06) and d == 2.0
+    assert (u, v) == pytest.approx((3 / np.sqrt(2), 5 / np.sqrt(2)), rel=0.06)
+    assert d == 2.0
     assert noise_scales(flow, disparity, 0.1)[2] == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
     uniform = rng.uniform(-14, 14, (200, 300, 2))
     assert max(noise_scales(uniform * 0.7, uniform[..., 0], 2.0)) == 10.0
@@ -61,10 +62,13 @@ def test_noise_scales_are_of_one_map_and_bounded() -> None:
 def test_a_wall_is_reliable_but_for_its_borders() -> None:
     seen = look(flat(), SMALL, OPEN)
     # what lies beyond the left border of the right picture has no partner
-    assert seen.reliable_HW[:, 10:].all() and not seen.reliable_HW[:, :10].any()
+    assert seen.reliable_HW[:, 10:].all()
+    assert not seen.reliable_HW[:, :10].any()
     np.testing.assert_allclose(seen.depth_HW, SMALL.fx * SMALL.baseline / 10, rtol=1e-6)
     moved = look(flat(flow=(4, -3)), SMALL, OPEN)
-    assert moved.reliable_HW[3:, 10:-4].all() and not moved.flow_HW[:, -4:].any() and not moved.flow_HW[:3].any()
+    assert moved.reliable_HW[3:, 10:-4].all()
+    assert not moved.flow_HW[:, -4:].any()
+    assert not moved.flow_HW[:3].any()
     np.testing.assert_array_equal(moved.landing_HW2[20, 30], (34, 17))
 
 
@@ -85,14 +89,16 @@ def test_each_map_is_checked(name: str, value: float) -> None:
         seen = look(changed(flat(), name, worse), SMALL, OPEN)
         assert seen.reliable_HW[20, 30 + shift] == fine
         assert seen.flow_HW[20, 30 + shift] == (fine or name.startswith("d"))
-        assert seen.reliable_HW[20, 55] and seen.reliable_HW[35, 30]
+        assert seen.reliable_HW[20, 55]
+        assert seen.reliable_HW[35, 30]
 
 
 def test_depth_and_place_decide_where_objects_are_looked_for() -> None:
     scale = SMALL.fx * SMALL.baseline
     for depth, fine in ((5.4, False), (5.6, True), (69, True), (71, False)):
         seen = look(flat(scale / depth), SMALL, replace(OPEN, far=70))
-        assert seen.reliable_HW[:, 30:].any() == fine and seen.flow_HW.all()
+        assert seen.reliable_HW[:, 30:].any() == fine
+        assert seen.flow_HW.all()
     seen = look(flat(), SMALL, MoversConfig(sides=0.25, top=0.1, bottom=0.2))
     expected = np.zeros(SIZE, bool)
     expected[4:32, 15:45] = True
@@ -103,7 +109,9 @@ def test_depth_and_place_decide_where_objects_are_looked_for() -> None:
 def test_no_map_is_known() -> None:
     nothing = ClipMotion(*[np.full((*SIZE, 2), np.nan, np.float32)] * 2, *[np.full(SIZE, np.nan, np.float32)] * 4)
     seen = look(nothing, SMALL, OPEN)
-    assert not seen.reliable_HW.any() and not seen.flow_HW.any() and seen.noise == (2, 2, 2)
+    assert not seen.reliable_HW.any()
+    assert not seen.flow_HW.any()
+    assert seen.noise == (2, 2, 2)
     infinite = replace(flat(), disparity_HW=np.zeros(SIZE, np.float32))
     assert not look(infinite, SMALL, OPEN).reliable_HW.any()
 

@@ -25,7 +25,9 @@ def seen_by(motions: Motions, points_N3: np.ndarray) -> Observed:
     """Without noise, in double precision."""
     moved = points_N3 @ motions.rotation_M33[0].T + motions.shift_M3[0]
     pixels = moved[:, :2] / moved[:, 2:] * (CAMERA.fx, CAMERA.fy) + (CAMERA.cx, CAMERA.cy)
-    return Observed(points_N3, pixels.astype(np.float32), (CAMERA.fx * CAMERA.baseline / moved[:, 2]).astype(np.float32))
+    return Observed(
+        points_N3, pixels.astype(np.float32), (CAMERA.fx * CAMERA.baseline / moved[:, 2]).astype(np.float32)
+    )
 
 
 def test_groups_of_several_sizes_are_fitted_at_once() -> None:
@@ -51,15 +53,29 @@ def test_there_are_no_mirrors() -> None:
     before = np.random.default_rng(0).normal(0, 1, (50, 5, 3)) * (1, 1, 0)
     found = fit(before, before * (-1, 1, 1), np.ones((50, 5), bool))
     np.testing.assert_allclose(np.linalg.det(found.rotation_M33), 1, atol=1e-9)
-    np.testing.assert_allclose(found.rotation_M33 @ found.rotation_M33.swapaxes(1, 2), np.eye(3)[None].repeat(50, 0), atol=1e-9)
-    two = fit(before[:, :2], before[:, :2] + 1, np.ones((50, 2), bool))  # two points leave a turn about their line open
-    np.testing.assert_allclose(np.linalg.det(two.rotation_M33), 1, atol=1e-9)
+    np.testing.assert_allclose(
+        found.rotation_M33 @ found.rotation_M33.swapaxes(1, 2), np.eye(3)[None].repeat(50, 0), atol=1e-9
+    )
+
+
+def test_two_points_turn_no_more_than_they_must() -> None:
+    """They leave a turn about their line open."""
+    before = np.random.default_rng(0).normal(0, 1, (50, 2, 3))
+    unmoved = fit(before, before + 1, np.ones((50, 2), bool))
+    np.testing.assert_allclose(unmoved.rotation_M33, np.eye(3)[None].repeat(50, 0), atol=1e-6)
+    turns = Rotation.random(50, random_state=0)
+    after = np.stack([turn.apply(points) for turn, points in zip(turns, before, strict=True)])
+    found = fit(before, after, np.ones((50, 2), bool))
+    lines, turned = before[:, 1] - before[:, 0], after[:, 1] - after[:, 0]
+    np.testing.assert_allclose((found.rotation_M33 @ lines[..., None])[..., 0], turned, atol=1e-6)
+    cosines = (lines * turned).sum(axis=1) / np.linalg.norm(lines, axis=1) / np.linalg.norm(turned, axis=1)
+    np.testing.assert_allclose(Rotation.from_matrix(found.rotation_M33).magnitude(), np.arccos(cosines), atol=1e-3)
 
 
 def test_the_true_motion_has_no_errors_and_others_have_those_of_the_pixels() -> None:
     true, seen = motion(), seen_by(motion(), points())
     assert np.abs(errors(true, seen, CAMERA, NOISE)).max() < 1e-3
-    other = Motions(true.rotation_M33, true.shift_M3 + (0.1, 0, 0.2))
+    other = Motions(true.rotation_M33, (*true.shift_M3, 0.1, 0, 0.2))
     expected = seen_by(other, seen.points_N3)
     u, v, d = errors(other, seen, CAMERA, NOISE)[:, 0]
     difference = (expected.landing_N2 - seen.landing_N2) / NOISE[:2]
@@ -82,23 +98,31 @@ def test_what_would_be_behind_the_camera_is_not_explained() -> None:
     seen = Observed(np.float32([[0, 0, 1], [0, 0, 9]]), np.float32([[600, 170], [600, 170]]), np.float32([300, 35]))
     backwards = Motions(np.eye(3)[None], np.array([[0, 0, -2.0]]))
     share = explained(errors(backwards, seen, CAMERA, NOISE))
-    assert share[0, 0] == 0 and share[0, 1] > 0
+    assert share[0, 0] == 0
+    assert share[0, 1] > 0
 
 
 def test_iterative_pnp_finds_the_motion_from_nearby() -> None:
     true, seen = motion(), seen_by(motion(), points())
-    start = Motions(Rotation.from_rotvec([0.01, -0.02, 0.01]).as_matrix()[None] @ true.rotation_M33, true.shift_M3 + 0.1)
+    start = Motions(
+        Rotation.from_rotvec([0.01, -0.02, 0.01]).as_matrix()[None] @ true.rotation_M33, true.shift_M3 + 0.1
+    )
     found = refine(start, seen, CAMERA)
     np.testing.assert_allclose(found.rotation_M33, true.rotation_M33, atol=1e-5)
     np.testing.assert_allclose(found.shift_M3, true.shift_M3, atol=1e-4)
     np.testing.assert_allclose(start.shift_M3, true.shift_M3 + 0.1)  # what it starts from is not written over
     # the disparity does not count
-    assert refine(start, Observed(seen.points_N3, seen.landing_N2, None), CAMERA).shift_M3 == pytest.approx(found.shift_M3)
+    assert refine(start, Observed(seen.points_N3, seen.landing_N2, None), CAMERA).shift_M3 == pytest.approx(
+        found.shift_M3
+    )
 
 
 def test_motions_join_and_part() -> None:
     joined = Motions.of([motion(0), motion(1), motion(2)])
-    assert len(joined) == 3 and len(Motions.of([])) == 0
+    assert len(joined) == 3
+    assert len(Motions.of([])) == 0
     np.testing.assert_array_equal(joined[[1]].shift_M3, motion(1).shift_M3)
-    np.testing.assert_allclose(joined.apply(points())[2].T, points() @ motion(2).rotation_M33[0].T + motion(2).shift_M3, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        joined.apply(points())[2].T, points() @ motion(2).rotation_M33[0].T + motion(2).shift_M3, rtol=1e-4, atol=1e-4
+    )
     np.testing.assert_allclose(Motions.at_rest().apply(points())[0].T, points())
