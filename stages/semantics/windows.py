@@ -40,7 +40,7 @@ class WindowConfig:
     side: of a window, a square, as a share of the photo's short side, 0.25..1.
     overlap: windows over each point along an axis, 1..4; 2 moves them by half a side.
     whole_share: of the whole photo's labels in the mix, 0..1; none makes it 1 / (1 + depth in metres) at each pixel,
-        which takes --depth maps:FOLDER.
+        by stored maps (--depth maps:FOLDER) or, of a clip, by its disparity.
     metres: that a stored depth of 1 stands for, above 0 (0.001 for millimetres). With --depth-kind inverse_depth, for
         disparities: focal length in pixels × baseline in metres.
     reading: paper keeps the windows inside the photo, and takes their labels alone where depth is infinite or missing;
