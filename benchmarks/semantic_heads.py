@@ -3,6 +3,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,28 @@ def _learner(recipe: SemanticRecipe, inputs: TrainingInputs, seed: int) -> HeadL
     return learner
 
 
+@dataclass(frozen=True)
+class HeadAt:
+    """A head after some batches, in evaluation mode, and its clusters."""
+
+    iterations: int
+    head: SemanticHead | IdentityHead
+    clusters: ClusterProbe
+
+
 def read_head(
-    recipe: SemanticRecipe, inputs: TrainingInputs, seed: int, at: int, folder: Path, ways: Sequence[str] = WAYS
-) -> tuple[SemanticHead | IdentityHead, dict[str, ClusterProbe]]:
-    """A head after so many batches, and its clusters, found in several ways."""
-    learner = _learner(recipe, inputs, seed)
-    learner.load(torch.load(folder / f"{at}.pth", weights_only=True))
-    probes: dict[str, ClusterProbe] = dict(learner.clusters.probes)  # type: ignore[arg-type]
-    learner.head.eval()
-    if "kmeans" in ways:
-        probes["kmeans"] = ClusterProbe(learner.head.codes, recipe.clusters)
-        find_clusters(learner.head, probes["kmeans"], KMeansConfig(), inputs, seed, CPU)
-    return learner.head, {way: probes[way].eval() for way in ways}
+    recipe: SemanticRecipe, inputs: TrainingInputs, seed: int, batches: int, way: str, folder: Path
+) -> HeadAt:
+    """What `train_heads` has kept, with clusters found in this way; of a recipe that trains no head, the features."""
+    head: SemanticHead | IdentityHead = IdentityHead(inputs.shape[0])
+    kept: dict[str, Any] = {}
+    if recipe.training is not None:
+        kept = torch.load(folder / f"{batches}.pth", weights_only=True)
+        head = SemanticHead(inputs.shape[0], recipe.training.codes)
+        head.load_state_dict(kept["head"])
+    probe = ClusterProbe(head.codes, recipe.clusters)
+    if way in LEARNT:
+        probe.load_state_dict({"centroids": kept["clusters"][f"probes.{way}.centroids"]})
+    else:
+        find_clusters(head, probe, KMeansConfig(), inputs, seed, CPU)
+    return HeadAt(batches, head.eval(), probe.eval())

@@ -100,11 +100,12 @@ class LabelWork(BatchInputs):
         """Of each photo its codes, mirrored ones averaged in."""
         recipe = self.method.recipe
         windows = [self._whole_windows(photo) for photo in self.photos]
-        codes = self._codes(windows, recipe.view, mirrored=False)
+        layout = f"squares {recipe.overlap}" if recipe.view == "squares" else recipe.view
+        codes = self._codes(windows, layout, mirrored=False)
         if recipe.mirror:
-            mirrored = self._codes(windows, recipe.view, mirrored=True)
+            mirrored = self._codes(windows, layout, mirrored=True)
             codes = [(one + other) / 2 for one, other in zip(codes, mirrored, strict=True)]
-        return list(map(Seen, windows, codes))
+        return [Seen(own, seen, blended=True) for own, seen in zip(windows, codes, strict=True)]
 
     @once
     def near(self) -> list[Near | None]:
@@ -130,8 +131,10 @@ class LabelWork(BatchInputs):
 
     def _whole_windows(self, photo: Photo) -> list[Window]:
         height, width = photo.rgb.shape[:2]
-        squeezed = self.method.recipe.view == "squeezed"
-        return [Window(0, 0, height, width)] if squeezed else covering_windows(height, width)
+        recipe = self.method.recipe
+        if recipe.view == "squeezed":
+            return [Window(0, 0, height, width)]
+        return covering_windows(height, width, recipe.overlap)
 
     def _whole_share(self, photo: Photo) -> float | np.ndarray:
         config, depth = self.method.recipe.windows, self.method.depth

@@ -91,11 +91,11 @@ class KMeansConfig:
     """k-means of directions: those of features, or of a trained head's codes.
 
     patches: that are clustered, drawn evenly from up to so many of all crops, at least 2.
-    iterations: at most, at least 1.
+    iterations: at most, at least 1; it ends before when no patch changes its cluster any more.
     """
 
     patches: int = 100_000
-    iterations: int = 100
+    iterations: int = 1000
 
     def __post_init__(self) -> None:
         if self.patches < 2:
