@@ -10,6 +10,8 @@ from detector.training.folder import training_at
 from detector.training.plain_config import plain_config
 from pipeline.errors import ConfigError
 from pipeline.models.device import check_device
+from pipeline.results.instance_kind import NAME as INSTANCES
+from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.locations import absolute
 from pipeline.storage.outputs import need_folder
@@ -77,7 +79,7 @@ def check_training(wanted: Training) -> None:
         train_config.set_runs(config, wanted.runs)
         train_config.set_start(config, wanted.init_from)
     for url in wanted.runs:
-        RunFolder.open(url)
+        need_kind(RunFolder.open(url), INSTANCES)
     if wanted.backbone not in (None, train_config.RANDOM):
         need_backbone(Path(wanted.backbone))
     if wanted.init_from is not None:

@@ -106,7 +106,8 @@ def evaluate_semantic_runs(
         SourceError: there is no image or pixel to score, or the truth does not fit.
         StoreError: a run is damaged.
     """
-    found = [run_labels(folder, truth, crop) for folder in (run, other) if folder is not None]
+    told: set[int] = set()
+    found = [run_labels(folder, truth, crop, told) for folder in (run, other) if folder is not None]
     common = sorted(set.intersection(*(set(labels.numbers) for labels in found)))
     if not common:
         raise SourceError(f"{found[0].url} and {found[1].url} have no image of {truth.name} in common")
@@ -266,7 +267,7 @@ def _images(report: SemanticReport) -> str:
     unlabelled = {name for run in report.runs for name in run.labels.unlabelled}
     if unlabelled:
         parts.append(f"{len(unlabelled)} of the run not in the truth")
-    return ", ".join(parts)
+    return "; ".join(parts)
 
 
 def _pixels(report: SemanticReport) -> str:

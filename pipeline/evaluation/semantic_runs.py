@@ -61,12 +61,15 @@ class _Wanted:
     number: int
 
 
-def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) -> RunLabels:
+def run_labels(
+    run: RunFolder, truth: SemanticTruth, crop: int | None = None, told: set[int] | None = None
+) -> RunLabels:
     """Read a run's labels and the truth of its images, image by image.
 
     Where they are of different sizes and one shape, the labels are brought to the truth's size, by nearest pixels.
 
     crop: side in pixels of the middle square that is scored, see `semantic_sizes.cropped`; None for whole images.
+    told: numbers in the truth of images whose faults there are said already, and not again; those said now are added.
 
     Raises:
         ConfigError: the run holds results of another kind.
@@ -80,6 +83,7 @@ def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) ->
     numbers: list[int] = []
     unlabelled, set_aside, other_size, odd = list[str](), list[str](), list[str](), list[str]()
     left_out, strange = LeftOut(truth.name, "maps"), LeftOut(truth.name, "numbers in maps")
+    told = set() if told is None else told
     n_resized = 0
 
     def wanted() -> Iterator[_Wanted]:
@@ -97,12 +101,15 @@ def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) ->
 
     for one, true in load_ahead(wanted(), load, _READERS):
         record = one.record
+        is_new = one.number not in told
+        told.add(one.number)
         if isinstance(true, ImageError):
             odd.append(record.id)
-            left_out.add(true.reason, true.detail)
+            if is_new:
+                left_out.add(true.reason, true.detail)
             continue
         truth_HW, labels_HW = true.labels, _labels_of(record, run.url)
-        for value, pixels in true.strange.items():
+        for value, pixels in true.strange.items() if is_new else ():
             what = "a colour" if value < 0 else str(value)
             strange.add("unknown", f"{what} in {truth.paths[one.number]}, whose {pixels} pixels do not count")
         size = truth_HW.shape[0], truth_HW.shape[1]

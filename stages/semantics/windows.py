@@ -177,11 +177,11 @@ def log_shares(
         y, x = (y_R[rows] - window.top) / window.height, (x_T[columns] - window.left) / window.width
         if len(y) and len(x):
             logs = probe.log_probabilities(resampled(codes_Khw, y, x)[None])[0]
-            own = codes_VKhw.new_ones(len(y), len(x))
+            weight = weight_RT.new_ones(len(y), len(x))
             if blended:
-                own = own.copy_(torch.from_numpy(_from_border(y)[:, None] * _from_border(x)))
-            total_CRT[:, rows, columns] += logs * own
-            weight_RT[rows, columns] += own
+                weight.copy_(torch.from_numpy(_from_border(y)[:, None] * _from_border(x)))
+            total_CRT[:, rows, columns] += logs.mul_(weight)
+            weight_RT[rows, columns] += weight
     return total_CRT.div_(weight_RT)
 
 
@@ -203,8 +203,12 @@ def whole_shares(depth: np.ndarray, kind: DepthKind, config: WindowConfig) -> np
         measured, or is infinitely far (a disparity of 0): its share is 0 in the reading paper. In released its depth
         counts as 0, and its share is 1, but for an infinite depth.
     kind: "inverse_depth" for disparities.
+
+    Raises ValueError for a map without a number above 0, which tells of no distance at all.
     """
     values = depth.astype(np.float64)
+    if not (values > 0).any():
+        raise ValueError("none of its values is above 0, so it tells of no distance")
     measured = np.isfinite(values) & (values > 0)
     with np.errstate(divide="ignore", over="ignore"):
         distance = config.metres / values if check_kind(kind) == "inverse_depth" else config.metres * values

@@ -142,7 +142,7 @@ class LabelWork(BatchInputs):
         if config.whole_share is not None:
             return config.whole_share
         assert depth is not None
-        return whole_shares(depth.stored(photo.rgb, photo.id), depth.kind, config)
+        return depth.stored(photo.rgb, photo.id, lambda raw: whole_shares(raw, depth.kind, config))
 
     def _codes(self, windows: Sequence[Sequence[Window]], layout: str, mirrored: bool) -> list[torch.Tensor]:
         """Of each photo the codes of its windows, float32 (V, K, h, w); of mirrored ones mirrored back."""

@@ -18,6 +18,7 @@ from stages.semantics.objective import ObjectiveConfig
 
 GROUPS = ("objective", "training", "search", "kmeans")
 OF_INPUTS = ("crops", "features")  # groups of options that the run has which makes the inputs
+MOST_TRIALS = 1000  # of a search, each a training
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class TrainingConfig:
 class SearchConfig:
     """How weights and shifts are looked for before the training, see `search`.
 
-    trials: at least 1; 0 is without. The first is the recipe's own.
+    trials: up to 1000; 0 is without. The first is the recipe's own.
     iterations: batches of each, at least 1.
     factor: that a weight or shift is multiplied with or divided by at most, above 1.
     """
@@ -78,8 +79,8 @@ class SearchConfig:
     factor: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.trials < 0:
-            raise ValueError(f"search.trials must be at least 0, got {self.trials}")
+        if not 0 <= self.trials <= MOST_TRIALS:
+            raise ValueError(f"search.trials must be in 0..{MOST_TRIALS}, got {self.trials}")
         if self.iterations < 1:
             raise ValueError(f"search.iterations must be at least 1, got {self.iterations}")
         if not self.factor > 1.0:

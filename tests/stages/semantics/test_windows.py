@@ -222,9 +222,16 @@ def test_the_whole_photo_counts_where_things_are_near() -> None:
     ],
 )
 def test_depth_that_is_infinite_or_missing(kind: str, value: float, paper: float, released: float) -> None:
-    depth = np.array([[value]])
-    assert whole_shares(depth, kind, WindowConfig(reading="paper")) == paper  # type: ignore[arg-type]
-    assert whole_shares(depth, kind, WindowConfig(reading="released")) == released  # type: ignore[arg-type]
+    depth = np.array([[value, 1.0]])
+    for reading, share in (("paper", paper), ("released", released)):
+        assert whole_shares(depth, kind, WindowConfig(reading=reading)).tolist() == [[share, 0.5]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [math.nan, 0, -1])
+@pytest.mark.parametrize("reading", ["paper", "released"])
+def test_a_map_that_tells_of_no_distance_is_refused(value: float, reading: str) -> None:
+    with pytest.raises(ValueError, match="none of its values is above 0, so it tells of no distance"):
+        whole_shares(np.full((3, 4), value), "depth", WindowConfig(reading=reading))  # type: ignore[arg-type]
 
 
 def test_a_map_of_another_size_is_read_at_the_nearest_pixel() -> None:
