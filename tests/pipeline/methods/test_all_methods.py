@@ -70,7 +70,8 @@ def test_a_run_knows_its_method_and_kind(done: tuple[str, RunFolder], folder: Pa
     _, method = sample(recipe, folder)
     assert (run.method, run.recipe) == (method.name, recipe)
     kind = kind_named(run.result)
-    assert kind.name == method.kind(None).name == entry_of(recipe).result
+    assert kind.name == method.kind(None).name
+    assert entry_of(recipe).result in (kind.name, "")  # of other packages nobody knows before they are loaded
     counts = run.ledger.read("00000").counts
     assert {"images", "quarantined"} <= counts.keys()
     assert all(isinstance(word, str) and isinstance(value, str) for word, value in kind.summary(counts))
