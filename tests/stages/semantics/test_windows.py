@@ -51,7 +51,7 @@ def test_squares_cover_the_photo(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("overlap", [0.1, 0.2, 0.5])
-@pytest.mark.parametrize("size", [(60, 80), (1024, 2048), (375, 1242), (1242, 375), (90, 160), (100, 1000), (100, 1700)])
+@pytest.mark.parametrize("size", [(60, 80), (90, 160), (512, 1024), (375, 1242), (1242, 375), (90, 900), (90, 1600)])
 def test_squares_overlap_at_least_as_much_as_asked_and_are_as_few_as_do(size: tuple[int, int], overlap: float) -> None:
     windows = covering_windows(*size, overlap)
     axis = size.index(max(size))

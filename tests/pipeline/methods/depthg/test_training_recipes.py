@@ -57,6 +57,18 @@ def test_presets_have_the_published_numbers(name: str) -> None:
         5,
     )
     assert (o.reading, o.zero_clamp, o.lhp_weight, t.dropout) == ("paper", True, 0.0, 0.1)
+    assert t.cluster_start == "random"
+
+
+def test_the_default_differs_from_the_published_in_what_was_chosen_for_its_features() -> None:
+    """Decision 37: shifts, and where clusters begin."""
+    ours, published = RECIPES["depthg"], RECIPES["depthg_coco_vits8"]
+    assert ours.objective is not None
+    assert published.objective is not None
+    assert ours.training is not None
+    shifts = {"own_shift": 0.2, "neighbour_shift": 0.1, "random_shift": 0.3}
+    assert ours.objective == replace(published.objective, **shifts)
+    assert replace(ours.training, cluster_start="random") == published.training
 
 
 @pytest.mark.parametrize(
@@ -71,7 +83,7 @@ def test_depth_decays_as_often_as_in_7000_steps_of_which_three_are_a_batch(name:
 
 
 def test_samples_fall_once_more_at_the_start_in_the_released_reading() -> None:
-    paper, released = RECIPES["depthg"].objective, RECIPES["depthg_released"].objective
+    paper, released = RECIPES["depthg_coco_vits8"].objective, RECIPES["depthg_released"].objective
     assert paper is not None
     assert released is not None
     assert [paper.samples_at(step) for step in (0, 1, 999, 1000, 2000)] == [11, 11, 11, 9, 8]
@@ -114,7 +126,8 @@ def test_options_change_a_recipe() -> None:
     assert recipe.search is not None
     assert (recipe.objective.depth_weight, recipe.training.codes, recipe.clusters) == (0.3, 12, 5)
     assert (recipe.training.iterations, recipe.search.trials) == (7, 3)
-    assert get_recipe("depthg", ["objective.reading=released"]).objective == RECIPES["depthg_released"].objective
+    released = get_recipe("depthg_coco_vits8", ["objective.reading=released"])
+    assert released.objective == RECIPES["depthg_released"].objective
 
 
 def test_what_decides_no_result_is_no_part_of_the_identity() -> None:
@@ -137,6 +150,7 @@ def test_what_decides_no_result_is_no_part_of_the_identity() -> None:
         ("depthg", ["training.dropout=1"], "training.dropout must lie in [0, 1), got 1.0"),
         ("depthg", ["training.learning_rate=0"], "training.learning_rate must lie in (0, 1], got 0.0"),
         ("depthg", ["training.cluster_learning_rate=1e38"], "must lie in (0, 1], got 1e+38"),
+        ("depthg", ["training.cluster_start=zero"], "training.cluster_start must be codes or random, got 'zero'"),
         ("depthg", ["objective.negatives=99999999999"], "objective.negatives must be in 1..256, got 99999999999"),
         ("stego", ["objective.samples=100000"], "objective.samples must be in 1..64, got 100000"),
         ("depthg", ["search.factor=1"], "search.factor must be above 1, got 1.0"),
