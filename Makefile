@@ -2,7 +2,7 @@
 #
 # Variables of the stage targets (all optional):
 #   IMAGES=folder|list|tar|COCO json   RUN=run folder        RECIPE=cuts3d|cuts3d_rounds|localcut_importance|localcut|maskcut
-#   FEATURES=preset|file               DEPTH=name|file       DEVICE=auto|cpu|cuda
+#   FEATURES=preset|file               DEPTH=name|file       MOTION=name|maps:folder (of clips)   DEVICE=auto|cpu|cuda
 #   SHARD_SIZE=n   BATCH=n             SET="local_cut.tau_knn=0.05 rounds.n=4"
 #   RAY=1 (Ray on this machine)        ADDRESS=auto|host:6379 (on a cluster)      WORKERS=n (at most, on Ray)
 # Of submit, the same, and: ADDRESS=http://head:8265 (its job server)   WAIT=1 (until the job ends); RUN is a URL or absolute
@@ -15,6 +15,7 @@
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of compare: RECIPES=name,name,…   TRUTH, OUT, and IMAGES, FEATURES, DEPTH, DEVICE, SHARD_SIZE, BATCH, SET as above (SET="recipe.stage.option=value")
 # Of evaluate-semantic: TRUTH=format:path   CLASSES=n   COMPARE=run   ASSIGNMENT=file   OUT=scores.json
+# Of evaluate-panoptic: the same, RUN or a folder of predictions, and VOID=panopticapi|forgiven
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
 # Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
 
@@ -29,11 +30,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 	$(if $(IMAGES),--images $(IMAGES)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
-	$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
+	$(if $(MOTION),--motion $(MOTION)) $(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
 	$(foreach option,$(SET),--set $(option)) $(if $(WORKERS),--workers $(WORKERS))
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
-.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic status verify \
+.PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic evaluate-panoptic status verify \
 	submit train train-semantic semantic-demo self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
@@ -94,7 +95,7 @@ export: install  ## RUN's pseudo-masks as COCO JSON, and overlay PNGs
 compare: install  ## RECIPES=maskcut,cuts3d on the same IMAGES, as table and page in OUT=compare; scored if TRUTH=instances.json
 	$(BIN)/cuts3d compare --recipes $(or $(RECIPES),maskcut,cuts3d_rounds,cuts3d) --images $(IMAGES) --out $(or $(OUT),compare) \
 		$(if $(TRUTH),--truth $(TRUTH)) $(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) \
-		$(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
+		$(if $(MOTION),--motion $(MOTION)) $(if $(DEVICE),--device $(DEVICE)) $(if $(SHARD_SIZE),--shard-size $(SHARD_SIZE)) $(if $(BATCH),--batch-size $(BATCH)) \
 		$(foreach option,$(SET),--set $(option))
 
 gallery: install  ## RUN as one HTML page to sort, filter and look into
@@ -106,6 +107,11 @@ evaluate: install  ## score RUN against TRUTH=instances.json, beside COMPARE=run
 evaluate-semantic: install  ## score RUN's labels against TRUTH=cityscapes:folder, its CLASSES=27, beside COMPARE=run if given
 	$(BIN)/cuts3d evaluate-semantic $(RUN) --truth $(TRUTH) $(if $(CLASSES),--classes $(CLASSES)) \
 		$(if $(COMPARE),--compare $(COMPARE)) $(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--json $(OUT))
+
+evaluate-panoptic: install  ## PQ of RUN's panoptic labels against TRUTH=cityscapes:folder, its CLASSES=27, beside COMPARE=run if given
+	$(BIN)/cuts3d evaluate-panoptic $(RUN) --truth $(TRUTH) $(if $(CLASSES),--classes $(CLASSES)) \
+		$(if $(VOID),--void $(VOID)) $(if $(COMPARE),--compare $(COMPARE)) \
+		$(if $(ASSIGNMENT),--assignment $(ASSIGNMENT)) $(if $(OUT),--json $(OUT))
 
 status: install  ## what is done and what is missing of RUN
 	$(BIN)/cuts3d status $(RUN)

@@ -6,12 +6,14 @@
     image = model.predict("photo.jpg")
     print(image.scores, image.masks.shape)
 
-`load` and `open_run` are for instance masks, `load_labels` and `open_labels` for semantic labels. Errors are those of
-`pipeline.errors`, here by the same names. Importing this module is quick: torch is loaded when a method is.
+`load` and `open_run` are for instance masks, `load_labels` and `open_labels` for semantic labels, `load_panoptic` and
+`open_panoptic` for panoptic ones. Errors are those of `pipeline.errors`, here by the same names. Importing this module
+is quick: torch is loaded when a method is.
 """
 
 from cuts3d.labels import ImageLabels, LabelModel, LabelRun, load_labels, open_labels
 from cuts3d.masks import ImageMasks, Model, Run, from_coco, load, open_run
+from cuts3d.panoptic import ImagePanoptic, PanopticModel, PanopticRun, load_panoptic, open_panoptic
 from pipeline.errors import (
     ConfigError,
     CutsError,
@@ -30,9 +32,12 @@ __all__ = [
     "ImageError",
     "ImageLabels",
     "ImageMasks",
+    "ImagePanoptic",
     "LabelModel",
     "LabelRun",
     "Model",
+    "PanopticModel",
+    "PanopticRun",
     "Run",
     "RunMismatchError",
     "SourceError",
@@ -41,6 +46,8 @@ __all__ = [
     "from_coco",
     "load",
     "load_labels",
+    "load_panoptic",
     "open_labels",
+    "open_panoptic",
     "open_run",
 ]

@@ -6,13 +6,14 @@ H, W pixels of an image · C classes
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cuts3d.loading import LoadedMethod, OfOneImage, Overrides, ReadRun, loaded_method
+from cuts3d.loading import LoadedMethod, OfImage, OfOneImage, Overrides, ReadRun, loaded_method
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.results.semantic import SemanticRecord
     from pipeline.results.semantic_assignment import Assignment
     from pipeline.runs.run_folder import RunFolder
-    from pipeline.runs.semantic_reader import SemanticReader
+    from pipeline.runs.semantic_reader import LabelReader, SemanticReader
 
 
 def load_labels(
@@ -49,8 +50,43 @@ class LabelModel(LoadedMethod["ImageLabels"]):
 
 
 @dataclass(frozen=True, eq=False)
-class ImageLabels(OfOneImage):
-    """What there is of one image; labels are decoded when they are asked for.
+class LabelledImage(OfOneImage):
+    """What images with labels have in common; labels are decoded when they are asked for."""
+
+    @property
+    def _semantic(self) -> SemanticRecord:
+        record: SemanticRecord = self.record
+        return record
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes, (C,), whether they occur in the image or not; clusters have numbers for names."""
+        return self._semantic.classes.names
+
+    @property
+    def colours(self) -> np.ndarray:
+        """uint8 (C, 3): red, green, blue of each class, the same in all pictures and files."""
+        return np.array(self._semantic.classes.colours, np.uint8)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """uint8 (H, W): class 0..C-1 of each pixel, 255 for none. StoreError when they are damaged."""
+        return self._semantic.labels
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """float32 (H, W), 0..1, of the method in each pixel's class. Kept in cells of 8 pixels, interpolated."""
+        return self._semantic.confidence
+
+    @property
+    def shares(self) -> np.ndarray:
+        """float64 (C,), 0..1: of the image's pixels."""
+        return self._semantic.shares
+
+
+@dataclass(frozen=True, eq=False)
+class ImageLabels(LabelledImage):
+    """What there is of one image.
 
     record: as it is stored.
     """
@@ -60,31 +96,6 @@ class ImageLabels(OfOneImage):
     def __repr__(self) -> str:
         found = sum(count > 0 for count in self.record.pixels)
         return f"ImageLabels({self.id!r}, {self.size[0]} x {self.size[1]}, {found} of {len(self.names)} classes)"
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the classes, (C,), whether they occur in the image or not; clusters have numbers for names."""
-        return self.record.classes.names
-
-    @property
-    def colours(self) -> np.ndarray:
-        """uint8 (C, 3): red, green, blue of each class, the same in all pictures and files."""
-        return np.array(self.record.classes.colours, np.uint8)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """uint8 (H, W): class 0..C-1 of each pixel, 255 for none. StoreError when they are damaged."""
-        return self.record.labels
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """float32 (H, W), 0..1, of the method in each pixel's class. Kept in cells of 8 pixels, interpolated."""
-        return self.record.confidence
-
-    @property
-    def shares(self) -> np.ndarray:
-        """float64 (C,), 0..1: of the image's pixels."""
-        return self.record.shares
 
     def to_torch(self, device: str = "cpu") -> dict[str, torch.Tensor]:
         """labels and confidence as tensors, shapes and types as above."""
@@ -106,19 +117,12 @@ class ImageLabels(OfOneImage):
         return draw_overlay(self.photo, self.record)
 
 
-@dataclass(frozen=True)
-class LabelRun(ReadRun["ImageLabels"]):
-    """A run of semantic labels, finished or not; iterate for the images that are done, in the run's order, those set
-    aside left out. What is done is looked up when iterating begins.
+class ReadLabels(ReadRun[OfImage]):
+    """What runs of labels have in common."""
 
-    assignment: whose classes stand for the run's clusters; None for the clusters.
-    """
-
-    folder: RunFolder = field(repr=False)
-    assignment: Assignment | None = field(default=None, repr=False)
-
-    def _of(self, result: SemanticRecord, photo: Callable[[], np.ndarray]) -> ImageLabels:
-        return ImageLabels(result, photo)
+    @abstractmethod
+    def _reader(self) -> LabelReader[Any]:
+        """What is done by now."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,6 +133,21 @@ class LabelRun(ReadRun["ImageLabels"]):
     def colours(self) -> np.ndarray:
         """uint8 (C, 3): red, green, blue of each class."""
         return np.array(self._reader().classes.colours, np.uint8)
+
+
+@dataclass(frozen=True)
+class LabelRun(ReadLabels["ImageLabels"]):
+    """A run of semantic labels, finished or not, or the labels in a run of panoptic ones; iterate for the images that
+    are done, in the run's order, those set aside left out. What is done is looked up when iterating begins.
+
+    assignment: whose classes stand for the run's clusters; None for the clusters.
+    """
+
+    folder: RunFolder = field(repr=False)
+    assignment: Assignment | None = field(default=None, repr=False)
+
+    def _of(self, result: SemanticRecord, photo: Callable[[], np.ndarray]) -> ImageLabels:
+        return ImageLabels(result, photo)
 
     def export(self, folder: str | os.PathLike[str]) -> int:
         """Write maps, legend and COCO-Stuff JSON, as `cuts3d export --semantic` does; the number of maps."""

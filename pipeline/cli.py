@@ -17,6 +17,7 @@ import click
 
 from pipeline.commands.compare import compare
 from pipeline.commands.evaluate import evaluate, scores
+from pipeline.commands.evaluate_panoptic import evaluate_panoptic
 from pipeline.commands.evaluate_semantic import evaluate_semantic
 from pipeline.commands.extensions import installed_extensions, load_extensions
 from pipeline.commands.import_coco import import_coco_command
@@ -26,6 +27,7 @@ from pipeline.commands.run import demo, recipes, retry_quarantined, run
 from pipeline.commands.semantic_demo import semantic_demo
 from pipeline.commands.semantics import semantic_recipes, train_semantic
 from pipeline.commands.tau import tau
+from pipeline.commands.things import things
 from pipeline.commands.upkeep import gc, info, status, verify
 from pipeline.commands.weights import weights_group
 from pipeline.errors import CutsError
@@ -36,7 +38,7 @@ from pipeline.wording import printable
 COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
     *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
-    *(train_semantic, semantic_recipes, evaluate_semantic, linear_probe),
+    *(train_semantic, semantic_recipes, evaluate_semantic, linear_probe, things, evaluate_panoptic),
     *(recipes, tau, weights_group, demo, semantic_demo),
 )
 

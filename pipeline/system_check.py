@@ -5,7 +5,7 @@ import sys
 
 # Debian's names of what open3d's and opencv's wheels expect from the system.
 SYSTEM_PACKAGES = "libgl1 libx11-6 libgomp1 libudev1 libglib2.0-0"
-LIBRARIES = ("torch", "torchvision", "open3d", "maxflow", "onnxruntime", "pycocotools.mask")
+LIBRARIES = ("torch", "torchvision", "cv2", "open3d", "maxflow", "onnxruntime", "pycocotools.mask")
 
 
 def missing_libraries() -> dict[str, str]:

@@ -18,6 +18,7 @@ from torch import nn
 from detector.model.weight_files import BACKBONE, need_backbone
 from pipeline.errors import WeightsError
 from pipeline.models.published_file import PublishedFile
+from pipeline.models.torch_files import misfits
 from pipeline.models.vit_checkpoints import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,6 @@ DINO_R50 = PublishedFile(
 )
 # A classifier is no part of the backbone; official self-supervised weights have none.
 _CLASSIFIER = ("fc.weight", "fc.bias")
-# Counts batches for a running mean without momentum, which detectors do not use: files may lack it.
-_COUNTER = "num_batches_tracked"
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -82,14 +81,9 @@ def load_backbone(module: nn.Module, path: Path) -> None:
     """
     state = _without_classifier(read_checkpoint(path))
     wanted = module.state_dict()
-    missing = [name for name in wanted if name not in state and not name.endswith(_COUNTER)]
-    left_over = [name for name in state if name not in wanted]
-    other = [name for name in state if name in wanted and state[name].shape != wanted[name].shape]
-    parts = [("missing", missing), ("not of the network", left_over), ("of another shape", other)]
-    problems = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in parts if names]
-    if problems:
+    if problems := misfits(state, wanted):
         raise WeightsError(
-            f"{path} does not fit the backbone: {'; '.join(problems)}. It takes a ResNet's weights of the same depth "
+            f"{path} does not fit the backbone: {problems}. It takes a ResNet's weights of the same depth "
             f"under torchvision's names, such as {BACKBONE}"
         )
     module.load_state_dict({**wanted, **state})

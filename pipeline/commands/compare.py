@@ -18,6 +18,7 @@ from pipeline.commands.options import (
     exit_with,
     given_truth,
     model_options,
+    motion_option,
     taken_settings,
     truth_options,
     with_recipe_file,
@@ -48,6 +49,7 @@ PAGE, TABLE = "compare.html", "comparison"  # and .txt, .csv, .json
 )
 @partial(truth_options, required=False)
 @model_options
+@motion_option
 @click.option("--set", "overrides", multiple=True, metavar="RECIPE.STAGE.OPTION=VALUE", help="Override an option.")
 @device_options
 @click.option("--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]")

@@ -56,5 +56,5 @@ def linear_probe(
     report = probe_model(load_labels(launch, device), refs, true, model=model, **settings)
     print_semantic_report(report)
     write_reports((csv_file, lambda: semantic_report_csv(report)), (json_file, lambda: semantic_report_json(report)))
-    if report.runs[0].labels.set_aside:
+    if report.runs[0].labels.images.set_aside:
         sys.exit(INCOMPLETE)

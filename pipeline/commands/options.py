@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from pipeline.evaluation.truth.formats import TruthSet
 
 # Options that go to the method as `Launch.settings`.
-METHOD_SETTINGS = ("features", "depth", "depth_kind")
+METHOD_SETTINGS = ("features", "depth", "depth_kind", "motion")
 
 
+motion_option = click.option(
+    "--motion", help="Of clips: flow and disparity by opencv, raft-things, raft=FILE, or maps:FOLDER. [opencv]"
+)
 root_option = click.option("--root", help="What the relative names of a list or COCO file are relative to.")
 
 
@@ -26,10 +29,10 @@ def launch_options(command: Any) -> Any:
     shard_size = click.option(
         "--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]"
     )
-    command = root_option(method_options(shard_size(device_options(command))))
-    return click.option("--images", help="Folder, list (.txt, .parquet), COCO JSON, WebDataset tar(s); path or URL.")(
-        command
-    )
+    command = root_option(method_options(motion_option(shard_size(device_options(command)))))
+    return click.option(
+        "--images", help="Folder, list (.txt, .parquet), COCO JSON, WebDataset tar(s), clips; path or URL."
+    )(command)
 
 
 def method_options(command: Any) -> Any:
@@ -42,7 +45,7 @@ def method_options(command: Any) -> Any:
 
 
 def model_options(command: Any) -> Any:
-    """METHOD_SETTINGS."""
+    """Of METHOD_SETTINGS those of photos."""
     options = [
         click.option("--features", help="Feature preset, NAME=FILE, or a checkpoint. [dinov2_vits14]"),
         click.option("--depth", help="Depth model, .onnx file, transformers folder, or maps:FOLDER. [fastdepth]"),

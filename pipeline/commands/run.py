@@ -15,6 +15,7 @@ from pipeline.commands.options import (
     launch_options,
     method_options,
     model_options,
+    motion_option,
     root_option,
     say,
     taken_settings,
@@ -56,10 +57,11 @@ def run(
 @click.command("retry-quarantined")
 @click.argument("run_folder", metavar="RUN")
 @model_options
+@motion_option
 @device_options
 def retry_quarantined(run_folder: str, device: str, batch_size: int | None, **models: str | None) -> None:
-    """Process the images that were set aside once more, by the run's own settings: --features and --depth say where the
-    same models are by now. Exits with 1 while any image is missing or set aside.
+    """Process the images that were set aside once more, by the run's own settings: --features, --depth and --motion say
+    where the same models are by now. Exits with 1 while any image is missing or set aside.
     """
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine import run as runner

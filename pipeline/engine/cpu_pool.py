@@ -20,6 +20,7 @@ def _start() -> None:
     import torch
 
     torch.set_num_threads(1)
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"  # for when OpenCV is imported
     threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import ConfigError, SourceError
+from pipeline.evaluation.beside_truth import ScoredImages
 from pipeline.evaluation.semantic_report import ScoredRun, SemanticReport
 from pipeline.evaluation.semantic_runs import RunLabels
 from pipeline.evaluation.semantic_scores import Confusions, scored
@@ -100,12 +101,12 @@ def probe_model(
         clusters=classes,
         model=method.model.fingerprint,
         confusions=confusions,
-        numbers=tuple(image.number for image in images),
-        unlabelled=tuple(ref.id for ref in refs if found[ref.id] is None),
-        set_aside=tuple(set_aside),
-        other_size=(),
-        odd=tuple(odd),
-        resized=0,
+        images=ScoredImages(
+            tuple(image.number for image in images),
+            unlabelled=tuple(ref.id for ref in refs if found[ref.id] is None),
+            set_aside=tuple(set_aside),
+            odd=tuple(odd),
+        ),
     )
     own = ScoredRun(labels, Assignment(classes, classes, identity), scores, confusions.total(len(classes)))
     return SemanticReport(

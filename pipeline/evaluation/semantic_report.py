@@ -3,11 +3,9 @@
 K clusters · C classes
 """
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,12 +15,22 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.errors import SourceError
+from pipeline.evaluation.beside_truth import common_images, images_line
 from pipeline.evaluation.bootstrap import CONFIDENCE
-from pipeline.evaluation.estimate_cells import cell, csv_cells, json_values, report_console
-from pipeline.evaluation.scores import Estimate
+from pipeline.evaluation.class_report import (
+    columns_csv,
+    columns_json,
+    metric_table,
+    plain_table,
+    score_columns,
+    titled,
+    units_line,
+)
+from pipeline.evaluation.class_scores import ClassScores
+from pipeline.evaluation.estimate_cells import cell, report_console
 from pipeline.evaluation.semantic_published import not_alike, published
 from pipeline.evaluation.semantic_runs import RunLabels, run_labels
-from pipeline.evaluation.semantic_scores import METRICS, SemanticScores, find_assignment, scored
+from pipeline.evaluation.semantic_scores import METRICS, find_assignment, scored
 from pipeline.evaluation.semantic_truth.truth import SemanticTruth
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.runs.run_folder import RunFolder
@@ -38,7 +46,7 @@ class ScoredRun:
 
     labels: RunLabels
     assignment: Assignment
-    scores: SemanticScores
+    scores: ClassScores
     confusion: np.ndarray
 
     def of_classes(self) -> np.ndarray:
@@ -65,7 +73,7 @@ class SemanticReport:
     numbering: str
     classes: tuple[str, ...]
     runs: tuple[ScoredRun, ...]
-    difference: SemanticScores | None
+    difference: ClassScores | None
     images: int
     missing: int
     given: str
@@ -75,10 +83,9 @@ class SemanticReport:
     seed: int
 
     @property
-    def columns(self) -> dict[str, SemanticScores]:
-        """run, or run, other and difference (run minus other)."""
-        columns = dict(zip(("run", "other"), (run.scores for run in self.runs), strict=False))
-        return columns if self.difference is None else {**columns, "difference": self.difference}
+    def columns(self) -> dict[str, ClassScores]:
+        """See `class_report.score_columns`."""
+        return score_columns([run.scores for run in self.runs], self.difference)
 
 
 def evaluate_semantic_runs(
@@ -108,16 +115,11 @@ def evaluate_semantic_runs(
     """
     told: set[int] = set()
     found = [run_labels(folder, truth, crop, told) for folder in (run, other) if folder is not None]
-    common = sorted(set.intersection(*(set(labels.numbers) for labels in found)))
-    if not common:
-        raise SourceError(f"{found[0].url} and {found[1].url} have no image of {truth.name} in common")
+    common = common_images([(labels.url, labels.images) for labels in found], truth.name)
     classes = _classes(truth, found, assignment)
     if not classes:
         raise SourceError(f"{truth.name}: no pixel of {counted(len(common), 'image')} has a class that counts")
-    places = [dict(zip(labels.numbers, range(len(labels.numbers)), strict=True)) for labels in found]
-    confusions = [
-        labels.confusions.of([place[number] for number in common]) for labels, place in zip(found, places, strict=True)
-    ]
+    confusions = [labels.confusions.of(labels.images.places(common)) for labels in found]
     totals = [own.total(len(classes)) for own in confusions]
     if not all(total.any() for total in totals):
         raise SourceError(f"{truth.name}: no pixel of {counted(len(common), 'image')} has a class that counts")
@@ -155,19 +157,17 @@ def print_semantic_report(report: SemanticReport) -> None:
     console = report_console()
     numbering = f", numbered {report.numbering}" if report.numbering else ""
     console.print(f"truth   {report.truth} ({len(report.classes)} classes{numbering})", markup=False)
-    for title, run in zip(("run", "other"), report.runs, strict=False):
+    for title, run in titled(report.runs).items():
         labels = run.labels
         clusters = f", {len(labels.clusters)} clusters" if labels.clusters != report.classes else ""
         console.print(f"{title:<7} {labels.url} ({labels.recipe}{clusters})", markup=False)
-    console.print(f"images  {_images(report)}", markup=False)
+    images = images_line([(run.labels.url, run.labels.images) for run in report.runs], report.images, report.missing)
+    console.print(f"images  {images}", markup=False)
     console.print(f"pixels  {_pixels(report)}", markup=False)
     console.print(f"classes {_assigned(report)}", markup=False)
-    console.print(_overall(report))
+    console.print(metric_table(report.columns, METRICS))
     console.print(_by_class(report))
-    intervals = (
-        f"[low, high]: {CONFIDENCE:.0%} of {report.bootstrap} resamples of the images, with the assignment as it is"
-    )
-    console.print("; ".join(["Shares in %", *([intervals] if report.bootstrap else [])]), markup=False)
+    console.print(units_line(report.bootstrap), markup=False)
     figures = published(report.benchmark)
     if figures:
         console.print(_published(report))
@@ -198,37 +198,19 @@ def semantic_report_json(report: SemanticReport) -> str:
                 "clusters": list(run.labels.clusters),
                 "class_of_cluster": list(run.assignment.class_of),
                 "confusion": run.confusion.tolist(),
-                "unlabelled": len(run.labels.unlabelled),
-                "set_aside": run.labels.set_aside,
-                "other_size": run.labels.other_size,
-                "odd_truth": run.labels.odd,
-                "resized": run.labels.resized,
+                **run.labels.images.to_json(),
             }
-            for title, run in zip(("run", "other"), report.runs, strict=False)
+            for title, run in titled(report.runs).items()
         },
     }
-    for title, scores in report.columns.items():
-        facts[title] = {
-            "overall": {name: json_values(estimate) for name, estimate in scores.overall.items()},
-            "iou": _named(report.classes, scores.iou),
-            "accuracy": _named(report.classes, scores.accuracy),
-        }
+    facts |= columns_json(report.columns, report.classes)
     return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def semantic_report_csv(report: SemanticReport) -> str:
     """One row a value; empty where it is undefined."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["what", "class", "metric", "value", "low", "high", "n_images", "void", "bootstrap", "seed"])
-    settings = [report.images, report.void, report.bootstrap, report.seed]
-    for what, scores in report.columns.items():
-        rows = [("", name, estimate) for name, estimate in scores.overall.items()]
-        for metric, estimates in (("iou", scores.iou), ("accuracy", scores.accuracy)):
-            rows += [(name, metric, estimate) for name, estimate in zip(report.classes, estimates, strict=True)]
-        for name, metric, estimate in rows:
-            writer.writerow([what, name, metric, *csv_cells(estimate), *settings])
-    return out.getvalue()
+    settings = {"n_images": report.images, "void": report.void, "bootstrap": report.bootstrap, "seed": report.seed}
+    return columns_csv(report.columns, report.classes, settings)
 
 
 def _classes(truth: SemanticTruth, found: Sequence[RunLabels], given: Assignment | None) -> tuple[str, ...]:
@@ -237,37 +219,6 @@ def _classes(truth: SemanticTruth, found: Sequence[RunLabels], given: Assignment
         return truth.classes
     most = max(labels.confusions.most_class for labels in found) + 1
     return truth.classes[: max(most, len(given.classes) if given else 0)]
-
-
-def _named(classes: Sequence[str], estimates: Sequence[Estimate]) -> Mapping[str, Any]:
-    return {name: json_values(estimate) for name, estimate in zip(classes, estimates, strict=True)}
-
-
-def _images(report: SemanticReport) -> str:
-    parts = [f"{report.images} scored"]
-    one = report.runs[0].labels
-    without = report.missing
-    if len(report.runs) == 1:  # which says of each of the others why it is not scored
-        without -= len(one.set_aside) + len(one.odd) + len(one.other_size)
-    if without:
-        parts.append(f"{without} of the truth left out: not in {'the run' if len(report.runs) == 1 else 'both'}")
-    for run in report.runs:
-        labels = run.labels
-        of = f" by {PurePosixPath(labels.url).name}" if len(report.runs) > 1 else ""
-        parts += [
-            f"{count} {what}{of}"
-            for count, what in (
-                (len(labels.set_aside), "set aside"),
-                (len(labels.odd), "with a truth that cannot be read"),
-                (len(labels.other_size), "of another shape in the truth"),
-                (labels.resized, "brought to the truth's size"),
-            )
-            if count
-        ]
-    unlabelled = {name for run in report.runs for name in run.labels.unlabelled}
-    if unlabelled:
-        parts.append(f"{len(unlabelled)} of the run not in the truth")
-    return "; ".join(parts)
 
 
 def _pixels(report: SemanticReport) -> str:
@@ -290,28 +241,15 @@ def _assigned(report: SemanticReport) -> str:
     return f"{how}{f'; {without[0]} clusters have none' if without[0] else ''}"
 
 
-def _overall(report: SemanticReport) -> Table:
-    table = _table(report)
-    for metric in METRICS:
-        cells = [cell(scores.overall[metric.name], column) for column, scores in report.columns.items()]
-        table.add_row(metric.name, *cells, metric.about)
-    return table
-
-
 def _by_class(report: SemanticReport) -> Table:
     """A line for each class that occurs: its share of the truth, IoU, accuracy, and what it is taken for most."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("class", no_wrap=True)
-    table.add_column("share", justify="right")
-    for title in report.columns:
-        table.add_column(f"{title} IoU", justify="right", no_wrap=True)
-    table.add_column("accuracy", justify="right", no_wrap=True)
+    table = plain_table("class", "share", *(f"{title} IoU" for title in report.columns), "accuracy")
     table.add_column("clusters")
     table.add_column("else mostly")
     run = report.runs[0]
     confusion, true = run.of_classes(), run.confusion.sum(axis=0)
     for index, name in enumerate(report.classes):
-        if math.isnan(run.scores.iou[index].value):
+        if math.isnan(run.scores.by_class["iou"][index].value):
             continue
         others = confusion[:, index].copy()
         others[index] = 0
@@ -321,8 +259,8 @@ def _by_class(report: SemanticReport) -> Table:
         table.add_row(
             Text(name),
             f"{100 * true[index] / true.sum():.2f}",
-            *(cell(scores.iou[index], column) for column, scores in report.columns.items()),
-            cell(run.scores.accuracy[index], "run"),
+            *(cell(scores.by_class["iou"][index], column) for column, scores in report.columns.items()),
+            cell(run.scores.by_class["accuracy"][index], "run"),
             " ".join(clusters),
             Text(taken_for),
         )
@@ -340,13 +278,4 @@ def _published(report: SemanticReport) -> Table:
         cells = (cell(run.scores.overall[name], "run") for name in ("accuracy", "miou"))
         ours = f"{PurePosixPath(run.labels.url).name}, {run.labels.recipe} ({counted(report.images, 'image')})"
         table.add_row(Text(ours), *cells, "measured", style="bold")
-    return table
-
-
-def _table(report: SemanticReport) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("", no_wrap=True)
-    for title in report.columns:
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
     return table

@@ -5,13 +5,15 @@ I images · K clusters · C classes · B resamples · N pairs of a cluster and a
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation.bootstrap import interval, resamples
-from pipeline.evaluation.scores import Estimate, Metric
+from pipeline.evaluation import class_scores
+from pipeline.evaluation.class_scores import ClassScores, Measured, mean_of_classes
+from pipeline.evaluation.scores import Metric
 
 NONE = 255  # of a pixel without a prediction, and of one whose truth counts for nothing
 VOID_RULES = ("wrong", "skipped")
@@ -114,7 +116,7 @@ class ByClass:
     true: np.ndarray
     void: np.ndarray
 
-    def measured(self, weights_IB: np.ndarray, void: str = "wrong") -> "Measured":
+    def measured(self, weights_IB: np.ndarray, void: str = "wrong") -> Measured:
         """Of weights of the images. void: see `VOID_RULES`."""
         if void not in VOID_RULES:
             raise ConfigError(f"void is {void!r}: it must be one of {', '.join(VOID_RULES)}")
@@ -124,48 +126,9 @@ class ByClass:
             iou_CB = right_CB / (predicted_CB + true_CB - right_CB)
             accuracy_CB = right_CB / true_CB
             accuracy_B = right_CB.sum(axis=0) / true_CB.sum(axis=0)
-        overall = {"accuracy": accuracy_B, "miou": _mean(iou_CB), "mean_accuracy": _mean(accuracy_CB)}
-        return Measured(overall, iou_CB, accuracy_CB)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """overall: of each of `METRICS`, float (B,). iou, accuracy: float (C, B). nan where nothing defines a value."""
-
-    overall: dict[str, np.ndarray]
-    iou: np.ndarray
-    accuracy: np.ndarray
-
-    def minus(self, other: "Measured") -> "Measured":
-        """The differences, resample by resample."""
-        overall = {name: value - other.overall[name] for name, value in self.overall.items()}
-        return Measured(overall, self.iou - other.iou, self.accuracy - other.accuracy)
-
-
-@dataclass(frozen=True)
-class SemanticScores:
-    """Estimates: overall by name of a metric, iou and accuracy of each class; nan where nothing defines a value."""
-
-    overall: dict[str, Estimate]
-    iou: tuple[Estimate, ...]
-    accuracy: tuple[Estimate, ...]
-
-    @classmethod
-    def of(cls, value: Measured, samples: Sequence[Measured]) -> "SemanticScores":
-        """value: of the images as they are, B = 1. samples: of their resamples, some at a time."""
-
-        def estimates(values_C: np.ndarray, samples_CB: Sequence[np.ndarray]) -> tuple[Estimate, ...]:
-            joined_CB = np.concatenate([np.empty((len(values_C), 0)), *samples_CB], axis=1)
-            return tuple(
-                Estimate(float(one), *interval(many)) for one, many in zip(values_C[:, 0], joined_CB, strict=True)
-            )
-
-        overall = {
-            name: estimates(values[None], [sample.overall[name][None] for sample in samples])[0]
-            for name, values in value.overall.items()
-        }
-        iou = estimates(value.iou, [sample.iou for sample in samples])
-        return cls(overall, iou, estimates(value.accuracy, [sample.accuracy for sample in samples]))
+        overall = {"accuracy": accuracy_B, "miou": mean_of_classes(iou_CB)}
+        overall["mean_accuracy"] = mean_of_classes(accuracy_CB)
+        return Measured(overall, {"iou": iou_CB, "accuracy": accuracy_CB})
 
 
 def find_assignment(total: np.ndarray) -> tuple[int | None, ...]:
@@ -188,33 +151,11 @@ def find_assignment(total: np.ndarray) -> tuple[int | None, ...]:
 
 def scored(
     runs: Sequence[ByClass], *, void: str = "wrong", bootstrap: int = 1000, seed: int = 0
-) -> tuple[list[SemanticScores], list[SemanticScores]]:
-    """Scores of runs on the same images and resamples, and of each but the first: the first run minus it.
-
-    The assignments are those that were found on all images, or given: they are part of what is scored, and the interval
-    says what other images would do to it.
-
-    Raises ConfigError for a setting that is out of range.
-    """
-    if bootstrap < 0 or seed < 0:
-        raise ConfigError(f"bootstrap is {bootstrap} and seed is {seed}: both must be at least 0")
-    n_images = len(runs[0].true)
-    values = [run.measured(np.ones((n_images, 1)), void) for run in runs]
-    chunks = [[run.measured(weights, void) for run in runs] for weights in resamples(n_images, bootstrap, seed)]
-    own = [SemanticScores.of(value, [chunk[k] for chunk in chunks]) for k, value in enumerate(values)]
-    differences = [
-        SemanticScores.of(values[0].minus(values[k]), [chunk[0].minus(chunk[k]) for chunk in chunks])
-        for k in range(1, len(runs))
-    ]
-    return own, differences
-
-
-def _mean(values_CB: np.ndarray) -> np.ndarray:
-    """Over the classes that have a value, (B,); nan where none has."""
-    has_value = ~np.isnan(values_CB)
-    with np.errstate(invalid="ignore"):
-        mean: np.ndarray = np.where(has_value, values_CB, 0).sum(axis=0) / has_value.sum(axis=0)
-    return mean
+) -> tuple[list[ClassScores], list[ClassScores]]:
+    """See `class_scores.scored`; by class there are "iou" and "accuracy". void: see `VOID_RULES`."""
+    return class_scores.scored(
+        [partial(run.measured, void=void) for run in runs], len(runs[0].true), bootstrap=bootstrap, seed=seed
+    )
 
 
 def _summed(places: np.ndarray, counts: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, SourceError, StoreError
-from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
+from pipeline.images.clip_files import NUMBERS, PICTURES, ClipFiles
 from pipeline.wording import counted, few_of
+from stages.motion.camera import Camera
 
 # The second has clips; the third has images that were set aside when they were listed, and may have clips.
 SCHEMA, CLIP_SCHEMA, TROUBLE_SCHEMA = "cuts3d-manifest/1", "cuts3d-manifest/2", "cuts3d-manifest/3"

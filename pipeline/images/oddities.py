@@ -11,6 +11,7 @@ from pipeline.images.manifest import ImageRef, safe_id
 from pipeline.wording import counted
 
 REASON = "odd_entry"
+NOT_UNICODE = "its name is not UTF-8, which names of images must be: rename it, with convmv for instance"
 
 _UNSAFE = re.compile(r"[\0\\:%\ud800-\udfff]|^/|(?<=/)/|(?:^|(?<=/))\.\.?(?=/|$)")
 

@@ -1,21 +1,21 @@
 """Listing the images of a data set: a folder, an image, a list, a COCO file or WebDataset tars; local or fsspec URL."""
 
 import logging
-import os
 import re
 import tarfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.images.image_lists import LIST_READERS, ROOT_REMEDY, common_root
 from pipeline.images.manifest import ImageRef, sort_refs
-from pipeline.images.oddities import as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
+from pipeline.images.oddities import NOT_UNICODE, as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
 from pipeline.images.stereo_clips import PREFIX, read_clips
+from pipeline.images.stereo_folders import CITYSCAPES, KITTI, read_stereo_folder
+from pipeline.images.walking import walk
 from pipeline.storage.locations import absolute, asking, filesystem, is_local, is_unicode, location_of, parent_of
 from pipeline.wording import counted, few_of
 
@@ -29,7 +29,6 @@ MAX_BRACE_NAMES = 1_000_000
 
 _ZEROS = 1 << 20  # bytes that are read at a time after a tar's end mark
 
-_NOT_UNICODE = "its name is not UTF-8, which names of images must be: rename it, with convmv for instance"
 _BRACE = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
@@ -71,8 +70,9 @@ def list_images(source: str, root: str | None = None, remedy: str = ROOT_REMEDY)
 
     Args:
         source: a folder (searched through; a folder of tars if it holds tars and no images), one image, a .txt/.lst or
-            .parquet list, a COCO .json, a .tar, a glob or brace pattern like shard-{000000..000012}.tar, or clips:FILE,
-            see `stereo_clips.read_clips`.
+            .parquet list, a COCO .json, a .tar, a glob or brace pattern like shard-{000000..000012}.tar; or clips:
+            clips:FILE, see `stereo_clips.read_clips`, cityscapes:ROOT or kitti:ROOT, see
+            `stereo_folders.read_stereo_folder`.
         root: for lists and COCO files only: the folder that relative names are in, where it is not the list's own.
         remedy: what to do when none of the images that a list names is there, for the message.
 
@@ -81,6 +81,9 @@ def list_images(source: str, root: str | None = None, remedy: str = ROOT_REMEDY)
     """
     if source.startswith(PREFIX):
         return listing_of(*read_clips(source, root, remedy), source)
+    if source.startswith((CITYSCAPES, KITTI)):
+        found, refs, skipped = read_stereo_folder(source, root)
+        return listing_of(found, refs, source, skipped)
     with asking(source):
         return _listed(source, root, remedy)
 
@@ -102,7 +105,7 @@ def _listed(source: str, root: str | None, remedy: str) -> Listing:
         or path.lower().endswith((".tar", *COMPRESSED_TAR))
     )
     if (is_local(fs) or not known) and fs.isdir(path):
-        files = _walk_local(Path(path), skipped) if is_local(fs) else _walk_remote(fs, path, skipped)
+        files = walk(fs, path, skipped)
         return _from_files(fs, location, sorted(files), skipped, source)
     if not fs.exists(path):
         if re.search(r"[*?\[{]", path):
@@ -118,6 +121,11 @@ def _listed(source: str, root: str | None, remedy: str) -> Listing:
     return _from_files(fs, parent_of(location), [path], skipped, source)
 
 
+def clip_prefix(source: str) -> str:
+    """How a source of clips begins, before the place that it names; "" for other sources."""
+    return next((prefix for prefix in (PREFIX, CITYSCAPES, KITTI) if source.startswith(prefix)), "")
+
+
 def is_image(name: str) -> bool:
     """Whether a file is an image, by its name."""
     return _extension(name) in IMAGE_EXTENSIONS
@@ -126,7 +134,7 @@ def is_image(name: str) -> bool:
 def files_below(source: str) -> list[str]:
     """All files of a local folder and the folders in it, but hidden ones, sorted; [] where there is no such folder."""
     fs, path = filesystem(source)
-    return sorted(_walk_local(Path(path), Counter())) if is_local(fs) and fs.isdir(path) else []
+    return sorted(walk(fs, path, Counter())) if is_local(fs) and fs.isdir(path) else []
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -190,7 +198,7 @@ def _from_files(fs: Any, root: str, files: list[str], skipped: Counter[str], sou
         if not images:
             refs += _tar_members(fs, file, uri, as_id(name), skipped)
         else:
-            refs.append(named_ref(name, uri) if is_unicode(uri) else odd_ref(name, root, _NOT_UNICODE))
+            refs.append(named_ref(name, uri) if is_unicode(uri) else odd_ref(name, root, NOT_UNICODE))
     if not refs:
         seen = ", ".join(f"{count} {what}" for what, count in skipped.most_common(5)) or "it is empty"
         raise SourceError(
@@ -250,43 +258,6 @@ def _why_not(name: str) -> str:
         return "(hidden)"
     ext = _extension(name)
     return "" if ext in IMAGE_EXTENSIONS else ext or "(no extension)"
-
-
-def _walk_remote(fs: Any, root: str, skipped: Counter[str]) -> Iterator[str]:
-    prefix = root.rstrip("/") + "/"
-    for path in fs.find(root):
-        if any(part.startswith(".") and part != ".." for part in path.removeprefix(prefix).split("/")):
-            skipped["(hidden)"] += 1
-        else:
-            yield path
-
-
-def _walk_local(root: Path, skipped: Counter[str]) -> Iterator[str]:
-    """Files below `root`. A folder is listed once: under its own name if it lies below root, else by its first link."""
-    folders, links, seen = deque([str(root)]), deque[str](), set[tuple[int, int]]()
-    while folders or links:
-        folder = folders.popleft() if folders else links.popleft()
-        try:
-            stat = Path(folder).stat()
-            if (stat.st_dev, stat.st_ino) in seen:
-                skipped["(folder already listed)"] += 1
-                continue
-            seen.add((stat.st_dev, stat.st_ino))
-            with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except OSError as error:
-            raise SourceError(
-                f"{folder} cannot be listed: {error.strerror}; mend its permissions or move it"
-            ) from error
-        for entry in entries:
-            if entry.name.startswith("."):
-                skipped["(hidden)"] += 1
-            elif entry.is_dir():
-                (links if entry.is_symlink() else folders).append(entry.path)
-            elif entry.is_file():
-                yield entry.path
-            else:
-                skipped["(broken link)" if entry.is_symlink() else "(not a regular file)"] += 1
 
 
 def _extension(path: str) -> str:

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from pipeline.errors import ImageError, SourceError
 from pipeline.images.beside import below
-from pipeline.images.clip_files import NUMBERS, PICTURES, Camera, ClipFiles
+from pipeline.images.clip_files import NO_RIGHT, NUMBERS, PICTURES, ClipFiles, camera_of
 from pipeline.images.image_lists import ROOT_REMEDY, placed_refs
 from pipeline.images.manifest import ImageRef
 from pipeline.images.oddities import odd_ref
 from pipeline.images.photos import Photo, load_ahead, load_photo
 from pipeline.images.tables import read_table
 from pipeline.storage.locations import absolute, contents_of, parent_of, resolve
+from stages.motion.camera import Camera
 
 PREFIX = "clips:"
 COLUMNS = ("left", *PICTURES, *NUMBERS)
@@ -50,7 +52,8 @@ def load_clip(ref: ImageRef) -> Clip:
     """Reads and decodes the four pictures of a clip.
 
     Raises ImageError when one of them cannot be used (reasons as of `load_photo`), when they differ in size
-    ("other_size"), or when the row of the manifest is no clip ("no_clip").
+    ("other_size"), when the camera is not theirs ("other_camera"), or when the row of the manifest is no clip
+    ("no_clip").
     """
     if ref.clip is None:
         raise ImageError("no_clip", f"{ref.uri} is a picture alone: this method needs clips, --images {PREFIX}FILE")
@@ -64,7 +67,42 @@ def load_clip(ref: ImageRef) -> Clip:
                 "other_size", f"{getattr(ref.clip, name)} has {w}×{h} pixels, its left picture {width}×{height}"
             )
         others[name] = photo
+    _need_camera_of(left.rgb.shape, ref)
     return Clip(ref.id, left, **others, camera=ref.clip.camera)
+
+
+def _need_camera_of(shape: tuple[int, ...], ref: ImageRef) -> None:
+    """ImageError for a camera whose axis does not pass through the picture: it is that of another size."""
+    assert ref.clip is not None
+    camera, (height, width) = ref.clip.camera, shape[:2]
+    if not (-0.5 <= camera.cx <= width - 0.5 and -0.5 <= camera.cy <= height - 0.5):
+        raise ImageError(
+            "other_camera",
+            f"{ref.uri} has {width}×{height} pixels, but the principal point of its camera is ({camera.cx:g}, "
+            f"{camera.cy:g}): give the camera of pictures of this size, moved by what was cut off",
+        )
+
+
+def scaled_to_fit(clip: Clip, height: int, width: int) -> Clip:
+    """The clip with pictures of at most `height` by `width` pixels, and the camera that goes with them; itself when it
+    fits. They are scaled, by one factor but for rounding to whole pixels, and nothing is cut off.
+    """
+    h, w = clip.left.rgb.shape[:2]
+    factor = min(height / h, width / w)
+    if factor >= 1:
+        return clip
+    size = (max(1, round(h * factor)), max(1, round(w * factor)))
+    left, right, left_next, right_next = (
+        _scaled(photo, size) for photo in (clip.left, clip.right, clip.left_next, clip.right_next)
+    )
+    camera = clip.camera.scaled(size[0] / h, size[1] / w)
+    return Clip(clip.id, left, right, left_next, right_next, camera)
+
+
+def _scaled(photo: Photo, size: tuple[int, int]) -> Photo:
+    """Every pixel counts: bilinear by a triangle as wide as the reduction."""
+    scaled = Image.fromarray(photo.rgb).resize(size[::-1], Image.Resampling.BILINEAR)
+    return replace(photo, rgb=np.asarray(scaled))
 
 
 LOADERS: dict[str, Callable[[ImageRef], Any]] = {"photos": load_photo, "clips": load_clip}
@@ -121,7 +159,7 @@ def _with_clip(
     try:
         base = root or parent_of(location)
         right, left_next, right_next = (_picture(name, _text(row[name]), base, root) for name in PICTURES)
-        camera = Camera(**{name: _number(row[name]) for name in NUMBERS})
+        camera = camera_of(**{name: _number(row[name]) for name in NUMBERS})
     except SourceError as error:
         return odd_ref(ref.id, location, f"{place}: {error}")
     return replace(ref, clip=ClipFiles(right, left_next, right_next, camera))
@@ -129,7 +167,8 @@ def _with_clip(
 
 def _picture(name: str, path: str, base: str, root: str | None) -> str:
     if not path:
-        raise SourceError(f"it has no {name}: a clip needs all four pictures")
+        why = f": {NO_RIGHT}" if name.startswith("right") else ""
+        raise SourceError(f"it has no {name}, and a clip needs all four pictures{why}")
     uri = resolve(path, base)
     if root is not None and below(uri, root) is None:
         raise SourceError(f"{uri} is not below --root {root}; give one that holds all")
@@ -162,7 +201,8 @@ def _parquet_rows(location: str) -> _Rows:
 def _refuse_missing(location: str, names: Iterable[str]) -> None:
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        raise SourceError(f"{location} has no column {', '.join(missing)}: clips need {', '.join(COLUMNS)}")
+        why = f"; {NO_RIGHT}" if "right" in missing else ""
+        raise SourceError(f"{location} has no column {', '.join(missing)}: clips need {', '.join(COLUMNS)}{why}")
 
 
 def _number(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest
-from pipeline.images.stereo_clips import PREFIX as CLIPS
+from pipeline.images.sources import clip_prefix
 from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
 from pipeline.methods.cuts.entry import ENTRY as CUTS
 from pipeline.methods.depthg.entry import ENTRY as DEPTHG
@@ -88,7 +88,7 @@ def with_absolute_paths(launch: Launch) -> Launch:
 def _absolute(place: str | None) -> str | None:
     if place is None or is_url(place):
         return place
-    prefix = CLIPS if place.startswith(CLIPS) else ""
+    prefix = clip_prefix(place)
     return prefix + absolute(place.removeprefix(prefix))
 
 

@@ -1,18 +1,14 @@
 """Depth maps that the user already has, in a folder that mirrors the images."""
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.errors import ConfigError, ImageError
-from pipeline.storage.locations import is_file
+from pipeline.models.map_folder import MapFolder, read_array
 from pipeline.wording import brief
 from stages.depth import DepthKind, check_kind
 from stages.fingerprint import text_digest
@@ -21,10 +17,6 @@ from stages.stored_depth import relative_stored_depth
 SUFFIXES = (".png", ".npy", ".npz")
 # How far the aspect of a map may be from its photo's: models round sides to multiples of 32 or 64.
 _ASPECT_TOLERANCE = 0.15
-# Bytes that are read of a map for the fingerprint: the last ones of PNG and NPZ files, which are checksums of all that
-# they hold; of an NPY file all, of a large one blocks all over it.
-_BLOCK, _BLOCKS, _SMALL = 4096, 16, 1 << 20
-_READERS = 8
 
 
 class DepthMaps:
@@ -45,33 +37,27 @@ class DepthMaps:
             raise ConfigError(f"{folder} is not a folder: give the root of the depth maps")
         self.name = f"maps:{folder}"
         self.kind = check_kind(kind)
-        self._folder = folder
+        self._maps = MapFolder(folder, SUFFIXES)
 
     def refuse_none(self) -> None:
         """ConfigError when no file below the folder could be a map."""
-        if next(self._files(), None) is None:
+        if self._maps.is_empty():
             raise ConfigError(
-                f"{self._folder} holds no depth maps ({', '.join(SUFFIXES)}): give their root, or a folder with the "
-                "config.json of a transformers model"
+                f"{self._maps.folder} holds no depth maps ({', '.join(SUFFIXES)}): give their root, or a folder with "
+                "the config.json of a transformers model"
             )
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the kind, and of all maps by their names below the folder, sizes and contents, not of where the
-        folder is. Contents: checksums at the end of PNG and NPZ files; NPY files, of those over 1 MiB 16 blocks of
-        4 KiB. So little is read, and a map that was made differently is noticed; in a large NPY file a few pixels may
-        not be.
+        """Digest of the kind, and of all maps by their names below the folder and contents, see
+        `MapFolder.contents`.
         """
-        with ThreadPoolExecutor(_READERS, thread_name_prefix="maps") as readers:
-            found = sorted(readers.map(self._content, self._files()))
-        return text_digest(
-            "contents of depth maps", self.kind, *(part for name_digest in found for part in name_digest)
-        )
+        return text_digest("contents of depth maps", self.kind, *self._maps.contents())
 
     @property
     def earlier_fingerprint(self) -> str:
         """What the fingerprint was of before it was of the maps: the folder's path, and kind."""
-        return text_digest("depth maps", str(self._folder.resolve()), self.kind)
+        return text_digest("depth maps", str(self._maps.folder.resolve()), self.kind)
 
     def predict(self, images: Sequence[np.ndarray], ids: Sequence[str]) -> list[np.ndarray]:
         """See `DepthModel.predict`; (h, w) is the size of the map on disk, and what was filled is masked.
@@ -91,7 +77,10 @@ class DepthMaps:
         return self._of_map(image, id_, lambda raw, path: relative_stored_depth(raw, self.kind, str(path)))
 
     def _of_map(self, image: np.ndarray, id_: str, read: Callable[[np.ndarray, Path], np.ndarray]) -> np.ndarray:
-        path = self._find(id_)
+        try:
+            path = self._maps.find(id_)
+        except FileNotFoundError as error:
+            raise ImageError("no_depth_map", str(error)) from None
         try:
             raw = _read(path)
             _check_aspect(raw, image)
@@ -100,68 +89,12 @@ class DepthMaps:
         except Exception as error:
             raise ImageError("bad_depth_map", f"{id_}: depth map {path} is of no use: {brief(error)}") from error
 
-    def _find(self, id_: str) -> Path:
-        stems = (self._folder / id_, (self._folder / id_).with_suffix(""))
-        candidates = [Path(f"{stem}{suffix}") for stem in stems for suffix in SUFFIXES]
-        for path in candidates:
-            if is_file(path):
-                return path
-        raise ImageError("no_depth_map", f"{id_}: none of {', '.join(map(str, candidates))} exists")
-
-    def _files(self) -> Iterator[str]:
-        """Names of the files that are maps by their endings, from the folder; in any order, links followed once."""
-        seen: set[str] = set()
-        for folder, below, names in os.walk(self._folder, followlinks=True):
-            real = os.path.realpath(folder)
-            if real in seen:
-                below.clear()
-                continue
-            seen.add(real)
-            for name in names:
-                if name.endswith(SUFFIXES):
-                    yield Path(folder, name).relative_to(self._folder).as_posix()
-
-    def _content(self, name: str) -> tuple[str, str]:
-        path = self._folder / name
-        try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                digest = hashlib.sha256(str(size).encode())
-                is_whole = path.suffix == ".npy" and size <= _SMALL
-                for block in range(_BLOCKS if path.suffix == ".npy" and not is_whole else 0):
-                    file.seek(size * block // _BLOCKS)
-                    digest.update(file.read(_BLOCK))
-                file.seek(0 if is_whole else max(0, size - _BLOCK))
-                digest.update(file.read())
-        except OSError as error:
-            return name, f"cannot be read: {type(error).__name__}"  # its image is told so, by name
-        return name, digest.hexdigest()
-
 
 def _read(path: Path) -> np.ndarray:
     if path.suffix == ".png":
         with Image.open(path) as png:
             return _grey(png)
-    with path.open("rb") as file:  # numpy leaves open what it opened itself when the file is damaged
-        loaded = _numbers(file)
-        if isinstance(loaded, np.ndarray):
-            return _one_map(loaded)
-        names = loaded.files
-        if "depth" not in names and len(names) != 1:
-            raise ValueError(f"it holds {', '.join(names) or 'nothing'}: name the one that counts `depth`")
-        return _one_map(loaded["depth" if "depth" in names else names[0]])
-
-
-def _numbers(file: IO[bytes]) -> Any:
-    """What NumPy reads; its own messages advise to load unsafely what is no file of its."""
-    start = file.read(6)
-    if not start.startswith((b"\x93NUMPY", b"PK")):
-        raise ValueError("it is no NPY or NPZ file: write it with numpy.save or numpy.savez, or copy it again")
-    file.seek(0)
-    try:
-        return np.load(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError("it holds Python objects, not numbers") if "pickle" in str(error) else error from error
+    return _one_map(read_array(path, "depth"))
 
 
 def _grey(png: Image.Image) -> np.ndarray:

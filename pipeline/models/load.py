@@ -7,6 +7,7 @@ package that an embedded default comes out of.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,13 +20,18 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
 from pipeline.models.broken_files import refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.motion_maps import FOLDERS, MotionMaps
 from pipeline.models.onnx_files import weights_beside
 from pipeline.models.own_backbones import Backbone, own_backbone
+from pipeline.models.raft_weights import RAFT_THINGS, load_raft
 from pipeline.models.specs import (
     DEPTH_FOLDER,
+    MOTION_FILE,
     FeatureSpec,
     depth_source,
     feature_spec,
+    hub_file,
+    motion_source,
     onnx_spec,
     preset_weights,
     unknown_features,
@@ -37,6 +43,9 @@ from stages.depth_onnx import OnnxDepth
 from stages.feature_presets import PRESETS, FeaturePreset
 from stages.features import FeatureConfig, FeatureExtractor, NetworkFeatures, patch_side
 from stages.late import torch
+from stages.motion.clip_motion import MotionModel
+from stages.motion.opencv_motion import OpencvMotion
+from stages.motion.raft import RaftMotion
 
 if TYPE_CHECKING:
     from stages.depth_transformers import TransformersDepth
@@ -109,6 +118,39 @@ def _depth(spec: str, device: torch.device | str, kind: DepthKind | None) -> Dep
         model = _onnx(weights.fetch([spec])[0] if how == "embedded" else Path(where), device, kind)
     logger.info("depth from %s, read as %s", _SOURCES[how].format(where), _DIRECTIONS[model.kind])
     return model
+
+
+def load_motion(spec: str, device: torch.device | str = "cpu") -> MotionModel:
+    """The model of flow and disparity that `spec` means.
+
+    spec: "opencv", which needs no weights; "raft-things", torchvision's RAFT-large; "raft=FILE" for other weights of
+        it, SMURF's for instance, or "raft=hub:OWNER/NAME/FILE"; "maps:FOLDER" for maps on disk, see `MotionMaps`.
+    device: of a network; the others compute on the CPU.
+    Raises ConfigError for a spec that means nothing, WeightsError for weights that cannot be had or do not fit.
+    """
+    return _loaded(("motion", spec, str(device)), lambda: _motion(spec, device))
+
+
+def _motion(spec: str, device: torch.device | str) -> MotionModel:
+    how, where = motion_source(spec)
+    on_cpu = OpencvMotion(threads=len(os.sched_getaffinity(0)))
+    if how == "opencv":
+        return on_cpu
+    if how == "maps":
+        maps = MotionMaps(Path(where), on_cpu)
+        computed = [FOLDERS[name] for name in maps.missing]
+        logger.info("motion from the maps in %s%s", where, f"; {', '.join(computed)} by opencv" if computed else "")
+        return maps
+    path = Path(where) if how == "file" else RAFT_THINGS.ready() if how == "published" else _from_hub(spec, where)
+    return RaftMotion(load_raft(path), device, spec)
+
+
+def _from_hub(spec: str, place: str) -> Path:
+    repository, name = hub_file(place)
+    found = hub.file(repository, name)
+    if found is None:
+        raise hub.out_of_reach(f"--motion {spec}", repository, MOTION_FILE)
+    return found
 
 
 def feature_preset(spec: str) -> tuple[FeaturePreset, Path | None]:

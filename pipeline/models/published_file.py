@@ -26,7 +26,7 @@ _TIMEOUT_S = 30.0  # without a byte
 class PublishedFile:
     """about: what it is, for messages.
     folder: of the cache.
-    sha256: as published; None where it is not.
+    sha256: as published, or its beginning; None where it is not.
 
     check: raises WeightsError or OSError for a file that is not what it should be, such as a server's error page.
     instead: what else there is to do where it cannot be had, for the message: "or ...".
@@ -56,7 +56,7 @@ class PublishedFile:
         expected = self.sha256 or self._recorded()
         if expected is None:
             self._record(digest)
-        elif digest != expected:
+        elif not digest.startswith(expected):
             raise WeightsError(
                 f"{self.path} is corrupt (sha256 {digest}, {'published' if self.sha256 else 'at first it was'} "
                 f"{expected}): delete it to have it fetched again"

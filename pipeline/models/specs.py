@@ -15,12 +15,15 @@ from pipeline.errors import ConfigError, WeightsError
 from pipeline.models import hub, weights
 from pipeline.models.broken_files import refuse_broken, refuse_broken_in
 from pipeline.models.depth_maps import DepthMaps
+from pipeline.models.motion_maps import MotionMaps
 from pipeline.models.own_backbones import own_backbone, own_backbones
+from pipeline.models.raft_weights import RAFT_THINGS
 from pipeline.models.vit_checkpoints import SUFFIXES, need_file
 from pipeline.storage.locations import absolute_path
 from stages.depth import DepthKind
 from stages.depth_onnx import OnnxDepthSpec
 from stages.feature_presets import PRESETS, FeaturePreset
+from stages.motion.opencv_motion import OpencvMotion
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,11 @@ HUB_DEPTH: dict[str, str] = {
     "dpt-large": "Intel/dpt-large",
 }
 
+MOTION_NAMES = ("opencv", "raft-things")
+
 DEPTH_FOLDER = "its folder as --depth FOLDER"
+MOTION_FILE = "the file as --motion raft=FILE"
+_HUB_FILE = re.compile(r"hub:[^/]+/[^/]+/.+")
 
 
 @dataclass(frozen=True)
@@ -210,6 +217,61 @@ def check_depth(spec: str, kind: DepthKind | None, whose: str = "") -> None:
         onnx_spec(Path(where), kind)
     elif how == "transformers":
         refuse_broken_in(Path(where))
+
+
+MotionSource = tuple[Literal["opencv", "published", "file", "hub", "maps"], str]
+
+
+def motion_source(spec: str) -> MotionSource:
+    """Which kind of model of flow and disparity `spec` means, see `pipeline.models.load.load_motion`; and its name,
+    file, place on the hub or folder.
+
+    Raises ConfigError for a spec that means nothing.
+    """
+    name, _, weights_file = spec.partition("=")
+    if spec in MOTION_NAMES:
+        return ("opencv" if spec == "opencv" else "published"), spec
+    if spec.startswith("maps:") and spec != "maps:":
+        return "maps", spec.removeprefix("maps:")
+    if name == "raft" and weights_file.startswith("hub:"):
+        if not _HUB_FILE.fullmatch(weights_file):
+            raise ConfigError(f"--motion {spec}: a file on the model hub is named raft=hub:OWNER/NAME/FILE")
+        return "hub", weights_file.removeprefix("hub:")
+    if name == "raft" and weights_file:
+        return "file", weights_file
+    raise ConfigError(
+        f"no motion model {spec!r}: use {', '.join(MOTION_NAMES)}, raft=FILE or raft=hub:OWNER/NAME/FILE for weights "
+        "of RAFT-large, or maps:FOLDER"
+    )
+
+
+def absolute_motion(spec: str) -> str:
+    """The spec with the path in it, if it has one, absolute. The file need not be on this machine."""
+    how, where = motion_source(spec)
+    if how == "file":
+        return f"raft={absolute_path(where)}"
+    return f"maps:{absolute_path(where)}" if how == "maps" else spec
+
+
+def check_motion(spec: str) -> None:
+    """What is wrong with a model of flow and disparity before it is loaded: ConfigError, WeightsError. A published one
+    is fetched.
+    """
+    how, where = motion_source(spec)
+    if how == "maps":
+        MotionMaps(Path(where), OpencvMotion())
+    elif how == "file":
+        refuse_broken(need_file(Path(where)))
+    elif how == "published":
+        RAFT_THINGS.ready()
+    elif how == "hub":
+        hub.need(f"--motion {spec}", *hub_file(where), MOTION_FILE)
+
+
+def hub_file(place: str) -> tuple[str, str]:
+    """Repository and file of a place on the hub, OWNER/NAME/FILE, the file perhaps in folders of its own."""
+    owner, name, file = place.split("/", 2)
+    return f"{owner}/{name}", file
 
 
 def onnx_spec(path: Path, kind: DepthKind | None) -> OnnxDepthSpec:

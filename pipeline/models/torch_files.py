@@ -15,6 +15,8 @@ from pipeline.errors import WeightsError
 from pipeline.wording import brief, counted, few_of
 from stages.late import torch
 
+# Counts batches for a running mean without momentum, which networks in use do not have: files may lack it.
+_COUNTER = "num_batches_tracked"
 _REFUSED = re.compile(r"GLOBAL (\S+) was not an allowed global")
 
 
@@ -52,6 +54,17 @@ def need_weights(state: Mapping[str, torch.Tensor], path: Path) -> None:
             f"{path} has {counted(len(odd), 'tensor')} that cannot be used as weights ({few_of(odd)}): save the "
             "network's weights as ordinary tensors of 16 or 32 bits"
         )
+
+
+def misfits(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    """In which tensors weights differ from those that a network has, in names and shapes: "2 missing (a, b); ..."; ""
+    for none.
+    """
+    missing = [name for name in wanted if name not in state and not name.endswith(_COUNTER)]
+    left_over = [name for name in state if name not in wanted]
+    other = [name for name in state if name in wanted and state[name].shape != wanted[name].shape]
+    parts = [("missing", missing), ("not of the network", left_over), ("of another shape", other)]
+    return "; ".join(f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in parts if names)
 
 
 def _odd_form(name: str, tensor: torch.Tensor) -> str:

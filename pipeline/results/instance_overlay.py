@@ -42,7 +42,7 @@ def draw_overlay(rgb_HW3: np.ndarray, record: ImageRecord) -> Image.Image:
         inner = scipy.ndimage.binary_erosion(small[m], iterations=width, border_value=0)
         canvas[small[m] & ~inner] = colours[m]
     picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    labels = _Labels(picture)
+    labels = Labels(picture)
     if not masks:
         labels.write((0, 0), "no masks", (255, 255, 255))
     above = np.zeros((size[1], size[0]), bool)
@@ -76,7 +76,7 @@ def _resize(map_2d: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(map_2d).resize(size, Image.Resampling.BILINEAR))
 
 
-class _Labels:
+class Labels:
     """Labels on a picture, sized to it, none of which covers another as long as there is room."""
 
     def __init__(self, picture: Image.Image) -> None:
@@ -85,16 +85,25 @@ class _Labels:
         self._font = ImageFont.load_default(size=max(10, min(max(picture.size) // 42, min(picture.size) // 12)))
         self._placed = np.empty((0, 4))
 
+    def room(self, text: str) -> float:
+        """Pixels that it takes."""
+        _, _, _, wide, high = self._measured(text)
+        return wide * high
+
     def write(self, near: tuple[int, int], text: str, colour: tuple[int, ...]) -> None:
         """A text on its colour, centred at a row and column, or as near to that as no other label is."""
-        left, top, right, bottom = self._pen.textbbox((0, 0), text, font=self._font)
-        margin = max(2, round((bottom - top) / 3))
-        wide, high = right - left + 2 * margin, bottom - top + 2 * margin
+        left, top, margin, wide, high = self._measured(text)
         x, y = self._free_place(near, wide, high)
         is_bright = np.dot(colour, (0.299, 0.587, 0.114)) > 110
         ink = (0, 0, 0) if is_bright else (255, 255, 255)
         self._pen.rounded_rectangle((x, y, x + wide - 1, y + high - 1), margin, fill=colour, outline=ink)
         self._pen.text((x + margin - left, y + margin - top), text, fill=ink, font=self._font)
+
+    def _measured(self, text: str) -> tuple[float, float, int, float, float]:
+        """Where a text begins, left and top, and margin, width and height of its label."""
+        left, top, right, bottom = self._pen.textbbox((0, 0), text, font=self._font)
+        margin = max(2, round((bottom - top) / 3))
+        return left, top, margin, right - left + 2 * margin, bottom - top + 2 * margin
 
     def _free_place(self, near: tuple[int, int], wide: float, high: float) -> tuple[int, int]:
         """Left and top of the label."""

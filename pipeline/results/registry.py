@@ -14,11 +14,12 @@ from pipeline.plugins import entries, loaded
 from pipeline.results.crop_features_kind import CropFeaturesKind
 from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.kinds import ResultKind
+from pipeline.results.panoptic_kind import PanopticKind
 from pipeline.results.semantic_kind import SemanticKind
 
 GROUP = "cuts3d.results"
 # Each says in messages what it is, `words`, and what there is for it, `commands`.
-KINDS = {kind.name: kind for kind in (InstanceKind, SemanticKind, CropFeaturesKind)}
+KINDS = {kind.name: kind for kind in (InstanceKind, SemanticKind, PanopticKind, CropFeaturesKind)}
 
 
 def kind_named(name: str) -> ResultKind:

@@ -206,10 +206,15 @@ def counts_of(results: Iterable[SemanticRecord | Failed]) -> Counts:
             failed += 1
             continue
         unlabelled += result.unlabelled
-        for name, count in zip(result.classes.names, result.pixels, strict=True):
-            if count:
-                pixels[name] = pixels.get(name, 0) + count
+        add_pixels(pixels, result.classes, result.pixels)
     return {"images": images, "pixels": pixels, "unlabelled": unlabelled, "quarantined": failed}
+
+
+def add_pixels(total: dict[str, int], classes: Classes, pixels: Sequence[int]) -> None:
+    """Add an image's pixels of each class to those by name of the class, which have no zeros."""
+    for name, count in zip(classes.names, pixels, strict=True):
+        if count:
+            total[name] = total.get(name, 0) + count
 
 
 def by_pixels(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -27,6 +27,8 @@ class Assignment:
     truth: what it was found on, for people.
     images: how many of them; 0 where nobody says.
     model: digest of what made the clusters; "" where nobody says.
+    jointly: where `class_of` matches things and stuff apart, the class of each cluster when all are matched together,
+        (K,), as accuracy and mIoU have it; else None.
 
     Raises ValueError where these do not fit each other.
     """
@@ -37,17 +39,19 @@ class Assignment:
     truth: str = ""
     images: int = 0
     model: str = ""
+    jointly: tuple[int | None, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.clusters) <= NONE or not 1 <= len(self.classes) <= NONE:
             raise ValueError(f"there must be 1 to {NONE} clusters and classes")
         if len(set(self.classes)) != len(self.classes) or len(set(self.clusters)) != len(self.clusters):
             raise ValueError("names of clusters and of classes must each be another")
-        if len(self.class_of) != len(self.clusters):
-            raise ValueError(f"{len(self.clusters)} clusters need as many classes, not {len(self.class_of)}")
-        for index in self.class_of:
-            if index is not None and not 0 <= index < len(self.classes):
-                raise ValueError(f"class {index} is none of 0 to {len(self.classes) - 1}")
+        for class_of in (self.class_of, self.class_of if self.jointly is None else self.jointly):
+            if len(class_of) != len(self.clusters):
+                raise ValueError(f"{len(self.clusters)} clusters need as many classes, not {len(class_of)}")
+            for index in class_of:
+                if index is not None and not 0 <= index < len(self.classes):
+                    raise ValueError(f"class {index} is none of 0 to {len(self.classes) - 1}")
 
     @property
     def table(self) -> np.ndarray:
@@ -94,6 +98,9 @@ class Assignment:
                 for name, index in zip(self.clusters, self.class_of, strict=True)
             ],
         }
+        if self.jointly is not None:
+            for entry, index in zip(facts["clusters"], self.jointly, strict=True):
+                entry["class_jointly"] = index
         return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -103,7 +110,7 @@ class Assignment:
         if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
             raise SourceError(
                 f'{location} is no assignment: its "schema" must be "{SCHEMA}"; '
-                "`cuts3d evaluate-semantic --save-assignment` writes one"
+                "`--save-assignment` of `cuts3d evaluate-semantic` or `evaluate-panoptic` writes one"
             )
         try:
             classes, clusters = _texts(document["classes"], "classes"), document["clusters"]
@@ -117,6 +124,9 @@ class Assignment:
                 str(document.get("truth", "")),
                 _index(document.get("images", 0), "images") or 0,
                 str(document.get("model", "")),
+                tuple(_index(one["class_jointly"], "class_jointly") for one in clusters)
+                if any("class_jointly" in one for one in clusters)
+                else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             what = f"{error} is missing" if isinstance(error, KeyError) else str(error)

@@ -67,7 +67,7 @@ class RunReader:
         self.commits: dict[str, Commit] = run.ledger.committed()
         self._keys, self._retry_keys = by_try(self.commits)
         # Neighbouring images are retried together, so few retry shards are needed at a time.
-        self._open_retry = lru_cache(maxsize=2)(self.open_shard)
+        self.kept_open = lru_cache(maxsize=2)(self.open_shard)
 
     def need_any(self) -> None:
         """For those who show or write what the run holds: StoreError while none of its shards is done."""
@@ -89,7 +89,25 @@ class RunReader:
         shard = self.open_shard(key)
         for i, image_id in enumerate(shard.ids):
             retried = self._superseded.get(image_id)
-            yield shard.result(i) if retried is None else self._open_retry(retried[0]).result(retried[1])
+            yield shard.result(i) if retried is None else self.kept_open(retried[0]).result(retried[1])
+
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """By id, every image of the manifest: the key of its shard, and its place in it, whether that is done or not.
+        Reads the manifest.
+        """
+        shards = self.run.manifest.shards()
+        return {ref.id: (shard.key, i) for shard in shards for i, ref in enumerate(shard.refs)}
+
+    def result_of(self, image_id: str) -> Any:
+        """One image by its id, as it is now; KeyError when it is none of the run's, or its shard is not done. Best
+        asked for in the manifest's order.
+        """
+        retried = self._superseded.get(image_id)
+        if retried is not None:
+            return self.kept_open(retried[0]).result(retried[1])
+        key, place = self.places[image_id]
+        return self.kept_open(key).result(place)
 
     def parts(self) -> Iterator[tuple[Any, np.ndarray]]:
         """All committed shards, those of retries last, each with bool (B,): the images that count.
@@ -100,7 +118,7 @@ class RunReader:
             shard = self.open_shard(key)
             yield shard, np.array([image_id not in self._superseded for image_id in shard.ids], bool)
         for key in self._retry_keys:
-            shard = self._open_retry(key)
+            shard = self.kept_open(key)
             yield shard, np.array([self._superseded.get(id_) == (key, i) for i, id_ in enumerate(shard.ids)], bool)
 
     def quarantined(self) -> list[QuarantineRecord]:
@@ -139,14 +157,14 @@ class RunReader:
         """
         latest: dict[str, tuple[str, int]] = {}
         for key in self._retry_keys:
-            shard: ResultShard = self._open_retry(key)
+            shard: ResultShard = self.kept_open(key)
             for i, image_id in enumerate(shard.ids):
                 if image_id in self._set_aside and not self._succeeded(latest.get(image_id)):
                     latest[image_id] = key, i
         return latest
 
     def _succeeded(self, place: tuple[str, int] | None) -> bool:
-        return place is not None and bool(self._open_retry(place[0]).done[place[1]])
+        return place is not None and bool(self.kept_open(place[0]).done[place[1]])
 
     def _is_processed(self, image_id: str) -> bool:
         return self._succeeded(self._superseded.get(image_id))

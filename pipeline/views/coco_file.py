@@ -25,30 +25,38 @@ T = TypeVar("T", bound=_OfImage)
 class CocoFile:
     """A file that takes image after image. Attributes: `images`, `annotations`, how many it has so far."""
 
-    def __init__(self, out: IO[str], body: IO[str]) -> None:
+    def __init__(self, out: IO[str], body: IO[str], numbered: bool) -> None:
         self.images = self.annotations = 0
-        self._out, self._body = out, body
+        self._out, self._body, self._numbered = out, body, numbered
 
     def add(self, image: Mapping[str, Any], annotations: Iterable[Mapping[str, Any]]) -> None:
-        """Take in an image and its annotations, which get ids that count from 1."""
+        """Take in an image and its annotations; if these are numbered they get ids that count from 1."""
         self._out.write(("\n" if self.images == 0 else ",\n") + json.dumps(image, ensure_ascii=False))
         self.images += 1
         for annotation in annotations:
             self.annotations += 1
-            line = json.dumps({"id": self.annotations, **annotation})
+            line = json.dumps({"id": self.annotations, **annotation} if self._numbered else annotation)
             self._body.write(("\n" if self.annotations == 1 else ",\n") + line)
 
 
 @contextmanager
 def coco_file(
-    file: str | Path, run: RunFolder, description: str, categories: Sequence[Mapping[str, Any]]
+    file: str | Path,
+    run: RunFolder,
+    description: str,
+    categories: Sequence[Mapping[str, Any]],
+    *,
+    numbered: bool = True,
 ) -> Iterator[CocoFile]:
-    """A COCO file to add images to; it appears whole or not at all. Annotations wait on the disk meanwhile."""
+    """A COCO file to add images to; it appears whole or not at all. Annotations wait on the disk meanwhile.
+
+    numbered: whether annotations have ids, as all but panoptic ones do.
+    """
     with output_file(file) as out, tempfile.TemporaryFile("w+", encoding="utf-8") as body:
         info = {"description": description, "run": run.fingerprint, "recipe": run.recipe}
         out.write(f'{{"info": {json.dumps(info)}, "licenses": [],\n')
         out.write(f'"categories": {json.dumps(categories, ensure_ascii=False)},\n"images": [')
-        yield CocoFile(out, body)
+        yield CocoFile(out, body, numbered)
         out.write('],\n"annotations": [')
         body.seek(0)
         while chunk := body.read(1 << 20):

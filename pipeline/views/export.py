@@ -15,11 +15,13 @@ from pipeline.results.instance_coco import CATEGORY, annotations_of
 from pipeline.results.instance_kind import NAME as INSTANCES
 from pipeline.results.instance_overlay import decode
 from pipeline.results.kinds import Failed
+from pipeline.results.panoptic_kind import NAME as PANOPTIC
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.results.semantic_kind import NAME as SEMANTIC
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.ledger import by_try
 from pipeline.runs.needed_kind import need_kind
+from pipeline.runs.panoptic_reader import PanopticReader
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.semantic_reader import SemanticReader
@@ -109,19 +111,26 @@ def export_overlays(
 
 def _drawn(run: RunFolder, min_score: float, assignment: Assignment | None) -> RunReader:
     if assignment is not None:
-        return SemanticReader(run, assignment)
+        return PanopticReader(run, assignment=assignment) if run.result == PANOPTIC else SemanticReader(run, assignment)
     return InstanceReader(run, min_score) if min_score else RunReader(run)
 
 
-def refuse_misfits(run: RunFolder, of_masks: Mapping[str, object], of_labels: Mapping[str, object]) -> None:
+def refuse_misfits(
+    run: RunFolder, of_masks: Mapping[str, object], of_labels: Mapping[str, object], of_panoptic: Mapping[str, object]
+) -> None:
     """ConfigError, before anything is written, for options that do not go with what the run holds.
 
-    of_masks, of_labels: values of the options, by name, that need instance masks and semantic labels.
+    of_masks, of_labels, of_panoptic: values of the options, by name, that need instance masks, labels of any kind, and
+        panoptic labels.
     """
-    for kind, options in ((INSTANCES, of_masks), (SEMANTIC, of_labels)):
+    for kind, also, options in (
+        (INSTANCES, (), of_masks),
+        (SEMANTIC, (PANOPTIC,), of_labels),
+        (PANOPTIC, (), of_panoptic),
+    ):
         for option, value in options.items():
             if value:
-                need_kind(run, kind, option)
+                need_kind(run, kind, option, also)
 
 
 def _refuse_too_many(reader: InstanceReader) -> None:

@@ -1,8 +1,9 @@
 """Semantic labels out of the store: maps as PNG with a palette, their legend, and segments as COCO-Stuff JSON."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ from pipeline.results.semantic import NONE, Classes
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.results.semantic_coco import annotations_of, categories_of
 from pipeline.runs.run_folder import RunFolder
-from pipeline.runs.semantic_reader import SemanticReader
+from pipeline.runs.semantic_reader import LabelReader, SemanticReader
 from pipeline.storage.outputs import output_file
 from pipeline.views.coco_file import coco_file, with_coco_ids
 from pipeline.views.picture_files import of_image, picture_names, save_picture
@@ -66,8 +67,16 @@ def _palette(classes: Classes) -> bytes:
 
 
 def _legend(run: RunFolder, reader: SemanticReader) -> str:
-    legend: dict[str, object] = {"schema": SCHEMA, "run": run.fingerprint, "recipe": run.recipe, "none": NONE}
-    legend["classes"] = [{"label": c, **one} for c, one in enumerate(reader.classes.to_json())]
+    classes = [{"label": c, **one} for c, one in enumerate(reader.classes.to_json())]
+    return legend_of(run, reader, SCHEMA, NONE, classes)
+
+
+def legend_of(
+    run: RunFolder, reader: LabelReader[Any], schema: str, none: int, classes: Sequence[Mapping[str, Any]]
+) -> str:
+    """The text of a file that says what pixels of a run's maps mean. none: of pixels without a class."""
+    legend: dict[str, object] = {"schema": schema, "run": run.fingerprint, "recipe": run.recipe, "none": none}
+    legend["classes"] = classes
     if reader.assignment is not None:
         pairs = zip(reader.assignment.clusters, reader.assignment.class_of, strict=True)
         legend["clusters"] = [{"name": name, "label": index} for name, index in pairs]

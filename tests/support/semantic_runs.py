@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from pipeline.images.manifest import ImageRef, Manifest
-from pipeline.results.kinds import Failed, quarantine_of
+from pipeline.results.kinds import Failed, ResultKind, quarantine_of
 from pipeline.results.semantic import NONE, Classes, SemanticRecord
-from pipeline.results.semantic_kind import NAME, SemanticKind
+from pipeline.results.semantic_kind import SemanticKind
 from pipeline.runs.ledger import Outcome
 from pipeline.runs.provenance import new_attempt
 from pipeline.runs.run_folder import RunFolder
@@ -37,6 +38,13 @@ def write_run(
 
     leave_out: keys of shards that are not committed.
     """
+    return write_run_of(SemanticKind(classes), folder, results, shard_size, leave_out)
+
+
+def write_run_of(
+    kind: ResultKind, folder: Path, results: Sequence[Any], shard_size: int = 3, leave_out: Sequence[str] = ()
+) -> RunFolder:
+    """The same with results of any kind."""
     refs = []
     for number, result in enumerate(results):
         path = folder / "photos" / result.id
@@ -47,9 +55,8 @@ def write_run(
         refs.append(ImageRef(result.id, str(path)))
     manifest = Manifest(refs, shard_size)
     config = {"recipe": {"name": "made up"}}
-    run = RunFolder.create_or_open(str(folder / "run"), config, manifest, method="made up", result=NAME)
+    run = RunFolder.create_or_open(str(folder / "run"), config, manifest, method="made up", result=kind.name)
     by_id = {result.id: result for result in results}
-    kind = SemanticKind(classes)
     for shard in manifest.shards():
         if shard.key not in leave_out:
             own = [by_id[ref.id] for ref in shard.refs]

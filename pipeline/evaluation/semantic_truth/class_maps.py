@@ -100,6 +100,12 @@ _NOT_TRAINED = (9, 10, 14, 15, 16, 18, 29, 30)
 # Ids below 7 are void; the licence plate is -1, which files hold as the largest number of theirs.
 _VOID = (*range(7), 255, 65535)
 
+# A category is a thing as its members are.
+CITYSCAPES_THINGS: frozenset[str] = frozenset(
+    name for category in ("human", "vehicle") for name in (category, *_CATEGORIES[category].values())
+)
+"""Names of the classes, in any of the lists, whose objects are told apart."""
+
 CITYSCAPES: dict[int, ClassMap] = {
     27: _named(tuple(_IDS.values()), _IDS, _VOID),
     19: _named(
@@ -109,6 +115,13 @@ CITYSCAPES: dict[int, ClassMap] = {
     ),
     7: _named(tuple(_CATEGORIES), {id_: category for category, ids in _CATEGORIES.items() for id_ in ids}, _VOID),
 }
+
+
+def cityscapes_ids(names: Sequence[str]) -> list[int] | None:
+    """Cityscapes' ids of these classes, None where one is none of its 27."""
+    id_of = {name: id_ for id_, name in _IDS.items()}
+    return [id_of[name] for name in names] if set(names) <= id_of.keys() else None
+
 
 # --- COCO-Stuff: its supercategories, by COCO's category id minus 1 ---------------------------------------------------
 

@@ -88,17 +88,31 @@ class MapFolder:
 
     def labels(self, number: int, ref: ImageRef, size: tuple[int, int]) -> TrueLabels:
         """See `truth.SemanticTruth`."""
-        location = self._locations[number]
-        labels_HW, strange = self._map.labels(self._values(location))
+        labels_HW, strange = self.classified(number, self.values(number))
+        return TrueLabels(self._form.fitted(labels_HW, size), strange)
+
+    def values(self, number: int) -> np.ndarray:
+        """What the map of an image holds, whole numbers (H, W). MapError, its detail naming the file, when it cannot
+        be read.
+        """
+        return self._values(self._locations[number])
+
+    def fitted(self, values_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """A map cut to the height and width of its photo, of formats whose maps are larger."""
+        return self._form.fitted(values_HW, size)
+
+    def classified(self, number: int, values_HW: np.ndarray) -> tuple[np.ndarray, dict[int, int]]:
+        """Classes of what the map of an image holds, see `ClassMap.labels`. MapError where nothing of it is known."""
+        labels_HW, strange = self._map.labels(self._form.numbers(values_HW))
         if (labels_HW == 255).all() and sum(strange.values()) == labels_HW.size:
             values = "values" if max(strange) < 0 else f"values, such as {max(strange)},"
-            raise MapError("of other numbers", f"{location}, none of whose {values} is known")
-        return TrueLabels(self._form.fitted(labels_HW, size), strange)
+            raise MapError("of other numbers", f"{self._locations[number]}, none of whose {values} is known")
+        return labels_HW, strange
 
     def _values(self, location: str) -> np.ndarray:
         values = read_pixels(location)
         if values.ndim == 2:
-            return self._form.numbers(values)
+            return values
         if not self._form.colours:
             raise MapError("of colours", f"{location}, which has colours where maps have numbers of classes")
         red_HW, green_HW, blue_HW = (values[..., channel].astype(np.uint32) for channel in range(3))
@@ -115,7 +129,7 @@ class MapFolder:
         signs = np.zeros(len(ways), int)
         for location in self._locations[:: -(-len(self._locations) // _SAMPLE)]:
             try:
-                found = set(np.unique(self._values(location)).tolist())
+                found = set(np.unique(self._form.numbers(self._values(location))).tolist())
             except MapError:
                 continue
             signs += [bool(found & way.telling) for way in ways]

@@ -16,7 +16,7 @@ files are called: maps:labels/*_labelTrainIds.png.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,14 +105,26 @@ def read_semantic_truth(spec: str, classes: int | None = None) -> SemanticTruth:
         ConfigError: the format has no list of so many classes.
         SourceError: the format is unknown, or what it needs is missing or not in that format; the message names it.
     """
+    name, path = format_and_path(spec, FORMATS)
+    return FORMATS[name](spec, path, classes)
+
+
+def format_and_path(spec: str, formats: Collection[str]) -> tuple[str, str]:
+    """The parts of FORMAT:PATH. SourceError for anything else, and for a format that is none of these."""
     name, colon, path = spec.partition(":")
     if not colon or path.startswith("//") or "/" in name:
-        raise SourceError(f"{spec}: say in what format it is, FORMAT:PATH; known: {', '.join(FORMATS)}")
-    if name not in FORMATS:
-        raise SourceError(f"{spec}: there is no format {name!r}; known: {', '.join(FORMATS)}")
+        raise SourceError(f"{spec}: say in what format it is, FORMAT:PATH; known: {', '.join(formats)}")
+    if name not in formats:
+        raise SourceError(f"{spec}: there is no format {name!r}; known: {', '.join(formats)}")
     if not path:
         raise SourceError(f"{spec}: say where the file or folder is, {name}:PATH")
-    return FORMATS[name](spec, path, classes)
+    return name, path
+
+
+def json_and_folder(path: str) -> tuple[str, str | None]:
+    """The parts of JSON[:FOLDER]."""
+    parts = _JSON_AND_FOLDER.fullmatch(path)
+    return (parts[1], parts[2]) if parts and not Path(path).exists() else (path, None)
 
 
 def _folder(name: str) -> Callable[[str, str, int | None], SemanticTruth]:
@@ -162,10 +174,7 @@ def _coco_things(spec: str, path: str, classes: int | None) -> SemanticTruth:
 
 
 def _coco_panoptic(spec: str, path: str, classes: int | None) -> SemanticTruth:
-    parts = _JSON_AND_FOLDER.fullmatch(path)
-    if parts and not Path(path).exists():
-        return CocoPanoptic(spec, parts[1], parts[2], classes)
-    return CocoPanoptic(spec, path, None, classes)
+    return CocoPanoptic(spec, *json_and_folder(path), classes)
 
 
 def _need(spec: str, classes: int | None, known: tuple[int, ...]) -> None:

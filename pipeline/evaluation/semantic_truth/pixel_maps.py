@@ -88,9 +88,10 @@ def _of_palette(image: Image.Image) -> np.ndarray:
     colours = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     used = np.unique(indices)
     used = used[used < len(colours)]
-    greys = colours[used]
-    if not (greys == greys[:, :1]).all() or len(np.unique(greys[:, 0])) < len(used):
+    greys = colours[used, 0]
+    # The colours that do not occur count, too: a map may have grey classes alone.
+    if not (colours == colours[:, :1]).all() or len(np.unique(greys)) < len(used):
         return indices
     table = np.arange(256, dtype=np.uint8)
-    table[used] = greys[:, 0]
+    table[used] = greys
     return table[indices]

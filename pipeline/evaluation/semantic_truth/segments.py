@@ -4,7 +4,6 @@ H, W pixels
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,14 +13,11 @@ from pycocotools import mask as coco_mask
 from pipeline.errors import ConfigError, SourceError
 from pipeline.evaluation.same_images import is_turned, same_images
 from pipeline.evaluation.semantic_truth.class_maps import COCO_27, COCO_CATEGORIES, IGNORED, check_names
-from pipeline.evaluation.semantic_truth.pixel_maps import read_pixels
-from pipeline.evaluation.semantic_truth.truth import MapError, TrueLabels
+from pipeline.evaluation.semantic_truth.panoptic_json import PanopticFile, categories_of, entry_id
+from pipeline.evaluation.semantic_truth.truth import TrueLabels
 from pipeline.evaluation.truth.coco import Truth, list_of
-from pipeline.images.beside import first_that_holds, places_beside
 from pipeline.images.coco import whole_number
-from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
-from pipeline.storage.locations import absolute, read_json, resolve
 
 _FIRST_STUFF = 92  # of COCO's category ids
 
@@ -42,8 +38,8 @@ class CocoSegments:
         self._truth = Truth(_joined(files), name)
         self.paths: Mapping[int, str] = {id_: str(image["file_name"]) for id_, image in self._truth.images.items()}
         self._class_of: dict[int, int] = {}
-        for file, document in files.items():
-            self._class_of |= _classes_by_id(document, file, classes)
+        for document in files.values():
+            self._class_of |= classes_by_id(categories_of(document), classes)
         if not self._class_of:
             raise SourceError(f"{name}: no category is one of {', '.join(classes)}, as COCO's supercategories are")
 
@@ -64,77 +60,50 @@ class CocoSegments:
 
 
 class CocoPanoptic:
-    """A `truth.SemanticTruth` of a panoptic JSON and its PNG maps, whose colours are numbers of segments.
+    """A `truth.SemanticTruth` of a panoptic JSON and its maps.
 
     folder: of the maps; None is the one beside the file that has its name.
     classes: 133, all of the file's categories, or 27, their supercategories.
     """
 
-    numbering, open_ended = "", False
+    numbering, open_ended, benchmark = "", False, ""
 
     def __init__(self, name: str, location: str, folder: str | None, classes: int | None = None) -> None:
         self.name = name
-        if classes not in (None, 133, 27):
-            raise ConfigError(f"--classes {classes}: {name} has 133 or 27 classes")
-        document = read_json(absolute(location))
-        categories = _categories(document, location)
-        if not categories:
-            raise SourceError(f'{location} has no "categories": a panoptic file lists 133 of them')
-        if classes == 27:
-            self.classes, self.benchmark = COCO_27, ""
-            self._class_of = _classes_by_id(document, location, COCO_27)
-        else:
-            self.classes = tuple(str(one.get("name", id_)) for id_, one in categories.items())
-            self.benchmark = ""
-            self._class_of = {id_: index for index, id_ in enumerate(categories)}
-        check_names(self.classes, location)
-        self._segments = _panoptic_images(document, location)
-        maps = {number: one.file_name for number, one in self._segments.items()}
-        photos = _photo_names(document, location)
-        self.paths: Mapping[int, str] = {number: photos.get(number, file) for number, file in maps.items()}
-        places = (
-            [absolute(folder)]
-            if folder
-            else [absolute(location).rpartition(".")[0], *places_beside(absolute(location))]
-        )
-        found = first_that_holds(places, list(maps.values()))
-        if found is None:
-            raise SourceError(
-                f"{location}: none of its {len(maps)} maps, such as {next(iter(maps.values()))}, is in "
-                f"{' or '.join(places)}: say where they are, coco-panoptic:JSON:FOLDER"
-            )
-        self._folder = found
+        need_panoptic_classes(name, classes)
+        self._file = PanopticFile(name, location, folder, "say where they are, coco-panoptic:JSON:FOLDER")
+        self.classes, self._class_of = panoptic_classes(self._file, location, classes)
+        self.paths = self._file.paths
 
     def matched(self, refs: Sequence[ImageRef]) -> dict[str, int | None]:
         """See `truth.SemanticTruth`."""
-        # The photos are JPEG, the maps PNG, and not all files list the photos.
-        stems = {number: path.rpartition(".")[0] or path for number, path in self.paths.items()}
-        images = {ref.id: ref.id.rpartition(".")[0] or ref.id for ref in refs}
-        return same_images(images, stems, self.name, {ref.id: ref.coco_id for ref in refs})
+        return self._file.matched(refs)
 
     def labels(self, number: int, ref: ImageRef, size: tuple[int, int]) -> TrueLabels:
         """See `truth.SemanticTruth`."""
-        image = self._segments[number]
-        location = resolve(image.file_name, self._folder)
-        colours = read_pixels(location)
-        if colours.ndim == 2:  # whose segments have grey colours, or one that is none
-            colours = np.repeat(colours[..., None], 3, axis=2)
-        ids_HW = colours.astype(np.int32) @ np.array((1, 1 << 8, 1 << 16), np.int32)
-        ids, place, counts = np.unique(ids_HW, return_inverse=True, return_counts=True)
-        known = [id_ == 0 or id_ in image.categories for id_ in ids.tolist()]
-        if not any(known):
-            raise MapError("of other numbers", f"{location}, none of whose segments the file lists")
-        classes = [self._class_of.get(image.categories.get(id_, 0), IGNORED) for id_ in ids.tolist()]
-        strange = {int(i): int(n) for i, n, is_known in zip(ids, counts, known, strict=True) if not is_known}
-        return TrueLabels(np.array(classes, np.uint8)[place].reshape(ids_HW.shape), strange)
+        map_, categories = self._file.map(number), self._file.images[number].categories
+        classes = [self._class_of.get(categories.get(id_, 0), IGNORED) for id_ in map_.ids.tolist()]
+        return TrueLabels(np.array(classes, np.uint8)[map_.places], self._file.strange(number, map_))
 
 
-@dataclass(frozen=True)
-class _PanopticImage:
-    """file_name: of its map. categories: of each segment."""
+def need_panoptic_classes(name: str, classes: int | None) -> None:
+    """ConfigError for a number of classes that panoptic files do not have."""
+    if classes not in (None, 133, 27):
+        raise ConfigError(f"--classes {classes}: {name} has 133 or 27 classes")
 
-    file_name: str
-    categories: Mapping[int, int]
+
+def panoptic_classes(file: PanopticFile, location: str, classes: int | None) -> tuple[tuple[str, ...], dict[int, int]]:
+    """Names of classes, and the class of each category that has one; SourceError for names that cannot be scored.
+
+    classes: 133 or None, all of the file's categories, or 27, their supercategories.
+    """
+    if classes == 27:
+        names, class_of = COCO_27, classes_by_id(file.categories, COCO_27)
+    else:
+        names = tuple(str(one.get("name", id_)) for id_, one in file.categories.items())
+        class_of = {id_: index for index, id_ in enumerate(file.categories)}
+    check_names(names, location)
+    return names, class_of
 
 
 def _height(segment: Mapping[str, Any]) -> tuple[bool, bool, float]:
@@ -149,12 +118,12 @@ def _joined(files: Mapping[str, Any]) -> dict[str, Any]:
     images = list_of(files[first], "images", first)
     annotations = list(list_of(files[first], "annotations", first))
     for other in others:
-        theirs = {_id(image) for image in list_of(files[other], "images", other)}
-        images = [image for image in images if _id(image) in theirs]
+        theirs = {entry_id(image) for image in list_of(files[other], "images", other)}
+        images = [image for image in images if entry_id(image) in theirs]
         annotations += list_of(files[other], "annotations", other)
     if not images:
         raise SourceError(f"{' and '.join(files)} have no image id in common: give files of the same images")
-    kept = {_id(image) for image in images}
+    kept = {entry_id(image) for image in images}
     if others:
         annotations = [
             one
@@ -164,53 +133,10 @@ def _joined(files: Mapping[str, Any]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations}
 
 
-def _id(entry: Any) -> int | None:
-    return whole_number(entry.get("id")) if isinstance(entry, Mapping) else None
-
-
-def _categories(document: Any, name: str) -> dict[int, Mapping[str, Any]]:
-    listed = document.get("categories") if isinstance(document, Mapping) else None
-    if not isinstance(listed, list):
-        return {}
-    return {id_: one for one in listed if (id_ := _id(one)) is not None}
-
-
-def _classes_by_id(document: Any, name: str, classes: tuple[str, ...]) -> dict[int, int]:
+def classes_by_id(categories: Mapping[int, Mapping[str, Any]], classes: tuple[str, ...]) -> dict[int, int]:
     """Of each category its class, by its supercategory; where the file names none, by COCO's own ids."""
     index = {supercategory: i for i, supercategory in enumerate(classes)}
-    above = {id_: one.get("supercategory") for id_, one in _categories(document, name).items()}
+    above = {id_: one.get("supercategory") for id_, one in categories.items()}
     if not any(above.values()):
         above = dict(COCO_CATEGORIES)
     return {id_: index[str(one)] for id_, one in above.items() if str(one) in index}
-
-
-def _panoptic_images(document: Any, name: str) -> dict[int, _PanopticImage]:
-    entries = list_of(document, "annotations", name)
-    left_out = LeftOut(name, "images")
-    images: dict[int, _PanopticImage] = {}
-    for entry in entries:
-        number = whole_number(entry.get("image_id")) if isinstance(entry, Mapping) else None
-        file, segments = (
-            (entry.get(field) for field in ("file_name", "segments_info")) if number is not None else (0, 0)
-        )
-        if number is None or not isinstance(file, str) or not isinstance(segments, list):
-            left_out.add("without image_id, file_name and segments_info", str(entry)[:120])
-        elif number in images:
-            left_out.add("of an id twice", f"{file}, whose image_id {images[number].file_name} has, too")
-        else:
-            ids = ((_id(one), whole_number(one.get("category_id"))) for one in segments if isinstance(one, Mapping))
-            images[number] = _PanopticImage(file, {a: b for a, b in ids if a is not None and b is not None})
-    if left_out.total == len(entries):
-        raise SourceError(
-            f"{name} is no panoptic file: its annotations have no image_id, file_name and segments_info; instances and "
-            "stuff are coco-things:, coco-stuff:"
-        )
-    left_out.tell(len(entries))
-    return images
-
-
-def _photo_names(document: Any, name: str) -> dict[int, str]:
-    listed = document.get("images")
-    entries = [one for one in listed if isinstance(one, Mapping)] if isinstance(listed, list) else []
-    names = ((_id(one), one.get("file_name")) for one in entries)
-    return {id_: name for id_, name in names if id_ is not None and isinstance(name, str)}

@@ -3,12 +3,13 @@
 H, W pixels
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from pipeline.errors import ImageError
+from pipeline.evaluation.beside_truth import Truth
 from pipeline.images.manifest import ImageRef
 
 
@@ -24,27 +25,25 @@ class TrueLabels(NamedTuple):
     labels: np.ndarray
     strange: Mapping[int, int]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """H, W."""
+        return self.labels.shape[0], self.labels.shape[1]
 
-class SemanticTruth(Protocol):
+
+class SemanticTruth(Truth, Protocol):
     """Classes of the pixels of images.
 
-    name: as the user gave it.
     benchmark: as papers call data and classes, "Cityscapes-27"; "" for data of one's own.
     classes: their names.
     open_ended: whether there may be fewer: those up to the largest that occurs.
     numbering: how the files number them, where there are several ways; else "".
-    paths: of each image a path to compare with those of a run, by its number.
     """
 
-    name: str
     benchmark: str
     classes: tuple[str, ...]
     open_ended: bool
     numbering: str
-    paths: Mapping[int, str]
-
-    def matched(self, refs: Sequence[ImageRef]) -> dict[str, int | None]:
-        """By id of each image of a run the number of the same one here, None where there is none."""
 
     def labels(self, number: int, ref: ImageRef, size: tuple[int, int]) -> TrueLabels:
         """Of one of its images.

@@ -4,14 +4,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.errors import ConfigError
-from pipeline.models.specs import absolute_depth, absolute_features
+from pipeline.models.specs import absolute_depth, absolute_features, absolute_motion
 from pipeline.runs.launch import Launch
 
-_ABSOLUTE = {"features": absolute_features, "depth": absolute_depth}
+_ABSOLUTE = {"features": absolute_features, "depth": absolute_depth, "motion": absolute_motion}
 
 
 def with_absolute_models(launch: Launch, names: Iterable[str] = ()) -> Launch:
-    """The launch with the paths of features, depth models and depth maps absolute. names: values that are no paths."""
+    """The launch with the paths of features, models of depth and motion, and maps absolute.
+
+    names: values that are no paths.
+    """
     settings = {
         name: _ABSOLUTE[name](value) if name in _ABSOLUTE and value not in names else value
         for name, value in launch.settings.items()

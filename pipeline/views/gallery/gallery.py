@@ -19,6 +19,7 @@ from pipeline.results.instance_kind import NAME as INSTANCES
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord
 from pipeline.results.kinds import Failed, added
+from pipeline.results.panoptic_kind import NAME as PANOPTIC
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.results.semantic_kind import NAME as SEMANTIC
 from pipeline.runs.instance_reader import InstanceReader
@@ -27,6 +28,7 @@ from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.gallery.blocks import image_block
 from pipeline.views.gallery.pages import Gallery, Page, begun_page, shown_images
+from pipeline.views.gallery.panoptic import write_panoptic_gallery
 from pipeline.views.gallery.plain import write_plain_gallery
 from pipeline.views.gallery.semantic import write_semantic_gallery
 from stages.score import PARTS
@@ -48,13 +50,15 @@ def write_gallery(
     limit: int | None = None,
     thumbnail: int = 320,
     assignment: Assignment | None = None,
+    threshold: float | None = None,
 ) -> Gallery:
     """Write the page of a run's finished images.
 
     out: the file, or a folder (existing, or without an ending of a file), which gets gallery.html.
     limit: at most this many images, evenly spread over the run.
     thumbnail: longest side of photos and masks, pixels.
-    assignment: of a run of semantic labels, whose classes are shown in place of clusters.
+    assignment: of a run of labels, whose classes are shown in place of clusters.
+    threshold: of a run of panoptic labels, which classes are things, see `ThingSplit`; None for the published one.
 
     A photo that cannot be read, or is not the one of the run any more, leaves a placeholder that says why.
     Eigenvectors, groups and dropped proposals are shown where the run kept the output of a stage of PROPOSAL_STAGES.
@@ -70,7 +74,11 @@ def write_gallery(
     if path.is_dir() or not path.suffix:
         path = path / "gallery.html"
     if assignment is not None:
-        need_kind(run, SEMANTIC)
+        need_kind(run, SEMANTIC, also=(PANOPTIC,))
+    if threshold is not None:
+        need_kind(run, PANOPTIC)
+    if run.result == PANOPTIC:
+        return write_panoptic_gallery(run, path, limit, thumbnail, threshold, assignment)
     if run.result == SEMANTIC:
         return write_semantic_gallery(run, path, limit, thumbnail, assignment)
     if run.result != INSTANCES:

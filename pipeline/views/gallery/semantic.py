@@ -23,14 +23,14 @@ from pipeline.results.semantic import NONE, SemanticRecord
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.runs.ledger import by_try
 from pipeline.runs.run_folder import RunFolder
-from pipeline.runs.semantic_reader import SemanticReader
+from pipeline.runs.semantic_reader import LabelReader, SemanticReader
 from pipeline.views.gallery.blocks import picture_fields
 from pipeline.views.gallery.pages import Gallery, Page, base64_text, begun_page, shown_images
 
 PAGE = Page(
-    "semantic.html",
-    ("gallery.css", "semantic.css"),
-    ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", "semantic.js"),
+    "labels.html",
+    ("gallery.css", "labels.css"),
+    ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", "semantic.js", "labels.js"),
 )
 _PIXELS_PER_CELL = 4  # of the thumbnail: finer confidence is not shown
 
@@ -44,7 +44,7 @@ def write_semantic_gallery(
         for _, _, images in shown_images(run, reader, limit):
             for result, photo in images:
                 block = image_block(result, photo, thumbnail)
-                page.add(_index_line(result), block, has_photo=bool(block["photo"]))
+                page.add(index_line(result), block, has_photo=bool(block["photo"]))
         return page.write(lambda: _index(run, reader, page.lines))
 
 
@@ -52,7 +52,7 @@ def image_block(result: SemanticRecord | Failed, photo: Photo | ImageError, thum
     """All that the page shows of one image. photo: or why there is none. thumbnail: longest side, pixels."""
     picture = picture_fields(result.size, photo, thumbnail)
     if isinstance(result, Failed):
-        return {**picture, "status": result.status, "detail": result.detail, "cells": [0, 0], "maps": _packed()}
+        return {**picture, "status": result.status, "detail": result.detail, "cells": [0, 0], "maps": packed()}
     height, width = picture["small"]
     labels = np.asarray(Image.fromarray(result.labels).resize((width, height), Image.Resampling.NEAREST))
     most = -(-height // _PIXELS_PER_CELL), -(-width // _PIXELS_PER_CELL)
@@ -65,24 +65,25 @@ def image_block(result: SemanticRecord | Failed, photo: Photo | ImageError, thum
         "status": result.status,
         "detail": "",
         "cells": [rows, columns],
-        "maps": _packed(crossed, steps),
+        "maps": packed(crossed, steps),
     }
 
 
-def _packed(*maps: np.ndarray) -> str:
+def packed(*maps: np.ndarray) -> str:
+    """Maps one after the other, deflated, as text."""
     return base64_text(zlib.compress(b"".join(map_.tobytes() for map_ in maps), 9))
 
 
 def _index(run: RunFolder, reader: SemanticReader, lines: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "run": _facts(run, reader),
+        "run": facts_of(run, reader),
         "grid": [1, 1],  # cells of confidence differ from image to image
         "classes": reader.classes.to_json(),
         "images": lines,
     }
 
 
-def _facts(run: RunFolder, reader: SemanticReader) -> dict[str, Any]:
+def facts_of(run: RunFolder, reader: LabelReader[Any]) -> dict[str, Any]:
     """What the head of the page says of the whole run. From the commits alone: the shards are read once."""
     counts = [commit.counts for commit in reader.commits.values()]
     first_tries = [reader.commits[key].counts for key in by_try(reader.commits)[0]]
@@ -102,7 +103,7 @@ def _facts(run: RunFolder, reader: SemanticReader) -> dict[str, Any]:
     }
 
 
-def _index_line(result: SemanticRecord | Failed) -> dict[str, Any]:
+def index_line(result: SemanticRecord | Failed) -> dict[str, Any]:
     """What images are sorted and filtered by."""
     line: dict[str, Any] = {"id": result.id, "status": result.status, "reason": "", "confidence": None, "shares": {}}
     if isinstance(result, Failed):

@@ -69,9 +69,9 @@ def test_photos_and_maps_that_cannot_be_read_cost_themselves(tmp_path: Path) -> 
     report = probe_model(method, refs, truth, model="tiny", iterations=1, bootstrap=0)
     labels = report.runs[0].labels
     assert report.images == 2
-    assert labels.set_aside == ("0_leftImg8bit.png",)
-    assert labels.odd == ("1_leftImg8bit.png",)
-    assert labels.unlabelled == ("2_leftImg8bit.png",)
+    assert labels.images.set_aside == ("0_leftImg8bit.png",)
+    assert labels.images.odd == ("1_leftImg8bit.png",)
+    assert labels.images.unlabelled == ("2_leftImg8bit.png",)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert result.exit_code == 1, "a photo cannot be read"
     assert "run     model (linear probe, with labels)" in result.output
-    assert "images  3 scored, 1 set aside" in result.output
+    assert "images  3 scored; 1 set aside" in result.output
     assert json.loads((tmp_path / "probe.json").read_text())["n_images"] == 3
 
 

@@ -112,7 +112,7 @@ def test_scores_are_those_of_a_loop(clusters: int, classes: int, void: str) -> N
     for name in ("accuracy", "miou", "mean_accuracy"):
         assert scores.overall[name].value == pytest.approx(expected[name]), name
         assert np.isnan(scores.overall[name].low)
-    assert [one.value for one in scores.iou] == pytest.approx(expected["ious"], nan_ok=True)
+    assert [one.value for one in scores.by_class["iou"]] == pytest.approx(expected["ious"], nan_ok=True)
 
 
 def test_a_pixel_without_a_prediction_is_wrong_unless_it_is_skipped() -> None:
@@ -121,7 +121,7 @@ def test_a_pixel_without_a_prediction_is_wrong_unless_it_is_skipped() -> None:
     by_class = confusions([(labels, truth)], 2).by_class((0, 1), 2)
     ((wrong,), _), ((skipped,), _) = (scored([by_class], void=void, bootstrap=0) for void in ("wrong", "skipped"))
     assert wrong.overall["accuracy"].value == 0.75
-    assert [one.value for one in wrong.iou] == [0.5, 1]
+    assert [one.value for one in wrong.by_class["iou"]] == [0.5, 1]
     assert skipped.overall["accuracy"].value == 1
     assert skipped.overall["miou"].value == 1
 
@@ -130,8 +130,8 @@ def test_a_class_that_neither_has_is_left_out_of_the_mean_and_one_that_only_the_
     truth = np.array([[0, 0, 0, 0]], np.uint8)
     labels = np.array([[0, 0, 0, 1]], np.uint8)
     ((scores,), _) = scored([confusions([(labels, truth)], 2).by_class((0, 1), 3)], bootstrap=0)
-    assert [one.value for one in scores.iou[:2]] == [0.75, 0]
-    assert np.isnan(scores.iou[2].value)
+    assert [one.value for one in scores.by_class["iou"][:2]] == [0.75, 0]
+    assert np.isnan(scores.by_class["iou"][2].value)
     assert scores.overall["miou"].value == 0.375
     assert scores.overall["mean_accuracy"].value == 0.75
 

@@ -141,6 +141,8 @@ def test_palettes_count_by_index_and_grey_ones_by_their_grey(tmp_path: Path) -> 
     assert read_pixels(str(file)).tolist() == [[0, 1, 2, 1]]
     palette_map([7, 7, 7, 11, 11, 11, 255, 255, 255], [0, 1, 2, 1]).save(file)
     assert read_pixels(str(file)).tolist() == [[7, 11, 255, 11]], "as optimisers write a grey map of few numbers"
+    palette_map([128, 64, 128, 180, 180, 180], [1, 255, 1, 1]).save(file)
+    assert read_pixels(str(file)).tolist() == [[1, 255, 1, 1]], "of a palette with colours, grey ones alone occur"
 
 
 def test_what_is_no_map(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from support.toy_method import draw_clips
 
 from pipeline.errors import ImageError, SourceError
@@ -38,7 +39,7 @@ def test_odd_rows_cost_no_other(tmp_path: Path) -> None:
     assert [ref.id for ref in listing.refs if ref.trouble is None] == ["000_left.png"]
     troubles = sorted(str(ref.trouble).partition("clips.csv: ")[2] for ref in listing.refs if ref.trouble)
     beginnings = (
-        *("line 3: it has no right", "line 4: camera: fx is 'far'", "line 5: it has no right_next", "line 6 is empty"),
+        *("line 3: it has no right,", "line 4: camera: fx is 'far'", "line 5: it has no right_next", "line 6 is empty"),
         "line 7: camera: baseline",
     )
     for trouble, expected in zip(troubles, beginnings, strict=True):
@@ -66,8 +67,29 @@ def test_rows_that_cannot_be_read_cost_no_other(tmp_path: Path) -> None:
 
 def test_a_list_of_odd_rows_alone_is_refused(tmp_path: Path) -> None:
     file = draw_clips(tmp_path / "clips", 1)
-    with pytest.raises(SourceError, match="line 2: it has no right: a clip needs all four pictures"):
+    message = "line 2: it has no right, and a clip needs all four pictures: one lens alone is not enough"
+    with pytest.raises(SourceError, match=message):
         list_images(rewritten(file, {1: "000_left.png,,x,y,1,1,1,1,1"}))
+
+
+def test_a_list_for_one_lens_is_refused_with_the_reason(tmp_path: Path) -> None:
+    file = draw_clips(tmp_path / "clips", 1)
+    file.write_text("left,left_next,fx,fy,cx,cy,baseline\n000_left.png,000_left_next.png,500,500,16,12,0.5\n")
+    with pytest.raises(SourceError, match=r"has no column right, right_next: .* one lens alone is not enough, as dist"):
+        list_images(f"clips:{file}")
+
+
+def test_pictures_that_differ_in_size_are_said_by_name(tmp_path: Path) -> None:
+    file = draw_clips(tmp_path / "clips", 2)
+    for name in ("right", "left_next", "right_next"):
+        path = tmp_path / f"clips/001_{name}.png"
+        whole = path.read_bytes()
+        Image.new("RGB", (32, 25)).save(path)
+        with pytest.raises(ImageError, match=rf"001_{name}\.png has 32×25 pixels, its left picture 32×24") as caught:
+            load_clip(list_images(f"clips:{file}").refs[1])
+        assert caught.value.reason == "other_size"
+        path.write_bytes(whole)
+    assert load_clip(list_images(f"clips:{file}").refs[1]).right.rgb.shape == (24, 32, 3)
 
 
 def test_pictures_that_are_nowhere_are_refused_with_the_option(tmp_path: Path) -> None:

@@ -3,22 +3,20 @@ crash point, resume, retry, verify, status, info, export, gallery.
 """
 
 import json
-import signal
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support import warm
 from support.browser import chromium
+from support.killed_runs import check_killed
 from support.pages import check_policy, check_strangers
 from support.toy_method import KIND, NAME, ToyMethod, changed, draw_clips, installed
 
 from pipeline import plugins
 from pipeline.cli import command_line
 from pipeline.errors import ConfigError, RunMismatchError
-from pipeline.faults import VARIABLE
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
 from pipeline.methods import registry as methods
@@ -169,20 +167,7 @@ def test_photos_are_no_clips(clips: Path, tmp_path: Path) -> None:
     assert reasons == {"no_clip"}
 
 
-POINTS = ["after_run_json", "before_write:00001", "mid_write:00001", "after_write:00001", "after_commit:00001"]
-
-
 @pytest.mark.slow
-def test_killed_at_each_crash_point_it_resumes_to_the_same_bytes(clips: Path, tmp_path: Path) -> None:
+def test_killed_it_resumes_to_the_same_bytes(clips: Path, tmp_path: Path) -> None:
     environment = installed(tmp_path / "site")
-    assert cuts3d(*words(clips, tmp_path / "undisturbed")).exit_code == 0
-    expected = {key: c.shard.sha256 for key, c in RunFolder.open(tmp_path / "undisturbed").ledger.committed().items()}
-    for point in POINTS:
-        out = tmp_path / point.replace(":", "-")
-        killed = warm.run(["-m", "pipeline.cli", *words(clips, out)], environment | {VARIABLE: point})
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert cuts3d(*words(clips, out)).exit_code == 0
-        run = RunFolder.open(out)
-        run.gc(min_age_s=0)
-        assert verify_run(run) == []
-        assert {key: commit.shard.sha256 for key, commit in run.ledger.committed().items()} == expected, point
+    check_killed(tmp_path, lambda out: words(clips, out), cuts3d, environment)

@@ -3,7 +3,6 @@ info, pictures; and what takes masks alone refuses them.
 """
 
 import json
-import signal
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -11,14 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from support import warm
+from support.killed_runs import check_damage_is_found, check_killed
 from support.label_method import NAME, STEPS, LabelMethod, installed, labels_of
 from support.stored_run import photo
 
 from pipeline import plugins
 from pipeline.cli import command_line
 from pipeline.commands.extensions import installed_extensions, load_extensions
-from pipeline.faults import VARIABLE
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import load_photo
 from pipeline.methods import registry as methods
@@ -116,31 +114,13 @@ def test_a_method_that_labels_wrongly_sets_its_image_aside(photos: Path, tmp_pat
 def test_damage_is_found(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     cuts3d(*words(photos, out))
-    name = RunFolder.open(out).ledger.read("00001").shard.name
-    data = bytearray((out / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (out / name).write_bytes(data)
-    (problem,) = verify_run(RunFolder.open(out))
-    assert "altered" in problem.message
-
-
-POINTS = ["after_run_json", "before_write:00001", "mid_write:00001", "after_write:00001", "after_commit:00001"]
+    check_damage_is_found(out)
 
 
 @pytest.mark.slow
-def test_killed_at_each_crash_point_it_resumes_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+def test_killed_it_resumes_to_the_same_bytes(photos: Path, tmp_path: Path) -> None:
     environment = installed(tmp_path / "site")
-    assert cuts3d(*words(photos, tmp_path / "undisturbed")).exit_code == 0
-    expected = {key: c.shard.sha256 for key, c in RunFolder.open(tmp_path / "undisturbed").ledger.committed().items()}
-    for point in POINTS:
-        out = tmp_path / point.replace(":", "-")
-        killed = warm.run(["-m", "pipeline.cli", *words(photos, out)], environment | {VARIABLE: point})
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
-        assert cuts3d(*words(photos, out)).exit_code == 0
-        run = RunFolder.open(out)
-        run.gc(min_age_s=0)
-        assert verify_run(run) == []
-        assert {key: commit.shard.sha256 for key, commit in run.ledger.committed().items()} == expected, point
+    check_killed(tmp_path, lambda out: words(photos, out), cuts3d, environment)
 
 
 # --- what takes masks alone -------------------------------------------------------------------------------------------

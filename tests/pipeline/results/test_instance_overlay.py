@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipeline.results.instance_overlay import _Labels, deepest, draw_overlay
+from pipeline.results.instance_overlay import Labels, deepest, draw_overlay
 from pipeline.results.instances import ImageRecord, Instance
 
 
@@ -19,7 +19,7 @@ def record_of(masks: list[np.ndarray]) -> ImageRecord:
     return ImageRecord("a.jpg", masks[0].shape, "ok", tuple(instances), {}, None)
 
 
-class Rectangles(_Labels):
+class Rectangles(Labels):
     """Keeps where labels are."""
 
     def boxes(self) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_more_labels_than_there_is_room_for_are_drawn_all_the_same() -> None:
 @pytest.mark.parametrize("colour", [(255, 255, 0), (80, 0, 255), (255, 38, 38)])
 def test_a_label_differs_from_its_own_ground(colour: tuple[int, int, int]) -> None:
     picture = Image.new("RGB", (200, 100), colour)
-    _Labels(picture).write((50, 100), "0.12", colour)
+    Labels(picture).write((50, 100), "0.12", colour)
     lights = np.asarray(picture.convert("L")).astype(int)
     assert lights.max() - lights.min() > 100
 

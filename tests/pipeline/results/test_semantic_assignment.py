@@ -1,6 +1,7 @@
 """The file that says which cluster is which class."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,22 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert Assignment.read(str(file)) == OWN
     facts = json.loads(OWN.to_json())
     assert facts["clusters"][2] == {"name": "c2", "class": 0, "class_name": "road"}
+
+
+def test_classes_of_a_second_matching_are_kept_beside_the_first(tmp_path: Path) -> None:
+    both, file = replace(OWN, jointly=(0, None, 1)), tmp_path / "a.json"
+    file.write_text(both.to_json())
+    assert Assignment.read(str(file)) == both
+    facts = json.loads(both.to_json())
+    assert [one["class_jointly"] for one in facts["clusters"]] == [0, None, 1]
+    assert both.table.tolist() == OWN.table.tolist()
+    del facts["clusters"][1]["class_jointly"]
+    file.write_text(json.dumps(facts))
+    with pytest.raises(SourceError, match="'class_jointly' is missing"):
+        Assignment.read(str(file))
+    for wrong in ((0, 1), (0, 1, 2)):
+        with pytest.raises(ValueError, match=r"3 clusters need|class 2 is none of"):
+            replace(OWN, jointly=wrong)
 
 
 def test_labels_become_classes() -> None:

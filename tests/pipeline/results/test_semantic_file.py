@@ -1,6 +1,5 @@
 """Shards of semantic labels: round trips, determinism, layout, and damage found by opening and by `check`."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import xarray
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.changed_shards import Change, last_code, rewritten, setting
 from support.semantic_runs import CLASSES, random_record
 
 from pipeline.errors import RunMismatchError, StoreError
@@ -17,7 +17,6 @@ from pipeline.results.semantic import Classes, SemanticRecord, counts_of
 from pipeline.results.semantic_codes import encoded
 from pipeline.results.semantic_file import SemanticShard, write_shard
 from pipeline.results.semantic_kind import SemanticKind
-from pipeline.storage.array_file import ArrayFile, write_arrays
 
 IDS = st.text(st.characters(blacklist_characters="\0", blacklist_categories=("Cs",)), min_size=1, max_size=30)
 RESULTS = [
@@ -76,34 +75,13 @@ def test_records_of_other_classes_are_refused() -> None:
         SemanticKind().write(RESULTS, {})
 
 
-def rewritten(change: Callable[[dict[str, np.ndarray], dict], None]) -> bytes:
+def changed(change: Change) -> bytes:
     """The file of RESULTS with its arrays or attributes changed, whole as a file."""
-    file = ArrayFile.open(write_shard(RESULTS, CLASSES, {}))
-    arrays = {name: file.read(name).copy() for name in file.names()}
-    attributes = dict(file.attributes)
-    change(arrays, attributes)
-    dims = {name: tuple(file[name].metadata.dimension_names) for name in arrays}  # type: ignore[union-attr]
-    names = {"images/status": file.array_attributes("images/status")}
-    return write_arrays(arrays, dims, attributes, names)
+    return rewritten(write_shard(RESULTS, CLASSES, {}), change)
 
 
-def _set(name: str, index: object, value: object) -> Callable:
-    def change(arrays: dict[str, np.ndarray], attributes: dict) -> None:
-        arrays[name][index] = value
-
-    return change
-
-
-def _code(new: np.ndarray | bytes) -> Callable:
-    """Another code for the last image."""
-
-    def change(arrays: dict[str, np.ndarray], attributes: dict) -> None:
-        code = new if isinstance(new, bytes) else encoded(new)
-        start = arrays["images/label_offsets"][2]
-        arrays["images/labels"] = np.concatenate([arrays["images/labels"][:start], np.frombuffer(code, np.uint8)])
-        arrays["images/label_offsets"][3] = len(arrays["images/labels"])
-
-    return change
+def _code(new: np.ndarray | bytes) -> Change:
+    return last_code("images/labels", "images/label_offsets", new)
 
 
 def _without_a_cell(arrays: dict[str, np.ndarray], attributes: dict) -> None:
@@ -129,16 +107,16 @@ BEYOND = np.where(LABELS == 255, 200, LABELS).astype(np.uint8)
         (_code(LABELS[::-1].T.copy().reshape(12, 6)[:11]), "does not cover"),
         (_code(BEYOND), "label 200 is beyond its classes"),
         (_code(np.where(LABELS == 255, 0, LABELS)), "do not have the pixels"),
-        (_set("images/size", 2, (12, 6)), "beyond its classes"),
-        (_set("images/size", 2, (72, 1)), "cannot reshape"),
-        (_set("images/status", 2, 1), "does not go with its pixels"),
-        (_set("images/pixels", (2, 0), 5000), "count some of 72 pixels"),
-        (_set("images/pixels", (2, 0), -1), "count some of 72 pixels"),
+        (setting("images/size", 2, (12, 6)), "beyond its classes"),
+        (setting("images/size", 2, (72, 1)), "cannot reshape"),
+        (setting("images/status", 2, 1), "does not go with its pixels"),
+        (setting("images/pixels", (2, 0), 5000), "count some of 72 pixels"),
+        (setting("images/pixels", (2, 0), -1), "count some of 72 pixels"),
         (_without_a_cell, "cannot reshape"),
     ],
 )
-def test_damage_is_found(change: Callable, message: str) -> None:
-    shard = SemanticShard.open(rewritten(change))
+def test_damage_is_found(change: Change, message: str) -> None:
+    shard = SemanticShard.open(changed(change))
     (problem,) = KIND.check(shard)
     assert problem.startswith("1 of 2 maps is wrong: ")
     assert message in problem
@@ -147,29 +125,29 @@ def test_damage_is_found(change: Callable, message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_set("images/label_offsets", 1, -3), "images/label_offsets must rise"),
-        (_set("images/confidence_offsets", 3, 9), "images/confidence_offsets must rise"),
-        (_set("images/id_offsets", 3, 99), "images/id_offsets must rise"),
-        (_set("images/id", 0, 255), "no UTF-8"),
-        (_set("images/status", 0, 9), "must be below 3"),
+        (setting("images/label_offsets", 1, -3), "images/label_offsets must rise"),
+        (setting("images/confidence_offsets", 3, 9), "images/confidence_offsets must rise"),
+        (setting("images/id_offsets", 3, 99), "images/id_offsets must rise"),
+        (setting("images/id", 0, 255), "no UTF-8"),
+        (setting("images/status", 0, 9), "must be below 3"),
         (lambda arrays, attributes: attributes.update(classes=[]), "1 to 255 classes"),
         (lambda arrays, attributes: attributes.pop("classes"), "classes must be a list"),
         (lambda arrays, attributes: attributes["classes"].pop(), "images/pixels has shape"),
         (lambda arrays, attributes: arrays.update({"images/pixels": arrays["images/pixels"][:2]}), "elsewhere|shape"),
     ],
 )
-def test_a_file_that_makes_no_sense_does_not_open(change: Callable, message: str) -> None:
+def test_a_file_that_makes_no_sense_does_not_open(change: Change, message: str) -> None:
     with pytest.raises((StoreError, ValueError), match=message):
-        SemanticShard.open(rewritten(change))
+        SemanticShard.open(changed(change))
 
 
 def test_labels_beyond_fewer_classes_are_found() -> None:
-    (problem,) = KIND.check(SemanticShard.open(rewritten(_fewer_classes)))
+    (problem,) = KIND.check(SemanticShard.open(changed(_fewer_classes)))
     assert "label 3 is beyond its classes" in problem
 
 
 def test_another_schema_is_told() -> None:
-    data = rewritten(lambda arrays, attributes: attributes.update(version=2))
+    data = changed(lambda arrays, attributes: attributes.update(version=2))
     with pytest.raises(RunMismatchError, match="cuts3d-semantic version 2, cuts3d reads cuts3d-semantic version 1"):
         SemanticShard.open(data, "a shard")
 

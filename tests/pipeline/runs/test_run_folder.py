@@ -13,13 +13,14 @@ import pytest
 from support.sample_run import CONFIG, UNREADABLE, do_shard, launch, sample_manifest
 
 from pipeline.errors import ConfigError, RunMismatchError, StoreError
-from pipeline.images.clip_files import Camera, ClipFiles
+from pipeline.images.clip_files import ClipFiles
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.runs.ledger import Outcome
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
 from pipeline.storage.files import FileFacts, RunFiles
+from stages.motion.camera import Camera
 
 
 def test_run_json_says_what_the_run_is(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.browser import Browser, chromium
+from support.label_pages import choose, colours, is_near, names, read_page
 from support.pages import check_policy, check_strangers
 from support.semantic_runs import CLASSES, random_record, write_run
 
@@ -44,13 +45,6 @@ def written(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = write_gallery(run, file)
     assert (found.file, found.images, found.without_photo) == (file, 7, 1)
     return file
-
-
-def read_page(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    text = file.read_text("utf-8")
-    scripts = dict(re.findall(r'<script type="application/json" id="([^"]+)">([^<]*)</script>', text))
-    index = json.loads(scripts.pop("index"))
-    return index, [json.loads(scripts[f"image-{n}"]) for n in range(len(index["images"]))]
 
 
 def unpacked(block: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -126,41 +120,8 @@ def test_a_gallery_with_the_classes_of_an_assignment(run: RunFolder, tmp_path: P
 # --- in a browser -----------------------------------------------------------------------------------------------------
 
 
-def names(browser: Browser) -> list[str]:
-    """File names on the cards, in the order of the list."""
-    return browser.run(
-        "return [...document.querySelectorAll('.place')]"
-        ".sort((a, b) => a.dataset.position - b.dataset.position).map((p) => p.querySelector('.name').textContent)"
-    )
-
-
-def choose(browser: Browser, id_: str, value: str) -> None:
-    browser.run(
-        "const c = document.getElementById(arguments[0]); c.value = arguments[1];"
-        "for (const name of ['input', 'change']) c.dispatchEvent(new Event(name))",
-        id_,
-        value,
-    )
-
-
-def colours(browser: Browser, selector: str) -> dict[str, int]:
-    """How often each colour, "r,g,b,a", is on a canvas."""
-    return browser.run(
-        "const c = document.querySelector(arguments[0]); if (!c) return {};"
-        "const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data, found = {};"
-        "for (let i = 0; i < data.length; i += 4) {"
-        "  const key = data.slice(i, i + 4).join(); found[key] = (found[key] ?? 0) + 1; } return found",
-        selector,
-    )
-
-
 def card_of(browser: Browser, name: str) -> str:
     return f".place[data-position='{names(browser).index(name)}']"
-
-
-def is_near(found: str, colour: tuple[int, int, int]) -> bool:
-    """Canvases keep premultiplied colours: with alpha these are off by a little."""
-    return all(abs(int(a) - b) <= 3 for a, b in zip(found.split(","), colour, strict=False))
 
 
 @pytest.mark.slow

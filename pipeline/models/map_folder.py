@@ -1,0 +1,111 @@
+"""Maps that the user already has, a file for each image, in a folder that mirrors the images."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pipeline.storage.locations import is_file
+
+# Files that end with checksums of all that they hold.
+_CHECKED = (".png", ".npz")
+# Bytes that are read of a map for the fingerprint: the last ones of files with checksums; of others all, of a large one
+# blocks all over it.
+_BLOCK, _BLOCKS, _SMALL = 4096, 16, 1 << 20
+_READERS = 8
+
+
+class MapFolder:
+    """A folder in which the map of image `a/b.jpg` is `a/b` with one of the suffixes, or `a/b.jpg` with one, which
+    comes first and tells `b.jpg` from `b.png`.
+
+    suffixes: of the files that are maps, in the order in which they are looked for.
+    """
+
+    def __init__(self, folder: Path, suffixes: tuple[str, ...]) -> None:
+        self.folder = folder
+        self._suffixes = suffixes
+
+    def is_empty(self) -> bool:
+        """Whether no file below the folder could be a map."""
+        return next(self._files(), None) is None
+
+    def find(self, id_: str) -> Path:
+        """The map of an image; FileNotFoundError, which lists where it was looked for, when there is none."""
+        stems = (self.folder / id_, (self.folder / id_).with_suffix(""))
+        candidates = [Path(f"{stem}{suffix}") for stem in stems for suffix in self._suffixes]
+        for path in candidates:
+            if is_file(path):
+                return path
+        raise FileNotFoundError(f"{id_}: none of {', '.join(map(str, candidates))} exists")
+
+    def contents(self) -> list[str]:
+        """Names of all maps below the folder, sorted, each with a digest of size and content, not of where the folder
+        is. Contents: checksums at the end of PNG and NPZ files; of other files all, of those over 1 MiB 16 blocks of
+        4 KiB. So little is read, and a map that was made differently is noticed; in a large file without checksums a
+        few pixels may not be.
+        """
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="maps") as readers:
+            found = sorted(readers.map(self._content, self._files()))
+        return [part for name_digest in found for part in name_digest]
+
+    def _files(self) -> Iterator[str]:
+        """Names of the files that are maps by their endings, from the folder; in any order, links followed once."""
+        seen: set[str] = set()
+        for folder, below, names in os.walk(self.folder, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            for name in names:
+                if name.endswith(self._suffixes):
+                    yield Path(folder, name).relative_to(self.folder).as_posix()
+
+    def _content(self, name: str) -> tuple[str, str]:
+        path = self.folder / name
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest = hashlib.sha256(str(size).encode())
+                is_checked = path.suffix in _CHECKED
+                is_whole = not is_checked and size <= _SMALL
+                for block in range(0 if is_checked or is_whole else _BLOCKS):
+                    file.seek(size * block // _BLOCKS)
+                    digest.update(file.read(_BLOCK))
+                file.seek(0 if is_whole else max(0, size - _BLOCK))
+                digest.update(file.read())
+        except OSError as error:
+            return name, f"cannot be read: {type(error).__name__}"  # its image is told so, by name
+        return name, digest.hexdigest()
+
+
+def read_array(path: Path, name: str) -> np.ndarray:
+    """The array of an NPY file, or of an NPZ file the one of this name, or the only one. Raises ValueError, OSError and
+    zipfile's errors for what is none.
+    """
+    with path.open("rb") as file:  # numpy leaves open what it opened itself when the file is damaged
+        loaded = _numbers(file)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        names = loaded.files
+        if name not in names and len(names) != 1:
+            raise ValueError(f"it holds {', '.join(names) or 'nothing'}: name the one that counts `{name}`")
+        found: np.ndarray = loaded[name if name in names else names[0]]
+        return found
+
+
+def _numbers(file: IO[bytes]) -> Any:
+    """What NumPy reads; its own messages advise to load unsafely what is no file of its."""
+    start = file.read(6)
+    if not start.startswith((b"\x93NUMPY", b"PK")):
+        raise ValueError("it is no NPY or NPZ file: write it with numpy.save or numpy.savez, or copy it again")
+    file.seek(0)
+    try:
+        return np.load(file, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError("it holds Python objects, not numbers") if "pickle" in str(error) else error from error

@@ -1,0 +1,55 @@
+"""Which classes of a run of panoptic labels are things, and by what figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.results.panoptic_kind import by_reason
+from pipeline.runs.panoptic_reader import PanopticReader
+from pipeline.wording import counted, part_of, printable
+
+
+def things_of(reader: PanopticReader) -> dict[str, Any]:
+    """All of it as JSON-able values, from the commits alone: run; threshold (null where the maker of the labels knows);
+    instances; empty (images without an instance, by reason); and classes, the largest ratio first: number, name,
+    pixels, inside (those of them in instances), ratio (inside / pixels), share (of the sum of all ratios), thing.
+    """
+    split, counts = reader.split, reader.counts
+    order = sorted(range(len(split.classes)), key=lambda c: -split.ratios[c])
+    names = split.classes.names
+    return {
+        "run": reader.run.url,
+        "threshold": split.threshold,
+        "instances": counts["instances"],
+        "empty": counts["empty"],
+        "classes": [
+            {
+                "number": c,
+                "name": names[c],
+                "pixels": counts["pixels"].get(names[c], 0),
+                "inside": counts["inside"].get(names[c], 0),
+                "ratio": float(split.ratios[c]),
+                "share": float(split.shares[c]),
+                "thing": bool(split.things[c]),
+            }
+            for c in order
+        ],
+    }
+
+
+def thing_lines(found: Mapping[str, Any]) -> list[str]:
+    """The same for people."""
+    classes = found["classes"]
+    width = max([5, *(len(printable(one["name"])) for one in classes)])
+    total = max(sum(one["pixels"] for one in classes), 1)
+    lines = [f"{'class':<{width}}  of all pixels  in instances  share of ratios"]
+    for one in classes:
+        ratio = f"{one['ratio']:.2%}" if one["pixels"] else "-"
+        figures = f"{one['pixels'] / total:>13.2%}  {ratio:>12}  {one['share']:>15.3f}"
+        lines.append(f"{printable(one['name']):<{width}}  {figures}  {'thing' if one['thing'] else 'stuff'}")
+    number = part_of(sum(one["thing"] for one in classes), len(classes), "class", "es")
+    threshold = found["threshold"]
+    by = "so the labels' maker says" if threshold is None else f"a share of ratios above {threshold:g}"
+    lines.append(f"{number} things: {by}")
+    empty = found["empty"]
+    without = f"; {counted(sum(empty.values()), 'image')} without any: {by_reason(empty)}" if empty else ""
+    return [*lines, f"{counted(found['instances'], 'instance')}{without}"]
