@@ -97,8 +97,8 @@ class BesideTruth:
 
     refs: images of the run.
     url: of the run, for messages.
-    told: numbers of images whose faults in the truth are said already, by another run's comparison, and not again; those
-        said now are added.
+    told: numbers of images whose faults in the truth are said already, by another run, and not again; those said now
+        are added.
 
     Attribute `images`: of those that `pairs` has given; whole at its end.
     """

@@ -128,7 +128,7 @@ def _images(comparison: RunComparison) -> str:
         parts.append(f"{comparison.other_size} of another size than in the truth")
     if comparison.unlabelled:
         parts.append(f"{comparison.unlabelled} not in the truth")
-    return "; ".join(parts)
+    return ", ".join(parts)
 
 
 def _finite(value: Any) -> Any:

@@ -93,7 +93,6 @@ class HeadLearner:
         assert recipe.training is not None
         how, width = recipe.training, inputs.shape[0]
         self.iterations = how.iterations
-        self._inputs, self._starts_at_codes = inputs, how.cluster_start == "codes"
         self._seed, self._device, self._amp = seed, device, amp
         self._batches = Batches(inputs, how.batch_size, how.neighbours, seed, recipe.objective.needs_depth)
         self._objective = Objective(recipe.objective)
@@ -112,8 +111,6 @@ class HeadLearner:
         self._scaler = torch.amp.GradScaler(device.type, enabled=amp)
 
     def step(self, number: int) -> dict[str, float]:
-        if number == 0 and self._starts_at_codes:
-            find_clusters(self.head, self.clusters, KMeansConfig(), self._inputs, self._seed, self._device)
         batch = self._batches[number]
         generator = torch.Generator(self._device).manual_seed(_word(self._seed, number))
         self.head.train()

@@ -123,8 +123,8 @@ def check_inputs(recipe: SemanticRecipe, inputs: TrainingInputs) -> tuple[str, .
             f"the depth of all {counted(inputs.photos, 'photo')} is the same everywhere: make inputs with another "
             "--depth, or take --recipe stego"
         )
-    if recipe.clustered_patches is not None:
-        crops, of_each = patches_of_kmeans(inputs, recipe.clustered_patches)
+    if recipe.kmeans is not None:
+        crops, of_each = patches_of_kmeans(inputs, recipe.kmeans.patches)
         if (count := len(crops) * of_each) < recipe.clusters:
             raise ConfigError(
                 f"there are {count} patches for {recipe.clusters} clusters: take fewer, --clusters N, or more photos"

@@ -8,7 +8,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.methods.depthg.checkpoint import MOST_CLUSTERS
@@ -18,7 +18,6 @@ from stages.semantics.objective import ObjectiveConfig
 
 GROUPS = ("objective", "training", "search", "kmeans")
 OF_INPUTS = ("crops", "features")  # groups of options that the run has which makes the inputs
-ClusterStart = Literal["codes", "random"]
 MOST_TRIALS = 1000  # of a search, each a training
 
 
@@ -33,8 +32,6 @@ class TrainingConfig:
     neighbours: of how many nearest crops one is drawn as the neighbour, 1..29.
     learning_rate: of the head, Adam, in (0, 1].
     cluster_learning_rate: of the centroids, Adam, in (0, 1].
-    cluster_start: where the centroids begin: codes, by k-means of the codes of the untrained head; random directions,
-        as published, of which few are ever reached in a short training.
     log_every, checkpoint_every: iterations, at least 1. They decide no result.
     """
 
@@ -45,7 +42,6 @@ class TrainingConfig:
     neighbours: int = 7
     learning_rate: float = 5e-4
     cluster_learning_rate: float = 5e-3
-    cluster_start: ClusterStart = "codes"
     log_every: int = 50
     checkpoint_every: int = 250
 
@@ -64,9 +60,6 @@ class TrainingConfig:
                 raise ValueError(f"training.{name} must be {allowed}, got {value}")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"training.dropout must lie in [0, 1), got {self.dropout}")
-        if self.cluster_start not in get_args(ClusterStart):
-            allowed = " or ".join(get_args(ClusterStart))
-            raise ValueError(f"training.cluster_start must be {allowed}, got {self.cluster_start!r}")
         for name in ("learning_rate", "cluster_learning_rate"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"training.{name} must lie in (0, 1], got {getattr(self, name)}")
@@ -121,7 +114,7 @@ class SemanticRecipe:
     training: how; None with `objective`.
     search: before it; None with `objective`.
     kmeans: how clusters are found, of features where nothing is trained, else of the codes when the head is trained;
-        None: by the probe that learns beside the head.
+        None: by the probe that learns beside the head, as published.
     features: as `--features` takes it, unless given there; "" is the default of the inputs.
     inputs: options of the inputs, as `--set` takes them, unless given there.
     """
@@ -139,14 +132,6 @@ class SemanticRecipe:
     def __post_init__(self) -> None:
         if not 2 <= self.clusters <= MOST_CLUSTERS:
             raise ValueError(f"clusters must be in 2..{MOST_CLUSTERS}, got {self.clusters}")
-
-    @property
-    def clustered_patches(self) -> int | None:
-        """How many patches k-means clusters at some time of the training, at most; None where it never does."""
-        if self.kmeans is not None:
-            return self.kmeans.patches
-        starts = self.training is not None and self.training.cluster_start == "codes"
-        return KMeansConfig().patches if starts else None
 
     @property
     def needs_depth(self) -> bool:
@@ -179,7 +164,6 @@ class SemanticRecipe:
 # batch, one per optimizer: 7000 steps are 2333 batches, and a decay "every 250 steps" falls on every 250th batch, the
 # least common multiple of 3 and 250 being 750; "every 300" on every 100th.
 _COCO_S = ObjectiveConfig(samples_decay=0.9)
-_PUBLISHED = TrainingConfig(cluster_start="random")
 _COCO_B = ObjectiveConfig(
     own_weight=0.23052367315917113,
     own_shift=0.12326312284078644,
@@ -241,19 +225,32 @@ _LHP = 0.2
 def _rows() -> Iterable[SemanticRecipe]:
     yield SemanticRecipe(
         "depthg",
-        "DepthG: depth correlation and farthest points, constants of COCO ViT-S, but shifts for DINOv2's features",
+        "DepthG: depth correlation and farthest points, constants of COCO ViT-S, but shifts for DINOv2's features; "
+        "clusters by k-means of the codes",
+        objective=_DINOV2,
+        kmeans=KMeansConfig(),
+    )
+    yield SemanticRecipe(
+        "depthg_probe",
+        "`depthg`, with clusters by the probe that learns beside the head, as published",
         objective=_DINOV2,
     )
     yield SemanticRecipe(
         "depthg_released",
         "what the released code does, which is not what the paper says, with its constants",
         objective=replace(_COCO_S, reading="released"),
-        training=_PUBLISHED,
         inputs=("crops.resize=nearest",),
     )
     yield SemanticRecipe(
         "stego",
-        "STEGO: features alone, without depth",
+        "STEGO: features alone, without depth, published constants; clusters by k-means of the codes",
+        objective=_STEGO,
+        training=TrainingConfig(iterations=5000),
+        kmeans=KMeansConfig(),
+    )
+    yield SemanticRecipe(
+        "stego_probe",
+        "`stego`, with clusters by the probe that learns beside the head, as published",
         objective=_STEGO,
         training=TrainingConfig(iterations=5000),
     )
@@ -265,53 +262,35 @@ def _rows() -> Iterable[SemanticRecipe]:
         search=None,
         kmeans=KMeansConfig(),
     )
-    yield SemanticRecipe(
-        "stego_kmeans",
-        "`stego`, with clusters found by k-means of the codes once the head is trained",
-        objective=_STEGO,
-        training=TrainingConfig(iterations=5000),
-        kmeans=KMeansConfig(),
-    )
-    yield SemanticRecipe(
-        "depthg_kmeans",
-        "`depthg`, with clusters found by k-means of the codes once the head is trained",
-        objective=_DINOV2,
-        kmeans=KMeansConfig(),
-    )
-    ablation = "ablation of `depthg`:"
-    yield SemanticRecipe("depthg_base", f"{ablation} neither depth correlation nor farthest points", objective=_NEITHER)
-    yield SemanticRecipe(
-        "depthg_corr", f"{ablation} depth correlation alone", objective=replace(_NEITHER, depth_weight=0.19)
-    )
-    fps = replace(_DINOV2, depth_weight=0.0)
-    yield SemanticRecipe("depthg_fps", f"{ablation} farthest points alone", objective=fps)
-    lhp = replace(_NEITHER, lhp_weight=_LHP)
-    yield SemanticRecipe("depthg_lhp", f"{ablation} local hidden positives by depth alone", objective=lhp)
-    yield SemanticRecipe(
-        "depthg_corr_fps_lhp",
-        f"{ablation} all three together; `depthg` is the first two",
-        objective=replace(_DINOV2, lhp_weight=_LHP),
-    )
+    for name, what, objective in (
+        ("base", "neither depth correlation nor farthest points", _NEITHER),
+        ("corr", "depth correlation alone", replace(_NEITHER, depth_weight=0.19)),
+        ("fps", "farthest points alone", replace(_DINOV2, depth_weight=0.0)),
+        ("lhp", "local hidden positives by depth alone", replace(_NEITHER, lhp_weight=_LHP)),
+        ("corr_fps_lhp", "all three together; `depthg` is the first two", replace(_DINOV2, lhp_weight=_LHP)),
+    ):
+        yield SemanticRecipe(
+            f"depthg_{name}", f"ablation of `depthg`: {what}", objective=objective, kmeans=KMeansConfig()
+        )
     preset = "published for"
     yield SemanticRecipe(
         "depthg_coco_vits8",
         f"{preset} COCO-Stuff, DINO ViT-S/8 at 224, five crops",
         objective=_COCO_S,
-        training=_PUBLISHED,
         features="dino_vits8",
     )
     yield SemanticRecipe(
         "depthg_coco_vitb8",
         f"{preset} COCO-Stuff, DINO ViT-B/8 at 224, five crops",
         objective=_COCO_B,
-        training=replace(_PUBLISHED, codes=90),
+        training=TrainingConfig(codes=90),
         features="dino_vitb8",
     )
     yield SemanticRecipe(
         "depthg_cityscapes_vitb8",
         f"{preset} Cityscapes, DINO ViT-B/8 at 224, five crops",
         objective=_CITYSCAPES,
-        training=replace(_PUBLISHED, codes=100),
+        training=TrainingConfig(codes=100),
         features="dino_vitb8",
     )
     yield SemanticRecipe(
@@ -319,7 +298,7 @@ def _rows() -> Iterable[SemanticRecipe]:
         f"{preset} Potsdam, DINO ViT-S/8 at 224, whole patches, 3 clusters",
         clusters=3,
         objective=_POTSDAM,
-        training=replace(_PUBLISHED, codes=90, batch_size=16),
+        training=TrainingConfig(codes=90, batch_size=16),
         features="dino_vits8",
         inputs=("crops.layout=whole",),
     )
