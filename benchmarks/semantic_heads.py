@@ -37,8 +37,10 @@ def train_heads(recipe: SemanticRecipe, inputs: TrainingInputs, seed: int, at: S
     goes on from the last that is there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    learner = _learner(recipe, inputs, seed)
     there = [number for number in at if (folder / f"{number}.pth").exists()]
+    if max(at) in there:
+        return
+    learner = _learner(recipe, inputs, seed)
     if there:
         learner.load(torch.load(folder / f"{max(there)}.pth", weights_only=True))
     for number in range(max(there, default=0), max(at)):
