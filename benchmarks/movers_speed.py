@@ -17,6 +17,7 @@ import csv
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -83,13 +84,11 @@ def measure_memory(maps: Path) -> None:
 def memory() -> float:
     """See above."""
     scene = render(*street(1), CITYSCAPES, (640, 1280))
-    maps = Path(f"/tmp/movers_speed_{os.getpid()}.npz")
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        maps = Path(folder) / "maps.npz"
         np.savez(maps, **{name: getattr(scene.motion, name) for name in MAPS})
         command = [sys.executable, __file__, "--memory-of", str(maps)]
         return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    finally:
-        maps.unlink(missing_ok=True)
 
 
 def main() -> None:
