@@ -14,6 +14,7 @@
 # Of eval-detector: CHECKPOINT   TRUTH="[format:]path …"   OUT=metrics.json   COMPARE=detector.safetensors   Of predict: IMAGES="photo folder video …"
 #   CHECKPOINT   OUT=folder   EVERY=n (of a video, each n-th frame)   MIN_SCORE=x
 # Of compare: RECIPES=name,name,…   TRUTH, OUT, and IMAGES, FEATURES, DEPTH, DEVICE, SHARD_SIZE, BATCH, SET as above (SET="recipe.stage.option=value")
+# Of cups-demo: CLIPS=cityscapes:folder|kitti:folder|clips:file   MOTION=see cuts3d recipes motion   OUT, CLUSTERS
 # Of evaluate-semantic: TRUTH=format:path   CLASSES=n   COMPARE=run   ASSIGNMENT=file   OUT=scores.json
 # Of evaluate-panoptic: the same, RUN or a folder of predictions, and VOID=panopticapi|forgiven
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
@@ -35,7 +36,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic evaluate-panoptic status verify \
-	submit train train-semantic semantic-demo self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
+	submit train train-semantic semantic-demo cups-demo self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -131,6 +132,10 @@ train-semantic: install  ## clusters of IMAGES without labels, by RECIPE (depthg
 semantic-demo: install  ## sample photos, or IMAGES=folder, labelled without labels: clusters as picture and page in OUT=semantic-demo
 	$(BIN)/cuts3d semantic-demo --out $(or $(OUT),semantic-demo) $(if $(IMAGES),--images $(IMAGES)) \
 		$(if $(CLUSTERS),--clusters $(CLUSTERS)) $(if $(ITERATIONS),--iterations $(ITERATIONS))
+
+cups-demo: install  ## a drawn street, or CLIPS=kitti:folder: what moves and what all else is, as pictures and page in OUT=cups-demo
+	$(BIN)/cuts3d cups-demo --out $(or $(OUT),cups-demo) $(if $(CLIPS),--images $(CLIPS)) $(if $(MOTION),--motion $(MOTION)) \
+		$(if $(CLUSTERS),--clusters $(CLUSTERS))
 
 # --- the detector -----------------------------------------------------------------------------------------------------
 

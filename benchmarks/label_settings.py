@@ -50,7 +50,7 @@ class Trial:
     def __init__(self, model: str, overrides: tuple[str, ...]) -> None:
         launch = Launch(recipe="depthg", overrides=(f"depthg.checkpoint={model}", *overrides))
         self.method: LabelMethod = load_labels(launch, "cpu")
-        self.confusions = Confusions(len(self.method.classes))
+        self.confusions = Confusions(len(self.method.labeller.classes))
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def scores(self, classes: int) -> ByClass:

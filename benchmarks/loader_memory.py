@@ -47,7 +47,7 @@ from restart import make_manifest  # noqa: E402
 from support.stored_run import instance  # noqa: E402
 from torch.utils.data import DataLoader, get_worker_info  # noqa: E402
 
-from detector.data.dataset import StoreDataset  # noqa: E402
+from detector.data.dataset import RunDataset, StoreDataset  # noqa: E402
 from detector.data.flat_build import grid_window  # noqa: E402
 from detector.data.flat_store import FlatStore  # noqa: E402
 from detector.data.loading import confidence_masks  # noqa: E402
@@ -149,8 +149,9 @@ class StockDataset(BaseDetDataset):
 def read_all(_: int) -> None:
     """Touch every page of the worker's data set."""
     dataset: Any = get_worker_info().dataset  # type: ignore[union-attr]
-    if isinstance(dataset, StoreDataset):
-        arrays = [*dataset.store._store.values(), dataset.store._images, dataset.store._masks]
+    if isinstance(dataset, RunDataset):
+        store = dataset.store
+        arrays = [*store._store.values(), store._images, *([store._masks] if isinstance(store, FlatStore) else [])]
     else:
         arrays = [dataset.data_bytes, dataset.data_address]
     for array in arrays:
@@ -179,7 +180,7 @@ def rank(build: "partial[BaseDetDataset]", number: int, ranks: int, workers: int
     begun, count = time.perf_counter(), -(-len(dataset) // (ranks * BATCH))
     for _ in range(count):
         seen += next(batches)
-    size = dataset.data_bytes.nbytes if not isinstance(dataset, StoreDataset) else 0
+    size = dataset.data_bytes.nbytes if not isinstance(dataset, RunDataset) else 0
     talk.send((opened, peak, count * BATCH / (time.perf_counter() - begun), size, seen))
     talk.recv()
 

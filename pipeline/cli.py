@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from pipeline.commands.compare import compare
+from pipeline.commands.cups_demo import cups_demo
 from pipeline.commands.evaluate import evaluate, scores
 from pipeline.commands.evaluate_panoptic import evaluate_panoptic
 from pipeline.commands.evaluate_semantic import evaluate_semantic
@@ -39,7 +40,7 @@ COMMANDS = (
     *(run, status, info, verify, gc, retry_quarantined),
     *(export, gallery, inspect, evaluate, scores, compare, import_coco_command),
     *(train_semantic, semantic_recipes, evaluate_semantic, linear_probe, things, evaluate_panoptic),
-    *(recipes, tau, weights_group, demo, semantic_demo),
+    *(recipes, tau, weights_group, demo, semantic_demo, cups_demo),
 )
 
 

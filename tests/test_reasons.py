@@ -10,7 +10,9 @@ from cluster.driver import VERDICTS
 from detector.prediction import merging
 from pipeline.images import oddities
 from pipeline.methods.coco_import.importing import BAD_PART
+from pipeline.methods.cups.fusing import AT_BORDER, NO_CLASS
 from stages.filters import DropReason
+from stages.motion.movers import EMPTY_REASONS
 
 PACKAGES = ("stages", "pipeline", "cluster", "detector")
 # Where the reason stands among the arguments of what is made of it.
@@ -44,4 +46,10 @@ def test_why_images_are_set_aside() -> None:
 
 def test_why_masks_are_dropped() -> None:
     found = {*reasons(DROPPED), *map(str, DropReason), merging.EMPTY, merging.REPLACED, BAD_PART}
-    assert listed("dropped as") == found
+    assert listed("dropped as") == found | {*EMPTY_REASONS, AT_BORDER}
+
+
+def test_why_a_clip_has_no_instance() -> None:
+    text = (ROOT / "docs/panoptic.md").read_text()
+    table = text.partition("| reason |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*EMPTY_REASONS, AT_BORDER, NO_CLASS}

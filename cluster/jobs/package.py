@@ -21,7 +21,7 @@ EXCLUDED = (
     *("*.zarr", "*.zarr.zip"),
     *(".env", ".env.*", ".netrc", "*.pem", "*.key"),
 )
-EXCLUDED_AT_TOP = ("runs", "demo", "semantic-demo", "build", "dist")
+EXCLUDED_AT_TOP = ("runs", "demo", "semantic-demo", "cups-demo", "build", "dist")
 
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the first date a zip knows: the same files make the same zip, which Ray keeps
 

@@ -46,15 +46,21 @@ def predict(
     amp: bool,
     **execution: Any,
 ) -> None:
-    """Find the objects in photos, folders, lists, tars and videos: overlays, COCO JSON, and videos of the overlays."""
+    """Find the objects in photos, folders, lists, tars and videos: overlays, COCO JSON, and videos of the overlays.
+
+    A panoptic detector gives things and stuff: COCO panoptic JSON and its PNGs.
+    """
     need_mmdet()
-    from detector.prediction.method import DetectorOptions
+    from detector.prediction.options import DetectorOptions
     from detector.prediction.predict import predict as predict_on
 
     path = str(Path(checkpoint).absolute())
     options = DetectorOptions(path, min_score=min_score, max_per_image=max_per_image, amp=amp)
     found = predict_on(sources, out, options, _reporting(executor()), every, **execution)
-    click.echo(f"{counted(found.masks, 'object')} in {found.coco}")
+    if found.maps is None:
+        click.echo(f"{counted(found.objects, 'object')} in {found.coco}")
+    else:
+        click.echo(f"{counted(found.objects, 'segment')} in {found.coco}, maps in {found.maps}")
     click.echo(f"{counted(len(found.overlays), 'picture')} in {Path(out) / 'overlays'}")
     for video in found.videos:
         click.echo(f"video {video}")
@@ -67,16 +73,17 @@ def predict(
 @click.option("--run", required=True, help="Run whose images are used, and whose masks the detector was trained on.")
 @_checkpoint_option
 @click.option("--work-dir", required=True, type=OUTPUT_FOLDER, help="Folder for all rounds.")
-@click.option("--rounds", type=click.IntRange(min=1), default=2, show_default=True, help="Number of rounds.")
+@click.option("--rounds", type=click.IntRange(min=1), help="Number of rounds. [2, with a teacher 3]")
 @click.option(
     "--thresholds",
-    default="0.7,0.65",
-    show_default=True,
     metavar="S1,S2,…",
-    help="Least score of predictions kept, one per round; the last one holds for all further rounds.",
+    help="Least score of predictions kept, one per round; the last one holds for all further rounds. [0.7,0.65, with a "
+    "teacher the configuration's, 0.7]",
 )
 @click.option(
-    "--max-per-image", type=click.IntRange(min=1), default=30, show_default=True, help="Predictions kept, best first."
+    "--max-per-image",
+    type=click.IntRange(min=1),
+    help="Predictions kept, best first. [30, with a teacher the configuration's, 100]",
 )
 @training_options(config="self_train_r50_fpn", prefix="train-")
 @click.option("--train-workers", type=click.IntRange(min=1), help="Train on Ray, in that many processes.")
@@ -84,7 +91,9 @@ def predict(
 @device_options
 def self_train(
     how: TrainingOptions,
-    thresholds: str,
+    rounds: int | None,
+    thresholds: str | None,
+    max_per_image: int | None,
     train_workers: int | None,
     train_ray: str | None,
     device: str,
@@ -93,21 +102,26 @@ def self_train(
 ) -> None:
     """Rounds of self-training: predict on the images of a run, keep what is sure, train on it, and again.
 
+    A panoptic detector learns from a momentum teacher, --config cups_self_r50_fpn: labels are made while training.
+
     The same command resumes wherever it was stopped. With --ray the predictions are shared over the cluster; training
     is done here, or with --train-workers on Ray.
     """
     need_mmdet()
-    from detector.training.self_training import SelfTraining
+    from detector.training.self_training import SelfTraining, kept_by_default, teaches_itself
     from detector.training.self_training import self_train as do_rounds
     from detector.training.wanted import check_settings
 
     training = how.training(runs=(), work_dir="", device=device)
-    rounds = SelfTraining(training=training, thresholds=_numbers(thresholds), **wanted)
+    kept = kept_by_default(teaches_itself(how.config))
+    given = {"rounds": rounds, "thresholds": _numbers(thresholds), "max_per_image": max_per_image}
+    kept |= {name: value for name, value in given.items() if value is not None}
+    wanted_rounds = SelfTraining(training=training, **kept, **wanted)
     check_settings(training)
     trainer = _trainer(train_workers, train_ray)
     if train_workers is None:  # here, with what is on this machine
-        _try_out(training, rounds)
-    detector = do_rounds(rounds, _reporting(executor()), trainer, device=device, batch_size=batch_size)
+        _try_out(training, wanted_rounds)
+    detector = do_rounds(wanted_rounds, _reporting(executor()), trainer, device=device, batch_size=batch_size)
     click.echo(f"detector   {detector}")
 
 
@@ -227,12 +241,17 @@ def _try_out(training: "Training", rounds: "SelfTraining") -> None:
         training, runs=(rounds.run,), init_from=rounds.checkpoint, work_dir=str(rounds.work_dir), resume=None
     )
     check_training(first)
+    from detector.training.self_training import refuse_another_kind
     from detector.training.train import try_out  # and MMDetection with it
+
+    refuse_another_kind(rounds)
 
     try_out(first)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as error:

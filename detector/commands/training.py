@@ -16,7 +16,7 @@ from pipeline.wording import counted
 
 
 @click.command()
-@click.option("--run", "runs", multiple=True, help="Run folder or URL whose masks are learnt; several add up.")
+@click.option("--run", "runs", multiple=True, help="Run folder or URL whose labels are learnt; several add up.")
 @click.option("--work-dir", required=True, type=OUTPUT_FOLDER, help="Folder for checkpoints and logs.")
 @click.option("--resume", is_flag=True, help="Resume from the last checkpoint in the work folder.")
 @training_options(config="cuts3d_r50_fpn")
@@ -37,7 +37,7 @@ from pipeline.wording import counted
 def train(
     how: TrainingOptions, ray: str | None, workers: int | None, cpus_per_worker: int | None, **wanted: Any
 ) -> None:
-    """Train the class-agnostic detector on the masks of runs.
+    """Train a detector: class-agnostic on the masks of runs; panoptic on panoptic labels, --config cups_r50_fpn.
 
     On several GPUs of one machine: torchrun --nproc-per-node N -m detector.training -- and the same options.
     """
@@ -164,10 +164,17 @@ def training_samples(
 ) -> None:
     """A picture of training samples as the network sees them, after every augmentation."""
     need_mmdet()
-    from detector.data.sample_page import write_samples
-    from detector.training.config import training_dataset
+    from detector.training.config import components, settled_config, training_dataset
 
-    drawn = write_samples(training_dataset(config, runs, settings), out, count, seed)
+    settled = settled_config(config, runs, settings)
+    if any(components(settled.train_dataloader.dataset, "PanopticStoreDataset")):
+        from detector.training.panoptic_samples import write_panoptic_samples
+
+        drawn = write_panoptic_samples(settled, out, count, seed)
+    else:
+        from detector.data.sample_page import write_samples
+
+        drawn = write_samples(training_dataset(settled), out, count, seed)
     click.echo(f"{counted(drawn, 'sample')} in {out}")
 
 

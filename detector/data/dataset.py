@@ -1,6 +1,7 @@
-"""The pseudo-masks of runs as a data set of MMDetection."""
+"""The images of runs as data sets of MMDetection: what all of them do, and that of pseudo-masks."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 from mmdet.datasets import BaseDetDataset
 from mmdet.registry import DATASETS
 
+from detector.data.flat_images import FlatImages
 from detector.data.flat_store import FlatStore
 from detector.data.sampling import Draw, begin
 from pipeline.errors import ImageError, StoreError
@@ -18,14 +20,13 @@ log = logging.getLogger(__name__)
 _MAY_BE_GONE, _SHARE_GONE = 10, 0.01
 
 
-@DATASETS.register_module()
-class StoreDataset(BaseDetDataset):
-    """Images of one or several runs with their pseudo-masks, class-agnostic.
+class RunDataset(BaseDetDataset, ABC):
+    """Images of one or several runs, whatever these hold for each.
 
     A sample before the pipeline: img_id (int, the index in this data set), ref (ImageRef), img_path (its URI), height,
-    width, and where its masks are: store (FlatStore), store_index (number of the image there), store_images (those of
-    all images of this data set), store_partner (that of the Draw's partner, or None). `LoadPhoto` and
-    `LoadConfidenceMasks` do the rest. Nothing is held per image: all is mapped from the flat store.
+    width, and where its labels are: store (FlatImages), store_index (number of the image there), store_images (those of
+    all images of this data set), store_partner (that of the Draw's partner, or None). The pipeline does the rest.
+    Nothing is held per image: all is mapped from the flat store.
 
     Items are asked for by index, or by a `Draw`, which makes the sample a function of index and seed.
 
@@ -33,34 +34,32 @@ class StoreDataset(BaseDetDataset):
     that happens to more than 1 % of the images read (and more than 10), StoreError. In test mode ImageError at once.
 
     runs: folder or URL of a run, or several.
-    filters: of `detector.data.instance_filter.InstanceFilter`.
-    cache: see `FlatStore.open`, which also says what is raised.
-    indices: a subset; the first n, or the last if negative, or a list of numbers after the filters.
+    cache: folder of the flat stores, see `flat_images.cache_root`.
+    indices: a subset; the first n, or the last if negative, or a list of numbers after what is left out.
 
     Everything else is as in BaseDetDataset.
     """
 
-    METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
+    store: FlatImages
 
-    store: FlatStore
-
-    def __init__(
-        self,
-        runs: str | Sequence[str],
-        filters: dict[str, float | int | None] | None = None,
-        cache: str | Path | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, runs: str | Sequence[str], cache: str | Path | None = None, **kwargs: Any) -> None:
         self.runs = [runs] if isinstance(runs, str) else list(runs)
-        self.filters = filters
         self.cache = cache
         self._read = 0
         self._gone: set[str] = set()
         super().__init__(serialize_data=False, **kwargs)
 
+    @abstractmethod
+    def open_store(self) -> FlatImages:
+        """The flat store of the runs; see its `open`."""
+
+    @abstractmethod
+    def labels_of(self, image: int) -> list[int]:
+        """Labels of the instances of an image of the store."""
+
     def load_data_list(self) -> range:
         """Numbers of the images in the store: what the base class holds in place of a dict for each."""
-        self.store = FlatStore.open(self.runs, self.cache, self.filters)
+        self.store = self.open_store()
         log.info("%s", self.store.summary())
         return range(len(self.store))
 
@@ -80,8 +79,8 @@ class StoreDataset(BaseDetDataset):
         }
 
     def get_cat_ids(self, idx: int | Draw) -> list[int]:
-        """Label 0, once for each mask."""
-        return [0] * len(self.store.masks_of(self.get_data_info(idx)["store_index"]))
+        """Labels of the instances."""
+        return self.labels_of(self.get_data_info(idx)["store_index"])
 
     def __getitem__(self, idx: int | Draw) -> dict[str, Any]:
         """The sample after the pipeline."""
@@ -110,3 +109,34 @@ class StoreDataset(BaseDetDataset):
                 f"{len(self._gone)} of the {self._read} photos read are gone or broken since the run, e.g. "
                 f"{error.detail}: mount the photos where the run found them, or run again on those that are there"
             ) from error
+
+
+@DATASETS.register_module()
+class StoreDataset(RunDataset):
+    """Pseudo-masks, class-agnostic; `LoadPhoto` and `LoadConfidenceMasks` load them.
+
+    runs, cache, indices: as in `RunDataset`.
+    filters: of `detector.data.instance_filter.InstanceFilter`. See `FlatStore.open` for what is raised.
+    """
+
+    METAINFO: ClassVar[dict[str, Any]] = {"classes": ("object",), "palette": [(220, 20, 60)]}
+
+    store: FlatStore
+
+    def __init__(
+        self,
+        runs: str | Sequence[str],
+        filters: dict[str, float | int | None] | None = None,
+        cache: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.filters = filters
+        super().__init__(runs, cache, **kwargs)
+
+    def open_store(self) -> FlatStore:
+        """The masks that filters leave."""
+        return FlatStore.open(self.runs, self.cache, self.filters)
+
+    def labels_of(self, image: int) -> list[int]:
+        """Label 0, once for each mask."""
+        return [0] * len(self.store.masks_of(image))

@@ -9,12 +9,8 @@ A block is streamed at a time, appended to raw files; memory holds one shard, an
     score, mean_confidence           float32 (M,)
     box, area                        float32 (M, 4) x, y, width, height; int64 (M,); pixels
     image_offsets                    int64 (B+1)                masks of image i are image_offsets[i] .. [i+1]-1
-    size, run                        int32 (B, 2) height, width; int32 (B,) number of the run
-    id, id_offsets, uri, uri_offsets uint8 bytes, int64 (B+1)   UTF-8
-    place                            int64 (B, 5)               offset, length, height, width, coco_id of the ImageRef;
-                                                                -1 for None
 
-and of a selection by filters:
+beside those of `flat_images`, and of a selection by filters:
 
     image                            int64 (B',)                rows of the images that stay
     mask, mask_offsets               int64 (M',), int64 (B'+1)  rows of the masks that stay, image by image
@@ -22,23 +18,20 @@ and of a selection by filters:
 M masks · B images · Gh, Gw patch grid
 """
 
-import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import numpy as np
-from numpy.lib import format as npy
 
+from detector.data.array_writer import ArrayWriter
+from detector.data.flat_folder import write_meta
+from detector.data.flat_images import IMAGE_ARRAYS, append_images, refs_of
 from detector.data.instance_filter import InstanceFilter, MaskFacts, passing
 from pipeline.errors import StoreError
-from pipeline.images.manifest import ImageRef
 from pipeline.results.instance_file import ShardFile
 from pipeline.results.instances import mean_confidence
 from pipeline.runs.instance_reader import InstanceReader
@@ -51,66 +44,13 @@ log = logging.getLogger(__name__)
 STORE_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     **{"rle": ("u1", ()), "rle_offsets": ("<i8", ()), "confidence": ("u1", ()), "confidence_offsets": ("<i8", ())},
     **{"score": ("<f4", ()), "mean_confidence": ("<f4", ()), "box": ("<f4", (4,)), "area": ("<i8", ())},
-    **{"image_offsets": ("<i8", ()), "size": ("<i4", (2,)), "run": ("<i4", ()), "place": ("<i8", (5,))},
-    **{"id": ("u1", ()), "id_offsets": ("<i8", ()), "uri": ("u1", ()), "uri_offsets": ("<i8", ())},
+    **{"image_offsets": ("<i8", ())},
+    **IMAGE_ARRAYS,
 }
 SELECTION_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     **{"image": ("<i8", ()), "mask": ("<i8", ()), "mask_offsets": ("<i8", ())},
 }
-META_FILE = "meta.json"
-PLACE_FIELDS = ("offset", "length", "height", "width", "coco_id")
-
 _BLOCK = 1 << 16  # images that are filtered at once
-
-
-class ArrayWriter:
-    """.npy files in a folder that grow by rows; their headers are right once they are closed. A context manager."""
-
-    def __init__(self, folder: Path, arrays: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
-        self._arrays = arrays
-        self.rows = dict.fromkeys(arrays, 0)
-        with ExitStack() as stack:
-            self._files = {name: stack.enter_context((folder / f"{name}.npy").open("w+b")) for name in arrays}
-            for name in arrays:
-                self._write_header(name)
-            self._open = stack.pop_all()
-        for name in arrays:
-            if name.endswith("_offsets"):
-                self.append(name, np.zeros(1, np.int64))
-        self._ends = dict.fromkeys(arrays, 0)
-
-    def append(self, name: str, rows: np.ndarray | bytes) -> None:
-        """Rows of one array, or bytes."""
-        dtype, row = self._arrays[name]
-        data = np.frombuffer(rows, np.uint8) if isinstance(rows, bytes) else np.ascontiguousarray(rows, dtype)
-        if data.shape[1:] != row:
-            raise ValueError(f"{name}: rows of shape {data.shape[1:]}, not {row}")
-        self._files[name].write(data.data)  # not tofile, which says nothing of a disk that is full at its end
-        self.rows[name] += len(data)
-
-    def append_lengths(self, name: str, lengths: np.ndarray) -> None:
-        """Continue an array of offsets by the lengths of what comes next."""
-        ends = self._ends[name] + np.cumsum(lengths, dtype=np.int64)
-        self.append(name, ends)
-        if len(ends):
-            self._ends[name] = int(ends[-1])
-
-    def _write_header(self, name: str) -> None:
-        """The header, rewritten: numpy leaves room in it for the first length to grow."""
-        dtype, row = self._arrays[name]
-        file = self._files[name]
-        file.seek(0)
-        facts = {"descr": npy.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (self.rows[name], *row)}
-        npy.write_array_header_1_0(file, facts)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with self._open:
-            if kind is None:
-                for name in self._arrays:
-                    self._write_header(name)
 
 
 def grid_window(box: Sequence[float], size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -152,12 +92,12 @@ def write_store(readers: Sequence[InstanceReader], folder: Path) -> None:
             )
             runs.append({"url": reader.run.url, "grid": grid, "images": images})
         facts = {"runs": runs, "rows": out.rows}
-    _write_json(folder / META_FILE, facts)
+    write_meta(folder, facts)
 
 
 def _append_run(out: ArrayWriter, reader: InstanceReader, number: int) -> tuple[int, int]:
     """All images of one run that count; returns the patch grid."""
-    refs = {ref.id: ref for ref in reader.run.manifest.refs}
+    find = refs_of(reader.run)
     grid: tuple[int, int] | None = None
     for shard, counts_B in reader.parts():
         if grid not in (None, shard.grid):
@@ -171,29 +111,18 @@ def _append_run(out: ArrayWriter, reader: InstanceReader, number: int) -> tuple[
             raise damaged(f"{shard.name} of {reader.run.url}", "a box or a score is not finite")
         if (shard.size[np.diff(shard.image_offsets) > 0] <= 0).any():
             raise damaged(f"{shard.name} of {reader.run.url}", "an image with masks has no size")
-        missing = next((shard.ids[i] for i in np.flatnonzero(taken_B) if shard.ids[i] not in refs), None)
-        if missing is not None:
-            raise StoreError(f"{reader.run.url}: {shard.name} has the image {missing!r}, which the manifest has not")
-        _append_images(out, shard, taken_B, [refs[shard.ids[i]] for i in np.flatnonzero(taken_B)], number)
+        refs = find(shard.name, [shard.ids[i] for i in np.flatnonzero(taken_B)])
+        append_images(out, refs, shard.size[taken_B], number)
+        _append_masks(out, shard, taken_B)
     if grid is None:
         raise StoreError(f"{reader.run.url} has no committed shard")
     return grid
 
 
-def _append_images(
-    out: ArrayWriter, shard: ShardFile, taken_B: np.ndarray, refs: Sequence[ImageRef], number: int
-) -> None:
+def _append_masks(out: ArrayWriter, shard: ShardFile, taken_B: np.ndarray) -> None:
     masks_B = np.diff(shard.image_offsets)
     taken_M = np.repeat(taken_B, masks_B)
     out.append_lengths("image_offsets", masks_B[taken_B])
-    out.append("size", shard.size[taken_B])
-    out.append("run", np.full(int(taken_B.sum()), number))
-    places = [[-1 if (value := getattr(ref, field)) is None else value for field in PLACE_FIELDS] for ref in refs]
-    out.append("place", np.array(places, np.int64).reshape(-1, len(PLACE_FIELDS)))
-    for name in ("id", "uri"):
-        texts = [getattr(ref, name).encode() for ref in refs]
-        out.append(name, b"".join(texts))
-        out.append_lengths(f"{name}_offsets", np.array([len(text) for text in texts], np.int64))
     out.append("score", shard.score[taken_M])
     out.append("box", shard.box[taken_M])
     out.append("area", shard.area[taken_M])
@@ -243,11 +172,4 @@ def write_selection(store: Mapping[str, np.ndarray], filters: InstanceFilter, fo
             out.append_lengths("mask_offsets", left_B[keep_B])
         rows = out.rows
     masks_before, images_before = len(store["score"]), n_images
-    _write_json(
-        folder / META_FILE,
-        {"dropped": dict(dropped), "masks": masks_before, "images": images_before, "rows": rows},
-    )
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1))
+    write_meta(folder, {"dropped": dict(dropped), "masks": masks_before, "images": images_before, "rows": rows})

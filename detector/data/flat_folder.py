@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from detector.data.flat_build import META_FILE
 from pipeline.errors import RunMismatchError, StoreError
 from pipeline.storage.atomic import folder_made_whole, leftovers
 from pipeline.storage.file_lock import lock
 
 log = logging.getLogger(__name__)
+
+_META_FILE = "meta.json"
 
 
 def make(folder: Path, arrays: Mapping[str, Any], write: Callable[[Path], None]) -> None:
@@ -75,12 +76,17 @@ def _is_whole(folder: Path, arrays: Mapping[str, Any]) -> bool:
     return True
 
 
+def write_meta(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write meta.json, the last file of a folder; `rows` among its facts: of each array, how many."""
+    (folder / _META_FILE).write_text(json.dumps(facts, ensure_ascii=False, indent=1))
+
+
 def mapped(
     folder: Path, arrays: Mapping[str, tuple[str, tuple[int, ...]]]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays of a folder, mapped read-only, and its meta.json; StoreError unless all are there as they were written."""
     try:
-        meta = json.loads((folder / META_FILE).read_bytes())
+        meta = json.loads((folder / _META_FILE).read_bytes())
         mapped = {}
         for name, (dtype, row) in arrays.items():
             # As plain arrays: each slice of a memmap costs a Python object with a life of its own.

@@ -11,37 +11,24 @@ M masks of one image · Gh, Gw patch grid
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from detector.data.flat_build import (
-    PLACE_FIELDS,
-    SELECTION_ARRAYS,
-    STORE_ARRAYS,
-    grid_window,
-    write_selection,
-    write_store,
-)
+from detector.data.flat_build import SELECTION_ARRAYS, STORE_ARRAYS, grid_window, write_selection, write_store
 from detector.data.flat_folder import make, mapped
+from detector.data.flat_images import FlatImages, cache_root, digest_of, open_readers
 from detector.data.instance_filter import InstanceFilter
 from pipeline.errors import ConfigError, StoreError
-from pipeline.images.manifest import ImageRef
 from pipeline.runs.instance_reader import InstanceReader
-from pipeline.runs.ledger import is_retry
-from pipeline.runs.run_folder import MANIFEST_FILE, RunFolder
-from pipeline.storage.cache import cache_folder
-from pipeline.wording import counted, part_of
-
-log = logging.getLogger(__name__)
+from pipeline.wording import counted
 
 VERSION = 1  # of the cache's layout
 
 
-class FlatStore:
+class FlatStore(FlatImages):
     """Images that filters left, by number from 0, in the order of the runs and their manifests, with their masks.
 
     Several runs over one data set stay apart: an image that is in two runs is here twice, each time with the masks of
@@ -52,19 +39,16 @@ class FlatStore:
     """
 
     def __init__(self, folder: Path, filters: InstanceFilter) -> None:
-        self.folder = folder
-        self.filters = filters
         store, meta = mapped(folder, STORE_ARRAYS)
         chosen, chosen_meta = mapped(folder / _selection_name(filters), SELECTION_ARRAYS)
+        super().__init__(folder, store, chosen["image"], meta["runs"])
+        self.filters = filters
         self.score = store["score"]
         self.mean_confidence = store["mean_confidence"]
         self.box = store["box"]
         self.area = store["area"]
-        self._store = store
-        self._images = chosen["image"]
         self._masks = chosen["mask"]
         self._mask_offsets = chosen["mask_offsets"]
-        self._runs: list[dict[str, Any]] = meta["runs"]
         self._facts = chosen_meta
 
     @classmethod
@@ -86,9 +70,8 @@ class FlatStore:
             RunMismatchError: a run or shard is of another schema.
         """
         wanted = InstanceFilter.of(filters)
-        readers = _readers([runs] if isinstance(runs, str) else list(runs))
-        root = Path(cache).expanduser() if cache is not None else cache_folder() / "flat"
-        folder = root / _digest(readers)
+        readers = open_readers(runs, InstanceReader)
+        folder = cache_root(cache) / digest_of(f"cuts3d-flat/{VERSION}", readers)
         make(folder, STORE_ARRAYS, lambda path: write_store(readers, path))
         store, _ = mapped(folder, STORE_ARRAYS)
         make(folder / _selection_name(wanted), SELECTION_ARRAYS, lambda path: write_selection(store, wanted, path))
@@ -97,23 +80,11 @@ class FlatStore:
             raise _nothing_left(opened, [reader.run.url for reader in readers])
         return opened
 
-    def __len__(self) -> int:
-        """Images."""
-        return len(self._images)
-
     def __reduce__(self) -> tuple[type[Self], tuple[Path, InstanceFilter]]:
         return type(self), (self.folder, self.filters)
 
-    def __copy__(self) -> Self:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Itself: data sets and samples are copied by MMDetection, and the arrays are not to be."""
-        return self
-
     def __repr__(self) -> str:
-        of = ", ".join(run["url"] for run in self._runs)
-        return f"FlatStore({counted(len(self), 'image')}, {counted(self.n_masks, 'mask')}, {of})"
+        return f"FlatStore({counted(len(self), 'image')}, {counted(self.n_masks, 'mask')}, {', '.join(self.runs)})"
 
     @property
     def n_masks(self) -> int:
@@ -133,6 +104,10 @@ class FlatStore:
             f"{_said_drops(self.dropped)}"
         )
 
+    def facts(self) -> dict[str, Any]:
+        """filters, images, masks."""
+        return {"filters": dataclasses.asdict(self.filters), "images": len(self), "masks": self.n_masks}
+
     def masks_of(self, image: int) -> np.ndarray:
         """Rows of the masks of one image, int64 (M,), ascending: in the order of the store."""
         return self._masks[self._mask_offsets[image] : self._mask_offsets[image + 1]]
@@ -145,22 +120,6 @@ class FlatStore:
         score_M = self.score[self.masks_of(image)]
         best = score_M.max(initial=0.0)
         return np.clip(score_M / best, 0.0, 1.0) if best > 0 else np.ones_like(score_M)
-
-    def size(self, image: int) -> tuple[int, int]:
-        """Height and width in pixels, after EXIF rotation."""
-        height, width = self._store["size"][self._images[image]].tolist()
-        return height, width
-
-    def ref(self, image: int) -> ImageRef:
-        """Where the photo is, as the run's manifest says."""
-        row = int(self._images[image])
-        place = [None if value < 0 else value for value in self._store["place"][row].tolist()]
-        fields = dict(zip(PLACE_FIELDS, place, strict=True))
-        return ImageRef(self._text("id", row), self._text("uri", row), **fields)
-
-    def run_url(self, image: int) -> str:
-        """The run that an image comes from."""
-        return str(self._runs[int(self._store["run"][self._images[image]])]["url"])
 
     def coco_rle(self, image: int, mask: int) -> dict[str, Any]:
         """{"size": [H, W], "counts": bytes} of one mask (a row) of an image, as pycocotools takes it."""
@@ -181,48 +140,6 @@ class FlatStore:
         confidence = np.zeros(grid, np.uint8)
         confidence[top:bottom, left:right] = crop if len(crop) == 1 else crop.reshape(bottom - top, right - left)
         return confidence
-
-    def _text(self, name: str, row: int) -> str:
-        start, stop = self._store[f"{name}_offsets"][row : row + 2].tolist()
-        return self._store[name][start:stop].tobytes().decode()
-
-
-def _readers(runs: Sequence[str]) -> list[InstanceReader]:
-    if not runs:
-        raise ConfigError("no runs: name the folder or URL of at least one run whose masks are to be learned")
-    readers = [InstanceReader(RunFolder.open(run)) for run in runs]
-    urls = [reader.run.url for reader in readers]
-    twice = next((url for url in urls if urls.count(url) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"the run {twice} is named twice: its images would count double")
-    for reader in readers:
-        planned = reader.run.n_shards
-        done = sum(not is_retry(key) for key in reader.commits)
-        if done == 0:
-            raise StoreError(
-                f"{reader.run.url} has no committed shard yet: start its `cuts3d run` again, or wait for it"
-            )
-        if done < planned:
-            log.warning("%s is not complete: %s missing", reader.run.url, part_of(planned - done, planned, "shard"))
-    return readers
-
-
-def _digest(readers: Sequence[InstanceReader]) -> str:
-    """Of everything that decides the arrays: what is committed, and the manifests with the URIs of the images."""
-    digest = hashlib.sha256(f"cuts3d-flat/{VERSION}\n".encode())
-    for reader in readers:
-        try:
-            manifest = hashlib.sha256(reader.run.files.read_bytes(MANIFEST_FILE)).hexdigest()
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"{reader.run.url} has no {MANIFEST_FILE}: start the run again with the same images to restore it"
-            ) from error
-        # The URL is kept beside the arrays for messages; a run that was moved is another store.
-        digest.update(f"{reader.run.url}\n{reader.run.fingerprint} {reader.run.digest} {manifest}\n".encode())
-        for key, commit in reader.commits.items():
-            files = (commit.shard.sha256, commit.quarantine.sha256 if commit.quarantine else "")
-            digest.update(f"{key} {' '.join(files)}\n".encode())
-    return digest.hexdigest()[:32]
 
 
 def _selection_name(filters: InstanceFilter) -> str:

@@ -6,7 +6,7 @@ of that is. Pasted instances have a white line around theirs.
 H, W pixels of a sample · M its masks
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -75,7 +75,7 @@ def write_samples(dataset: StoreDataset, path: str | Path, count: int = 24, seed
     """
     cells = [draw_sample(sample) for sample in training_samples(dataset, count, seed)]
     with output_file(path, "wb") as file:
-        _sheet(cells).save(file, format="PNG")
+        sheet(cells, _LEGEND).save(file, format="PNG")
     return len(cells)
 
 
@@ -89,15 +89,11 @@ def draw_sample(sample: TrainingSample) -> Image.Image:
     for m in np.argsort(-masks.areas, kind="stable"):  # small ones on top
         inside, alpha_HW1 = masks.values[m] > 0, masks.values[m][..., None] / CERTAIN
         confidence[inside] = (alpha_HW1 * colours[m])[inside]
-        lines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for picture in (photo, confidence):
-            if sample.pasted[m]:
-                cv2.drawContours(picture, lines, -1, (255, 255, 255), 5)
-            cv2.drawContours(picture, lines, -1, tuple(colours[m].tolist()), 2)
+            outline(picture, inside, colours[m], bool(sample.pasted[m]))
     height, width = sample.rgb.shape[:2]
     facts = f"{width} × {height}, {counted(len(masks), 'mask')}, {int(sample.pasted.sum())} pasted"
-    both = np.hstack([photo, np.full((len(photo), 2, 3), 255, np.uint8), confidence])
-    return _captioned(both, sample.name, facts)
+    return captioned(photo, confidence, sample.name, facts)
 
 
 def _made(dataset: StoreDataset, draw: Draw) -> TrainingSample | None:
@@ -128,8 +124,17 @@ def _made(dataset: StoreDataset, draw: Draw) -> TrainingSample | None:
     )
 
 
-def _captioned(picture: np.ndarray, name: str, facts: str) -> Image.Image:
-    """With its name, of which the end is shown if it is too long, and facts, right above it."""
+def outline(picture_HW3: np.ndarray, inside_HW: np.ndarray, colour: np.ndarray, pasted: bool) -> None:
+    """Draw the outline of a mask, in place; with a white line around it where the mask was pasted."""
+    lines, _ = cv2.findContours(inside_HW.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if pasted:
+        cv2.drawContours(picture_HW3, lines, -1, (255, 255, 255), 5)
+    cv2.drawContours(picture_HW3, lines, -1, tuple(colour.tolist()), 2)
+
+
+def captioned(left: np.ndarray, right: np.ndarray, name: str, facts: str) -> Image.Image:
+    """Two pictures of one size, and above them a name, of which the end is shown if it is too long, and facts."""
+    picture = np.hstack([left, np.full((len(left), 2, 3), 255, np.uint8), right])
     cell = Image.new("RGB", (picture.shape[1], picture.shape[0] + _TEXT), "white")
     cell.paste(Image.fromarray(picture), (0, _TEXT))
     pen, font = ImageDraw.Draw(cell), _font(_TEXT - 7)
@@ -145,18 +150,18 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), size)
 
 
-def _sheet(cells: list[Image.Image]) -> Image.Image:
-    """Rows of cells, under a legend."""
+def sheet(cells: Sequence[Image.Image], legend: str) -> Image.Image:
+    """Rows of cells, under a legend of two lines."""
     rows = [cells[i : i + COLUMNS] for i in range(0, len(cells), COLUMNS)]
     heights = [max(cell.height for cell in row) + _GAP for row in rows]
     width = max(sum(cell.width + _GAP for cell in row) for row in rows)
-    sheet = Image.new("RGB", (max(width, 960), sum(heights) + 3 * _TEXT), "white")
-    ImageDraw.Draw(sheet).text((2, 2), _LEGEND, fill="black", font=_font(_TEXT - 5), spacing=6)
+    page = Image.new("RGB", (max(width, 960), sum(heights) + 3 * _TEXT), "white")
+    ImageDraw.Draw(page).text((2, 2), legend, fill="black", font=_font(_TEXT - 5), spacing=6)
     top = 3 * _TEXT
     for row, height in zip(rows, heights, strict=True):
         left = 0
         for cell in row:
-            sheet.paste(cell, (left, top))
+            page.paste(cell, (left, top))
             left += cell.width + _GAP
         top += height
-    return sheet
+    return page

@@ -16,9 +16,9 @@ from typing import Any
 
 from detector.evaluation.published import Row, our_row
 from detector.model.checkpoints import DetectorCheckpoint
-from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.prediction.options import NAME, DetectorOptions, overrides_of
 from pipeline.commands.executing import RunExecutor
-from pipeline.errors import CutsError
+from pipeline.errors import ConfigError, CutsError
 from pipeline.evaluation.report import Report, evaluate_runs, report_json
 from pipeline.evaluation.truth.formats import TruthSet
 from pipeline.images.manifest import Manifest, default_shard_size
@@ -92,8 +92,15 @@ def evaluate_detector(
     bootstrap, seed: see `pipeline.evaluation.scores.evaluate`.
     execute, execution: see `self_training.self_train`.
 
-    Raises SourceError when photos or truth do not fit together, and whatever the runs raise.
+    Raises SourceError when photos or truth do not fit together, ConfigError for a panoptic detector, and whatever the
+    runs raise.
     """
+    for detector in (checkpoint, other):
+        if detector is not None and detector.panoptic is not None:
+            raise ConfigError(
+                f"{detector.path} is a panoptic detector, and detections of one class are scored here: "
+                "`cuts3d predict` makes a run of it, which `cuts3d evaluate-panoptic` scores"
+            )
     scored = []
     for truth in truths:
         runs = [

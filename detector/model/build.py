@@ -11,11 +11,13 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
-# the five components that a model is made of, registered: nothing of training
+# the components that a model is made of, registered: nothing of training
+import detector.data.panoptic_batch
 import detector.model.backbone_weights
 import detector.model.cascade
 import detector.model.drop_loss
 import detector.model.mask_head
+import detector.model.panoptic_head
 import detector.model.roi_features  # noqa: F401
 from detector.model.checkpoints import DetectorCheckpoint
 from pipeline.errors import WeightsError

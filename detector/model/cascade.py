@@ -15,7 +15,7 @@ class DetectronCascade(CascadeRoIHead):
 
     A score is the mean of the stages' probabilities. The stock head takes the mean of their logits, so that scores, and
     the order of the boxes, would be others. The stages share one mask head, under the names of three. P proposals of
-    all images together, one class.
+    all images together, C classes, whose boxes are moved alike.
     """
 
     def init_mask_head(self, *args: Any, **kwargs: Any) -> None:
@@ -31,7 +31,7 @@ class DetectronCascade(CascadeRoIHead):
         num_proposals_per_img: Sequence[int],
         **kwargs: Any,
     ) -> tuple[Sequence[Tensor], Sequence[Tensor], Sequence[Tensor]]:
-        """Per image: boxes (p, 5) that the last stage starts from, scores (p, 2) whose softmax is the mean
+        """Per image: boxes (p, 5) that the last stage starts from, scores (p, C + 1) whose softmax is the mean
         probability, and the last stage's deltas (p, 4).
         """
         counts = list(num_proposals_per_img)
@@ -48,5 +48,5 @@ class DetectronCascade(CascadeRoIHead):
                     for part, delta, meta in zip(parts, deltas, batch_img_metas, strict=True)
                 ]
                 rois_P5 = torch.cat([rois_P5[:, :1], torch.cat(moved)], dim=1)
-        scores_P2 = torch.stack(stages).mean(dim=0).log()
-        return parts, scores_P2.split(counts), deltas
+        scores_PC = torch.stack(stages).mean(dim=0).log()
+        return parts, scores_PC.split(counts), deltas

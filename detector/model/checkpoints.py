@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.model.checkpoint_files import STATE_DICT, read_content, write_tensors
+from detector.model.panoptic_classes import PanopticClasses
 from pipeline.errors import WeightsError
 from pipeline.models.torch_files import need_weights
 from pipeline.storage.files_at import files_at
@@ -45,7 +46,8 @@ class DetectorCheckpoint:
 
     config: plain JSON:
         name: of the configuration it was trained with.
-        classes: names, here one.
+        classes: names of what its boxes are; of a class-agnostic detector one.
+        panoptic: of a panoptic detector alone, `PanopticClasses.to_json`.
         model: of MMDetection's registry, without initial weights.
         resize: {"short": pixels, "long": pixels}: photos are scaled, their aspect kept, until the shorter side has
         `short` pixels or the longer `long`, whichever comes first. "backend", by which library: "cv2", the default, or
@@ -60,6 +62,11 @@ class DetectorCheckpoint:
     config: dict[str, Any]
     trained_on: dict[str, Any]
     state_dict: Mapping[str, torch.Tensor]
+
+    @property
+    def panoptic(self) -> PanopticClasses | None:
+        """Things and stuff of a panoptic detector, None of another."""
+        return PanopticClasses.from_json(self.config["panoptic"]) if "panoptic" in self.config else None
 
     @cached_property
     def sha256(self) -> str:
@@ -161,6 +168,11 @@ def _check_config(config: Mapping[str, Any], path: Path) -> None:
         raise WeightsError(f"{path} names no size for photos: {config['resize']}")
     if config["resize"].get("backend", "cv2") not in BACKENDS:
         raise WeightsError(f"{path} has photos resized by none of {', '.join(BACKENDS)}: {config['resize']}")
+    try:
+        if "panoptic" in config:
+            PanopticClasses.from_json(config["panoptic"])
+    except ValueError as error:
+        raise WeightsError(f"{path} does not say which classes it finds: {error}") from error
     _refuse_odd_types(config["model"], path)
 
 

@@ -5,7 +5,9 @@ All of it goes through a run, so a broken photo is a record with a reason, and w
     OUT/images.parquet    what is to be predicted on
     OUT/frames/NAME/      frames of the video NAME
     OUT/run/              a run like any other
-    OUT/predictions.json  COCO JSON
+    OUT/predictions.json  COCO JSON; of a panoptic detector
+    OUT/panoptic.json     COCO panoptic JSON, and
+    OUT/panoptic/         its PNGs
     OUT/overlays/         a picture per image
     OUT/videos/NAME.mp4   the overlays of a video's frames
 """
@@ -17,7 +19,7 @@ from typing import Any
 
 from detector.model.checkpoints import read_detector
 from detector.model.weight_files import need_checkpoint
-from detector.prediction.method import NAME, DetectorOptions, overrides_of
+from detector.prediction.options import NAME, DetectorOptions, overrides_of
 from detector.prediction.videos import Frames, extract_frames, is_video, need_video, write_video
 from pipeline.commands.executing import RunExecutor
 from pipeline.errors import ConfigError, RunMismatchError, SourceError
@@ -26,12 +28,14 @@ from pipeline.images.manifest import ImageRef, Manifest, default_shard_size
 from pipeline.images.oddities import odd_ref, refuse_if_all_are_odd
 from pipeline.images.sources import files_below, is_image, list_images
 from pipeline.runs.launch import Launch
+from pipeline.runs.panoptic_reader import PanopticReader
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.summary import RunSummary
 from pipeline.storage.files_at import files_at
 from pipeline.storage.outputs import need_folder
 from pipeline.views.export import export_coco, export_overlays
+from pipeline.views.panoptic_export import PANOPTIC, export_panoptic
 from pipeline.views.picture_files import picture_names
 
 _LISTS = (".txt", ".lst", ".parquet", ".json", ".tar")
@@ -45,14 +49,17 @@ class Predicted:
 
     summary: of the run.
     set_aside: photos that could not be used, whenever that was found.
-    masks: in the COCO file.
+    coco: COCO JSON file.
+    objects: in it; of a panoptic detector segments of things and stuff.
+    maps: folder of the panoptic PNGs; None of other detectors.
     overlays, videos: files.
     """
 
     summary: RunSummary
     set_aside: int
     coco: Path
-    masks: int
+    objects: int
+    maps: Path | None
     overlays: list[Path]
     videos: list[Path] = field(default_factory=list)
 
@@ -78,7 +85,7 @@ def predict(
     need_checkpoint(Path(options.checkpoint))
     need_folder(Path(out))
     photos, films = _found(sources)
-    read_detector(options.checkpoint)  # before anything is written
+    panoptic = read_detector(options.checkpoint).panoptic is not None  # before anything is written
     root = Path(out).absolute()
     refs = list(photos)
     videos: dict[str, Frames] = {}
@@ -94,11 +101,16 @@ def predict(
     launch = Launch(str(root / IMAGES_FILE), recipe=NAME, overrides=overrides_of(options))
     summary = execute(str(root / "run"), launch, **execution)
     run = RunFolder.open(root / "run")
-    masks = export_coco(run, root / COCO_FILE)
+    if panoptic:
+        coco, maps = root / PANOPTIC, root / Path(PANOPTIC).stem
+        objects = export_panoptic(PanopticReader(run), root).segments
+    else:
+        coco, maps = root / COCO_FILE, None
+        objects = export_coco(run, coco)
     overlays = export_overlays(run, root / "overlays")
     set_aside = len(RunReader(run).quarantined())
     made = list(_videos(run, root, videos, overlays))
-    return Predicted(summary, set_aside, root / COCO_FILE, masks, overlays, made)
+    return Predicted(summary, set_aside, coco, objects, maps, overlays, made)
 
 
 def _found(sources: Sequence[str]) -> tuple[list[ImageRef], dict[str, Path]]:

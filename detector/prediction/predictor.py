@@ -9,27 +9,28 @@ B images · M detections · h, w cells of a box's mask · H, W pixels
 import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import mmcv
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox2roi
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import nn
 
 from detector.model.build import build_model
 from detector.model.checkpoints import DetectorCheckpoint
+from detector.model.two_stage import TwoStage
 from detector.prediction.detections import Detections, Limits
 from pipeline.errors import ConfigError
 
+Found = TypeVar("Found")
 
-class Predictor:
-    """A detector on its device; one object serves several threads.
 
-    checkpoint: of a two-stage detector with a mask head of one class.
+class PhotoNetwork(Generic[Found]):
+    """A detector of two stages on its device, which gives something of each photo; one object serves several threads.
+
+    checkpoint: of a detector with a mask head.
     amp: half precision where that is safe (float16 on a GPU, bfloat16 on a CPU).
 
     What is found in a photo does not depend on what else is in its batch: photos are put together by their size, so
@@ -48,50 +49,45 @@ class Predictor:
         self._scale = (int(resize["long"]), int(resize["short"]))
         self._backend = resize.get("backend", "cv2")
         self._model = cast(Any, build_model(checkpoint).to(device))
-        self._cascade = _stages(self._model)
-        self._test_cfg = _limited(self._model.roi_head.test_cfg, limits or Limits())
+        self._network = TwoStage(self._model)
+        self._test_cfg = limited(self._model.roi_head.test_cfg, limits or Limits())
 
     @property
     def threshold(self) -> float:
         """Probability from which a pixel belongs to the mask, as the model's configuration has it."""
         return float(self._test_cfg.mask_thr_binary)
 
-    def __call__(self, photos: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections in each of the photos, uint8 (H, W, 3) RGB."""
+    def __call__(self, photos: Sequence[np.ndarray]) -> list[Found]:
+        """What is found in each of the photos, uint8 (H, W, 3) RGB."""
         resized = [self._fitted(photo) for photo in photos]
         divisor = self._model.data_preprocessor.pad_size_divisor
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, image in enumerate(resized):
             alike[-(-image.shape[0] // divisor), -(-image.shape[1] // divisor)].append(i)
-        found: dict[int, Detections] = {}
+        found: dict[int, Found] = {}
         with torch.inference_mode(), self._precision():
             for group in alike.values():
                 samples = [_sample(photos[i].shape, resized[i].shape) for i in group]
-                found.update(zip(group, self._detect([resized[i] for i in group], samples), strict=True))
+                found.update(zip(group, self._found([resized[i] for i in group], samples), strict=True))
         return [found[i] for i in range(len(photos))]
 
-    def _detect(self, images: Sequence[np.ndarray], samples: list[DetDataSample]) -> Iterator[Detections]:
+    def _found(self, images: Sequence[np.ndarray], samples: list[DetDataSample]) -> Iterator[Found]:
         inputs = [torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in images]
         batch = self._model.data_preprocessor({"inputs": inputs, "data_samples": samples}, False)
-        samples = batch["data_samples"]
-        metas = [sample.metainfo for sample in samples]
-        # Half precision is for products. Coordinates need more: it has a grain of whole pixels where photos end.
-        features = _floats(self._model.extract_feat(batch["inputs"]))
-        outputs = [_floats(levels) for levels in self._model.rpn_head(features)]
-        proposals = self._model.rpn_head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=False)
-        results = self._model.roi_head.predict_bbox(features, metas, proposals, self._test_cfg, rescale=False)
-        masks = self._mask_probabilities(features, bbox2roi([result.bboxes for result in results]))
-        for sample, result, mask_Mhw in zip(samples, results, masks.split([len(r) for r in results]), strict=True):
-            yield _in_photo(result, mask_Mhw, sample.scale_factor)
+        features = self._network.features(batch["inputs"])
+        return self._from_features(features, [sample.metainfo for sample in batch["data_samples"]])
 
-    def _mask_probabilities(self, features: Sequence[torch.Tensor], rois: torch.Tensor) -> torch.Tensor:
-        """(M, h, w) float32: mean over the stages of the cascade, as MMDetection's `predict_mask` has it."""
-        # float before sigmoid: half precision has no numbers between 0.9995 and 1
-        stages = [
-            head(extractor(features[: extractor.num_inputs], rois)).float().sigmoid()[:, 0]
-            for extractor, head in self._cascade
-        ]
-        return torch.stack(stages).mean(dim=0)
+    def _from_features(self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]) -> Iterator[Found]:
+        raise NotImplementedError
+
+    def _detected(
+        self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]
+    ) -> Iterator[tuple[InstanceData, Detections]]:
+        """Of each image what the heads give, and the same in pixels of the photo."""
+        results = self._network.boxes(features, metas, self._test_cfg)
+        masks = self._network.masks(features, [r.bboxes for r in results], [r.labels for r in results])
+        for meta, result, mask_Mhw in zip(metas, results, masks, strict=True):
+            yield result, _in_photo(result, mask_Mhw, meta["scale_factor"])
 
     def _fitted(self, rgb: np.ndarray) -> np.ndarray:
         """The photo as MMDetection's `Resize(keep_ratio=True)` would have it: uint8 BGR."""
@@ -105,28 +101,21 @@ class Predictor:
         return torch.autocast(self.device.type, torch.float16 if self.device.type == "cuda" else torch.bfloat16)
 
 
-def _floats(levels: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    return tuple(level.float() for level in levels)
+class Predictor(PhotoNetwork[Detections]):
+    """A detector of a single class; see `PhotoNetwork`. ConfigError for one of several classes."""
+
+    def __init__(self, checkpoint: DetectorCheckpoint, *arguments: Any, **options: Any) -> None:
+        super().__init__(checkpoint, *arguments, **options)
+        if self._network.classes != 1:
+            raise ConfigError(
+                f"the detector tells {self._network.classes} classes apart: one of a single class is needed"
+            )
+
+    def _from_features(self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]) -> Iterator[Detections]:
+        return (found for _, found in self._detected(features, metas))
 
 
-def _stages(model: Any) -> list[tuple[Any, Any]]:
-    """RoI extractor and mask head of each stage of the cascade; one where there is no cascade, or they share a head."""
-    roi_head = getattr(model, "roi_head", None)
-    if roi_head is None or not getattr(roi_head, "with_mask", False):
-        raise ConfigError(
-            f"{type(model).__name__} has no mask head on boxes: a two-stage detector with masks is needed"
-        )
-    extractors, heads = (
-        list[Any](part) if isinstance(part, nn.ModuleList) else [part]
-        for part in (roi_head.mask_roi_extractor, roi_head.mask_head)
-    )
-    classes = {head.num_classes for head in heads}
-    if classes != {1}:
-        raise ConfigError(f"the detector tells {max(classes)} classes apart: one of a single class is needed")
-    return list({id(head): (extractor, head) for extractor, head in zip(extractors, heads, strict=True)}.values())
-
-
-def _limited(test_cfg: Mapping[str, Any], limits: Limits) -> ConfigDict:
+def limited(test_cfg: Mapping[str, Any], limits: Limits) -> ConfigDict:
     nms = dict(test_cfg["nms"])
     if limits.nms_iou is not None:
         nms["iou_threshold"] = limits.nms_iou

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 EXTENSIONS = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv"))
 JPEG_QUALITY = 95
 FALLBACK_RATE = 25.0  # frames a second, of a video that does not say
+_PAPER = (250, 250, 250)  # where a picture is smaller than others: its legend is shorter
 CODEC = "mp4v"  # MPEG-4 part 2. OpenCV's wheels have VP9, too, which takes fifty times as long, but no H.264
 
 
@@ -105,7 +106,8 @@ def _write_frames(capture: cv2.VideoCapture, video: Path, folder: Path, every: i
 
 
 def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:
-    """A video of pictures, all of the first one's size, whole or not at all; how many there are.
+    """A video of pictures, in their upper left corner where they are of several sizes, whole or not at all; how many
+    there are.
 
     Raises StoreError when there is none, or OpenCV cannot write videos here.
     """
@@ -115,18 +117,24 @@ def write_video(pictures: Iterable[Path], file: Path, rate: float) -> int:
 
 
 def _write_pictures(pictures: Iterable[Path], partial: Path, file: Path, rate: float) -> int:
-    writer, size, count = None, (0, 0), 0
-    for picture in pictures:
-        image = Image.open(picture).convert("RGB")
-        if writer is None:
-            size = image.size[0] // 2 * 2, image.size[1] // 2 * 2  # codecs halve the sides of colour
-            writer = _writer(partial, size, rate)
-        writer.write(np.ascontiguousarray(np.asarray(image.resize(size))[..., ::-1]))
-        count += 1
-    if writer is None:
+    paths = list(pictures)
+    if not paths:
         raise StoreError(f"there is no picture to make {file} of")
+    width, height = (max(sides) for sides in zip(*map(_size, paths), strict=True))
+    writer = _writer(partial, (width + width % 2, height + height % 2), rate)  # codecs halve the sides of colour
+    frame = Image.new("RGB", (width + width % 2, height + height % 2))
+    for path in paths:
+        with Image.open(path) as picture:
+            frame.paste(_PAPER, (0, 0, *frame.size))
+            frame.paste(picture.convert("RGB"))
+        writer.write(np.ascontiguousarray(np.asarray(frame)[..., ::-1]))
     writer.release()
-    return count
+    return len(paths)
+
+
+def _size(picture: Path) -> tuple[int, int]:
+    with Image.open(picture) as image:
+        return image.size
 
 
 def _sweep(path: Path) -> None:

@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.model.checkpoints import BACKENDS
+from detector.model.panoptic_classes import PanopticClasses
 from pipeline.errors import ConfigError
 from pipeline.wording import counted, printable
 
 if TYPE_CHECKING:
     from mmengine.config import Config
+
+    from detector.data.flat_images import FlatImages
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,8 @@ RANDOM = "random"
 
 _SECTIONS = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "test_pipeline")
 _COUNTS = (("train_cfg", "max_iters"), ("train_cfg", "val_interval"), ("train_dataloader", "batch_size"))
+# Data sets that read runs.
+_RUN_DATASETS = ("StoreDataset", "PanopticStoreDataset")
 # Of optimiser wrappers the one in mixed precision.
 _AMP = {"OptimWrapper": "AmpOptimWrapper", "ClippingOptimWrapper": "ClippingAmpOptimWrapper"}
 
@@ -79,14 +84,19 @@ def read_config(name: str, pretty: bool = False) -> Config:
     return Config(config._cfg_dict, cfg_text=config.text, filename=config.filename, format_python_code=pretty)
 
 
-def training_dataset(name: str, runs: Sequence[str], options: Sequence[str] = ()) -> Any:
+def settled_config(name: str, runs: Sequence[str], options: Sequence[str] = ()) -> Config:
+    """A configuration with the runs that it reads and what is set in it."""
+    config = read_config(name)
+    set_runs(config, runs)
+    set_options(config, options)
+    return config
+
+
+def training_dataset(config: Config) -> Any:
     """The data set that a training by this configuration draws from, built."""
     from mmdet.registry import DATASETS
     from mmengine.registry import DefaultScope
 
-    config = read_config(name)
-    set_runs(config, runs)
-    set_options(config, options)
     with DefaultScope.overwrite_default_scope("mmdet"):
         return DATASETS.build(config.train_dataloader.dataset)
 
@@ -132,10 +142,10 @@ def check_numbers(config: Any) -> None:
 
 
 def set_runs(config: Config, runs: Sequence[str]) -> None:
-    """Let every StoreDataset of the training read these runs; ConfigError when there is none to tell, or no run."""
-    datasets = list(components(config.train_dataloader.dataset, "StoreDataset"))
+    """Let every data set of runs read these ones; ConfigError when there is none to tell, or no run."""
+    datasets = list(run_datasets(config.train_dataloader.dataset))
     if not datasets:
-        raise ConfigError("train_dataloader.dataset holds no StoreDataset: nothing there can take the runs")
+        raise ConfigError(f"train_dataloader.dataset holds no {' or '.join(_RUN_DATASETS)}: nothing can take the runs")
     for dataset in datasets:
         if runs:
             dataset["runs"] = list(runs)
@@ -143,10 +153,21 @@ def set_runs(config: Config, runs: Sequence[str]) -> None:
             raise ConfigError("no run to train on: give --run FOLDER or URL, or set runs in the configuration")
 
 
-def store_arguments(config: Config) -> dict[str, Any]:
-    """What the training's StoreDataset opens: runs, cache and filters."""
-    dataset = next(components(config.train_dataloader.dataset, "StoreDataset"))
-    return {"runs": dataset["runs"], "cache": dataset.get("cache"), "filters": dataset.get("filters")}
+def run_datasets(dataset: Any) -> Iterator[Any]:
+    """The data sets that read runs: the one of a training's loader, or those within it."""
+    return components(dataset, *_RUN_DATASETS)
+
+
+def open_store(config: Config) -> FlatImages:
+    """What the training's first data set of runs draws from; raises what its `open_store` does."""
+    from mmdet.registry import DATASETS
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        part = next(run_datasets(config.train_dataloader.dataset))
+        dataset = DATASETS.build({**part, "pipeline": [], "lazy_init": True})
+    opened: FlatImages = dataset.open_store()
+    return opened
 
 
 def set_backbone(config: Config, backbone: str | None) -> None:
@@ -205,19 +226,22 @@ def set_batch(config: Config, batch: int | None, world_size: int) -> None:
 def scale_schedule(config: Config, batch: int, base: int) -> None:
     """The linear scaling rule, for steps of `batch` images in place of `base`.
 
-    The learning rate is multiplied by batch / base, and every number of iterations (training, warm-up, milestones) by
-    base / batch: the same number of images is seen at each stage. [Goyal et al. 2017, arXiv 1706.02677]; Detectron2
-    has the same rule. Weight decay, momentum and clipping stay.
+    The learning rate is multiplied by batch / base, and every number of iterations (training, warm-up, milestones,
+    first step of self-enhanced copy-paste) by base / batch: the same number of images is seen at each stage. [Goyal et
+    al. 2017, arXiv 1706.02677]; Detectron2 has the same rule. Weight decay, momentum and clipping stay.
     """
     optimizer = config.optim_wrapper.optimizer
     optimizer.lr = optimizer.lr * batch / base
     config.train_cfg.max_iters = _scaled(config.train_cfg.max_iters, base / batch)
     for scheduler in config.get("param_scheduler") or []:
         _stretch(scheduler, base / batch)
+    _move_pasting(config, base / batch)
 
 
 def set_iterations(config: Config, iterations: int) -> None:
-    """Train for so many iterations: milestones move in proportion, the warm-up stays, but at most a tenth of them."""
+    """Train for so many iterations: milestones move in proportion, as does the first step of self-enhanced copy-paste;
+    the warm-up stays, but at most a tenth of them.
+    """
     factor = iterations / config.train_cfg.max_iters
     config.train_cfg.max_iters = iterations
     for scheduler in config.get("param_scheduler") or []:
@@ -225,6 +249,7 @@ def set_iterations(config: Config, iterations: int) -> None:
             scheduler.end = max(2, min(scheduler.end, iterations // 10))  # of one step, MMEngine stays at its start
         else:
             _stretch(scheduler, factor)
+    _move_pasting(config, factor)
 
 
 def set_workers(config: Config, processes_here: int) -> None:
@@ -274,9 +299,12 @@ def describe(config: Config, name: str) -> dict[str, Any]:
     backend = resizes[0].get("backend", "cv2")
     if backend not in BACKENDS:
         raise ConfigError(f"test_pipeline resizes photos by {backend!r}: it must be one of {', '.join(BACKENDS)}")
+    panoptic = config.get("panoptic")  # see `panoptic_config.set_classes`
+    classes = ["object"] if panoptic is None else PanopticClasses.from_json(panoptic).thing_names
     return {
         "name": name,
-        "classes": ["object"],
+        "classes": classes,
+        **({} if panoptic is None else {"panoptic": plain(panoptic)}),
         "model": model,
         "resize": {"short": short, "long": long, **({} if backend == "cv2" else {"backend": backend})},
         "mean": mean,
@@ -284,9 +312,9 @@ def describe(config: Config, name: str) -> dict[str, Any]:
     }
 
 
-def components(value: Any, kind: str) -> Iterator[Any]:
-    """All parts of a configuration that have this type."""
-    return (part for part in all_mappings(value) if part.get("type") == kind)
+def components(value: Any, *kinds: str) -> Iterator[Any]:
+    """All parts of a configuration that have one of these types."""
+    return (part for part in all_mappings(value) if part.get("type") in kinds)
 
 
 def plain(value: Any) -> Any:
@@ -350,6 +378,13 @@ def _stretch(scheduler: Any, factor: float) -> None:
             scheduler[key] = _scaled(scheduler[key], factor)
     if "milestones" in scheduler:
         scheduler.milestones = [_scaled(milestone, factor) for milestone in scheduler.milestones]
+
+
+def _move_pasting(config: Config, factor: float) -> None:
+    """When a detector begins to paste what it finds itself."""
+    for hook in components(config.get("custom_hooks") or [], "SelfEnhancedCopyPaste"):
+        if hook.get("start"):
+            hook["start"] = _scaled(hook["start"], factor)
 
 
 def _scaled(iterations: int, factor: float) -> int:

@@ -11,11 +11,13 @@ import mmcv
 from mmengine.config import Config
 
 from detector import operators
-from detector.data.flat_store import FlatStore
+from detector.data.flat_images import FlatImages
 from detector.training import config as train_config
 from pipeline.runs.provenance import library_versions
 from pipeline.runs.run_folder import RunFolder
 
+# Of what belongs to no part of the model, and decides what it is trained on.
+_DECIDING_HOOKS = ("SelfEnhancedCopyPaste", "MomentumTeacher")
 _LIBRARIES = ("mmdet", "mmengine", "torchvision")
 
 
@@ -28,15 +30,18 @@ def identity(config: Config, world_size: int) -> dict[str, Any]:
         StoreError: a run is not there, or damaged.
     """
     dataset = train_config.plain(config.train_dataloader.dataset)
-    for part in train_config.components(dataset, "StoreDataset"):
+    for part in train_config.run_datasets(dataset):
         for name in ("runs", "cache", "pipeline"):
             part.pop(name, None)
     model = train_config.plain(config.model)
     model["backbone"].pop("init_cfg", None)
+    hooks = list(train_config.components(train_config.plain(config.get("custom_hooks")), *_DECIDING_HOOKS))
     return {
         "model": model,
-        "pipeline": train_config.plain(next(train_config.components(config.train_dataloader, "StoreDataset")).pipeline),
+        "pipeline": train_config.plain(_dataset(config).pipeline),
         "dataset": dataset,
+        **({"hooks": hooks} if hooks else {}),
+        **({"panoptic": config.panoptic} if "panoptic" in config else {}),
         "masks": _masks_digest(config),
         "batch": config.train_dataloader.batch_size * world_size,
         "optim_wrapper": train_config.plain(config.optim_wrapper),
@@ -46,10 +51,15 @@ def identity(config: Config, world_size: int) -> dict[str, Any]:
     }
 
 
+def _dataset(config: Config) -> Any:
+    """The part of the configuration that reads the runs."""
+    return next(train_config.run_datasets(config.train_dataloader.dataset))
+
+
 def _masks_digest(config: Config) -> str:
     """Of all committed shards of the runs, wherever they are mounted now."""
     digest = hashlib.sha256()
-    for url in train_config.store_arguments(config)["runs"]:
+    for url in _dataset(config).runs:
         run = RunFolder.open(url)
         digest.update(f"{run.fingerprint} {run.digest}\n".encode())
         for key, commit in sorted(run.ledger.committed().items()):
@@ -57,19 +67,16 @@ def _masks_digest(config: Config) -> str:
     return digest.hexdigest()
 
 
-def trained_on(config: Config, store: FlatStore, world_size: int) -> dict[str, Any]:
+def trained_on(config: Config, store: FlatImages, world_size: int) -> dict[str, Any]:
     """Where the detector comes from, for people; plain JSON in detector.json and detector.safetensors.
 
-    store: the masks of the configuration's runs, after its filters. world_size: processes of the training.
+    store: what the training's data set draws from. world_size: processes of the training.
     """
-    arguments = train_config.store_arguments(config)
-    runs = [RunFolder.open(url) for url in arguments["runs"]]
+    runs = [RunFolder.open(url) for url in _dataset(config).runs]
     start = config.model.backbone.get("init_cfg")
     return {
         "runs": [{"url": run.url, "recipe": run.config.get("recipe"), "fingerprint": run.fingerprint} for run in runs],
-        "filters": train_config.plain(arguments["filters"] or {}),
-        "images": len(store),
-        "masks": store.n_masks,
+        **store.facts(),
         "iterations": config.train_cfg.max_iters,
         "batch": config.train_dataloader.batch_size * world_size,
         "seed": config.randomness.seed,

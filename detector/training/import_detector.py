@@ -6,6 +6,7 @@ from detector.model.build import build_model
 from detector.model.checkpoints import DetectorCheckpoint, read_tensors, write_detector
 from detector.model.detectron2 import LAYOUTS, of_detectron2
 from detector.training import config as train_config
+from detector.training.panoptic_config import is_panoptic
 from pipeline.errors import ConfigError, WeightsError
 
 
@@ -22,6 +23,11 @@ def import_detector(checkpoint: str | Path, config: str, out: str | Path) -> Pat
     if Path(out).suffix != ".safetensors":
         raise ConfigError(f"{out} would be a safetensors file: give it a name that ends in .safetensors")
     settings = train_config.read_config(config)
+    if is_panoptic(settings):
+        raise ConfigError(
+            f"{config} is of a panoptic detector: which of its classes are things is said by a detector.safetensors of "
+            "`cuts3d train` alone"
+        )
     description = train_config.describe(settings, Path(config).stem)
     parts = train_config.all_mappings(description["model"])
     several = {part["num_classes"] for part in parts if part.get("num_classes", 1) != 1}

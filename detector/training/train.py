@@ -19,12 +19,12 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
-from detector.data.flat_store import FlatStore
 from detector.model.checkpoints import DETECTOR_FILE, write_detector
 from detector.training import config as train_config
 from detector.training.folder import record, training_at
 from detector.training.hooks import bare
 from detector.training.identity import identity, trained_on
+from detector.training.panoptic_config import set_classes, set_teacher
 from detector.training.processes import Process, mmengine_on, this_process, wait_for_all
 from detector.training.trial import NOT_BUILT, cannot_be_built, try_parts
 from detector.training.validation import set_validation
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # Beside long reports (environment, configuration): a line for each parameter, and what MMEngine tells its developers.
 _OF_NO_USE = ("paramwise_options", "Exp name", '"FileClient"', '"HardDiskBackend"', "Distributed training is not used")
+_FROZEN = "is skipped since its requires_grad=False"  # a line for each parameter that is not trained
 
 
 def train(wanted: Training) -> Path:
@@ -63,10 +64,12 @@ def train(wanted: Training) -> Path:
     ):
         config = _prepared(wanted, process)
         try_parts(config, resumes=training_at(folder).has_checkpoints())
-        store = FlatStore.open(**train_config.store_arguments(config))
+        store = train_config.open_store(config)
         frozen = identity(config, process.world_size)
         with Lease(files_at(folder)) if process.rank == 0 else contextlib.nullcontext() as lease:
             checkpoint = training_at(folder).claim(frozen, wanted.resume)
+            if checkpoint is None and wanted.continues is not None:
+                checkpoint = Path(wanted.continues)
             name = Path(config.filename).stem
             description = train_config.describe(config, name)
             origin = trained_on(config, store, process.world_size)
@@ -111,7 +114,7 @@ class _Runner(Runner):
 
 def _is_of_use(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    return "\n" not in message and not message.startswith(_OF_NO_USE)
+    return "\n" not in message and not message.startswith(_OF_NO_USE) and not message.endswith(_FROZEN)
 
 
 def _prepared(wanted: Training, process: Process) -> Config:
@@ -126,6 +129,9 @@ def _prepared(wanted: Training, process: Process) -> Config:
     config.randomness = {"seed": config.get("randomness", {}).get("seed") or 0 if wanted.seed is None else wanted.seed}
     train_config.set_options(config, wanted.settings)
     train_config.check_numbers(config)
+    set_classes(config, wanted.init_from)
+    set_teacher(config, wanted.teacher or {})
+    config.train_cfg.max_iters *= wanted.rounds
     train_config.set_workers(config, process.here)
     if wanted.amp:
         if process.device.type != "cuda":

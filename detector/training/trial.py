@@ -44,7 +44,7 @@ def _quietly() -> Iterator[None]:
     """Without MMEngine's line for each parameter and part: the training itself says them again, in its log file."""
     log = MMLogger.get_current_instance()
     before = log.level
-    log.setLevel(logging.WARNING)
+    log.setLevel(logging.ERROR)  # a parameter that is not trained is a warning
     try:
         yield
     finally:
@@ -64,7 +64,7 @@ def _try(config: Config, resumes: bool) -> None:
     for hook in [*config.get("default_hooks", {}).values(), *(config.get("custom_hooks") or [])]:
         if hook is not None:  # one of MMEngine's that is switched off
             HOOKS.build(dict(hook))
-    for dataset in train_config.components(config.train_dataloader.dataset, "StoreDataset"):
+    for dataset in train_config.run_datasets(config.train_dataloader.dataset):
         Compose(dataset.get("pipeline"))
     Compose(config.test_pipeline)
     if resumes:

@@ -1,5 +1,6 @@
 """What is to be trained, and what can be wrong with it before MMDetection is loaded, which takes seven seconds."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -7,10 +8,12 @@ from typing import Any, Self
 from detector.model.weight_files import need_backbone, need_checkpoint
 from detector.training import config as train_config
 from detector.training.folder import training_at
+from detector.training.panoptic_config import is_panoptic
 from detector.training.plain_config import plain_config
 from pipeline.errors import ConfigError
 from pipeline.models.device import check_device
 from pipeline.results.instance_kind import NAME as INSTANCES
+from pipeline.results.panoptic_kind import NAME as PANOPTIC
 from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.locations import absolute
@@ -32,6 +35,9 @@ class Training:
     init_from: checkpoint of a detector to start from, in place of the backbone.
     iterations, batch_size, seed: see `detector.training.config`; the batch is over all processes.
     val_truth, val_images: a COCO file to validate with, and the folder of its photos.
+    rounds: the training is as many times as long as its configuration and the options say.
+    continues: checkpoint of a shorter one of the same kind to go on from, where work_dir has none of its own.
+    teacher: options of the momentum teacher, in place of the configuration's.
     """
 
     runs: tuple[str, ...]
@@ -48,10 +54,13 @@ class Training:
     seed: int | None = None
     val_truth: str | None = None
     val_images: str | None = None
+    rounds: int = 1
+    continues: str | None = None
+    teacher: Mapping[str, float] | None = None
 
     def anywhere(self) -> Self:
         """The same for a process whose current folder is another."""
-        places = {name: getattr(self, name) for name in ("init_from", "val_truth", "val_images")}
+        places = {name: getattr(self, name) for name in ("init_from", "val_truth", "val_images", "continues")}
         if self.backbone != train_config.RANDOM:
             places["backbone"] = self.backbone
         if train_config.is_file(self.config):
@@ -79,7 +88,9 @@ def check_training(wanted: Training) -> None:
         train_config.set_runs(config, wanted.runs)
         train_config.set_start(config, wanted.init_from)
     for url in wanted.runs:
-        need_kind(RunFolder.open(url), INSTANCES)
+        run = RunFolder.open(url)
+        if config is not None:
+            need_kind(run, PANOPTIC if is_panoptic(config) else INSTANCES, f"--config {wanted.config}")
     if wanted.backbone not in (None, train_config.RANDOM):
         need_backbone(Path(wanted.backbone))
     if wanted.init_from is not None:

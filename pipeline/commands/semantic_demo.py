@@ -1,5 +1,6 @@
 """The command that shows semantic labels without labels on a few photos: semantic-demo."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -63,7 +64,7 @@ def semantic_demo(
 
     weights.fetch()
     say(run(inputs, launch, manifest=manifest, device=device, reporter=ProgressReporter()))
-    _train(inputs, model, clusters, iterations, device)
+    train_demo(inputs, model, "depthg", clusters, device, SETTINGS, iterations)
     launch = Launch(launch.images, root, "depthg", overrides=(f"depthg.checkpoint={model}",))
     summary = run(labels, launch, device=device, reporter=ProgressReporter())
     say(summary)
@@ -71,14 +72,22 @@ def semantic_demo(
     exit_with(summary.standing)
 
 
-def _train(inputs: Path, model: Path, clusters: int, iterations: int, device: str) -> None:
-    """A model of these inputs, unless it is there."""
+def train_demo(
+    inputs: Path,
+    model: Path,
+    name: str,
+    clusters: int,
+    device: str,
+    settings: Sequence[str] = (),
+    iterations: int | None = None,
+) -> None:
+    """A model of these inputs by the recipe of this name, with these settings, unless it is there."""
     from pipeline.methods.depthg.inputs import TrainingInputs
     from pipeline.methods.depthg.inputs_settings import DEFAULT_FEATURES
     from pipeline.methods.depthg.training import SemanticTraining, train
     from pipeline.methods.depthg.training_recipes import get_recipe
 
-    recipe = get_recipe("depthg", SETTINGS, clusters=clusters, iterations=iterations)
+    recipe = get_recipe(name, settings, clusters=clusters, iterations=iterations)
     training = SemanticTraining(recipe, model, DEFAULT_FEATURES, resume=None, device=device)
     train(training, TrainingInputs.open(inputs))
 

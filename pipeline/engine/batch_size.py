@@ -13,12 +13,14 @@ from stages.late import torch
 log = logging.getLogger(__name__)
 
 LARGEST = 64
+LARGEST_OF_CLIPS = 16  # which are four pictures each, and maps of them, in the memory of the machine
 UNMEASURED = 16
 SHARE = 0.8  # of the free memory that batches may take; the rest is fragmentation, and what the sample did not need
 
 
 def fitting_batch_size(method: Method, lanes: int = 1) -> int:
-    """Images a batch so that `lanes` batches at once fit the memory that is free on the method's GPU, 1..64.
+    """Images a batch so that `lanes` batches at once fit the memory that is free on the method's GPU, 1..64, or
+    1..16 clips.
 
     Batches of one and of two images of noise say what a batch and what an image takes.
     """
@@ -31,7 +33,8 @@ def fitting_batch_size(method: Method, lanes: int = 1) -> int:
     except torch.OutOfMemoryError:
         log.warning("%.1f GB free on the GPU do not hold two images: one at a time", free / 1e9)
         return 1
-    size = batch_size_for(free * SHARE / lanes, one, two)
+    largest = LARGEST_OF_CLIPS if method.takes == "clips" else LARGEST
+    size = min(batch_size_for(free * SHARE / lanes, one, two), largest)
     log.info("%.1f GB free on the GPU: %s per batch", free / 1e9, counted(size, "image"))
     return size
 

@@ -19,7 +19,7 @@ from pipeline.engine.presence import Presence
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
 from pipeline.images.manifest import Manifest, Shard
-from pipeline.methods.protocol import Method, earlier_values, mended_values
+from pipeline.methods.protocol import Method, earlier_values, mended_values, works_in_processes
 from pipeline.methods.registry import load_method, manifest_of, with_absolute_paths
 from pipeline.runs.launch import Launch, keep_launch, last_launch, with_own_shard_size
 from pipeline.runs.lease import Lease
@@ -31,6 +31,7 @@ from pipeline.storage.files_at import files_at
 
 log = logging.getLogger(__name__)
 
+THREADED = 2  # cores that are busy with one image that processes could work on
 LANES = 3  # batches under way together on a GPU: one in the networks, one in cuts, one being finished
 
 
@@ -151,12 +152,16 @@ def folder_of(
 
 def local_worker(method: Method, batch_size: int | None, cores: int) -> ShardWorker:
     """Who takes shards through a method on this machine, with that many cores: on a GPU batches overlap and processes
-    share the CPU's part; without one, torch's own threads have the cores.
+    share the CPU's part; without one, the threads of torch and of other libraries have the cores, or processes, where
+    the method works in them, and there are more cores than threads of one image make use of.
     """
+    decode_threads = max(2, cores // 4)
     if method.device.type != "cuda":
-        return ShardWorker(method, batch_size or method.batch_size)
+        if cores <= THREADED or not works_in_processes(method):
+            return ShardWorker(method, batch_size or method.batch_size)
+        return ShardWorker(method, batch_size or 2 * cores, decode_threads, pool=cpu_pool(cores))
     pool = cpu_pool(cores - 1) if cores > 1 else None
-    return ShardWorker(method, batch_size or fitting_batch_size(method, LANES), max(2, cores // 4), LANES, pool)
+    return ShardWorker(method, batch_size or fitting_batch_size(method, LANES), decode_threads, LANES, pool)
 
 
 def _work(

@@ -99,7 +99,7 @@ def probe_model(
         url=model,
         recipe="linear probe, with labels",
         clusters=classes,
-        model=method.model.fingerprint,
+        model=method.labeller.model.fingerprint,
         confusions=confusions,
         images=ScoredImages(
             tuple(image.number for image in images),
@@ -131,7 +131,7 @@ def _labelled(method: LabelMethod, photo: Photo, ref: ImageRef, number: int, tru
     truth_HW = truth.labels(number, ref, size).labels
     if not is_same_shape(size, (truth_HW.shape[0], truth_HW.shape[1])):
         raise MapError("of another shape", f"{ref.id}, whose truth has {truth_HW.shape[0]} × {truth_HW.shape[1]}")
-    (seen,) = LabelWork(method, Batch(None, (0,), (photo,))).whole
+    (seen,) = LabelWork(method.labeller, Batch(None, (0,), (photo,))).whole
     (codes_Khw,) = seen.codes_VKhw
     classes = resized(truth_HW, (codes_Khw.shape[1], codes_Khw.shape[2]))
     return _Labelled(ref, number, size, codes_Khw.half().cpu().numpy(), classes)

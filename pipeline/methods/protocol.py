@@ -192,6 +192,13 @@ def mended_values(method: Method, config: Mapping[str, Any]) -> Mapping[str, Any
     return mended(config)
 
 
+def works_in_processes(method: Method) -> bool:
+    """Whether most of a method's work is done in `Batch.pool`, so that processes pay where there is no GPU, too: that
+    of a method whose attribute `in_processes` says so.
+    """
+    return bool(getattr(method, "in_processes", False))
+
+
 def plain_description(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     """All settings of a configuration, for `MethodEntry.describe`."""
     recipe = config["recipe"] if isinstance(config["recipe"], Mapping) else {"name": config["recipe"]}

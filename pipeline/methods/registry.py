@@ -8,6 +8,7 @@ from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest
 from pipeline.images.sources import clip_prefix
 from pipeline.methods.coco_import.entry import ENTRY as COCO_IMPORT
+from pipeline.methods.cups.entry import CUPS_ENTRY, MOTION_ENTRY
 from pipeline.methods.cuts.entry import ENTRY as CUTS
 from pipeline.methods.depthg.entry import ENTRY as DEPTHG
 from pipeline.methods.depthg.inputs_entry import ENTRY as SEMANTIC_INPUTS
@@ -22,7 +23,7 @@ from pipeline.storage.locations import absolute, is_url
 
 GROUP = "cuts3d.methods"
 
-METHODS = (CUTS, VOTECUT, COCO_IMPORT, SEMANTIC_INPUTS, DEPTHG)
+METHODS = (CUTS, VOTECUT, COCO_IMPORT, SEMANTIC_INPUTS, DEPTHG, MOTION_ENTRY, CUPS_ENTRY)
 
 
 def recipes() -> list[str]:

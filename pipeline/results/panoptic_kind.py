@@ -39,7 +39,10 @@ class PanopticKind:
     name = NAME
     schema = f"{SCHEMA} {VERSION}"
     words = "panoptic labels"
-    commands = "`cuts3d things`, `cuts3d evaluate-panoptic`, `cuts3d export --panoptic` and `cuts3d gallery`"
+    commands = (
+        "`cuts3d things`, `cuts3d train --config cups_r50_fpn`, `cuts3d evaluate-panoptic`, `cuts3d export --panoptic` "
+        "and `cuts3d gallery`"
+    )
 
     def __post_init__(self) -> None:
         if self.things is not None and (self.classes is None or len(self.things) != len(self.classes)):

@@ -37,7 +37,7 @@ OWN = "own"
 RETIRED = {"recipe.refine.crf.backend": "torch"}
 
 # Settings that are names for people: what they name decides, by the fingerprint beside them.
-FOR_PEOPLE = {"depth.name": "depth.fingerprint"}
+FOR_PEOPLE = {"depth.name": "depth.fingerprint", "motion.name": "motion.fingerprint"}
 
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 

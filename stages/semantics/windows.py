@@ -40,7 +40,7 @@ class WindowConfig:
     side: of a window, a square, as a share of the photo's short side, 0.25..1.
     overlap: windows over each point along an axis, 1..4; 2 moves them by half a side.
     whole_share: of the whole photo's labels in the mix, 0..1; none makes it 1 / (1 + depth in metres) at each pixel,
-        which takes --depth maps:FOLDER.
+        by stored maps (--depth maps:FOLDER) or, of a clip, by its disparity.
     metres: that a stored depth of 1 stands for, above 0 (0.001 for millimetres). With --depth-kind inverse_depth, for
         disparities: focal length in pixels × baseline in metres.
     reading: paper keeps the windows inside the photo, and takes their labels alone where depth is infinite or missing;
@@ -203,12 +203,8 @@ def whole_shares(depth: np.ndarray, kind: DepthKind, config: WindowConfig) -> np
         measured, or is infinitely far (a disparity of 0): its share is 0 in the reading paper. In released its depth
         counts as 0, and its share is 1, but for an infinite depth.
     kind: "inverse_depth" for disparities.
-
-    Raises ValueError for a map without a number above 0, which tells of no distance at all.
     """
     values = depth.astype(np.float64)
-    if not (values > 0).any():
-        raise ValueError("none of its values is above 0, so it tells of no distance")
     measured = np.isfinite(values) & (values > 0)
     with np.errstate(divide="ignore", over="ignore"):
         distance = config.metres / values if check_kind(kind) == "inverse_depth" else config.metres * values

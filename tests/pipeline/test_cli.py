@@ -232,7 +232,7 @@ def test_demo_says_where_everything_is(tmp_path: Path, monkeypatch: pytest.Monke
     "command",
     [
         *("", "run", "status", "info", "verify", "gc", "export", "gallery", "evaluate", "inspect", "weights", "demo"),
-        "semantic-demo",
+        *("semantic-demo", "cups-demo"),
     ],
 )
 def test_help_works_without_loading_torch(command: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.images.manifest import ImageRef, Manifest, Shard
 from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.results.semantic import Classes, SemanticRecord, counts_of
 from pipeline.results.semantic_file import write_shard
@@ -28,16 +28,22 @@ def labelled_run(
 
     leave_out: keys of shards, of two images each, that are not committed.
     """
-    classes, ids = Classes.clusters(clusters), coco_ids or {}
+    ids = coco_ids or {}
     manifest = Manifest([ImageRef(id_, f"/photos/{id_}", coco_id=ids.get(id_)) for id_ in labels], 2)
     run = RunFolder.create_or_open(folder, {"recipe": {"name": recipe}}, manifest, result="semantic")
     for shard in manifest.shards():
         if shard.key in leave_out:
             continue
-        records = [_record(ref.id, labels[ref.id], classes) for ref in shard.refs]
-        outcome = Outcome(write_shard(records, classes, {}), counts_of(records), quarantine_of(records))
-        run.ledger.commit(shard.key, new_attempt(), outcome)
+        commit_labels(run, shard, [labels[ref.id] for ref in shard.refs], clusters)
     return run
+
+
+def commit_labels(run: RunFolder, shard: Shard, labels: Sequence[np.ndarray | None], clusters: int) -> None:
+    """The shard of a run, with these labels of its images."""
+    classes = Classes.clusters(clusters)
+    records = [_record(ref.id, own, classes) for ref, own in zip(shard.refs, labels, strict=True)]
+    outcome = Outcome(write_shard(records, classes, {}), counts_of(records), quarantine_of(records))
+    run.ledger.commit(shard.key, new_attempt(), outcome)
 
 
 def write_map(path: Path, values_HW: np.ndarray) -> Path:

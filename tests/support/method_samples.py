@@ -6,6 +6,7 @@ As a script: python method_samples.py RECIPE FOLDER OUT     does what is missing
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,17 @@ from pipeline.engine.run import run
 from pipeline.images.manifest import Manifest
 from pipeline.methods.coco_import.importing import CocoImport
 from pipeline.methods.coco_import.settings import launch_of
+from pipeline.methods.cups.method import CupsMethod
+from pipeline.methods.cups.motion_method import MotionMethod
+from pipeline.methods.cups.motion_work import MoverSearch
+from pipeline.methods.cups.recipe import read_cups, read_motion
 from pipeline.methods.protocol import Method
 from pipeline.methods.registry import entry_of
 from pipeline.runs.launch import Launch
 from pipeline.runs.summary import RunSummary
+from stages.motion.opencv_motion import OpencvMotion
+from support.given_motion import write_clips
+from support.stereo_scenes import KITTI, render, street
 from support.tiny_inputs import tiny_inputs
 from support.tiny_labels import tiny_labels, write_tiny
 from support.tiny_method import draw_photos, tiny_method
@@ -33,6 +41,7 @@ ODD = {
     "ties.png": np.tile(np.array([[40, 200], [200, 40]], np.uint8).repeat(32, 0).repeat(40, 1)[..., None], 3),
 }
 SHARD_SIZE = 3
+MOVERS = ("movers.runs=2", "movers.surface=0.1", "movers.grid=0.25")  # of pictures of 96 x 192 pixels
 
 
 def draw(folder: Path) -> Path:
@@ -53,7 +62,21 @@ def draw(folder: Path) -> Path:
         annotations.append({"id": number, "image_id": number, "category_id": 1, "segmentation": segmentation})
     document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "thing"}]}
     (folder / "masks.json").write_text(json.dumps(document))
+    draw_clips(folder / "stereo")
     return photos
+
+
+def draw_clips(folder: Path) -> None:
+    """Four clips in which something moves, and one of each odd photo, in which nothing does."""
+    size = (96, 192)
+    camera = replace(KITTI.scaled(192 / 750, 192 / 750), cx=size[1] / 2, cy=size[0] / 2)
+    clips = {}
+    for seed in range(4):
+        scene = render(*street(seed, movers=2), camera, size)
+        clips[f"{seed:03d}.png"] = [
+            scene.picture(later, right) for later, right in ((False, False), (False, True), (True, False), (True, True))
+        ]
+    write_clips(folder, {**clips, **{name: [pixels] * 4 for name, pixels in ODD.items()}}, camera)
 
 
 def _of_cuts(recipe: str, folder: Path) -> tuple[Launch, Method]:
@@ -79,6 +102,25 @@ def _of_depthg(recipe: str, folder: Path) -> tuple[Launch, Method]:
     return launch, tiny_labels(overrides)
 
 
+def _of_motion(recipe: str, folder: Path) -> tuple[Launch, Method]:
+    launch = Launch(_clips(folder), recipe=recipe, overrides=MOVERS, shard_size=SHARD_SIZE)
+    return launch, MotionMethod(MoverSearch(read_motion(MOVERS), OpencvMotion()))
+
+
+def _of_cups(recipe: str, folder: Path) -> tuple[Launch, Method]:
+    checkpoint = write_tiny(folder / "model").partition("=")[2]
+    overrides = (f"cups.checkpoint={checkpoint}", "cups.refine.side=32", *MOVERS)
+    asked = read_cups(overrides)
+    assert asked.labels is not None
+    labeller = replace(tiny_labels().labeller, recipe=asked.labels)
+    launch = Launch(_clips(folder), recipe=recipe, overrides=overrides, shard_size=SHARD_SIZE)
+    return launch, CupsMethod(MoverSearch(asked.finding, OpencvMotion()), labeller)
+
+
+def _clips(folder: Path) -> str:
+    return f"clips:{folder / 'stereo' / 'clips.csv'}"
+
+
 def _of_an_import(recipe: str, folder: Path) -> tuple[Launch, Method]:
     launch = launch_of(str(folder / "masks.json"), str(folder / "photos"), shard_size=SHARD_SIZE)
     return launch, CocoImport.of(launch)
@@ -102,6 +144,8 @@ SAMPLES: dict[str, Callable[[str, Path], tuple[Launch, Method]]] = {
     "votecut": _of_votecut,
     "semantic_inputs": _of_inputs,
     "depthg": _of_depthg,
+    "motion": _of_motion,
+    "cups": _of_cups,
     "coco_import": _of_an_import,
     "detector": _of_a_detector,
 }

@@ -1,5 +1,8 @@
-"""The model of `_base_/cascade_mask_rcnn_r50_fpn.py` with few channels, and batches of boxes for it."""
+"""The models of `_base_/cascade_mask_rcnn_r50_fpn.py` and `_base_/cascade_panoptic_r50_fpn.py` with few channels, and
+batches of boxes for them.
+"""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +19,16 @@ import detector.components  # noqa: F401 - for what it registers
 from detector.data.confidence_masks import ConfidenceMasks
 from support import ROOT
 
-BASE = ROOT / "detector" / "configs" / "_base_" / "cascade_mask_rcnn_r50_fpn.py"
+BASES = ROOT / "detector" / "configs" / "_base_"
+BASE = BASES / "cascade_mask_rcnn_r50_fpn.py"
+PANOPTIC = BASES / "cascade_panoptic_r50_fpn.py"
 CHANNELS = 8
 SIDE = 96
 
 
-def shrunk(**changes: Any) -> ConfigDict:
+def shrunk(base: Path = BASE, **changes: Any) -> ConfigDict:
     """The base configuration's `model` with 8 channels after the FPN, ResNet-18 before it, and `changes` merged in."""
-    config = Config.fromfile(BASE)
+    config = Config.fromfile(base)
     small = {
         "backbone": {"depth": 18, "base_channels": CHANNELS},
         "neck": {"in_channels": [CHANNELS * 2**n for n in range(4)], "out_channels": CHANNELS},

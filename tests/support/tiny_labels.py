@@ -8,7 +8,7 @@ import torch
 
 from pipeline.methods.depthg.checkpoint import ModelInfo, SemanticModel, write_model
 from pipeline.methods.depthg.load import networks
-from pipeline.methods.depthg.method import LabelMethod
+from pipeline.methods.depthg.method import Labeller, LabelMethod
 from pipeline.methods.depthg.recipe import read_recipe
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.load import load_features
@@ -43,7 +43,7 @@ def tiny_labels(
     """The recipe with a tiny model, at 8×8 patches a window."""
     recipe = read_recipe(["depthg.checkpoint=tiny", *overrides])
     model = tiny_model() if model is None else model
-    return LabelMethod(recipe, model, tiny_extractor(size), *networks(model, "tiny"), depth)
+    return LabelMethod(Labeller(recipe, model, tiny_extractor(size), *networks(model, "tiny")), depth)
 
 
 def write_tiny(folder: Path) -> str:

@@ -7,8 +7,8 @@ import torch
 
 from pipeline.errors import WeightsError
 from pipeline.methods.depthg.checkpoint import SemanticModel
-from pipeline.methods.depthg.method import LabelMethod
-from pipeline.methods.depthg.settings import label_settings, not_its_features
+from pipeline.methods.depthg.method import Labeller, LabelMethod
+from pipeline.methods.depthg.settings import ModelSettings, label_settings, not_its_features
 from pipeline.models.depth_maps import DepthMaps
 from pipeline.models.device import pick_device
 from pipeline.models.load import load_features
@@ -22,16 +22,20 @@ from stages.semantics.head import IdentityHead, SemanticHead
 def load_labels(launch: Launch, device: str) -> LabelMethod:
     """Recipe, model and features of a launch, on a device."""
     settings = label_settings(launch)
+    depth = None if settings.depth is None else DepthMaps(Path(settings.depth), settings.depth_kind)
+    return LabelMethod(load_labeller(settings, pick_device(device)), depth)
+
+
+def load_labeller(settings: ModelSettings, device: torch.device) -> Labeller:
+    """Recipe, model and features that were settled on this machine, on a device."""
     model, config, checkpoint = settings.model, settings.config, settings.recipe.checkpoint
     assert model is not None  # files are here
     assert config is not None
-    torch_device = pick_device(device)
     head, probe = networks(model, checkpoint)
     options = {name: getattr(config, name) for name in ("kind", "centred", "size", "precision")}
-    extractor = load_features(settings.features, torch_device, options)
+    extractor = load_features(settings.features, device, options)
     need_trained_features(extractor, settings.features, model, checkpoint)
-    depth = None if settings.depth is None else DepthMaps(Path(settings.depth), settings.depth_kind)
-    return LabelMethod(settings.recipe, model, extractor, head.to(torch_device), probe.to(torch_device), depth)
+    return Labeller(settings.recipe, model, extractor, head.to(device), probe.to(device))
 
 
 def networks(model: SemanticModel, checkpoint: str) -> tuple[SemanticHead | IdentityHead, ClusterProbe]:

@@ -52,29 +52,17 @@ class LabelRecipe:
         return self.windows is not None and self.windows.whole_share is None
 
     def as_dict(self) -> dict[str, Any]:
-        """Nested plain values, for run.json. The model is known there by what is in it, not by where it is."""
-        return {"name": NAME, **{name: value for name, value in asdict(self).items() if name != "checkpoint"}}
+        """Nested plain values, for run.json."""
+        return {"name": NAME, **self.options()}
+
+    def options(self) -> dict[str, Any]:
+        """The same without a name. The model is known in run.json by what is in it, not by where it is."""
+        return {name: value for name, value in asdict(self).items() if name != "checkpoint"}
 
 
 def read_recipe(overrides: Sequence[str]) -> LabelRecipe:
     """The recipe with overrides like "depthg.mirror=false"; ConfigError names what is wrong, or never read."""
-    recipe, paths = LabelRecipe(""), []
-    for override in overrides:
-        path, equals, text = (piece.strip() for piece in override.partition("="))
-        if not equals or not path:
-            raise ConfigError(f"override {override!r} is not of the form {NAME}.option=value")
-        if not path.startswith(f"{NAME}."):
-            raise ConfigError(
-                f"recipe {NAME} has no option {path!r}: its options are {NAME}.…, features.size and features.precision"
-            )
-        try:
-            recipe = _with(recipe, path, text)
-        except ValueError as error:
-            raise ConfigError(f"override {override!r} of recipe {NAME}: {error}") from error
-        paths.append(path)
-    for path in paths:
-        if why := _why_unread(recipe, path):
-            raise ConfigError(f"recipe {NAME} never reads {path}, {why}")
+    recipe = read_options(overrides, NAME, LabelRecipe(""), "features.size and features.precision")
     if not recipe.checkpoint:
         raise ConfigError(
             f"recipe {NAME} needs a trained model: --set {NAME}.checkpoint=MODEL, from `cuts3d train-semantic`"
@@ -82,42 +70,73 @@ def read_recipe(overrides: Sequence[str]) -> LabelRecipe:
     return recipe
 
 
-def _with(recipe: LabelRecipe, path: str, text: str) -> LabelRecipe:
+def read_options(overrides: Sequence[str], name: str, start: LabelRecipe, others: str) -> LabelRecipe:
+    """How a model labels photos in a recipe of this name, changed by overrides like "NAME.mirror=false"; ConfigError
+    names what is wrong, or never read. others: options that the recipe has besides, for the message.
+    """
+    recipe, paths = start, []
+    for override in overrides:
+        path, equals, text = (piece.strip() for piece in override.partition("="))
+        if not equals or not path:
+            raise ConfigError(f"override {override!r} is not of the form {name}.option=value")
+        if not path.startswith(f"{name}."):
+            raise ConfigError(f"recipe {name} has no option {path!r}: its options are {name}.…, {others}")
+        try:
+            recipe = _with(recipe, name, path, text)
+        except ValueError as error:
+            raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
+        paths.append(path)
+    for path in paths:
+        if why := _why_unread(recipe, name, path):
+            raise ConfigError(f"recipe {name} never reads {path}, {why}")
+    return recipe
+
+
+def _with(recipe: LabelRecipe, name: str, path: str, text: str) -> LabelRecipe:
     _, first, *rest = path.split(".")
     if first == "windows" and rest and recipe.windows is None:
         recipe = replace(recipe, windows=WindowConfig())
-    if path.startswith(f"{NAME}.refine.crf.") and recipe.refine.crf is None:
-        raise ValueError(f"there is no CRF: leave {NAME}.refine.crf=none out")
-    if path == f"{NAME}.refine.crf" and text.lower() == "on":
+    if path.startswith(f"{name}.refine.crf.") and recipe.refine.crf is None:
+        raise ValueError(f"there is no CRF: leave {name}.refine.crf=none out")
+    if path == f"{name}.refine.crf" and text.lower() == "on":
         return recipe  # it is, with other constants than those of a CRF elsewhere
-    changed: LabelRecipe = with_option(recipe, NAME, [first, *rest], text, path)
+    changed: LabelRecipe = with_option(recipe, name, [first, *rest], text, path)
     return changed
 
 
-def _why_unread(recipe: LabelRecipe, path: str) -> str:
+def _why_unread(recipe: LabelRecipe, name: str, path: str) -> str:
     """Why the recipe does not read an option; "" when it does."""
-    if path == f"{NAME}.refine.side" and recipe.refine.crf is None:
-        return f"since {NAME}.refine.crf is none"
-    if path == f"{NAME}.overlap" and recipe.view != "squares":
-        return f"since {NAME}.view is {recipe.view}"
-    if path == f"{NAME}.windows.metres" and not recipe.needs_depth:
-        return f"since {NAME}.windows.whole_share is given"
+    if path == f"{name}.refine.side" and recipe.refine.crf is None:
+        return f"since {name}.refine.crf is none"
+    if path == f"{name}.overlap" and recipe.view != "squares":
+        return f"since {name}.view is {recipe.view}"
+    if path == f"{name}.windows.metres" and not recipe.needs_depth:
+        return f"since {name}.windows.whole_share is given"
     return ""
 
 
 def recipe_lines(launch: Launch) -> list[OptionLine]:
     """All options, with the words of their docstrings; the windows' as they are when they are switched on."""
-    words = field_words(FeatureConfig)
     lines = []
     for line in option_lines(LabelRecipe, f"{NAME}.", LabelRecipe("to be given")):
         lines.append(line)
         if line.path == f"{NAME}.windows":
             lines += option_lines(WindowConfig, f"{NAME}.windows.")
     return [
-        OptionLine(
-            "--features", launch.settings.get("features", "the model's"), "where the weights of its features are."
-        ),
+        features_line(launch),
         OptionLine("--depth", launch.settings.get("depth", "none"), "maps:FOLDER of distances, which mix windows."),
         *lines,
-        *(OptionLine(f"features.{name}", "the model's", words[name]) for name in OF_FEATURES),
+        *feature_lines(),
     ]
+
+
+def features_line(launch: Launch) -> OptionLine:
+    """The option --features of a recipe that labels with a model."""
+    given = launch.settings.get("features", "the model's")
+    return OptionLine("--features", given, "where the weights of its features are.")
+
+
+def feature_lines() -> list[OptionLine]:
+    """What can be set of the model's features."""
+    words = field_words(FeatureConfig)
+    return [OptionLine(f"features.{name}", "the model's", words[name]) for name in OF_FEATURES]

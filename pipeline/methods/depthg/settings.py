@@ -25,27 +25,39 @@ SETTINGS = ("features", "depth", "depth_kind")
 
 
 @dataclass(frozen=True, eq=False)
-class LabelSettings:
-    """What a launch asks for.
+class ModelSettings:
+    """A trained model and how it labels photos.
 
     model: None where models are loaded on another machine.
     features: as `load_features` takes them, those of the model unless the launch says where they are; "" without model.
     config: of the features, with the launch's options; None without model.
-    depth: folder of maps; None where none is looked at.
     """
 
     recipe: LabelRecipe
     model: SemanticModel | None
     features: str
     config: FeatureConfig | None
+
+    def known(self) -> dict[str, Any]:
+        """The part of `Labeller.config` that needs no network; digests of its weights do."""
+        if self.model is None or self.config is None:
+            return {}
+        return {"model": model_facts(self.model), "features": asdict(self.config)}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSettings(ModelSettings):
+    """What a launch asks for.
+
+    depth: folder of maps; None where none is looked at.
+    """
+
     depth: str | None
     depth_kind: DepthKind
 
     def known(self) -> dict[str, Any]:
-        """The part of `LabelMethod.config` that needs no network; digests of its weights do."""
-        if self.model is None or self.config is None:
-            return {"recipe": self.recipe.as_dict()}
-        return {"recipe": self.recipe.as_dict(), "model": model_facts(self.model), "features": asdict(self.config)}
+        """The part of `LabelMethod.config` that needs no network."""
+        return {"recipe": self.recipe.as_dict(), **super().known()}
 
 
 def model_facts(model: SemanticModel) -> dict[str, Any]:
@@ -81,12 +93,18 @@ def label_settings(launch: Launch, files_here: bool = True) -> LabelSettings:
     files_here: whether models are loaded on this machine, so that their files are looked for.
     """
     recipe = read_recipe(_ours(launch))
-    options = _feature_options(launch)
     refuse_other_settings(launch, SETTINGS)
+    _feature_options(launch)  # a wrong one is refused before maps and models are looked for
     depth, kind = _depth(launch, recipe, files_here)
+    return LabelSettings(**vars(model_settings(launch, recipe, files_here)), depth=depth, depth_kind=kind)
+
+
+def model_settings(launch: Launch, recipe: LabelRecipe, files_here: bool = True) -> ModelSettings:
+    """The recipe's model, and its features as the launch has them. Raises and files_here: as of `label_settings`."""
+    options = _feature_options(launch)
     given = launch.settings.get("features", "")
     if not files_here:
-        return LabelSettings(recipe, None, given, None, depth, kind)
+        return ModelSettings(recipe, None, given, None)
     model = read_model(recipe.checkpoint)
     features = given or model.info.features
     _check_features(features, given, model, recipe.checkpoint)
@@ -94,7 +112,7 @@ def label_settings(launch: Launch, files_here: bool = True) -> LabelSettings:
         config = replace(model.info.feature_config, **options)
     except ValueError as error:
         raise ConfigError(f"features.{error}") from error
-    return LabelSettings(recipe, model, features, config, depth, kind)
+    return ModelSettings(recipe, model, features, config)
 
 
 def _ours(launch: Launch) -> list[str]:
@@ -164,8 +182,14 @@ def not_its_features(features: str, checkpoint: str, why: str) -> ConfigError:
 
 
 def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Model, features and what is done with them, of a run's configuration."""
-    model, features, recipe = config["model"], config["features"], config["recipe"]
+    """Model, features, what is done with them, and depth, of a run's configuration."""
+    depth = [("depth", config["depth"]["name"])] if config.get("depth") else []
+    return [*describe_labels(config, config["recipe"]), *depth]
+
+
+def describe_labels(config: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Model, features and what is done with them, of a run's configuration. recipe: `LabelRecipe.options`."""
+    model, features = config["model"], config["features"]
     seen = [recipe["view"], *(["mirrored"] if recipe["mirror"] else [])]
     if windows := recipe["windows"]:
         share = windows["whole_share"]
@@ -177,5 +201,4 @@ def describe(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("features", f"{features['model']} {features['kind']}, {features['size']} px"),
         ("seen", ", ".join(seen)),
         ("CRF", f"at {size}" if refine["crf"] else "none"),
-        *([("depth", config["depth"]["name"])] if config.get("depth") else []),
     ]

@@ -5,11 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from support.panoptic_runs import random_panoptic, write_run
 from support.sample_run import masks_of
 from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
+from support.tiny_panoptic import write_panoptic
 
 from detector.training import train as training
 from detector.training.train import Training
@@ -75,6 +78,63 @@ def test_self_train(checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: 
     refused = call(*arguments, "--config", "tiny", "--thresholds", "0.8", "--iterations", 5)
     assert refused.exit_code == 2
     assert "thresholds: before [0.8, 0.7], now [0.8]" in refused.output
+
+
+@pytest.fixture(scope="module")
+def panoptic(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_panoptic(tmp_path_factory.mktemp("panoptic") / "detector.safetensors").path)
+
+
+def test_predict_with_a_panoptic_detector(panoptic: str, photos: Path, tmp_path: Path) -> None:
+    done = call("predict", photos, "--checkpoint", panoptic, "--out", tmp_path / "out", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    annotations = json.loads((tmp_path / "out" / "panoptic.json").read_text())["annotations"]
+    segments = sum(len(one["segments_info"]) for one in annotations)
+    assert f"{segments} segments in {tmp_path}/out/panoptic.json, maps in {tmp_path}/out/panoptic\n" in done.output
+    assert len(list((tmp_path / "out" / "panoptic").glob("*.png"))) == len(annotations) == 4
+
+
+def test_self_train_of_a_panoptic_detector(panoptic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "labels", [random_panoptic(f"{n}.png", (40, 60), n) for n in range(3)])
+    requests: list[Training] = []
+
+    def train(wanted: Training) -> Path:
+        requests.append(wanted)
+        folder = Path(wanted.work_dir)
+        folder.mkdir(parents=True)
+        torch.save({"state_dict": {}}, folder / f"iter_{wanted.rounds}.pth")
+        return write_panoptic(folder / "detector.safetensors").path
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(training, "try_out", lambda wanted: None)
+    arguments = ["self-train", "--run", run.url, "--checkpoint", panoptic, "--work-dir", tmp_path / "rounds"]
+    done = call(*arguments, "--config", "cups_self_tiny", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert f"detector   {tmp_path / 'rounds' / 'round-3' / 'training' / 'detector.safetensors'}" in done.output
+    assert [(r.rounds, r.teacher, r.init_from) for r in requests] == [(n, {}, panoptic) for n in (1, 2, 3)]
+    refused = call(*arguments, "--config", "cups_self_tiny", "--thresholds", "0.8", "--device", "cpu")
+    assert refused.exit_code == 2
+    assert "thresholds: before none, now [0.8]" in refused.output
+    wrong = call(*arguments[:-1], tmp_path / "others", "--device", "cpu")
+    assert wrong.exit_code == 2
+    assert "holds panoptic labels: --config self_train_r50_fpn is for instance masks" in wrong.output
+    assert "--config cups_r50_fpn" in wrong.output
+    scored = call(
+        "evaluate-detector", "--checkpoint", panoptic, "--truth", empty_truth(tmp_path), "--out", tmp_path / "m.json"
+    )
+    assert scored.exit_code == 2
+    assert "is a panoptic detector, and detections of one class are scored here" in scored.output
+
+
+def empty_truth(folder: Path) -> Path:
+    (folder / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "photos" / "a.png")
+    image = {"id": 1, "file_name": "photos/a.png", "width": 8, "height": 8}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}
+    box["segmentation"] = [[1, 1, 5, 1, 5, 5, 1, 5]]
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "x"}]}
+    (folder / "truth.json").write_text(json.dumps(content))
+    return folder / "truth.json"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from support import ROOT
+from support.drawn_streets import write_streets
 from support.painted_run import painted_run
 from support.small_training import small_training
 
@@ -81,7 +82,7 @@ def _interrupted(training: Any) -> Path:
     [
         (["--run", "nowhere"], "is not a run"),
         ([], "no run to train on"),
-        (["--config", "tyni"], "one of cutler_r50_fpn"),
+        (["--config", "tyni"], "one of cups_r50_fpn"),
         (["--run", "RUN", "--set", "model.bakbone.depth=1"], "did you mean backbone"),
         (["--workers", "2"], "with --ray only"),
         (["--iterations", "0"], "0 is not in the range"),
@@ -122,6 +123,20 @@ def test_a_picture_of_samples(run: str, tmp_path: Path) -> None:
     assert f"4 samples in {out}" in drawn.output
     with Image.open(out) as picture:
         assert min(picture.size) > 100
+
+
+def test_a_picture_of_panoptic_samples(run: str, tmp_path: Path) -> None:
+    """And a run of another kind than the configuration learns from is named."""
+    streets, out = write_streets(tmp_path, range(3)).url, tmp_path / "samples.png"
+    words = ["training-samples", "--config", "cups_tiny", "--out", str(out), "--count", "4"]
+    drawn = typed(*words, "--run", streets)
+    assert drawn.exit_code == 0, drawn.output
+    with Image.open(out) as picture:
+        assert min(picture.size) > 100
+    for config, other in (("cups_tiny", run), ("tiny", streets)):
+        refused = typed("training-samples", "--config", config, "--run", other, "--out", str(out))
+        assert refused.exit_code == 2
+        assert other in refused.output
 
 
 def test_the_makefile_spells_the_command() -> None:

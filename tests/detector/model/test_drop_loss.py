@@ -29,14 +29,23 @@ def head(kind: type = DropLossBBoxHead, **options: Any) -> Shared2FCBBoxHead:
     return kind(reg_class_agnostic=True, **options)
 
 
-def sampled(priors_P4: torch.Tensor, truth_G4: torch.Tensor, positive: dict[int, int] | None = None) -> SamplingResult:
-    """All proposals of an image as a sampling result, those in `positive` assigned to a true box. They come first."""
+def sampled(
+    priors_P4: torch.Tensor,
+    truth_G4: torch.Tensor,
+    positive: dict[int, int] | None = None,
+    class_G: tuple[int, ...] | None = None,
+) -> SamplingResult:
+    """All proposals of an image as a sampling result, those in `positive` assigned to a true box. They come first.
+
+    class_G: of the true boxes; all OBJECT by default.
+    """
     positive = positive or {}
+    classes = torch.tensor((*(class_G or [OBJECT] * len(truth_G4)), -1))  # -1: of those that are assigned to none
     gt_inds_P = torch.zeros(len(priors_P4), dtype=torch.long)
     for proposal, truth in positive.items():
         gt_inds_P[proposal] = truth + 1
     assigned = ConfigDict()
-    assigned.gt_inds, assigned.labels = gt_inds_P, torch.where(gt_inds_P > 0, OBJECT, -1)
+    assigned.gt_inds, assigned.labels = gt_inds_P, classes[gt_inds_P - 1]
     result = SamplingResult(
         pos_inds=(gt_inds_P > 0).nonzero()[:, 0],
         neg_inds=(gt_inds_P == 0).nonzero()[:, 0],
@@ -125,6 +134,23 @@ def test_an_image_without_true_boxes_punishes_nothing() -> None:
     (losses["loss_cls"] + losses["loss_bbox"]).backward()
     assert (scores_P2.grad == 0).all()
     assert (deltas_P4.grad == 0).all()
+
+
+def test_heads_of_several_classes_and_an_image_without_instances_beside_others() -> None:
+    """CUPS' threshold, 0.4. In the released code one such image switches DropLoss off for the batch: here what lies in
+    it is dropped, and so is what overlaps nothing in the others.
+    """
+    truth_G4 = torch.tensor([[0.0, 0, 100, 100], [200, 0, 300, 100]])
+    priors_P4 = torch.tensor([[0.0, 0, 100, 100], [0, 0, 100, 41], [0, 0, 100, 40], [200, 0, 300, 100]])
+    full = sampled(priors_P4, truth_G4, {0: 0, 3: 1}, class_G=(2, 0))
+    empty = sampled(torch.tensor([[0.0, 0, 100, 100]]), torch.zeros(0, 4))
+    scores_P4 = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
+    losses = losses_of(head(drop_threshold=0.4, num_classes=3), scores_P4, torch.zeros(5, 4), [full, empty])
+    # positives come first: proposals 0 and 3, then 1 and 2; the background is class 3, and 2 overlaps by 0.4
+    labels_P = torch.tensor([2, 0, 3])
+    expected = F.cross_entropy(scores_P4[:3], labels_P, reduction="sum") / 5
+    torch.testing.assert_close(losses["loss_cls"], expected)
+    torch.testing.assert_close(losses["kept"], torch.tensor(0.6))
 
 
 @settings(max_examples=50)

@@ -19,14 +19,8 @@ from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
 
 from detector.model.checkpoints import DetectorCheckpoint
-from detector.prediction.method import (
-    DetectorMethod,
-    DetectorOptions,
-    absolute_launch,
-    detector_options,
-    load,
-    overrides_of,
-)
+from detector.prediction.method import DetectorMethod, absolute_launch, load
+from detector.prediction.options import DetectorOptions, detector_options, overrides_of
 from pipeline.engine import run as runner
 from pipeline.errors import ConfigError, RunMismatchError, WeightsError
 from pipeline.images.photos import Photo

@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos
+from support.tiny_panoptic import THINGS, write_panoptic
 
-from detector.prediction.method import DetectorOptions
+from detector.prediction.options import DetectorOptions
 from detector.prediction.predict import predict
 from detector.prediction.videos import extract_frames, write_video
 from pipeline.engine import run as runner
-from pipeline.errors import ConfigError, RunMismatchError, SourceError
+from pipeline.errors import ConfigError, RunMismatchError, SourceError, StoreError
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 
@@ -106,7 +107,7 @@ def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_pa
             assert overlay.size
     document = json.loads(found.coco.read_text())
     assert len(document["images"]) == len(ids) - 1
-    assert len(document["annotations"]) == found.masks > 0
+    assert len(document["annotations"]) == found.objects > 0
     assert all(annotation["score"] > 0.7 for annotation in document["annotations"])
     assert found.videos == [out / "videos" / "clip.mp4"]
     capture = cv2.VideoCapture(str(found.videos[0]))
@@ -115,7 +116,49 @@ def test_photos_folders_and_videos(options: DetectorOptions, video: Path, tmp_pa
     again = predict(sources, out, options, runner.run, every=2, device="cpu")
     assert again.summary.images == 0, "nothing was left to do"
     assert again.set_aside == 1
-    assert (again.masks, again.overlays) == (found.masks, found.overlays)
+    assert (again.objects, again.overlays) == (found.objects, found.overlays)
+
+
+def test_a_panoptic_detector_gives_maps(video: Path, tmp_path: Path) -> None:
+    """PNGs as COCO has them, and frames of a video that stay where they are whatever is below them."""
+    draw_photos(tmp_path / "photos", 2)
+    options = DetectorOptions(str(write_panoptic(tmp_path / "panoptic.safetensors").path), min_score=0.6)
+    sources, out = [str(tmp_path / "photos"), str(video)], tmp_path / "out"
+    found = predict(sources, out, options, runner.run, every=4, device="cpu")
+    assert (found.coco, found.maps) == (out / "panoptic.json", out / "panoptic")
+    document = json.loads(found.coco.read_text())
+    assert {c["id"] - 1 for c in document["categories"] if c["isthing"]} == set(THINGS)
+    assert len(document["annotations"]) == 4
+    for one in document["annotations"]:
+        rgb = np.asarray(Image.open(out / "panoptic" / one["file_name"])).astype(int)
+        ids = rgb @ (1, 256, 65536)
+        assert {s["id"]: s["area"] for s in one["segments_info"]} == {
+            i: int((ids == i).sum()) for i in np.unique(ids) if i
+        }
+    assert found.objects == sum(len(one["segments_info"]) for one in document["annotations"]) > 4
+    heights = [len(np.asarray(Image.open(out / "overlays" / "clip" / f"{i:06d}.png"))) for i in (0, 4)]
+    capture = cv2.VideoCapture(str(found.videos[0]))
+    _, frame = capture.read()
+    shown = np.asarray(Image.open(out / "overlays" / "clip" / "000000.png").convert("RGB")).astype(int)
+    assert frame.shape[0] >= max(heights)
+    assert np.abs(frame[: shown.shape[0], : shown.shape[1], ::-1] - shown).mean() < 12
+
+
+def test_pictures_of_several_sizes_make_a_video(tmp_path: Path) -> None:
+    """Each in the corner, as large as it is."""
+    for number, size in enumerate(((81, 60), (64, 75))):
+        Image.new("RGB", size, (200, 30, 30)).save(tmp_path / f"{number}.png")
+    assert write_video([tmp_path / "0.png", tmp_path / "1.png"], tmp_path / "clip.mp4", 5.0) == 2
+    capture = cv2.VideoCapture(str(tmp_path / "clip.mp4"))
+    for size in ((81, 60), (64, 75)):
+        _, frame = capture.read()
+        assert frame.shape == (76, 82, 3)
+        red = frame[..., 2].astype(int) - frame[..., 0] > 80
+        assert red[: size[1] - 4, : size[0] - 4].all()
+        assert not red[size[1] + 4 :].any()
+        assert not red[:, size[0] + 4 :].any()
+    with pytest.raises(StoreError, match="no picture"):
+        write_video([], tmp_path / "none.mp4", 5.0)
 
 
 def test_videos_in_a_folder_are_taken(options: DetectorOptions, video: Path, tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_it_is_a_detector_then(checkpoint: Path, config: Path, state: dict[str, 
 def test_other_detectors_are_refused(checkpoint: Path, config: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
     several = write_config(tmp_path / "several.py", "model.roi_head.bbox_head.1.num_classes=80")
+    with pytest.raises(ConfigError, match=r"cups_tiny is of a panoptic detector"):
+        import_detector(checkpoint, "cups_tiny", out)
     with pytest.raises(ConfigError, match=r"several\.py has 80 classes"):
         import_detector(checkpoint, str(several), out)
     other = write_config(tmp_path / "other.py", "model.rpn_head.feat_channels=8")

@@ -109,7 +109,8 @@ def test_layer_by_layer(case: str, traces: Callable[[str], Trace], predictors: d
             close(result["cls_score"].softmax(-1), probabilities)
             close(head.regress_by_class(rois[:, 1:], None, result["bbox_pred"], sample.metainfo), boxes)
             rois = bbox2roi([boxes])
-        masks = predictor._mask_probabilities(features, bbox2roi([wanted.scaled_boxes]))
+        labels = torch.zeros(len(wanted.scaled_boxes), dtype=torch.long)
+        (masks,) = predictor._network.masks(features, [wanted.scaled_boxes], [labels])
     close(masks, wanted.probabilities)
 
 

@@ -144,7 +144,7 @@ def test_folders_and_errors_are_those_of_a_training_here(
     wanted = small_training(run, tmp_path / "work", iterations=3)
     with pytest.raises(TrainingError, match="no training to resume"):
         train_on_ray(dataclasses.replace(wanted, resume=True), RayTraining())
-    with pytest.raises(ConfigError, match="one of cutler_r50_fpn"):
+    with pytest.raises(ConfigError, match="one of cups_r50_fpn"):
         train_on_ray(dataclasses.replace(wanted, config="none"), RayTraining())
     done, *_ = by_one_worker
     with pytest.raises(RunMismatchError, match="add --resume"):

@@ -377,7 +377,7 @@ def detect(model: Any, path: Path, image_id: int) -> list[dict[str, Any]]:
     [
         ({"runs": ("nowhere",)}, StoreError, "is not a run"),
         ({"runs": ()}, ConfigError, "give --run"),
-        ({"config": "cuts3d_r51"}, ConfigError, "one of cutler_r50_fpn"),
+        ({"config": "cuts3d_r51"}, ConfigError, "one of cups_r50_fpn"),
         ({"device": "cuda:7"}, ConfigError, "device cuda:7 is not there"),
         ({"device": "tpu"}, ConfigError, "unknown device"),
         ({"amp": True, "device": "cpu"}, ConfigError, "for GPUs"),

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tiny_method import BrightnessDepth, tiny_method
 
-from pipeline.engine.batch_size import LARGEST, SHARE, UNMEASURED, batch_size_for, fitting_batch_size
+from pipeline.engine.batch_size import LARGEST, LARGEST_OF_CLIPS, SHARE, UNMEASURED, batch_size_for, fitting_batch_size
 from pipeline.errors import ImageError
 from pipeline.methods.cuts.method import CutsMethod
 
@@ -98,6 +98,18 @@ def test_a_large_gpu_gets_the_largest_batch(monkeypatch: pytest.MonkeyPatch, cap
     with caplog.at_level(logging.INFO):
         assert fitting_batch_size(FakeGpu(80 << 30).install(monkeypatch)) == LARGEST
     assert "85.9 GB free on the GPU: 64 images per batch" in caplog.text
+
+
+def test_clips_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(80 << 30)
+    method = gpu.install(monkeypatch)
+    monkeypatch.setattr(type(method), "takes", "clips", raising=False)
+    monkeypatch.setattr(
+        type(method),
+        "outputs",
+        lambda self, batch: gpu.predict([clip.left.rgb for clip in batch.clips], [clip.id for clip in batch.clips]),
+    )
+    assert fitting_batch_size(method) == LARGEST_OF_CLIPS
 
 
 @pytest.mark.parametrize("most", [0, 1])

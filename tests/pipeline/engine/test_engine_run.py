@@ -367,6 +367,17 @@ def test_without_a_gpu_the_cores_are_torchs(monkeypatch: pytest.MonkeyPatch) -> 
     assert made == [{"batch_size": 2}, {"batch_size": 5}]
 
 
+def test_without_a_gpu_processes_have_the_cores_of_a_method_that_works_in_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = workers_made(monkeypatch)
+    monkeypatch.setattr(runner, "cpu_pool", lambda n: f"pool of {n}")
+    method = tiny_method()
+    object.__setattr__(method, "in_processes", True)
+    for cores, batch_size in ((2, None), (16, None), (16, 5)):
+        local_worker(method, batch_size, cores)
+    pooled = {"decode_threads": 4, "pool": "pool of 16"}
+    assert made == [{"batch_size": 2}, {"batch_size": 32, **pooled}, {"batch_size": 5, **pooled}]
+
+
 @pytest.mark.parametrize(("cores", "processes", "decode"), [(1, None, 2), (2, 1, 2), (16, 15, 4)])
 def test_beside_a_gpu_the_cores_are_a_pools(
     monkeypatch: pytest.MonkeyPatch, cores: int, processes: int | None, decode: int
@@ -387,7 +398,9 @@ def workers_made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     names = ("batch_size", "decode_threads", "lanes", "pool")
     monkeypatch.setattr(
-        runner, "ShardWorker", lambda method, *options: made.append(dict(zip(names, options, strict=False)))
+        runner,
+        "ShardWorker",
+        lambda method, *options, **named: made.append(dict(zip(names, options, strict=False)) | named),
     )
     return made
 

@@ -182,7 +182,9 @@ def test_a_maker_that_knows_needs_no_threshold(photos: Path, tmp_path: Path) -> 
     assert (refused.exit_code, "says itself which classes are things" in refused.output) == (2, True)
 
 
-REMEDY = "for panoptic labels there are `cuts3d things`, `cuts3d evaluate-panoptic`, `cuts3d export --panoptic` and"
+REMEDY = (
+    "for panoptic labels there are `cuts3d things`, `cuts3d train --config cups_r50_fpn`, `cuts3d evaluate-panoptic`,"
+)
 
 
 @pytest.mark.parametrize(

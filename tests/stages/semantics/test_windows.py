@@ -228,10 +228,8 @@ def test_depth_that_is_infinite_or_missing(kind: str, value: float, paper: float
 
 
 @pytest.mark.parametrize("value", [math.nan, 0, -1])
-@pytest.mark.parametrize("reading", ["paper", "released"])
-def test_a_map_that_tells_of_no_distance_is_refused(value: float, reading: str) -> None:
-    with pytest.raises(ValueError, match="none of its values is above 0, so it tells of no distance"):
-        whole_shares(np.full((3, 4), value), "depth", WindowConfig(reading=reading))  # type: ignore[arg-type]
+def test_where_nothing_was_measured_the_windows_count_alone(value: float) -> None:
+    assert not whole_shares(np.full((3, 4), value), "depth", WindowConfig()).any()
 
 
 def test_a_map_of_another_size_is_read_at_the_nearest_pixel() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,9 @@ def label(method: LabelMethod, *images: np.ndarray, shared: SharedOutputs | None
 def test_labels_of_a_square_photo_are_those_of_the_formula(head: bool) -> None:
     image, method = noise(64, 64), tiny_labels(PLAIN, tiny_model(head))
     (record,) = label(method, image)
-    features = method.extractor([image]).float().transpose(1, 2).reshape(1, -1, 8, 8)
-    codes = functional.interpolate(method.head(features), (64, 64), mode="bilinear", align_corners=False)[0]
-    cosines = functional.cosine_similarity(codes[None], method.probe.centroids[:, :, None, None], dim=1)
+    features = method.labeller.extractor([image]).float().transpose(1, 2).reshape(1, -1, 8, 8)
+    codes = functional.interpolate(method.labeller.head(features), (64, 64), mode="bilinear", align_corners=False)[0]
+    cosines = functional.cosine_similarity(codes[None], method.labeller.probe.centroids[:, :, None, None], dim=1)
     shares = (2 * cosines).softmax(dim=0)
     assert np.array_equal(record.labels, shares.argmax(dim=0).numpy())
     assert abs(record.mean_confidence - shares.amax(dim=0).mean().item()) < 0.005
@@ -148,8 +149,9 @@ def test_methods_side_by_side_share_features() -> None:
     first, second = tiny_labels(), tiny_labels(model=tiny_model(seed=1))
     alone = label(second, *images)
     label(first, *images, shared=shared)
-    second.extractor = None  # type: ignore[assignment]  # not asked
-    second.extractor = type("Known", (), {"fingerprint": first.extractor.fingerprint, "grid": (8, 8)})()  # type: ignore[assignment]
+    facts = {name: getattr(first.labeller.extractor, name) for name in ("fingerprint", "grid", "device")}
+    known = type("Known", (), facts)()  # which cannot be asked for features
+    second.labeller = replace(second.labeller, extractor=known)
     assert [record.code for record in label(second, *images, shared=shared)] == [record.code for record in alone]
 
 

@@ -1,0 +1,84 @@
+"""What a configuration of a panoptic detector is told when its training starts: which classes there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from detector.model.checkpoints import read_detector
+from detector.model.panoptic_classes import PanopticClasses
+from detector.training import config as train_config
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+MODEL, TEACHER, DATASET = "CascadePanoptic", "MomentumTeacher", "PanopticStoreDataset"
+
+
+def is_panoptic(config: Any) -> bool:
+    """Whether a configuration, as MMEngine has it or as plain values, is of a panoptic detector."""
+    return bool(config["model"].get("type") == MODEL)
+
+
+def has_teacher(config: Any) -> bool:
+    """Whether a configuration trains on the labels of a momentum teacher, in place of those of a run."""
+    return any(train_config.components(config.get("custom_hooks") or [], TEACHER))
+
+
+def set_classes(config: Config, checkpoint: str | None) -> None:
+    """Give the heads of a panoptic detector as many classes as there are, and note in `config.panoptic` which they are;
+    nothing is done to other configurations.
+
+    They are those of the split of the runs; of the detector that is started from, where its own labels are learnt.
+    checkpoint: of that detector; another one is refused unless it has the same classes.
+
+    Raises ConfigError, also where no class is a thing, and what `split_of` and `read_detector` raise.
+    """
+    if not is_panoptic(config):
+        return
+    started = read_detector(checkpoint).panoptic if checkpoint is not None else None
+    if checkpoint is not None and started is None:
+        raise ConfigError(f"{checkpoint} is no panoptic detector, {config.filename} starts from one")
+    classes = started if started is not None and has_teacher(config) else _of_runs(config)
+    if started is not None and (started.things, started.stuffs) != (classes.things, classes.stuffs):
+        raise ConfigError(
+            f"{checkpoint} finds things {_numbers(started.things)} of {len(started.classes)} classes, the runs have "
+            f"{_numbers(classes.things)} of {len(classes.classes)}: train without --init-from, or on runs like its own"
+        )
+    if not classes.things:
+        raise ConfigError(
+            "no class of the runs is a thing, so there is no instance to learn: `cuts3d things RUN` shows the shares; "
+            "lower the threshold (--set train_dataloader.dataset.threshold=0.02), or learn classes alone with "
+            "`cuts3d train-semantic`"
+        )
+    set_heads(config.model, len(classes.things), len(classes.stuffs))
+    config.panoptic = classes.to_json()
+
+
+def set_teacher(config: Config, options: Mapping[str, float]) -> None:
+    """Give the momentum teacher these options."""
+    for hook in train_config.components(config.get("custom_hooks") or [], TEACHER):
+        hook.update(options)
+
+
+def set_heads(model: Any, things: int, stuffs: int) -> None:
+    """Give the heads of a model's configuration these numbers of classes."""
+    heads = [model["roi_head"][name] for name in ("bbox_head", "mask_head")]
+    for head in heads:
+        for part in head if isinstance(head, list) else [head]:
+            part["num_classes"] = things
+    model["semantic_head"]["num_stuffs"] = stuffs
+
+
+def _of_runs(config: Config) -> PanopticClasses:
+    from detector.data.panoptic_store import split_of
+
+    datasets = list(train_config.components(config.train_dataloader.dataset, DATASET))
+    if not datasets:
+        raise ConfigError(f"{config.filename} trains a panoptic detector, and has no {DATASET} to learn from")
+    return PanopticClasses.of_split(split_of(datasets[0]["runs"], datasets[0].get("threshold")))
+
+
+def _numbers(things: tuple[int, ...]) -> str:
+    return ", ".join(map(str, things)) or "none"
