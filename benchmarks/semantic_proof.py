@@ -1,22 +1,26 @@
-"""What training without labels, and with depth, is worth here: `kmeans` of raw features, `stego` and `depthg`.
+"""What training without labels, and with depth, is worth here: `kmeans` of raw features against `depthg`, with the
+shifts of the recipe and with the published ones, and against `depthg_base`, the same without depth.
 
     nice python benchmarks/semantic_proof.py ../shared/assets WORK --features DINOV2 --depth PYDNET
 
 Trained on the photos with instance masks that are for choosing (`photo_halves.py`) and on the ImageNet photos, whole,
-without a label. Scored on the photos for reporting (12 thing classes, everything else ignored) and on the frames of
-Cityscapes and KITTI (27 classes): as papers do, on the square in the middle at 320 pixels, each model with its own
-assignment of clusters to classes, found on these images. Without mirror images and CRF, which would cost hours here.
-Rows "…_kmeans" are the same heads with clusters found by k-means of the codes, as recipes `stego_kmeans` and
-`depthg_kmeans` find them: they tell what codes are worth apart from the probe that learns beside the head. Intervals
-are over images alone: beside them read the seeds.
+without a label, by recipes as they are, but for the size of a batch. Of each training the heads after several numbers
+of batches are looked at, which are what `--iterations N` gives, each with clusters found in three ways
+(`semantic_heads.py`). The photos for choosing and their 12 thing classes decide which number and way `depthg` takes;
+this pair is then compared with `kmeans` on the photos for reporting: [decision
+37](../docs/decisions/0037-clusters-of-a-trained-head.md). The rest is recorded beside it, and so are the frames of
+Cityscapes and KITTI (27 classes).
 
-All variants see the same batches: a seed draws crops, their neighbours, points and the first head. Schedules that are
-published for 2333 batches are shortened with the number of iterations.
+Scored as papers do, on the square in the middle at 320 pixels, each model with its own assignment of clusters to
+classes, found on these images. Without mirror images and CRF, which would cost hours here. Intervals are over images
+alone: beside them read the seeds. All variants see the same batches: a seed draws crops, their neighbours, points and
+the first head.
 
-Inputs, models, features of the images to score and their confusions are kept in WORK: what was begun resumes, and a
-variant or seed that is new is added. A row per data, variant and metric: the mean over seeds, its 95 % interval over
-resamples of the images (1000, seed 0), each seed, their standard deviation, and what it is above `kmeans` and `stego`,
-paired by image and seed.
+Inputs, heads, features of the images to score and their confusions are kept in WORK: what was begun resumes, and a
+variant or seed that is new is added. A row per data, variant, number of batches, way to clusters and metric: the mean
+over seeds, its 95 % interval over resamples of the images (1000, seed 0), each seed, their standard deviation, and what
+it is above `kmeans`, above the same head's `probe`, and above `depthg_base` after as many batches with clusters found
+in the same way, paired by image and seed.
 """
 
 import argparse
@@ -26,8 +30,9 @@ import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -35,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 from photo_halves import HALVES, half_of
+from semantic_heads import CPU, WAYS, HeadAt, read_head, train_heads
 
 from pipeline.engine.run import run
 from pipeline.evaluation.bootstrap import interval, resamples
@@ -45,38 +51,51 @@ from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.manifest import ImageRef, Manifest
 from pipeline.images.photos import load_photo
 from pipeline.images.sources import list_images
-from pipeline.methods.depthg.checkpoint import FILE, read_model
+from pipeline.methods.depthg.criterion import judge
 from pipeline.methods.depthg.crops import CropConfig, cut_photo
 from pipeline.methods.depthg.inputs import TrainingInputs
 from pipeline.methods.depthg.inputs_load import load_inputs_method
 from pipeline.methods.depthg.inputs_settings import NAME as INPUTS
-from pipeline.methods.depthg.learner import find_clusters
-from pipeline.methods.depthg.load import networks
-from pipeline.methods.depthg.training import SemanticTraining, train
-from pipeline.methods.depthg.training_recipes import KMeansConfig, SemanticRecipe, get_recipe
+from pipeline.methods.depthg.training_recipes import SemanticRecipe, get_recipe
 from pipeline.runs.launch import Launch
 from stages.semantics.clusters import ClusterProbe
+from stages.semantics.correlation import unit
 from stages.semantics.head import IdentityHead, SemanticHead
-from stages.semantics.labelling import LabelRefineConfig, Seen, label_photo
-from stages.semantics.windows import Window
 
-VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "kmeans": ("kmeans", ()),
-    "stego": ("stego", ()),
-    "depthg": ("depthg", ()),
-    "depthg_released": ("depthg_released", ()),
-}
-AGAIN = "_kmeans"  # after a variant that is trained: the same head, its codes clustered by k-means
-SETTINGS = ("training.cluster_learning_rate=0.05",)  # ten times the published one, for a tenth of the batches
+BASELINE = "kmeans"
+VARIANTS = {
+    "depthg": "depthg",
+    "depthg_published": "depthg_coco_vits8",
+    "depthg_base": "depthg_base",
+    "stego": "stego",
+    "depthg_released": "depthg_released",
+}  # and their recipes
+DEPTHG = ("depthg", "depthg_published")  # of which one is chosen
 DATA = ("coco-things", "cityscapes", "kitti")
 METRICS = ("miou", "accuracy")
 SIDE = 320  # pixels of the squares that are scored, as in papers
-PUBLISHED_STEPS = 2333  # for which DepthG's schedules are
 BOOTSTRAP, SEED = 1000, 0
+OTHERS = ("kmeans", "probe", "depthg_base")  # that a model is compared with
 COLUMNS = (
-    *("data", "images", "variant", "metric", "mean", "low", "high", "seeds", "seeds_sd"),
-    *("above_kmeans", "above_kmeans_low", "above_kmeans_high", "above_stego", "above_stego_low", "above_stego_high"),
+    *("half", "data", "images", "variant", "batches", "clusters", "metric", "mean", "low", "high", "seeds", "seeds_sd"),
+    *(f"above_{other}{bound}" for other in OTHERS for bound in ("", "_low", "_high")),
 )
+
+
+class Model(NamedTuple):
+    """A variant after so many batches, with clusters found in one of `WAYS`; the baseline after 0 batches."""
+
+    variant: str
+    batches: int
+    way: str
+
+    def other(self, name: str) -> "Model":
+        """What it is compared with under this name; itself where there is no such thing."""
+        if name == "kmeans":
+            return Model(BASELINE, 0, "kmeans")
+        if self.variant == BASELINE:
+            return self
+        return self._replace(way="probe") if name == "probe" else self._replace(variant=name)
 
 
 @dataclass(frozen=True)
@@ -87,11 +106,9 @@ class Proof:
     work: Path
     features: str
     depth: str
-    half: str
     clusters: int
-    iterations: int
+    batches: tuple[int, ...]
     batch_size: int
-    overrides: tuple[str, ...]
 
     @cached_property
     def _truth(self) -> Truth:
@@ -116,50 +133,42 @@ class Proof:
         settings = {"features": self.features, "depth": self.depth}
         return Launch(recipe=INPUTS, settings=settings, overrides=("crops.layout=whole",), shard_size=10)
 
-    def probe(self, head: SemanticHead | IdentityHead, seed: int) -> ClusterProbe:
-        """Clusters of a head's codes as recipes `…_kmeans` find them."""
-        probe = ClusterProbe(head.codes, self.clusters)
-        find_clusters(head, probe, KMeansConfig(), self.inputs, seed, torch.device("cpu"))
-        return probe
-
     def recipe(self, variant: str) -> SemanticRecipe:
-        name, overrides = VARIANTS[variant]
-        if name == "kmeans":
-            return get_recipe(name, clusters=self.clusters)
-        share = self.iterations / PUBLISHED_STEPS
-        objective = get_recipe(name).objective
-        assert objective is not None
-        shortened = [
-            f"objective.{option}={max(round(getattr(objective, option) * share), 1)}"
-            for option in ("depth_decay_every", "samples_decay_every")
-        ]
+        if variant == BASELINE:
+            return get_recipe(variant, clusters=self.clusters)
         batch = f"training.batch_size={self.batch_size}"
-        return get_recipe(name, (*overrides, *shortened, batch), clusters=self.clusters, iterations=self.iterations)
+        return get_recipe(VARIANTS[variant], (batch,), clusters=self.clusters, iterations=max(self.batches))
 
-    def model(self, variant: str, seed: int) -> Path:
-        """Trained, unless it is there."""
-        out = self.work / "models" / f"{variant}-{seed}"
-        if not (out / FILE).exists():
-            train(SemanticTraining(self.recipe(variant), out, self.features, seed, None, device="cpu"), self.inputs)
-        return out / FILE
+    def folder(self, variant: str, seed: int) -> Path:
+        return self.work / "heads" / f"{variant}-{seed}"
 
-    def images(self, data: str) -> tuple[list[ImageRef], str]:
+    def train(self, variant: str, seed: int) -> None:
+        """Unless the heads are there."""
+        train_heads(self.recipe(variant), self.inputs, seed, self.batches, self.folder(variant, seed))
+
+    @cache  # noqa: B019
+    def model(self, model: Model, seed: int) -> HeadAt:
+        recipe = self.recipe(model.variant)
+        return read_head(recipe, self.inputs, seed, model.batches, model.way, self.folder(model.variant, seed))
+
+    def images(self, data: str, half: str) -> tuple[list[ImageRef], str]:
         """Whose labels are scored, and the truth."""
         street = self.assets / "street"
         if data == "coco-things":
-            return self.coco(self.half), f"coco-things:{self.assets / 'coco' / 'instances.json'}"
+            return self.coco(half), f"coco-things:{self.assets / 'coco' / 'instances.json'}"
         if data == "cityscapes":
             found = list_images(str(street / "cityscapes" / "train_img")).refs
             return found, f"cityscapes:{street / 'cityscapes' / 'train_label'}"
         found = list_images(str(street / "kitti_semantics" / "image_2")).refs
         return found, f"kitti-semantics:{street / 'kitti_semantics' / 'semantic'}"
 
-    def squares(self, data: str) -> tuple[np.ndarray, np.ndarray, int]:
+    @cache  # noqa: B019
+    def squares(self, data: str, half: str) -> tuple[np.ndarray, np.ndarray, int]:
         """Of the images of some data: features of the square in the middle, float16 (I, D, h, w); its true classes,
         uint8 (I, S, S); and how many classes there are.
         """
-        kept = self.work / f"squares-{data}-{self.half}.npz"
-        refs, name = self.images(data)
+        kept = self.work / f"squares-{data}-{half}.npz"
+        refs, name = self.images(data, half)
         truth = read_semantic_truth(name, None)
         if not kept.exists():
             extractor = load_inputs_method(self._launch, "cpu").features
@@ -176,50 +185,74 @@ class Proof:
         with np.load(kept) as arrays:
             return arrays["features"], arrays["true"], len(truth.classes)
 
-    def scores(self, data: str, variant: str, seed: int) -> ByClass:
+    def scores(self, data: str, half: str, model: Model, seed: int) -> ByClass:
         """Of a model, image by image."""
-        path = self.model(variant.removesuffix(AGAIN), seed)
-        kept = path.parent / f"confusions-{data}-{self.half}{AGAIN if variant.endswith(AGAIN) else ''}.pickle"
-        features, true, classes = self.squares(data)
+        name = f"confusions-{data}-{half}-{model.batches}-{model.way}.pickle"
+        kept = self.folder(model.variant, seed) / name
+        features, true, classes = self.squares(data, half)
         if not kept.exists():
-            head, probe = networks(read_model(path), str(path))
-            with torch.inference_mode():
-                probe = self.probe(head, seed) if variant.endswith(AGAIN) else probe
+            learnt = self.model(model, seed)
             found = Confusions(self.clusters)
-            whole, plain = [Window(0, 0, SIDE, SIDE)], LabelRefineConfig(crf=None)
             for own, true_SS in zip(features, true, strict=True):
-                with torch.inference_mode():
-                    codes = head(torch.from_numpy(own)[None].float())
-                    nothing = np.zeros((SIDE, SIDE, 3), np.uint8)  # the CRF alone looks at the photo
-                    labels, _ = label_photo(nothing, Seen(whole, codes), None, probe, plain)
-                found.add(labels, true_SS)
+                found.add(labels_of(torch.from_numpy(own)[None].float(), learnt.head, learnt.clusters), true_SS)
+            kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(pickle.dumps(found))
         confusions: Confusions = pickle.loads(kept.read_bytes())
         return confusions.by_class(find_assignment(confusions.total(classes)), classes)
 
 
-def rows(data: str, found: dict[str, list[ByClass]]) -> Iterator[list[str]]:
-    """found: of each variant the scores of its seeds."""
-    n_images = len(next(iter(found.values()))[0].true)
-    weights = [np.ones((n_images, 1)), *resamples(n_images, BOOTSTRAP, SEED)]
-    measured = {
-        variant: [[scores.measured(some).overall for some in weights] for scores in seeds]
-        for variant, seeds in found.items()
-    }
-    for metric in METRICS:
-        values_SB = {
-            variant: np.array([np.concatenate([one[metric] for one in seed]) for seed in seeds])
-            for variant, seeds in measured.items()
-        }
-        for variant, own_SB in values_SB.items():
-            seeds_S = own_SB[:, 0]
-            spread = f"{seeds_S.std(ddof=1):.4f}" if len(seeds_S) > 1 else ""
-            row = [data, str(n_images), variant, metric, *estimate(own_SB.mean(axis=0))]
-            row += [" ".join(f"{value:.4f}" for value in seeds_S), spread]
-            for other in ("kmeans", "stego"):
-                is_there = other in values_SB and other != variant
-                row += estimate((own_SB - values_SB[other]).mean(axis=0)) if is_there else [""] * 3
-            yield row
+@torch.inference_mode()
+def labels_of(features_1Dhw: torch.Tensor, head: SemanticHead | IdentityHead, probe: ClusterProbe) -> np.ndarray:
+    """What `label_photo` gives of one square window without the CRF, uint8 (S, S): the largest cosine of interpolated
+    codes is the largest of interpolated products with the centroids' directions, whose length is one.
+    """
+    products_1Chw = torch.einsum("ck,bkhw->bchw", unit(probe.centroids), head(features_1Dhw))
+    at_pixels = torch.nn.functional.interpolate(products_1Chw, (SIDE, SIDE), mode="bilinear", align_corners=False)
+    labels: np.ndarray = at_pixels[0].argmax(dim=0).to(torch.uint8).numpy()
+    return labels
+
+
+@dataclass(frozen=True)
+class Found:
+    """values: of each model, metric by metric, (seeds, 1 + resamples), the images as they are first."""
+
+    half: str
+    data: str
+    images: int
+    values: dict[Model, dict[str, np.ndarray]]
+
+    @classmethod
+    def of(cls, proof: Proof, half: str, data: str, models: Sequence[Model], seeds: Sequence[int]) -> "Found":
+        values: dict[Model, dict[str, np.ndarray]] = {}
+        images = len(proof.squares(data, half)[0])
+        weights = [np.ones((images, 1)), *resamples(images, BOOTSTRAP, SEED)]
+        for model in models:
+            by_seed = []
+            for seed in seeds:
+                scores = proof.scores(data, half, model, seed)
+                by_seed.append([scores.measured(some).overall for some in weights])
+            values[model] = {m: np.array([np.concatenate([w[m] for w in seed]) for seed in by_seed]) for m in METRICS}
+        return cls(half, data, images, values)
+
+    def mean(self, model: Model) -> float:
+        """mIoU over the seeds."""
+        return float(self.values[model]["miou"][:, 0].mean())
+
+    def above(self, model: Model, other: Model, metric: str = "miou") -> list[str]:
+        return estimate((self.values[model][metric] - self.values[other][metric]).mean(axis=0))
+
+    def rows(self) -> Iterator[list[str]]:
+        for metric in METRICS:
+            for model, of_metrics in self.values.items():
+                own_SB = of_metrics[metric]
+                spread = f"{own_SB[:, 0].std(ddof=1):.4f}" if len(own_SB) > 1 else ""
+                row = [self.half, self.data, str(self.images), model.variant, str(model.batches), model.way, metric]
+                row += [*estimate(own_SB.mean(axis=0)), " ".join(f"{value:.4f}" for value in own_SB[:, 0]), spread]
+                for name in OTHERS:
+                    other = model.other(name)
+                    is_there = other in self.values and other != model
+                    row += self.above(model, other, metric) if is_there else [""] * 3
+                yield row
 
 
 def estimate(values_B: np.ndarray) -> list[str]:
@@ -227,15 +260,17 @@ def estimate(values_B: np.ndarray) -> list[str]:
     return [f"{value:.4f}" for value in (values_B[0], *interval(values_B[1:]))]
 
 
-def criterion_rows(proof: Proof, variants: Sequence[str], seeds: Sequence[int]) -> Iterator[list[str]]:
+def criterion_rows(proof: Proof, models: Sequence[Model], seeds: Sequence[int]) -> Iterator[list[str]]:
     """What the models say of themselves, without labels."""
-    for variant in variants:
-        judged = [read_model(proof.model(variant, seed)).info.training["judgement"] for seed in seeds]
-        for name in ("criterion", "likeness", "consistency"):
-            values = [one[name] for one in judged]
-            each = " ".join(f"{value:.4f}" for value in values)
-            start = ["training photos", str(len(proof.inputs)), variant, name, f"{np.mean(values):.4f}", "", "", each]
-            yield start + [""] * (len(COLUMNS) - len(start))
+    for model in models:
+        judged = [judge(proof.model(model, seed), proof.inputs, CPU) for seed in seeds]
+        values = {"criterion": [one.value for one in judged], "likeness": [one.likeness for one in judged]}
+        values |= {"consistency": [one.consistency for one in judged], "dead": [len(one.dead) for one in judged]}
+        for name, of_seeds in values.items():
+            each = " ".join(f"{value:.4f}" for value in of_seeds)
+            row = ["", "training photos", str(len(proof.inputs)), model.variant, str(model.batches), model.way, name]
+            row += [f"{np.mean(of_seeds):.4f}", "", "", each]
+            yield row + [""] * (len(COLUMNS) - len(row))
 
 
 def main() -> None:
@@ -244,30 +279,36 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--features", required=True)
     parser.add_argument("--depth", required=True)
-    parser.add_argument("--half", choices=HALVES, default="reporting", help="of the COCO photos, to score on")
     parser.add_argument("--clusters", type=int, default=27)
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--batches", nargs="+", type=int, default=[200, 1000])
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS)[:3])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--set", nargs="*", dest="overrides", default=list(SETTINGS), help="of all that is trained")
     parser.add_argument("--only-train", action="store_true")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "semantic_proof.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    proof = Proof(**{name: getattr(arguments, name) for name in Proof.__dataclass_fields__})
-    for seed in arguments.seeds:
-        for variant in arguments.variants:
-            proof.model(variant, seed)
+    arguments.batches = tuple(arguments.batches)
+    proof, seeds = Proof(**{name: getattr(arguments, name) for name in Proof.__dataclass_fields__}), arguments.seeds
+    for variant in arguments.variants:
+        for seed in seeds:
+            proof.train(variant, seed)
     if arguments.only_train:
         return
-    lines = list(criterion_rows(proof, arguments.variants, arguments.seeds))
+    baseline = Model(BASELINE, 0, "kmeans")
+    models = [Model(v, at, way) for v in arguments.variants for at in arguments.batches for way in WAYS]
+    choosing, reporting = HALVES
+    choice = Found.of(proof, choosing, "coco-things", [baseline, *models], seeds)
+    lines = list(choice.rows())
+    best = max((model for model in models if model.variant in DEPTHG), key=choice.mean)
+    print(f"chosen: {best}, above its probe by {choice.above(best, best.other('probe'))}", flush=True)
     for data in arguments.data:
-        again = [variant + AGAIN for variant in arguments.variants if variant != "kmeans"]
-        variants = [*arguments.variants, *again]
-        lines += rows(data, {v: [proof.scores(data, v, seed) for seed in arguments.seeds] for v in variants})
+        found = Found.of(proof, reporting, data, [baseline, *models], seeds)
+        lines += found.rows()
+        print(f"{data}: above kmeans by {found.above(best, baseline)}", flush=True)
+    lines += criterion_rows(proof, [baseline, *(model for model in models if model.way == "kmeans")], seeds)
     with arguments.out.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

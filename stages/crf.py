@@ -25,7 +25,7 @@ _LEAST_SHARE = 1e-5  # of a label at a pixel: pydensecrf's `unary_from_softmax`
 
 @dataclass(frozen=True)
 class CrfConfig:
-    """iterations: mean-field steps, >= 1.
+    """iterations: mean-field steps, 1..1000; ten are usual, and nothing moves after some dozens.
     gaussian_sxy, gaussian_compat: standard deviation in pixels, > 0, and Potts weight, >= 0, of the smoothness kernel.
     bilateral_sxy, bilateral_srgb, bilateral_compat: standard deviations in pixels and in grey levels of 0..255, > 0,
         and Potts weight, >= 0, of the appearance kernel.
@@ -39,8 +39,8 @@ class CrfConfig:
     bilateral_compat: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"crf.iterations must be >= 1, got {self.iterations}")
+        if not 1 <= self.iterations <= 1000:
+            raise ValueError(f"crf.iterations must be in 1..1000, got {self.iterations}")
         for field in fields(self):
             value = getattr(self, field.name)
             if "_s" in field.name and not 0 < value < math.inf:

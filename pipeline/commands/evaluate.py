@@ -36,9 +36,8 @@ def evaluate(
 ) -> None:
     """Score a run's pseudo-masks against true objects, all classes as one."""
     from pipeline.evaluation.report import evaluate_runs, print_report, report_csv, report_json
-    from pipeline.runs.run_folder import RunFolder
 
-    run, other = RunFolder.open(run_folder), RunFolder.open(compare) if compare else None
+    run, other = _with_masks(run_folder), _with_masks(compare) if compare else None
     truths = given_truth(truth, truth_images)
     report = evaluate_runs(truths.truth, run, other, max_detections=truths.max_detections, **settings)
     print_report(report)
@@ -66,9 +65,8 @@ def scores(
     """Which masks of a run are good: how many score so much, and how many of those have an object."""
     from pipeline.evaluation.by_score import score_table, table_csv, table_json, table_lines
     from pipeline.evaluation.score_plot import write_score_plot
-    from pipeline.runs.run_folder import RunFolder
 
-    run = RunFolder.open(run_folder)
+    run = _with_masks(run_folder)
     table = score_table(given_truth(truth, truth_images).truth, run, **settings)
     click.echo("\n".join(table_lines(table)))
     write_reports((csv_file, lambda: table_csv(table)), (json_file, lambda: table_json(table)))
@@ -76,3 +74,14 @@ def scores(
         write_score_plot(table, plot)
         click.echo(f"written {plot}")
     exit_by(run)
+
+
+def _with_masks(url: str) -> Any:
+    """The run of instance masks at `url`: one of another kind is refused before the truth is read."""
+    from pipeline.results.instance_kind import NAME
+    from pipeline.runs.needed_kind import need_kind
+    from pipeline.runs.run_folder import RunFolder
+
+    run = RunFolder.open(url)
+    need_kind(run, NAME)
+    return run

@@ -21,6 +21,7 @@ from pipeline.commands.options import (
     taken_settings,
     with_recipe_file,
 )
+from pipeline.errors import ConfigError
 from pipeline.methods.cuts.stage_graph import STAGES
 from pipeline.wording import counted
 
@@ -119,8 +120,11 @@ def demo(out: str, images: str | None, root: str | None, device: str, batch_size
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine.checks import check_settings, checked_manifest
     from pipeline.images.samples import copy_samples
+    from pipeline.methods.registry import entry_of
     from pipeline.models import weights
+    from pipeline.results.instance_kind import NAME
     from pipeline.runs.launch import Launch
+    from pipeline.runs.needed_kind import words_for
     from pipeline.runs.run_folder import RunFolder
     from pipeline.views.export import export_coco, export_overlays
 
@@ -130,6 +134,12 @@ def demo(out: str, images: str | None, root: str | None, device: str, batch_size
     given = with_recipe_file({name: value for name, value in settings.items() if value is not None})
     recipe = Path(settings["recipe"] or Launch.recipe).stem  # of a file
     launch = Launch(images or str(folder / "photos"), root, settings=taken_settings(given), **given)
+    result = entry_of(launch.recipe).result
+    if result not in (NAME, ""):
+        raise ConfigError(
+            f"demo shows {words_for(NAME)}, and recipe {launch.recipe} makes {words_for(result)}: start it with "
+            "`cuts3d run`; `cuts3d semantic-demo` shows semantic labels"
+        )
     run_folder = folder / f"run-{recipe}"
     check_settings(run_folder, launch, None, device)
     if images is None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="GROUP.OPTION=VALUE", help="Override an option.")
 @click.option("--clusters", type=click.IntRange(2, 255), help="How many clusters. [the recipe's]")
 @click.option("--iterations", type=click.IntRange(min=1), help="Batches to train for. [the recipe's]")
-@click.option("--search", type=click.IntRange(min=1), metavar="N", help="First try N sets of weights and shifts.")
+@click.option("--search", type=click.IntRange(1, 1000), metavar="N", help="First try N sets of weights and shifts.")
 @click.option(
     "--seed", type=click.IntRange(0, (1 << 32) - 1), default=0, show_default=True, help="Of all that is drawn."
 )

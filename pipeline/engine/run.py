@@ -23,9 +23,11 @@ from pipeline.methods.protocol import Method, earlier_values, mended_values, wor
 from pipeline.methods.registry import load_method, manifest_of, with_absolute_paths
 from pipeline.runs.launch import Launch, keep_launch, last_launch, with_own_shard_size
 from pipeline.runs.lease import Lease
+from pipeline.runs.ledger import is_retry
 from pipeline.runs.reader import RunReader
-from pipeline.runs.run_folder import RunFolder
+from pipeline.runs.run_folder import RUN_FILE, RunFolder
 from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
+from pipeline.storage.files_at import files_at
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,7 @@ def run(
     if is_resumed and not accept_set_aside:
         need_photos(RunFolder.open(out), until)
     method = method or load_method(launch, device, until)
-    folder = folder_of(out, method, manifest)
+    folder = folder_of(out, method, manifest, _mended_since(out, method, until))
     if launch.images is not None:
         keep_launch(folder, launch)
     ledger = ledger_of(folder, until)
@@ -124,6 +126,18 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
     else:
         listed = None if launch.images is None else manifest_of(with_own_shard_size(launch, out))
     return listed or RunFolder.open(out).manifest
+
+
+def _mended_since(out: str | Path, method: Method, until: str | None) -> Mapping[str, Any]:
+    """As of `mended_values` for a run of which nothing is left to compute, and whose images were tried again: that may
+    have been done with what was mended. {} for others.
+    """
+    if not files_at(out).exists(RUN_FILE):
+        return {}
+    folder = RunFolder.open(out)
+    mended = mended_values(method, folder.config)
+    is_tried = bool(mended) and any(map(is_retry, folder.ledger.committed_keys()))
+    return mended if is_tried and folder.is_complete(ledger_of(folder, until)) else {}
 
 
 def folder_of(

@@ -97,12 +97,15 @@ class BesideTruth:
 
     refs: images of the run.
     url: of the run, for messages.
+    told: numbers of images whose faults in the truth are said already, by another run, and not again; those said now
+        are added.
 
     Attribute `images`: of those that `pairs` has given; whole at its end.
     """
 
-    def __init__(self, truth: Truth, refs: Sequence[ImageRef], url: str) -> None:
+    def __init__(self, truth: Truth, refs: Sequence[ImageRef], url: str, told: set[int] | None = None) -> None:
         self.images = ScoredImages(())
+        self._told = set[int]() if told is None else told
         self._truth, self._refs, self._url = truth, {ref.id: ref for ref in refs}, url
         self._found = truth.matched(refs)
 
@@ -132,11 +135,14 @@ class BesideTruth:
             return load(*one, self._refs[one[0].id])
 
         for (result, number), true in load_ahead(wanted(), truth_of, _READERS):
+            is_told = number in self._told
+            self._told.add(number)
             if isinstance(true, ImageError):
                 odd.append(result.id)
-                left_out.add(true.reason, true.detail)
+                if not is_told:
+                    left_out.add(true.reason, true.detail)
                 continue
-            for value, pixels in true.strange.items():
+            for value, pixels in () if is_told else true.strange.items():
                 what = "a colour" if value < 0 else str(value)
                 strange.add("unknown", f"{what} in {self._truth.paths[number]}, whose {pixels} pixels do not count")
             if not is_same_shape(result.size, true.size):
@@ -204,4 +210,4 @@ def images_line(found: Sequence[tuple[str, ScoredImages]], scored: int, missing:
     unlabelled = {name for _, images in found for name in images.unlabelled}
     if unlabelled:
         parts.append(f"{len(unlabelled)} of the run not in the truth")
-    return ", ".join(parts)
+    return "; ".join(parts)

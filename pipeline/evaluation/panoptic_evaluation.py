@@ -120,7 +120,8 @@ def evaluate_panoptic(
         assignment.refuse_other_classes(truth.classes, truth.name)
         for one in compared:
             assignment.refuse_others(one.clusters, one.model, one.url)
-    found = [scored_segments(one, truth, crop) for one in compared]
+    told: set[int] = set()
+    found = [scored_segments(one, truth, crop, told) for one in compared]
     common = common_images([(own.predictions.url, own.images) for own in found], truth.name)
     overlaps = [one.overlaps.of(one.images.places(common)) for one in found]
     confusions = [one.confusions.of(one.images.places(common)) for one in found]

@@ -196,13 +196,16 @@ class ScoredSegments:
     images: ScoredImages
 
 
-def scored_segments(predictions: Predictions, truth: PanopticTruth, crop: int | None = None) -> ScoredSegments:
+def scored_segments(
+    predictions: Predictions, truth: PanopticTruth, crop: int | None = None, told: set[int] | None = None
+) -> ScoredSegments:
     """Read predicted and true segments, image by image.
 
     Where they are of different sizes and one shape, predicted ones are brought to the truth's size, by nearest pixels.
 
     crop: side in pixels of the middle square whose classes are compared, see `semantic_sizes.cropped`; None for whole
         images. Segments are always of whole ones.
+    told: see `BesideTruth`.
 
     Raises SourceError where no image can be scored, StoreError for a damaged run.
     """
@@ -211,7 +214,7 @@ def scored_segments(predictions: Predictions, truth: PanopticTruth, crop: int | 
     def load(image: SeenImage, number: int, ref: ImageRef) -> TrueSegments:
         return truth.segments(number, image.size)
 
-    beside = BesideTruth(truth, predictions.refs, predictions.url)
+    beside = BesideTruth(truth, predictions.refs, predictions.url, told)
     for image, true in beside.pairs(predictions.seen(), load):
         found = image.segments()
         overlaps.add(found._replace(ids=resized(found.ids, true.size)), true)

@@ -185,7 +185,7 @@ def _images(report: Report) -> str:
     unlabelled = {name for run in report.runs for name in run.unlabelled}
     if unlabelled:
         parts.append(f"{len(unlabelled)} of the run not in the truth")
-    return ", ".join(parts)
+    return "; ".join(parts)
 
 
 def _table(report: Report) -> Table:

@@ -113,7 +113,8 @@ def evaluate_semantic_runs(
         SourceError: there is no image or pixel to score, or the truth does not fit.
         StoreError: a run is damaged.
     """
-    found = [run_labels(folder, truth, crop) for folder in (run, other) if folder is not None]
+    told: set[int] = set()
+    found = [run_labels(folder, truth, crop, told) for folder in (run, other) if folder is not None]
     common = common_images([(labels.url, labels.images) for labels in found], truth.name)
     classes = _classes(truth, found, assignment)
     if not classes:

@@ -33,12 +33,15 @@ class RunLabels:
     images: ScoredImages
 
 
-def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) -> RunLabels:
+def run_labels(
+    run: RunFolder, truth: SemanticTruth, crop: int | None = None, told: set[int] | None = None
+) -> RunLabels:
     """Read a run's labels and the truth of its images, image by image.
 
     Where they are of different sizes and one shape, the labels are brought to the truth's size, by nearest pixels.
 
     crop: side in pixels of the middle square that is scored, see `semantic_sizes.cropped`; None for whole images.
+    told: see `BesideTruth`.
 
     Raises:
         ConfigError: the run holds results of another kind.
@@ -52,7 +55,7 @@ def run_labels(run: RunFolder, truth: SemanticTruth, crop: int | None = None) ->
     def load(record: SemanticRecord, number: int, ref: ImageRef) -> TrueLabels:
         return truth.labels(number, ref, record.size)
 
-    beside = BesideTruth(truth, run.manifest.refs, run.url)
+    beside = BesideTruth(truth, run.manifest.refs, run.url, told)
     for record, true in beside.pairs(reader, load):
         truth_HW, labels_HW = true.labels, record.labels
         if crop is None:

@@ -228,6 +228,7 @@ class MethodEntry:
     options: those that a launch's recipe reads, as `--set` takes them, and its models.
     reads: names of the `Launch.settings` that a launch's recipe reads, whether the launch has them or not; ConfigError.
     moved: the command that tells a run, {run}, where its photos have moved to, PLACE.
+    result: name of the kind of its whole results; "" where the loaded method alone knows.
     """
 
     name: str
@@ -243,3 +244,4 @@ class MethodEntry:
     options: Callable[[Launch], Sequence[OptionLine]] = lambda launch: ()
     reads: Callable[[Launch], Sequence[str]] = lambda launch: ()
     moved: str = "cuts3d run --out {run} --images PLACE"
+    result: str = "instances"

@@ -137,5 +137,6 @@ def _of_another_package(name: str) -> MethodEntry:
 
     about = (getattr(made, "__doc__", None) or "").strip().partition("\n")[0]
     stages = tuple(getattr(made, "stages", ()))
-    given = {"absolute": made.absolute} if hasattr(made, "absolute") else {}
-    return MethodEntry(name, (name,), load, stages, known=known, about=lambda _: about, options=options, **given)
+    given: dict[str, Any] = {"absolute": made.absolute} if hasattr(made, "absolute") else {}
+    given |= {"known": known, "about": lambda _: about, "options": options, "result": ""}
+    return MethodEntry(name, (name,), load, stages, **given)

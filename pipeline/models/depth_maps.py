@@ -67,11 +67,11 @@ class DepthMaps:
         """
         return [self._depth(image, id_) for image, id_ in zip(images, ids, strict=True)]
 
-    def stored(self, image: np.ndarray, id_: str) -> np.ndarray:
-        """The numbers of an image's map as they are, real (h, w), in a unit that the caller must know. Raises as
-        `predict`, but for holes.
+    def stored(self, image: np.ndarray, id_: str, read: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """What `read` makes of the numbers of an image's map as they are, real (h, w), in a unit that it must know.
+        Raises as `predict`, but for holes; whatever `read` raises is "bad_depth_map", too.
         """
-        return self._of_map(image, id_, lambda raw, _: raw)
+        return self._of_map(image, id_, lambda raw, _: read(raw))
 
     def _depth(self, image: np.ndarray, id_: str) -> np.ndarray:
         return self._of_map(image, id_, lambda raw, path: relative_stored_depth(raw, self.kind, str(path)))

@@ -16,6 +16,7 @@ from typing import Any
 
 from pipeline.errors import RunMismatchError, TrainingError
 from pipeline.runs.changed_settings import differences, in_lines
+from pipeline.runs.run_folder import RUN_FILE
 from pipeline.storage.files_at import files_at
 from stages.late import torch
 
@@ -46,7 +47,7 @@ class TrainingFolder:
 
         Raises:
             TrainingError: resume is True, and there is no training.
-            RunMismatchError: the folder holds another training; or this one, and resume is False.
+            RunMismatchError: the folder holds a run, or another training; or this one, and resume is False.
         """
         self.check_resume(resume)
         recorded = self.recorded()
@@ -63,6 +64,8 @@ class TrainingFolder:
 
     def check_resume(self, resume: bool | None) -> None:
         """What `claim` raises whatever the training is; without torch."""
+        if (self.path / RUN_FILE).exists():
+            raise RunMismatchError(f"{self.path} holds a run, {RUN_FILE}: give another {self.option}")
         recorded = self.recorded()
         if resume and recorded is None:
             raise TrainingError(f"{self.path} holds no training to resume: leave out --resume to start one")

@@ -87,7 +87,7 @@ class Clustering:
     counts: (C,) int64, vectors in each cluster; a cluster with 0 is dead.
     mean_cosine: of vectors and their centroids.
     iterations: that it took.
-    converged: whether the last of them changed nothing.
+    moved: vectors that changed their cluster in the last of them.
     reseeded: how often a cluster lost all its vectors and was begun again at the vector worst served.
     """
 
@@ -95,11 +95,16 @@ class Clustering:
     counts: torch.Tensor
     mean_cosine: float
     iterations: int
-    converged: bool
+    moved: int
     reseeded: int
 
+    @property
+    def converged(self) -> bool:
+        """Whether more iterations would change nothing."""
+        return self.moved == 0
 
-def cosine_kmeans(vectors_ND: torch.Tensor, clusters: int, seed: int = 0, iterations: int = 100) -> Clustering:
+
+def cosine_kmeans(vectors_ND: torch.Tensor, clusters: int, seed: int = 0, iterations: int = 1000) -> Clustering:
     """Spherical k-means: directions that the vectors' directions gather around. Equal inputs give equal results.
 
     vectors_ND: any float dtype, read in blocks; on their device.
@@ -119,16 +124,16 @@ def cosine_kmeans(vectors_ND: torch.Tensor, clusters: int, seed: int = 0, iterat
         raise ValueError("k-means needs finite vectors: some hold NaN or infinity")
     centroids_CD = _first_centroids(vectors_ND, clusters, seed)
     assigned = _assigned(vectors_ND, centroids_CD)
-    reseeded, iteration, converged = 0, 0, False
-    while iteration < iterations and not converged:
+    reseeded, iteration, moved = 0, 0, count
+    while iteration < iterations and moved:
         iteration += 1
         centroids_CD, begun = _moved(vectors_ND, assigned)
         reseeded += begun
         before = assigned
         assigned = _assigned(vectors_ND, centroids_CD)
-        converged = torch.equal(assigned.label_N, before.label_N)
+        moved = int((assigned.label_N != before.label_N).sum())
     mean_cosine = float(assigned.cosine_N.double().mean())
-    return Clustering(centroids_CD, assigned.count_C, mean_cosine, iteration, converged, reseeded)
+    return Clustering(centroids_CD, assigned.count_C, mean_cosine, iteration, moved, reseeded)
 
 
 _BLOCK = 16384

@@ -50,10 +50,15 @@ class LabelRefineConfig:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Codes of windows that cover a photo. codes_VKhw: float32, of each of them."""
+    """Codes of windows that cover a photo. codes_VKhw: float32, of each of them. blended: see `log_shares`."""
 
     windows: Sequence[Window]
     codes_VKhw: torch.Tensor
+    blended: bool = False
+
+    def log_shares(self, probe: ClusterProbe, y_R: np.ndarray, x_T: np.ndarray) -> torch.Tensor:
+        """(C, R, T) at points of the photo."""
+        return log_shares(self.windows, self.codes_VKhw, probe, y_R, x_T, self.blended)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +143,9 @@ def _shares(
 ) -> torch.Tensor:
     """Shares (C, R, T) in rows of a map of the photo of this size, before the CRF."""
     y_R, x_T = centres(photo[0], size[0])[rows], centres(photo[1], size[1])
-    logs_CRT = log_shares(whole.windows, whole.codes_VKhw, probe, y_R, x_T)
+    logs_CRT = whole.log_shares(probe, y_R, x_T)
     if near is not None:
-        near_CRT = log_shares(near.seen.windows, near.seen.codes_VKhw, probe, y_R, x_T)
+        near_CRT = near.seen.log_shares(probe, y_R, x_T)
         share = near.whole_share
         if isinstance(share, np.ndarray):
             share_RT = at_points(share, y_R / photo[0], x_T / photo[1])

@@ -67,13 +67,22 @@ class WindowConfig:
             raise ValueError(f"windows.reading must be one of {', '.join(get_args(Reading))}, got {self.reading!r}")
 
 
-def covering_windows(height: int, width: int) -> list[Window]:
-    """Squares of the photo's short side, as few as cover it; the last lies at its end. A photo that is more than 16
-    times as long as wide is covered by 16 windows that are longer.
+def covering_windows(height: int, width: int, overlap: float = 0.0) -> list[Window]:
+    """Squares of the photo's short side, spread evenly over it: as few as cover it and overlap their neighbours by this
+    share of their side at least, in [0, 1). Of a photo that is more than 16 times as long as wide, windows whose long
+    side is a 16th of its own.
     """
     sides = _extents(height, width)
-    rows, columns = (_starts(length, side, side) for length, side in zip((height, width), sides, strict=True))
+    rows, columns = (_spread(length, side, overlap) for length, side in zip((height, width), sides, strict=True))
     return [Window(top, left, *sides) for top in rows for left in columns]
+
+
+def _spread(length: int, side: int, overlap: float) -> list[int]:
+    if length <= side:
+        return [0]
+    step = max(1, int(side * (1 - overlap)))  # at most, of pixels
+    gaps = -(-(length - side) // step)
+    return [(length - side) * gap // gaps for gap in range(gaps + 1)]
 
 
 def near_windows(height: int, width: int, config: WindowConfig) -> list[Window]:
@@ -147,23 +156,39 @@ def _lerp(maps: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
 
 
 def log_shares(
-    windows: Sequence[Window], codes_VKhw: torch.Tensor, probe: ClusterProbe, y_R: np.ndarray, x_T: np.ndarray
+    windows: Sequence[Window],
+    codes_VKhw: torch.Tensor,
+    probe: ClusterProbe,
+    y_R: np.ndarray,
+    x_T: np.ndarray,
+    blended: bool = False,
 ) -> torch.Tensor:
     """Logarithms of the shares of the clusters, (C, R, T) float32: at each point the mean over all windows that it lies
     in.
 
     codes_VKhw: float32, of each window. They are interpolated, and then compared with the centroids.
     y_R, x_T: points in pixels of the photo, rising, each in one of the windows at least.
+    blended: a window counts the less the nearer a point is to its border, so that nothing jumps where another begins.
     """
     total_CRT = codes_VKhw.new_zeros(len(probe.centroids), len(y_R), len(x_T))
-    count_RT = codes_VKhw.new_zeros(len(y_R), len(x_T))
+    weight_RT = codes_VKhw.new_zeros(len(y_R), len(x_T))
     for window, codes_Khw in zip(windows, codes_VKhw, strict=True):
         rows, columns = _within(y_R, window.top, window.height), _within(x_T, window.left, window.width)
         y, x = (y_R[rows] - window.top) / window.height, (x_T[columns] - window.left) / window.width
         if len(y) and len(x):
-            total_CRT[:, rows, columns] += probe.log_probabilities(resampled(codes_Khw, y, x)[None])[0]
-            count_RT[rows, columns] += 1
-    return total_CRT.div_(count_RT)
+            logs = probe.log_probabilities(resampled(codes_Khw, y, x)[None])[0]
+            weight = weight_RT.new_ones(len(y), len(x))
+            if blended:
+                weight.copy_(torch.from_numpy(_from_border(y)[:, None] * _from_border(x)))
+            total_CRT[:, rows, columns] += logs.mul_(weight)
+            weight_RT[rows, columns] += weight
+    return total_CRT.div_(weight_RT)
+
+
+def _from_border(places: np.ndarray) -> np.ndarray:
+    """Distance of points of a window from its nearer border, in sides: above 0, since a point may lie in no other."""
+    nearest: np.ndarray = np.minimum(places, 1 - places)
+    return nearest.clip(1e-6)
 
 
 def _within(places: np.ndarray, start: int, length: int) -> slice:

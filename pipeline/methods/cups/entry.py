@@ -15,6 +15,7 @@ from pipeline.methods.cups.settings import (
 )
 from pipeline.methods.depthg.settings import describe_labels
 from pipeline.methods.protocol import Method, MethodEntry
+from pipeline.results.panoptic_kind import NAME as PANOPTIC
 from pipeline.runs.launch import Launch
 
 _MOVED = "cuts3d run --out {run} --images CLIPS"
@@ -73,4 +74,5 @@ CUPS_ENTRY = MethodEntry(
     absolute=absolute_launch,
     reads=lambda launch: settings_of(read_cups(launch.overrides)),
     moved=_MOVED,
+    result=PANOPTIC,
 )

@@ -18,14 +18,16 @@ The criterion is their product.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from pipeline.methods.depthg.inputs import TrainingInputs
-from pipeline.methods.depthg.learner import Learner, spread
+from pipeline.methods.depthg.learner import spread
+from stages.semantics.clusters import ClusterProbe
 from stages.semantics.correlation import unit
+from stages.semantics.head import IdentityHead, SemanticHead
 
 CROPS, PATCHES = 256, 128  # that are looked at: of the inputs, of a crop
 _NEIGHBOURS = 7
@@ -75,6 +77,18 @@ class Judgement:
         }
 
 
+class Learnt(Protocol):
+    """What is judged."""
+
+    @property
+    def head(self) -> SemanticHead | IdentityHead:
+        """On the device of the clusters."""
+
+    @property
+    def clusters(self) -> ClusterProbe:
+        """Of the head's codes."""
+
+
 @dataclass(frozen=True)
 class _Seen:
     """Of one crop, in evaluation mode. directions: of the features, (N, D). codes: directions, (N, K). labels: (N,)."""
@@ -85,7 +99,7 @@ class _Seen:
 
 
 @torch.no_grad()
-def judge(learner: Learner, inputs: TrainingInputs, device: torch.device) -> Judgement:
+def judge(learner: Learnt, inputs: TrainingInputs, device: torch.device) -> Judgement:
     """Look at up to 256 crops, spread evenly, each with one of its neighbours and a random other one. Equal inputs give
     equal results.
     """
@@ -121,7 +135,7 @@ def judge(learner: Learner, inputs: TrainingInputs, device: torch.device) -> Jud
     )
 
 
-def _seen(learner: Learner, inputs: TrainingInputs, number: int, device: torch.device) -> _Seen:
+def _seen(learner: Learnt, inputs: TrainingInputs, number: int, device: torch.device) -> _Seen:
     features = torch.from_numpy(inputs.features([number])).to(device)
     codes = learner.head(features)
     labels = learner.clusters.cosines(codes).argmax(dim=1).flatten()

@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.methods.depthg.recipe import ABOUT, NAME, recipe_lines
 from pipeline.methods.depthg.settings import absolute_launch, describe, label_settings, settings_read
 from pipeline.methods.protocol import Method, MethodEntry
+from pipeline.results.semantic_kind import NAME as SEMANTIC
 from pipeline.runs.launch import Launch
 
 
@@ -29,4 +30,5 @@ ENTRY = MethodEntry(
     options=recipe_lines,
     absolute=absolute_launch,
     reads=settings_read,
+    result=SEMANTIC,
 )

@@ -18,6 +18,7 @@ from pipeline.methods.depthg.inputs_settings import (
 )
 from pipeline.methods.option_words import OptionLine, field_words, option_lines
 from pipeline.methods.protocol import Method, MethodEntry
+from pipeline.results.crop_features_kind import NAME as CROP_FEATURES
 from pipeline.runs.launch import Launch, listed_manifest
 from stages.feature_presets import PRESETS
 from stages.features import FeatureConfig
@@ -79,4 +80,5 @@ ENTRY = MethodEntry(
     options=_options,
     absolute=absolute_launch,
     reads=lambda _: SETTINGS,
+    result=CROP_FEATURES,
 )

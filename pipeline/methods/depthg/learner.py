@@ -204,7 +204,11 @@ def find_clusters(
     found = cosine_kmeans(codes, len(clusters.centroids), seed, config.iterations)
     if not found.converged:
         logger.warning(
-            "k-means has not converged in %s: raise kmeans.iterations", counted(found.iterations, "iteration")
+            "k-means was stopped after %s, the last of which still moved %s of %s to another cluster: the clusters "
+            "are usable, and not the final ones. Raise kmeans.iterations",
+            counted(found.iterations, "iteration"),
+            f"{found.moved:,}",
+            counted(len(codes), "patch"),
         )
     with torch.no_grad():
         clusters.centroids.copy_(found.centroids)

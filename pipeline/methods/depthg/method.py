@@ -110,7 +110,14 @@ class LabelMethod:
 
     def _stored_share(self, photo: Photo, config: WindowConfig) -> np.ndarray:
         assert self.depth is not None  # the recipe needs it
-        return whole_shares(self.depth.stored(photo.rgb, photo.id), self.depth.kind, config)
+        kind = self.depth.kind
+
+        def read(raw: np.ndarray) -> np.ndarray:
+            if not (raw > 0).any():
+                raise ValueError("none of its values is above 0, so it tells of no distance")
+            return whole_shares(raw, kind, config)
+
+        return self.depth.stored(photo.rgb, photo.id, read)
 
 
 WholeShare = Callable[[Photo, WindowConfig], np.ndarray]
@@ -133,11 +140,12 @@ class LabelWork(BatchInputs):
         """Of each photo its codes, mirrored ones averaged in."""
         recipe = self.labeller.recipe
         windows = [self._whole_windows(photo) for photo in self.photos]
-        codes = self._codes(windows, recipe.view, mirrored=False)
+        layout = f"squares {recipe.overlap}" if recipe.view == "squares" else recipe.view
+        codes = self._codes(windows, layout, mirrored=False)
         if recipe.mirror:
-            mirrored = self._codes(windows, recipe.view, mirrored=True)
+            mirrored = self._codes(windows, layout, mirrored=True)
             codes = [(one + other) / 2 for one, other in zip(codes, mirrored, strict=True)]
-        return list(map(Seen, windows, codes))
+        return [Seen(own, seen, blended=True) for own, seen in zip(windows, codes, strict=True)]
 
     @once
     def near(self) -> list[Near | None]:
@@ -169,8 +177,10 @@ class LabelWork(BatchInputs):
 
     def _whole_windows(self, photo: Photo) -> list[Window]:
         height, width = photo.rgb.shape[:2]
-        squeezed = self.labeller.recipe.view == "squeezed"
-        return [Window(0, 0, height, width)] if squeezed else covering_windows(height, width)
+        recipe = self.labeller.recipe
+        if recipe.view == "squeezed":
+            return [Window(0, 0, height, width)]
+        return covering_windows(height, width, recipe.overlap)
 
     def _whole_share(self, photo: Photo, config: WindowConfig) -> float | np.ndarray:
         if config.whole_share is not None:

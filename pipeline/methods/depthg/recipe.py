@@ -26,6 +26,8 @@ class LabelRecipe:
     checkpoint: the model, the folder of `cuts3d train-semantic` or a file.
     view: squares looks at the photo in squares of its short side, so that things have their shape, as in training;
         squeezed in one square that the whole photo is squeezed into, which costs one pass.
+    overlap: of neighbouring squares, at least, as a share of their side, 0..0.5; where they overlap one fades into the
+        other. A photo of 4:3 or 16:9 takes two squares either way, one of 2:1 three, with 0 two.
     mirror: average the codes with those of the mirrored photo, as published; costs as many passes again.
     windows: see the photo from nearer, too, and mix both; windows=on, or any option of theirs, switches them on.
     refine: what becomes of the labels at the size of the photo.
@@ -33,6 +35,7 @@ class LabelRecipe:
 
     checkpoint: str
     view: View = "squares"
+    overlap: float = 0.2
     mirror: bool = True
     windows: WindowConfig | None = None
     refine: LabelRefineConfig = field(default_factory=LabelRefineConfig)
@@ -40,6 +43,8 @@ class LabelRecipe:
     def __post_init__(self) -> None:
         if self.view not in get_args(View):
             raise ValueError(f"view must be one of {', '.join(get_args(View))}, got {self.view!r}")
+        if not 0 <= self.overlap <= 0.5:
+            raise ValueError(f"overlap must be in 0..0.5, got {self.overlap}")
 
     @property
     def needs_depth(self) -> bool:
@@ -103,6 +108,8 @@ def _why_unread(recipe: LabelRecipe, name: str, path: str) -> str:
     """Why the recipe does not read an option; "" when it does."""
     if path == f"{name}.refine.side" and recipe.refine.crf is None:
         return f"since {name}.refine.crf is none"
+    if path == f"{name}.overlap" and recipe.view != "squares":
+        return f"since {name}.view is {recipe.view}"
     if path == f"{name}.windows.metres" and not recipe.needs_depth:
         return f"since {name}.windows.whole_share is given"
     return ""

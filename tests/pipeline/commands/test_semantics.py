@@ -103,7 +103,7 @@ def test_presets_name_the_backbone_and_the_crops(photos: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--recipe", "depthgg"), "unknown recipe 'depthgg'; known: depthg, depthg_released"),
+        (("--recipe", "depthgg"), "unknown recipe 'depthgg'; known: depthg, depthg_probe"),
         (("--set", "objective.depth_wight=1"), "there is no 'depth_wight' here"),
         (("--set", "crops.layout=six"), "crops.layout is 'six': use one of five, whole"),
         (("--depth", "none"), "recipe depthg learns from depth: leave --depth none out, or take --recipe stego"),

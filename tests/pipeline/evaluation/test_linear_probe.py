@@ -90,7 +90,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     assert result.exit_code == 1, "a photo cannot be read"
     assert "run     model (linear probe, with labels)" in result.output
-    assert "images  3 scored, 1 set aside" in result.output
+    assert "images  3 scored; 1 set aside" in result.output
     assert json.loads((tmp_path / "probe.json").read_text())["n_images"] == 3
 
 

@@ -204,8 +204,8 @@ def test_what_cannot_be_scored_is_counted_and_said(
     result = cuts3d("evaluate-panoptic", run.url, "--truth", f"cityscapes:{truth}", "--bootstrap", 0)
     assert result.exit_code == 1, "one image is set aside"
     assert (
-        "images 1 scored, 1 of the truth left out: not in the run, 1 set aside, 1 with a truth that cannot be read, 1 "
-        "of another shape in the truth, 1 of the run not in the truth"
+        "images 1 scored; 1 of the truth left out: not in the run; 1 set aside; 1 with a truth that cannot be read; 1 "
+        "of another shape in the truth; 1 of the run not in the truth"
     ) in " ".join(result.output.split())
     assert "1 of 3 maps left out: 1 not_an_image, such as" in caplog.text
 
@@ -285,7 +285,7 @@ def test_two_runs_are_compared_on_the_images_of_both(truth: Path, tmp_path: Path
         *("--json", tmp_path / "s.json", "--bootstrap", 50),
     )
     assert result.exit_code == 0, result.output
-    assert "images  3 scored, 1 of the truth left out: not in both" in result.output
+    assert "images  3 scored; 1 of the truth left out: not in both" in result.output
     facts = json.loads((tmp_path / "s.json").read_text())
     assert facts["difference"]["pq"]["car"] == {name: pytest.approx(1 / 3) for name in ("value", "low", "high")}
     assert facts["difference"]["overall"]["pq"]["value"] == pytest.approx(

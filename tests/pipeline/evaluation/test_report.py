@@ -130,7 +130,7 @@ def test_what_cannot_be_scored_is_counted(tmp_path: Path) -> None:
     result = cuts3d("evaluate", run.url, "--truth", tmp_path / "truth.json", "--bootstrap", 10)
     assert result.exit_code == 1, result.output
     assert (
-        "images  1 scored, 3 of the truth left out: not in the run, 1 set aside, 1 of another size, " in result.output
+        "images  1 scored; 3 of the truth left out: not in the run; 1 set aside; 1 of another size; " in result.output
     )
     assert "1 of the run not in the truth" in result.output
     report = evaluate_runs(Truth(truth), run, bootstrap=0)

@@ -77,8 +77,8 @@ def test_what_cannot_be_scored_is_counted_and_said(
     result = cuts3d("evaluate-semantic", run.url, "--truth", f"maps:{truth}", "--json", tmp_path / "s.json")
     assert result.exit_code == 1, "one image is set aside"
     assert (
-        "images  2 scored, 1 of the truth left out: not in the run, 1 set aside, 1 with a truth that cannot be read, 1 "
-        "of another shape in the truth, 1 of the run not in the truth"
+        "images  2 scored; 1 of the truth left out: not in the run; 1 set aside; 1 with a truth that cannot be read; 1 "
+        "of another shape in the truth; 1 of the run not in the truth"
     ) in " ".join(result.output.split()).replace("images ", "images  ")
     assert "1 of 4 maps left out: 1 not_an_image, such as" in caplog.text
     assert "1 numbers in maps left out: 1 unknown, such as 999 in 6, whose" in caplog.text
@@ -96,7 +96,7 @@ def test_labels_are_brought_to_the_truths_size(truth: Path, tmp_path: Path) -> N
         (truth / f"{i}.png").unlink()
     run = labelled_run(tmp_path / "run", halves, 3)
     result = cuts3d("evaluate-semantic", run.url, "--truth", f"maps:{truth}", "--bootstrap", 0)
-    assert "1 scored, 1 brought to the truth's size, 3 of the run not in the truth" in result.output
+    assert "1 scored; 1 brought to the truth's size; 3 of the run not in the truth" in result.output
     assert "accuracy       100.00" in result.output
     result = cuts3d("evaluate-semantic", run.url, "--truth", f"maps:{truth}", "--bootstrap", 0, "--crop", 16)
     assert "256 with a true class, of the middle square at 16 pixels" in result.output
@@ -185,7 +185,7 @@ def test_two_runs_are_compared_on_the_images_of_both(truth: Path, tmp_path: Path
         *("--json", tmp_path / "s.json", "--bootstrap", 50),
     )
     assert result.exit_code == 0, result.output
-    assert "images  3 scored, 1 of the truth left out: not in both" in result.output
+    assert "images  3 scored; 1 of the truth left out: not in both" in result.output
     facts = json.loads((tmp_path / "s.json").read_text())
     assert facts["difference"]["overall"]["miou"]["low"] > 0.2
     assert facts["difference"]["overall"]["miou"]["value"] == pytest.approx(
@@ -193,6 +193,18 @@ def test_two_runs_are_compared_on_the_images_of_both(truth: Path, tmp_path: Path
     )
     swapped = cuts3d("evaluate-semantic", other.url, "--truth", f"maps:{truth}", "--compare", run.url)
     assert "-" in swapped.output
+
+
+def test_what_is_odd_in_the_truth_is_said_once_for_both_runs(
+    truth: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (truth / "1.png").write_bytes(b"no picture")
+    write_map(truth / "2.png", np.where(scene(2) == 1, 999, scene(2).astype(np.uint16)))
+    run, other = perfect(tmp_path / "run"), perfect(tmp_path / "other")
+    result = cuts3d("evaluate-semantic", run.url, "--truth", f"maps:{truth}", "--compare", other.url)
+    assert result.exit_code == 0, result.output
+    said = [record.getMessage() for record in caplog.records if str(truth) in record.getMessage()]
+    assert len(said) == len(set(said)) == 2, said
 
 
 def test_runs_that_are_not_finished(truth: Path, tmp_path: Path) -> None:

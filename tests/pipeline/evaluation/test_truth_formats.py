@@ -777,7 +777,7 @@ def test_numbers_that_reading_gave_are_no_ids(voc: Path, tmp_path: Path) -> None
     import_coco(saved(tmp_path / "pseudo.json", document), tmp_path / "run", str(tmp_path / "photos"))
     command = ["evaluate", str(tmp_path / "run"), "--truth", f"voc:{voc}:trainval", "--bootstrap", "0"]
     done = CliRunner().invoke(cli.main, command, catch_exceptions=False)
-    assert (done.exit_code, "images  1 scored, 1 of the run not in the truth" in done.output) == (0, True), done.output
+    assert (done.exit_code, "images  1 scored; 1 of the run not in the truth" in done.output) == (0, True), done.output
 
 
 def test_a_name_counts_for_more_than_an_id(tmp_path: Path) -> None:
@@ -791,4 +791,4 @@ def test_a_name_counts_for_more_than_an_id(tmp_path: Path) -> None:
     document["annotations"] = [one for one in document["annotations"] if one["image_id"] == first["id"]]
     command = ["evaluate", str(tmp_path / "run"), "--truth", str(saved(tmp_path / "t.json", document))]
     done = CliRunner().invoke(cli.main, [*command, "--bootstrap", "0"], catch_exceptions=False)
-    assert (done.exit_code, "images  1 scored, 1 of the run not in the truth" in done.output) == (0, True), done.output
+    assert (done.exit_code, "images  1 scored; 1 of the run not in the truth" in done.output) == (0, True), done.output

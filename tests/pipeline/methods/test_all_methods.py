@@ -13,7 +13,7 @@ from support.method_samples import ODD, do, draw, sample
 
 from pipeline.errors import RunMismatchError
 from pipeline.faults import VARIABLE
-from pipeline.methods.registry import describe, recipes
+from pipeline.methods.registry import describe, entry_of, recipes
 from pipeline.results.kinds import Failed
 from pipeline.results.registry import kind_named
 from pipeline.runs.launch import Launch, last_launch
@@ -71,6 +71,7 @@ def test_a_run_knows_its_method_and_kind(done: tuple[str, RunFolder], folder: Pa
     assert (run.method, run.recipe) == (method.name, recipe)
     kind = kind_named(run.result)
     assert kind.name == method.kind(None).name
+    assert entry_of(recipe).result in (kind.name, "")  # of other packages nobody knows before they are loaded
     counts = run.ledger.read("00000").counts
     assert {"images", "quarantined"} <= counts.keys()
     assert all(isinstance(word, str) and isinstance(value, str) for word, value in kind.summary(counts))

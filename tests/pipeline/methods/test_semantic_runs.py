@@ -153,8 +153,11 @@ REMEDY = "for semantic labels there are `cuts3d evaluate-semantic`, `cuts3d expo
         ("export {run} --semantic {new} --coco {new}.json", "--coco is for instance masks"),
         ("export {run} --overlays {new} --min-score 0.1", "--min-score is for instance masks"),
         ("evaluate {run} --truth {truth}", f"instance masks are needed here; {REMEDY}"),
+        ("evaluate {run} --truth {nowhere}", "instance masks are needed here"),
         ("scores {run} --truth {truth}", "instance masks are needed here"),
+        ("scores {run} --truth {nowhere}", "instance masks are needed here"),
         ("train --run {run} --work-dir {new} --config tiny", "instance masks are needed here"),
+        ("train --run {run} --work-dir {new} --backbone {nowhere}", "instance masks are needed here"),
         ("inspect {photo} --recipe labels --out {new}", "recipe labels has none: look at its gallery"),
         (
             "compare --images {photos} --out {new} --recipes labels,labels_too --device cpu",
@@ -164,7 +167,7 @@ REMEDY = "for semantic labels there are `cuts3d evaluate-semantic`, `cuts3d expo
 )
 def test_what_takes_masks_refuses_labels_in_a_line(labels: Path, tmp_path: Path, command: str, message: str) -> None:
     places = {"run": labels / "run", "truth": labels / "truth.json", "photos": labels / "photos"}
-    places |= {"photo": labels / "photos" / "0.png", "new": tmp_path / "new"}
+    places |= {"photo": labels / "photos" / "0.png", "new": tmp_path / "new", "nowhere": tmp_path / "nowhere"}
     told = cuts3d(*command.format(**places).split())
     assert (told.exit_code, message in told.output) == (2, True), told.output
     assert len(told.output.strip().splitlines()) == 1 or "Usage" in told.output

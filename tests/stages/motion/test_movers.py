@@ -176,7 +176,6 @@ def test_memory_of_a_pair_as_large_as_those_of_cityscapes(tmp_path: Any) -> None
         capture_output=True,
         text=True,
         check=True,
-        timeout=600,
     )
     movers, megabytes = done.stdout.split()
     assert int(movers) >= 2

@@ -152,6 +152,14 @@ def test_more_iterations_never_fit_worse() -> None:
     assert fits == sorted(fits)
 
 
+def test_what_is_stopped_early_says_how_many_vectors_still_moved() -> None:
+    vectors = drawn(3000, 8)
+    before, after = (cosine_kmeans(vectors, 20, 1, iterations) for iterations in (4, 5))
+    labels = [(vectors @ found.centroids.T).argmax(dim=1) for found in (before, after)]
+    assert not after.converged
+    assert after.moved == (labels[0] != labels[1]).sum()
+
+
 def test_equal_seeds_give_equal_clusters_and_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = drawn(2000, 8)
     once, again = (cosine_kmeans(vectors, 12, 5) for _ in range(2))

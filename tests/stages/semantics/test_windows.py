@@ -50,6 +50,46 @@ def test_squares_cover_the_photo(size: tuple[int, int]) -> None:
         assert all(window.height == window.width == min(size) for window in windows)
 
 
+@pytest.mark.parametrize("overlap", [0.1, 0.2, 0.5])
+@pytest.mark.parametrize("size", [(60, 80), (90, 160), (512, 1024), (375, 1242), (1242, 375), (90, 900), (90, 1600)])
+def test_squares_overlap_at_least_as_much_as_asked_and_are_as_few_as_do(size: tuple[int, int], overlap: float) -> None:
+    windows = covering_windows(*size, overlap)
+    axis = size.index(max(size))
+    side, starts = windows[0][2 + axis], [window[axis] for window in windows]
+    steps = np.diff(starts)
+    assert starts[0] == 0
+    assert starts[-1] + side == max(size)
+    assert steps.max() <= side * (1 - overlap)
+    assert steps.max() - steps.min() <= 1
+    assert (max(size) - side) / (len(windows) - 2 or 1) > side * (1 - overlap) - 1 or len(windows) == 2
+
+
+def test_where_squares_overlap_one_fades_into_the_other() -> None:
+    """In a photo whose squares have one code each, the weight of the second rises from 0 where it begins to 1 where the
+    first ends, and never jumps; without, it does.
+    """
+    probe, size = drawn_probe(6, 4), (90, 160)
+    windows = covering_windows(*size, 0.2)
+    codes = drawn(2, 6, 1, 1).expand(2, 6, 3, 3)
+    first, second = (probe.log_probabilities(code[None])[0, :, 0, 0].double() for code in codes)
+    y, x = centres(90, 90), centres(160, 160)
+    logs = log_shares(windows, codes, probe, y, x, blended=True).double()
+    along = second - first
+    weight = torch.einsum("crt,c->rt", logs - first[:, None, None], along) / (along @ along)
+    expected = np.clip((x - 70) / 20, 0, 1)  # squares of 90 pixels, from 0 and from 70
+    assert np.allclose(weight, expected[None], atol=1e-5)
+    plain = log_shares(windows, codes, probe, y, x).double()
+    jumps = [(one[:, :, 1:] - one[:, :, :-1]).abs().max() for one in (logs, plain)]
+    assert jumps[0] < jumps[1] / 5
+
+
+def test_a_point_on_the_border_of_its_only_window_has_shares() -> None:
+    probe, codes = drawn_probe(5, 3), drawn(1, 5, 2, 2)
+    at = np.array([0.0, 3.0])
+    shares = log_shares([Window(0, 0, 4, 4)], codes, probe, at, at, blended=True)
+    assert torch.allclose(shares, log_shares([Window(0, 0, 4, 4)], codes, probe, at, at), atol=1e-5)
+
+
 @pytest.mark.parametrize("reading", ["paper", "released"])
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("size", SIZES)
@@ -182,9 +222,14 @@ def test_the_whole_photo_counts_where_things_are_near() -> None:
     ],
 )
 def test_depth_that_is_infinite_or_missing(kind: str, value: float, paper: float, released: float) -> None:
-    depth = np.array([[value]])
-    assert whole_shares(depth, kind, WindowConfig(reading="paper")) == paper  # type: ignore[arg-type]
-    assert whole_shares(depth, kind, WindowConfig(reading="released")) == released  # type: ignore[arg-type]
+    depth = np.array([[value, 1.0]])
+    for reading, share in (("paper", paper), ("released", released)):
+        assert whole_shares(depth, kind, WindowConfig(reading=reading)).tolist() == [[share, 0.5]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [math.nan, 0, -1])
+def test_where_nothing_was_measured_the_windows_count_alone(value: float) -> None:
+    assert not whole_shares(np.full((3, 4), value), "depth", WindowConfig()).any()
 
 
 def test_a_map_of_another_size_is_read_at_the_nearest_pixel() -> None:

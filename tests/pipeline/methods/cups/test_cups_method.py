@@ -288,8 +288,7 @@ def test_a_clip_that_was_without_maps_is_tried_again(nothing_moves: None, clips:
     assert run(tmp_path / "maps", launch, method=cups_of(before)).quarantined == 1
     again = retry_quarantined(tmp_path / "maps", launch, method=cups_of(mended))
     assert again.standing.set_aside == 0
-    with pytest.raises(RunMismatchError, match="motion"):
-        run(tmp_path / "maps", launch, method=cups_of(mended))
+    assert run(tmp_path / "maps", launch, method=cups_of(mended)).complete
 
 
 # --- labels of a run --------------------------------------------------------------------------------------------------

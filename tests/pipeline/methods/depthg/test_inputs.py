@@ -14,7 +14,7 @@ from support.tiny_inputs import FIVE, GRID, SIDE, WIDTH, drawn_inputs, run_input
 from support.tiny_method import BrightnessDepth, draw_photos, tiny_method
 
 from pipeline.engine.run import retry_quarantined, run
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, RunMismatchError, StoreError
 from pipeline.methods.depthg import inputs as inputs_module
 from pipeline.methods.depthg.crops import CropConfig, cut_depth, cut_photo
 from pipeline.methods.depthg.inputs import TrainingInputs
@@ -171,8 +171,15 @@ def test_photos_without_a_depth_map_are_left_out_until_there_is_one(tmp_path: Pa
     inputs = run_inputs(photos[0].parent, tmp_path / "inputs", tiny_inputs(depth=DepthMaps(maps)))
     assert (inputs.photos, inputs.left_out) == (2, 1)
     Image.fromarray(pixels(photos[0])[..., 0]).save(maps / photos[0].name)
+    with pytest.raises(RunMismatchError, match=r"depth\.fingerprint"):  # the photo was not tried again yet
+        run_inputs(photos[0].parent, tmp_path / "inputs", tiny_inputs(depth=DepthMaps(maps)))
     retry_quarantined(tmp_path / "inputs", method=tiny_inputs(depth=DepthMaps(maps)))
     assert TrainingInputs.open(tmp_path / "inputs").photos == 3
+    again = run_inputs(photos[0].parent, tmp_path / "inputs", tiny_inputs(depth=DepthMaps(maps)))
+    assert again.photos == 3, "as the same training command does, with --resume"
+    (next((tmp_path / "inputs" / "commits").glob("00000.json"))).unlink()
+    with pytest.raises(RunMismatchError, match=r"depth\.fingerprint"):  # photos would be computed with other maps
+        run_inputs(photos[0].parent, tmp_path / "inputs", tiny_inputs(depth=DepthMaps(maps)))
 
 
 def test_flat_depth_is_recorded(tmp_path: Path) -> None:

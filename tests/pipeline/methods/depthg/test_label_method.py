@@ -104,11 +104,37 @@ def test_windows_add_what_the_whole_does_not_see() -> None:
 @pytest.mark.parametrize(("reading", "share"), [("paper", "0"), ("released", "1")])
 def test_where_there_is_no_distance_the_reading_decides(tmp_path: Path, reading: str, share: str) -> None:
     image = noise(64, 80)
-    np.save(tmp_path / "0.npy", np.zeros((32, 40), np.float32))
+    depth = np.zeros((64, 80), np.float32)
+    depth[0, 0] = 1
+    np.save(tmp_path / "0.npy", depth)
     by_depth = tiny_labels([*PLAIN, WINDOWS, f"depthg.windows.reading={reading}"], depth=DepthMaps(tmp_path))
     fixed = [*PLAIN, WINDOWS, f"depthg.windows.reading={reading}", f"depthg.windows.whole_share={share}"]
     (one,), (other,) = label(by_depth, image), label(tiny_labels(fixed), image)
-    assert np.array_equal(one.labels, other.labels)
+    assert np.array_equal(one.labels.ravel()[1:], other.labels.ravel()[1:])
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_a_map_without_any_distance_is_told(tmp_path: Path, value: float) -> None:
+    np.save(tmp_path / "0.npy", np.full((64, 80), value, np.float32))
+    method = tiny_labels([*PLAIN, WINDOWS], depth=DepthMaps(tmp_path))
+    with pytest.raises(ImageError, match=r"bad_depth_map.*0\.npy is of no use: none of its values is above 0"):
+        label(method, noise(64, 80))
+
+
+def test_squares_of_a_wide_photo_overlap_unless_told_otherwise() -> None:
+    """A photo of 2:1 whose two squares have nothing in common: with 0 what is right of its middle does not matter left
+    of it, with the default it does.
+    """
+    image = noise(64, 128)
+    changed = image.copy()
+    changed[:, 64:] = noise(64, 64, seed=1)
+    same = {}
+    for overlap in ("0", "0.2"):
+        method = tiny_labels([*PLAIN, f"depthg.overlap={overlap}"])
+        first, second = label(method, image, changed)
+        same[overlap] = (first.labels[:, :64] == second.labels[:, :64]).mean()
+    assert same["0"] == 1
+    assert same["0.2"] < 1
 
 
 def test_a_photo_without_its_depth_map_is_told(tmp_path: Path) -> None:
@@ -178,7 +204,7 @@ torch.set_num_threads(1)
 image = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8).repeat(100, 0).repeat(100, 1)
 probe = ClusterProbe(90, 54).requires_grad_(False)
 def seen(windows):
-    return Seen(windows, torch.randn(len(windows), 90, 28, 28))
+    return Seen(windows, torch.randn(len(windows), 90, 28, 28), blended=True)
 whole, near = seen(covering_windows(3000, 4000)), seen(near_windows(3000, 4000, WindowConfig()))
 small = image[::20, ::20].copy()
 label_photo(small, whole, None, probe, LabelRefineConfig(side=64))

@@ -108,7 +108,7 @@ def test_tensorboard_reads_the_events(inputs: TrainingInputs, tmp_path: Path, mo
     assert own == [(report["iteration"], pytest.approx(report["similarity/own"])) for report in read_log(tmp_path)]
 
 
-@pytest.mark.parametrize("name", ["depthg", "depthg_released", "depthg_kmeans", "depthg_corr_fps_lhp", "kmeans"])
+@pytest.mark.parametrize("name", ["depthg", "depthg_released", "depthg_probe", "depthg_corr_fps_lhp", "kmeans"])
 def test_equal_seeds_give_equal_models_and_others_do_not(inputs: TrainingInputs, tmp_path: Path, name: str) -> None:
     first, second = (small_training(inputs, tmp_path / out, name) for out in ("a", "b"))
     assert first.read_bytes() == second.read_bytes()
@@ -137,8 +137,8 @@ def test_kmeans_has_the_features_as_codes(inputs: TrainingInputs, tmp_path: Path
 
 
 def test_clusters_are_those_of_the_codes_when_the_head_is_trained(inputs: TrainingInputs, tmp_path: Path) -> None:
-    by_probe = read_model(small_training(inputs, tmp_path / "probe", "depthg"))
-    model = read_model(small_training(inputs, tmp_path / "kmeans", "depthg_kmeans"))
+    by_probe = read_model(small_training(inputs, tmp_path / "probe", "depthg_probe"))
+    model = read_model(small_training(inputs, tmp_path / "kmeans", "depthg"))
     assert all(np.array_equal(model.head[name], by_probe.head[name]) for name in by_probe.head)
     head, _ = networks(model, "")
     features = torch.from_numpy(inputs.features(range(len(inputs)))).float()
@@ -356,7 +356,7 @@ def test_fewer_patches_than_clusters_are_refused(inputs: TrainingInputs, tmp_pat
 def test_dead_clusters_are_a_recorded_warning(
     inputs: TrainingInputs, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe = replace(small_recipe(), clusters=60)
+    recipe = small_recipe("depthg_probe", clusters=60)
     model = read_model(train(SemanticTraining(recipe, tmp_path, device="cpu"), inputs))
     assert "of 60 clusters are dead, without a patch in 25 crops" in caplog.text
     assert "of 60 clusters are dead" in " ".join(model.info.training["warnings"])

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.methods.depthg.training_recipes import RECIPES, apart, get_recipe, recipe_options
+from pipeline.methods.depthg.training_recipes import RECIPES, KMeansConfig, apart, get_recipe, recipe_options
 
 # weights and shifts: own, neighbour, random, depth; decay, every so many batches; then samples, their decay, points,
 # centring; codes, batch, clusters, backbone. From DepthG's paper_reproduction.sh and configuration.
@@ -57,6 +57,21 @@ def test_presets_have_the_published_numbers(name: str) -> None:
         5,
     )
     assert (o.reading, o.zero_clamp, o.lhp_weight, t.dropout) == ("paper", True, 0.0, 0.1)
+    assert recipe.kmeans is None
+
+
+def test_the_default_differs_from_the_published_in_what_was_chosen_here() -> None:
+    """Decision 37: shifts for its features, and how clusters are found."""
+    ours, published = RECIPES["depthg"], RECIPES["depthg_coco_vits8"]
+    assert ours.objective is not None
+    assert published.objective is not None
+    shifts = {"own_shift": 0.2, "neighbour_shift": 0.1, "random_shift": 0.3}
+    assert ours.objective == replace(published.objective, **shifts)
+    assert ours.training == published.training
+    for name in ("depthg", "stego"):
+        plain, probe = RECIPES[name], RECIPES[f"{name}_probe"]
+        assert plain.kmeans == KMeansConfig()
+        assert replace(plain, kmeans=None, name=probe.name, about=probe.about) == probe
 
 
 @pytest.mark.parametrize(
@@ -71,7 +86,7 @@ def test_depth_decays_as_often_as_in_7000_steps_of_which_three_are_a_batch(name:
 
 
 def test_samples_fall_once_more_at_the_start_in_the_released_reading() -> None:
-    paper, released = RECIPES["depthg"].objective, RECIPES["depthg_released"].objective
+    paper, released = RECIPES["depthg_coco_vits8"].objective, RECIPES["depthg_released"].objective
     assert paper is not None
     assert released is not None
     assert [paper.samples_at(step) for step in (0, 1, 999, 1000, 2000)] == [11, 11, 11, 9, 8]
@@ -99,7 +114,7 @@ def test_each_row_of_the_ablation_changes_what_it_says() -> None:
             (k, v) for k, v in asdict(depthg).items() if k not in named
         ]
     assert {name: recipe.needs_depth for name, recipe in RECIPES.items() if not recipe.needs_depth} == dict.fromkeys(
-        ("stego", "stego_kmeans", "kmeans", "depthg_base"), False
+        ("stego", "stego_probe", "kmeans", "depthg_base"), False
     )
 
 
@@ -114,7 +129,8 @@ def test_options_change_a_recipe() -> None:
     assert recipe.search is not None
     assert (recipe.objective.depth_weight, recipe.training.codes, recipe.clusters) == (0.3, 12, 5)
     assert (recipe.training.iterations, recipe.search.trials) == (7, 3)
-    assert get_recipe("depthg", ["objective.reading=released"]).objective == RECIPES["depthg_released"].objective
+    released = get_recipe("depthg_coco_vits8", ["objective.reading=released"])
+    assert released.objective == RECIPES["depthg_released"].objective
 
 
 def test_what_decides_no_result_is_no_part_of_the_identity() -> None:
@@ -127,7 +143,7 @@ def test_what_decides_no_result_is_no_part_of_the_identity() -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("depthgg", [], "unknown recipe 'depthgg'; known: depthg, depthg_released, stego, kmeans"),
+        ("depthgg", [], "unknown recipe 'depthgg'; known: depthg, depthg_probe, depthg_released, stego"),
         ("depthg", ["objective.depth_wight=1"], "there is no 'depth_wight' here; options: reading, own_weight"),
         ("depthg", ["objective.depth_weight=-1"], "objective.depth_weight must be at least 0, got -1.0"),
         ("depthg", ["objective.reading=code"], "objective.reading must be paper or released, got 'code'"),
@@ -141,11 +157,11 @@ def test_what_decides_no_result_is_no_part_of_the_identity() -> None:
         ("stego", ["objective.samples=100000"], "objective.samples must be in 1..64, got 100000"),
         ("depthg", ["search.factor=1"], "search.factor must be above 1, got 1.0"),
         ("depthg", ["training.learning_rate=fast"], "training.learning_rate is a number (float), got 'fast'"),
-        ("depthg_kmeans", ["kmeans.patches=1"], "kmeans.patches must be at least 2, got 1"),
+        ("depthg", ["kmeans.patches=1"], "kmeans.patches must be at least 2, got 1"),
         (
-            "depthg",
+            "depthg_probe",
             ["kmeans.patches=9"],
-            "recipe depthg finds its clusters while it trains, without k-means: leave --set kmeans.patches=9 out",
+            "recipe depthg_probe finds its clusters while it trains, without k-means: leave --set kmeans.patches=9 out",
         ),
         ("depthg", ["training=9"], "is not of the form group.option=value"),
         ("depthg", ["training.codes"], "is not of the form group.option=value"),
