@@ -16,12 +16,11 @@ import numpy as np
 from stages.motion.grid import REACH, Grid
 from stages.motion.movers_config import MoversConfig
 from stages.motion.reliable import Seen, nearest
-from stages.motion.rigid_motion import Observed, errors, explained
+from stages.motion.rigid_motion import Observed, errors, explained, farthest
 from stages.motion.rigid_objects import Objects, Points, in_space
 
 _TURN = 0.04  # radians, of the released rule
 _MOST = 0.5  # of an object's points
-_TWO = 2.0  # deviations, beyond which no error is explained
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +102,7 @@ class _Judge:
         """
         if self._config.labels == "corrected":
             errors_3Kn = self._errors(np.flatnonzero(self._body_K), rows_n, columns_n, depth_Kn)
-            maybe_n = (np.abs(errors_3Kn) < _TWO).all(axis=0).any(axis=0)
+            maybe_n = (np.abs(errors_3Kn) < farthest(self._config.inlier)).all(axis=0).any(axis=0)
             rows_n, columns_n = rows_n[maybe_n], columns_n[maybe_n]
             depth_Kn = None if depth_Kn is None else depth_Kn[:, maybe_n]
         errors_3Kn = self._errors(np.arange(len(self._body_K)), rows_n, columns_n, depth_Kn)

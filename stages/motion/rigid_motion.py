@@ -145,6 +145,11 @@ def explained(errors_3MN: np.ndarray) -> np.ndarray:
     return share_MN
 
 
+def farthest(share: float) -> float:
+    """Deviations beyond which `two_sided` is less than this."""
+    return float(math.sqrt(2) * scipy.special.erfcinv(share))
+
+
 def two_sided(deviations: np.ndarray) -> np.ndarray:
     """Probability that a normal variable is at least so far from its mean, 2·(1 - Φ(|e|))."""
     found: np.ndarray = scipy.special.erfc(np.abs(deviations) * deviations.dtype.type(math.sqrt(0.5)))

@@ -19,7 +19,7 @@ from stages.motion.grid import Surroundings, make_grid
 from stages.motion.movers_config import MoversConfig
 from stages.motion.proposals import Pairs, pairs, propose
 from stages.motion.reliable import Noise, Seen
-from stages.motion.rigid_motion import Motions, Observed, errors, explained, refine, two_sided
+from stages.motion.rigid_motion import Motions, Observed, errors, explained, farthest, refine, two_sided
 
 FEWEST = 4  # points of an object: the pixels of fewer do not determine a motion
 _FRUITLESS = 2  # iterations without a new object, which end a run
@@ -139,8 +139,8 @@ def _links(x_N: np.ndarray, y_N: np.ndarray, config: MoversConfig) -> Links:
     """x_N, y_N: in focal lengths. Each pair once, unless its closeness alone keeps it from being one object."""
     places_N2 = np.stack([x_N, y_N], axis=1) / config.extent
     # no more than so many deviations apart in each direction, or the probability is below `inlier` already
-    farthest = float(np.sqrt(2) * scipy.special.erfcinv(config.inlier))
-    first_A, second_A = scipy.spatial.cKDTree(places_N2).query_pairs(farthest, p=np.inf, output_type="ndarray").T
+    pairs_A2 = scipy.spatial.cKDTree(places_N2).query_pairs(farthest(config.inlier), p=np.inf, output_type="ndarray")
+    first_A, second_A = pairs_A2.T
     return Links(first_A, second_A, two_sided(places_N2[first_A] - places_N2[second_A]).prod(axis=1).astype(np.float32))
 
 
@@ -219,13 +219,12 @@ def _split(points: Points, motion: Motions, share_N: np.ndarray, free_N: np.ndar
 
 def _refined(points: Points, objects: Objects) -> Objects:
     """Each motion brought closest to where the object's points are seen."""
-    motions = Motions.of(
-        [
-            # as released; no object is so small otherwise
-            Motions.at_rest() if np.count_nonzero(assigned_N) < FEWEST
-            else refine(objects.motions[[k]], points.observed[assigned_N], points.camera)
-            for k, assigned_N in enumerate(objects.assigned_KN)
-        ]
-    )  # fmt: skip
+    fitted = []
+    for k, assigned_N in enumerate(objects.assigned_KN):
+        if np.count_nonzero(assigned_N) >= FEWEST:
+            fitted.append(refine(objects.motions[[k]], points.observed[assigned_N], points.camera))
+        else:  # as released; no object is so small otherwise
+            fitted.append(Motions.at_rest())
+    motions = Motions.of(fitted)
     share_KN = points.explained(motions) * points.spread(objects.assigned_KN)
     return Objects(motions, objects.own_KN, objects.assigned_KN, share_KN)

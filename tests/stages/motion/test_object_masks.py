@@ -210,10 +210,12 @@ def test_a_body_that_turns_is_found_by_what_it_explains() -> None:
     assert not found_in(scene, replace(CONFIG, background="released"))
 
 
-@pytest.mark.parametrize("switch", [None, "labels", "background", "all"])
+@pytest.mark.parametrize("switch", [None, "labels", "background", "all", "inlier"])
 def test_as_a_plain_transcription(scene: StereoScene, switch: str | None) -> None:
-    switched = SWITCHES if switch == "all" else (switch,) * (switch is not None)
+    switched = SWITCHES if switch == "all" else [switch] * (switch in SWITCHES)
     config = replace(CONFIG, **dict.fromkeys(switched, "released"))
+    if switch == "inlier":
+        config = replace(config, inlier=0.003)  # three deviations
     motion = noisy(scene.motion, 0.4, 0.2, seed=0)
     for map_ in (motion.disparity_HW, motion.disparity_next_HW):
         map_[50:70, 150:165] = np.nan  # a hole in the car

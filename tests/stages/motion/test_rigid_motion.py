@@ -6,7 +6,7 @@ import scipy.stats
 from scipy.spatial.transform import Rotation
 
 from stages.motion.camera import Camera
-from stages.motion.rigid_motion import Motions, Observed, errors, explained, fit, refine, two_sided
+from stages.motion.rigid_motion import Motions, Observed, errors, explained, farthest, fit, refine, two_sided
 
 CAMERA = Camera(700, 690, 600, 170, 0.5)
 NOISE = (2.0, 3.0, 4.0)
@@ -89,6 +89,8 @@ def test_a_point_is_explained_by_the_probability_of_its_errors() -> None:
     deviations = np.linspace(-8, 8, 81)
     np.testing.assert_allclose(two_sided(deviations), 2 * scipy.stats.norm.sf(np.abs(deviations)), rtol=1e-6)
     assert two_sided(np.array([2.0])) == pytest.approx(0.0455, abs=1e-5)
+    assert farthest(0.0455) == pytest.approx(2, abs=1e-4)
+    assert two_sided(np.array([farthest(0.003)])) == pytest.approx(0.003)
     found = explained(np.float32([[[0.0, 1.0, 1.0, 14.0, np.nan]], [[0.0, 2.0, np.inf, 0.0, 0.0]]]))
     expected = 4 * scipy.stats.norm.sf(1) * scipy.stats.norm.sf(2)
     np.testing.assert_allclose(found, [[1, expected, 0, 0, 0]], rtol=1e-5)
