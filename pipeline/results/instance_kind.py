@@ -38,7 +38,7 @@ class InstanceKind:
     name = NAME
     schema = f"{SCHEMA} {VERSION}"
     words = "instance masks"
-    commands = "`cuts3d evaluate`, `cuts3d export --coco` and `cuts3d gallery`"
+    commands = "`cuts3d train`, `cuts3d evaluate`, `cuts3d export --coco` and `cuts3d gallery`"
 
     def write(self, results: Sequence[ImageRecord | Failed], attributes: Mapping[str, Any]) -> bytes:
         """See `instance_file.write_shard`."""

@@ -40,8 +40,8 @@ class PanopticKind:
     schema = f"{SCHEMA} {VERSION}"
     words = "panoptic labels"
     commands = (
-        "`cuts3d things`, `cuts3d train --config cups_r50_fpn`, `cuts3d evaluate-panoptic`, `cuts3d export --panoptic` "
-        "and `cuts3d gallery`"
+        "`cuts3d things`, `cuts3d train --config cups_r50_fpn`, `cuts3d self-train --config cups_self_r50_fpn`, "
+        "`cuts3d evaluate-panoptic`, `cuts3d export --panoptic` and `cuts3d gallery`"
     )
 
     def __post_init__(self) -> None:

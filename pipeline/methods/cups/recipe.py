@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.methods.depthg.recipe import LabelRecipe, feature_lines, features_line, read_options
 from pipeline.methods.option_words import OptionLine, option_lines
-from pipeline.methods.overrides import with_option
+from pipeline.methods.overrides import options_of, with_option
 from pipeline.runs.launch import Launch
 from stages.motion.movers_config import MoversConfig
 from stages.semantics.labelling import LabelRefineConfig
@@ -109,6 +109,10 @@ def read_cups(overrides: Sequence[str]) -> CupsRecipe:
             raise ConfigError(f"recipe {CUPS} never reads {path}, since {CUPS}.semantic is given")
         return CupsRecipe(semantic, None, finding)
     of_model = [one for one in of_labels if not one.startswith("features.")]
+    known = sorted({*options_of(LabelRecipe), "semantic"})
+    for path in (one.partition("=")[0].strip() for one in of_model):
+        if path.startswith(f"{CUPS}.") and path.split(".")[1] not in known:
+            raise ConfigError(f"recipe {CUPS} has no option {path}: of {CUPS}.… there are {', '.join(known)}")
     labels = read_options(of_model, CUPS, LABELS, "motion.…, movers.…, features.size and features.precision")
     if any(one.partition("=")[0].strip() == f"{CUPS}.windows.metres" for one in of_model):
         raise ConfigError(f"recipe {CUPS} never reads {CUPS}.windows.metres, since the clip's camera says it")

@@ -84,6 +84,7 @@ def _interrupted(training: Any) -> Path:
         ([], "no run to train on"),
         (["--config", "tyni"], "one of cups_r50_fpn"),
         (["--run", "RUN", "--set", "model.bakbone.depth=1"], "did you mean backbone"),
+        (["--run", "RUN", "--set", "train_dataloader.dataset.cach=here"], "StoreDataset has no option cach; it takes"),
         (["--workers", "2"], "with --ray only"),
         (["--iterations", "0"], "0 is not in the range"),
         (["--resume", "--run", "RUN"], "no training to resume"),

@@ -183,7 +183,8 @@ def test_a_maker_that_knows_needs_no_threshold(photos: Path, tmp_path: Path) -> 
 
 
 REMEDY = (
-    "for panoptic labels there are `cuts3d things`, `cuts3d train --config cups_r50_fpn`, `cuts3d evaluate-panoptic`,"
+    "for panoptic labels there are `cuts3d things`, `cuts3d train --config cups_r50_fpn`, `cuts3d self-train --config "
+    "cups_self_r50_fpn`, `cuts3d evaluate-panoptic`,"
 )
 
 

@@ -156,8 +156,8 @@ REMEDY = "for semantic labels there are `cuts3d evaluate-semantic`, `cuts3d expo
         ("evaluate {run} --truth {nowhere}", "instance masks are needed here"),
         ("scores {run} --truth {truth}", "instance masks are needed here"),
         ("scores {run} --truth {nowhere}", "instance masks are needed here"),
-        ("train --run {run} --work-dir {new} --config tiny", "instance masks are needed here"),
-        ("train --run {run} --work-dir {new} --backbone {nowhere}", "instance masks are needed here"),
+        ("train --run {run} --work-dir {new} --config tiny", f"--config tiny is for instance masks; {REMEDY}"),
+        ("train --run {run} --work-dir {new} --backbone {nowhere}", "--config cuts3d_r50_fpn is for instance masks"),
         ("inspect {photo} --recipe labels --out {new}", "recipe labels has none: look at its gallery"),
         (
             "compare --images {photos} --out {new} --recipes labels,labels_too --device cpu",

@@ -156,7 +156,7 @@ def test_masks_are_no_labels(tmp_path: Path, words: tuple[str, ...]) -> None:
     told = cuts3d("export", masks.url, *given)
     assert told.exit_code == 2
     (line,) = told.output.splitlines()
-    assert "is for semantic labels; for instance masks there are `cuts3d evaluate`" in line
+    assert "is for semantic labels; for instance masks there are `cuts3d train`" in line
     assert not (tmp_path / "new").exists()
     page = cuts3d("gallery", masks.url, "--out", tmp_path / "g.html", "--assignment", tmp_path / "a.json")
     assert (page.exit_code, "semantic labels are needed here" in page.output) == (2, True)
