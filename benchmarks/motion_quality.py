@@ -23,6 +23,7 @@ from pipeline.images.sources import list_images
 from pipeline.images.stereo_clips import Clip, load_clip
 from pipeline.models.load import load_motion
 from pipeline.models.motion_files import read_disparity, read_flow
+from stages.motion.clip_motion import ClipPictures
 from stages.motion.disparity import DisparityConfig, stereo_disparity
 from stages.motion.flow import FlowConfig, dense_flow
 
@@ -67,8 +68,8 @@ def rows_of_opencv(scene: str, clip: Clip, flow: np.ndarray, disparity: np.ndarr
 
 def rows_of(spec: str, scene: str, clip: Clip, flow: np.ndarray, disparity: np.ndarray) -> Iterator[Row]:
     model = load_motion(spec, "cpu")
-    pictures = ([photo.rgb] for photo in (clip.left, clip.right, clip.left_next, clip.right_next))
-    (motion,), seconds = timed(lambda: model(*pictures, ids=[clip.id]))
+    pictures = ClipPictures(*(photo.rgb for photo in clip.photos))
+    (motion,), seconds = timed(lambda: model([pictures], [clip.id]))
     yield Row(scene, "flow", spec, *errors(motion.flow_HW2, flow), seconds / 6)
     yield Row(scene, "disparity", spec, *errors(motion.disparity_HW, disparity), seconds / 6)
 

@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.stereo_scenes import Judged, StereoScene, judge, noisy, render, street
 
-from stages.motion.clip_motion import ClipMotion
+from stages.motion.clip_motion import ClipMotion, ClipPictures
 from stages.motion.movers import find_movers
 from stages.motion.movers_config import SWITCHES, MoversConfig
 from stages.motion.opencv_motion import OpencvMotion
@@ -61,8 +61,8 @@ class Maps:
     def of(self, scene: StereoScene, seed: int) -> ClipMotion:
         """Those of a scene."""
         if self.opencv:
-            pictures = [[scene.picture(later, right)] for later in (False, True) for right in (False, True)]
-            return OpencvMotion()(*pictures, [str(seed)])[0]
+            pictures = [scene.picture(later, right) for later in (False, True) for right in (False, True)]
+            return OpencvMotion()([ClipPictures(*pictures)], [str(seed)])[0]
         return noisy(scene.motion, self.flow, self.disparity, seed) if self.flow or self.disparity else scene.motion
 
 

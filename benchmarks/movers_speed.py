@@ -31,7 +31,7 @@ from support import reference_movers
 from support.stereo_scenes import render, street
 
 from stages.motion.camera import Camera
-from stages.motion.clip_motion import MAPS, ClipMotion
+from stages.motion.clip_motion import MAPS, ClipMotion, ClipPictures
 from stages.motion.movers import find_movers
 from stages.motion.movers_config import SWITCHES, MoversConfig
 from stages.motion.opencv_motion import OpencvMotion
@@ -52,10 +52,10 @@ def seconds(work: Callable[[], object], tries: int) -> tuple[float, float]:
     return min(clock_s), min(cpu_s)
 
 
-def pair(clip: Path, at: int) -> list[list[np.ndarray]]:
-    """Left, right, left and right at t + 1."""
+def pair(clip: Path, at: int) -> ClipPictures:
+    """Of the clip, from this time on."""
     names = [clip / f"image_{side}" / f"000043_{time_:02}.png" for time_ in (at, at + 1) for side in (2, 3)]
-    return [[np.asarray(Image.open(name).convert("RGB"))] for name in names]
+    return ClipPictures(*(np.asarray(Image.open(name).convert("RGB")) for name in names))
 
 
 def peak_megabytes(motion: ClipMotion, camera: Camera) -> float:
@@ -102,13 +102,13 @@ def main() -> None:
         measure_memory(arguments.memory_of)
         return
     model, pictures = OpencvMotion(threads=2), pair(arguments.clip, 10)
-    motion = model(*pictures, ["10"])[0]
+    motion = model([pictures], ["10"])[0]
     released = MoversConfig(**dict.fromkeys(SWITCHES, "released"))
     works: dict[str, tuple[Callable[[], object], int]] = {
-        "maps": (lambda: model(*pictures, ["10"]), arguments.tries),
+        "maps": (lambda: model([pictures], ["10"]), arguments.tries),
         "movers": (lambda: find_movers(motion, KITTI, MoversConfig(), 0), arguments.tries),
         "maps and movers": (
-            lambda: find_movers(model(*pictures, ["10"])[0], KITTI, MoversConfig(), 0),
+            lambda: find_movers(model([pictures], ["10"])[0], KITTI, MoversConfig(), 0),
             arguments.tries,
         ),
         "transcription": (lambda: reference_movers.movers(motion, KITTI, released, 0, released=True), 1),

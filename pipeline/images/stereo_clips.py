@@ -44,8 +44,12 @@ class Clip:
     @property
     def remark(self) -> str:
         """See `Photo`; of the first picture that has one."""
-        pictures = (self.left, self.right, self.left_next, self.right_next)
-        return next((photo.remark for photo in pictures if photo.remark), "")
+        return next((photo.remark for photo in self.photos if photo.remark), "")
+
+    @property
+    def photos(self) -> tuple[Photo, Photo, Photo, Photo]:
+        """The pair, and the next one."""
+        return self.left, self.right, self.left_next, self.right_next
 
 
 def load_clip(ref: ImageRef) -> Clip:
@@ -92,10 +96,8 @@ def scaled_to_fit(clip: Clip, height: int, width: int) -> Clip:
     if factor >= 1:
         return clip
     size = (max(1, round(h * factor)), max(1, round(w * factor)))
-    left, right, left_next, right_next = (
-        _scaled(photo, size) for photo in (clip.left, clip.right, clip.left_next, clip.right_next)
-    )
     camera = clip.camera.scaled(size[0] / h, size[1] / w)
+    left, right, left_next, right_next = (_scaled(photo, size) for photo in clip.photos)
     return Clip(clip.id, left, right, left_next, right_next, camera)
 
 

@@ -16,7 +16,7 @@ from pipeline.models.map_folder import MapFolder
 from pipeline.models.motion_files import DISPARITY_SUFFIXES, FLOW_SUFFIXES, read_disparity, read_flow
 from pipeline.wording import brief
 from stages.fingerprint import text_digest
-from stages.motion.clip_motion import MAPS, ClipMotion
+from stages.motion.clip_motion import MAPS, ClipMotion, ClipPictures
 from stages.motion.opencv_motion import OpencvMotion
 
 # What the folder of each map of `ClipMotion` is called.
@@ -69,21 +69,14 @@ class MotionMaps:
         contents = (part for name, maps in self._maps.items() for part in (name, *maps.contents()))
         return text_digest("contents of motion maps", *contents, self._computed.fingerprint if self.missing else "")
 
-    def __call__(
-        self,
-        left: Sequence[np.ndarray],
-        right: Sequence[np.ndarray],
-        left_next: Sequence[np.ndarray],
-        right_next: Sequence[np.ndarray],
-        ids: Sequence[str],
-    ) -> list[ClipMotion]:
+    def __call__(self, clips: Sequence[ClipPictures], ids: Sequence[str]) -> list[ClipMotion]:
         """See `MotionModel`. Raises ImageError "no_motion_map" when a clip lacks a map that has a folder,
         "bad_motion_map" when one cannot be read, or has another aspect than the pictures.
         """
-        read = [self._read(id_, picture.shape[:2]) for id_, picture in zip(ids, left, strict=True)]
+        read = [self._read(id_, clip.left.shape[:2]) for id_, clip in zip(ids, clips, strict=True)]
         others: list[dict[str, np.ndarray]] = [{} for _ in ids]
         if self.missing:
-            others = self._computed.some(self.missing, left, right, left_next, right_next)
+            others = self._computed.some(self.missing, clips)
         return [ClipMotion(**maps, **other) for maps, other in zip(read, others, strict=True)]
 
     def _read(self, id_: str, size: tuple[int, int]) -> dict[str, np.ndarray]:

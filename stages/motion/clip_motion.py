@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
+
+
+class ClipPictures(NamedTuple):
+    """The two pairs that a motion lies between: left and right at t, left and right at t + 1; uint8 RGB (H, W, 3), of
+    one size.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    left_next: np.ndarray
+    right_next: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +75,10 @@ class MotionModel(Protocol):
     def fingerprint(self) -> str:
         """Digest of weights and settings, or of stored maps: equal only where the answers are."""
 
-    def __call__(
-        self,
-        left: Sequence[np.ndarray],
-        right: Sequence[np.ndarray],
-        left_next: Sequence[np.ndarray],
-        right_next: Sequence[np.ndarray],
-        ids: Sequence[str],
-    ) -> list[ClipMotion]:
+    def __call__(self, clips: Sequence[ClipPictures], ids: Sequence[str]) -> list[ClipMotion]:
         """The motion of clips.
 
-        left, right, left_next, right_next: uint8 (H, W, 3) RGB, one size within a clip.
+        clips: of any sizes.
         ids: of the clips, for messages and for maps on disk.
 
         Raises ValueError when the motion of one clip cannot be had; a caller with a batch then asks for them singly.

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from stages.fingerprint import text_digest
-from stages.motion.clip_motion import MAPS, ClipMotion
+from stages.motion.clip_motion import MAPS, ClipMotion, ClipPictures
 from stages.motion.disparity import DisparityConfig, right_disparity, stereo_disparity
 from stages.motion.flow import FlowConfig, dense_flow
 
@@ -49,31 +49,17 @@ class OpencvMotion:
         """See `MotionModel`."""
         return text_digest("opencv motion", _VERSION, repr(self.config))
 
-    def __call__(
-        self,
-        left: Sequence[np.ndarray],
-        right: Sequence[np.ndarray],
-        left_next: Sequence[np.ndarray],
-        right_next: Sequence[np.ndarray],
-        ids: Sequence[str],
-    ) -> list[ClipMotion]:
+    def __call__(self, clips: Sequence[ClipPictures], ids: Sequence[str]) -> list[ClipMotion]:
         """See `MotionModel`."""
-        return [ClipMotion(**maps) for maps in self.some(MAPS, left, right, left_next, right_next)]
+        return [ClipMotion(**maps) for maps in self.some(MAPS, clips)]
 
-    def some(
-        self,
-        names: Collection[str],
-        left: Sequence[np.ndarray],
-        right: Sequence[np.ndarray],
-        left_next: Sequence[np.ndarray],
-        right_next: Sequence[np.ndarray],
-    ) -> list[dict[str, np.ndarray]]:
+    def some(self, names: Collection[str], clips: Sequence[ClipPictures]) -> list[dict[str, np.ndarray]]:
         """Of each clip the maps with these names of MAPS, by name."""
-        clips = [tuple(map(_grey, pictures)) for pictures in zip(left, right, left_next, right_next, strict=True)]
+        greys = [tuple(map(_grey, clip)) for clip in clips]
         with ThreadPoolExecutor(self._threads, thread_name_prefix="motion") as pool:
             started = [
-                {name: pool.submit(make) for name, make in self._makers(*clip).items() if name in names}
-                for clip in clips
+                {name: pool.submit(make) for name, make in self._makers(*grey).items() if name in names}
+                for grey in greys
             ]
             return [{name: future.result() for name, future in maps.items()} for maps in started]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from stages.fingerprint import tensors_digest, text_digest
 from stages.late import torch
-from stages.motion.clip_motion import ClipMotion
+from stages.motion.clip_motion import ClipMotion, ClipPictures
 
 _STRIDE = 8  # sides that the network takes are multiples of it
 _SHORTEST = 128  # sides below leave nothing at the top of its pyramid
@@ -60,18 +60,11 @@ class RaftMotion:
         """See `MotionModel`."""
         return self._digest
 
-    def __call__(
-        self,
-        left: Sequence[np.ndarray],
-        right: Sequence[np.ndarray],
-        left_next: Sequence[np.ndarray],
-        right_next: Sequence[np.ndarray],
-        ids: Sequence[str],
-    ) -> list[ClipMotion]:
+    def __call__(self, clips: Sequence[ClipPictures], ids: Sequence[str]) -> list[ClipMotion]:
         """See `MotionModel`; a clip at a time, a pair at a time: the correlations of one pair of 640×1280 pixels take
         0.9 GB.
         """
-        return [self._motion(*clip) for clip in zip(left, right, left_next, right_next, strict=True)]
+        return [self._motion(*clip) for clip in clips]
 
     def _motion(self, left: np.ndarray, right: np.ndarray, left_next: np.ndarray, right_next: np.ndarray) -> ClipMotion:
         return ClipMotion(

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from stages.motion.camera import Camera
-from stages.motion.clip_motion import ClipMotion
+from stages.motion.clip_motion import ClipMotion, ClipPictures
 from stages.motion.movers import Movers
 from stages.motion.movers_config import MoversConfig
 
@@ -28,15 +28,8 @@ class GivenMotion:
         self.motion, self.fingerprint = dict(motion), fingerprint
         self.seen: list[tuple[int, ...]] = []
 
-    def __call__(
-        self,
-        left: Sequence[np.ndarray],
-        right: Sequence[np.ndarray],
-        left_next: Sequence[np.ndarray],
-        right_next: Sequence[np.ndarray],
-        ids: Sequence[str],
-    ) -> list[ClipMotion]:
-        self.seen += [picture.shape[:2] for picture in (*left, *right, *left_next, *right_next)]
+    def __call__(self, clips: Sequence[ClipPictures], ids: Sequence[str]) -> list[ClipMotion]:
+        self.seen += [picture.shape[:2] for clip in clips for picture in clip]
         if unknown := [id_ for id_ in ids if id_ not in self.motion]:
             raise ValueError(f"nobody knows how {unknown[0]} moves")
         return [self.motion[id_] for id_ in ids]

@@ -16,7 +16,7 @@ from pipeline.methods.protocol import Batch
 from pipeline.methods.shared.batch_inputs import BatchInputs, once
 from stages.late import torch
 from stages.motion.camera import Camera
-from stages.motion.clip_motion import ClipMotion, MotionModel
+from stages.motion.clip_motion import ClipMotion, ClipPictures, MotionModel
 from stages.motion.movers import Movers, find_movers
 from stages.motion.movers_config import MoversConfig
 
@@ -94,11 +94,9 @@ class MotionWork(BatchInputs):
 
 
 def _motion(model: MotionModel, clip: Clip) -> ClipMotion:
-    left, right, left_next, right_next = (
-        [photo.rgb] for photo in (clip.left, clip.right, clip.left_next, clip.right_next)
-    )
+    pictures = ClipPictures(*(photo.rgb for photo in clip.photos))
     try:
-        (motion,) = model(left, right, left_next, right_next, [clip.id])
+        (motion,) = model([pictures], [clip.id])
     except ImageError:
         raise
     except ValueError as error:

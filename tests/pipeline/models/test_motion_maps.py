@@ -14,7 +14,7 @@ from pipeline.images.sources import list_images
 from pipeline.models.load import load_motion
 from pipeline.models.motion_files import read_disparity, read_flow
 from pipeline.models.motion_maps import FOLDERS
-from stages.motion.clip_motion import MAPS, ClipMotion
+from stages.motion.clip_motion import MAPS, ClipMotion, ClipPictures
 from stages.motion.opencv_motion import OpencvMotion
 
 H, W = 20, 32
@@ -60,13 +60,13 @@ def save_disparity(path: Path, disparity: np.ndarray) -> None:
         np.save(path, disparity)
 
 
-def pictures(size: tuple[int, int] = (H, W), seed: int = 0) -> list[list[np.ndarray]]:
+def pictures(size: tuple[int, int] = (H, W), seed: int = 0) -> ClipPictures:
     rng = np.random.default_rng(seed)
-    return [[rng.integers(0, 256, (*size, 3)).astype(np.uint8)] for _ in range(4)]
+    return ClipPictures(*(rng.integers(0, 256, (*size, 3)).astype(np.uint8) for _ in range(4)))
 
 
 def motion_of(folder: Path, size: tuple[int, int] = (H, W)) -> ClipMotion:
-    (motion,) = load_motion(f"maps:{folder}")(*pictures(size), ids=[ID])
+    (motion,) = load_motion(f"maps:{folder}")([pictures(size)], [ID])
     return motion
 
 
@@ -178,7 +178,7 @@ def test_folders_that_are_not_there_are_computed(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.INFO):
         motion = motion_of(tmp_path)
     assert "; flow_back, disparity_right_next by opencv" in caplog.text
-    (computed,) = OpencvMotion()(*pictures(), ids=[ID])
+    (computed,) = OpencvMotion()([pictures()], [ID])
     for name in MAPS:
         same = np.array_equal(getattr(motion, name), getattr(computed, name), equal_nan=True)
         assert same == (name in missing)

@@ -20,7 +20,7 @@ from pipeline.models import hub, raft_weights
 from pipeline.models.load import load_motion
 from pipeline.models.raft_weights import RAFT_THINGS, load_raft
 from pipeline.models.specs import absolute_motion, check_motion, motion_source
-from stages.motion.clip_motion import MAPS
+from stages.motion.clip_motion import MAPS, ClipPictures
 from stages.motion.raft import RaftConfig, RaftMotion
 
 
@@ -104,12 +104,12 @@ def test_a_named_file_gives_maps_and_a_fingerprint(smurf_file: Path) -> None:
     fewer = RaftMotion(load_raft(smurf_file), config=RaftConfig(updates=1))
     assert fewer.fingerprint != model.fingerprint
     rng = np.random.default_rng(0)
-    clip = [[rng.integers(0, 256, (100, 130, 3)).astype(np.uint8)] for _ in range(4)]
-    (motion,) = fewer(*clip, ids=["a"])
+    clip = ClipPictures(*(rng.integers(0, 256, (100, 130, 3)).astype(np.uint8) for _ in range(4)))
+    (motion,) = fewer([clip], ["a"])
     assert motion.flow_HW2.shape == (100, 130, 2)
     assert (motion.disparity_HW >= 0).all()
     padded = torch.nn.functional.pad(
-        torch.from_numpy(np.stack([clip[0][0], clip[2][0]])).permute(0, 3, 1, 2).float() / 127.5 - 1,
+        torch.from_numpy(np.stack([clip.left, clip.left_next])).permute(0, 3, 1, 2).float() / 127.5 - 1,
         (3, 3, 14, 14),
         mode="replicate",
     )
@@ -189,9 +189,9 @@ def test_the_same_on_a_gpu(smurf_file: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
     rng = np.random.default_rng(0)
-    clip = [[rng.integers(0, 256, (100, 130, 3)).astype(np.uint8)] for _ in range(4)]
+    clip = ClipPictures(*(rng.integers(0, 256, (100, 130, 3)).astype(np.uint8) for _ in range(4)))
     models = [RaftMotion(load_raft(smurf_file), device, config=RaftConfig(updates=2)) for device in ("cpu", "cuda")]
-    (here,), (there,) = (model(*clip, ids=["a"]) for model in models)
+    (here,), (there,) = (model([clip], ["a"]) for model in models)
     assert models[0].fingerprint == models[1].fingerprint
     for name in MAPS:
         np.testing.assert_allclose(getattr(here, name), getattr(there, name), atol=1e-2)

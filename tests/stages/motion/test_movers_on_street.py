@@ -12,7 +12,7 @@ from PIL import Image
 from support.stereo_scenes import overlap
 
 from stages.motion.camera import Camera
-from stages.motion.clip_motion import ClipMotion
+from stages.motion.clip_motion import ClipMotion, ClipPictures
 from stages.motion.movers import Movers, find_movers
 from stages.motion.movers_config import MoversConfig
 from stages.motion.opencv_motion import OpencvMotion
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.slow(40)
 
 def motion_of(pictures: list[Path]) -> ClipMotion:
     """Of left, right, left and right at t + 1."""
-    rgbs = [[np.asarray(Image.open(path).convert("RGB"))] for path in pictures]
-    return OpencvMotion(threads=2)(*rgbs, [pictures[0].name])[0]
+    rgbs = [np.asarray(Image.open(path).convert("RGB")) for path in pictures]
+    return OpencvMotion(threads=2)([ClipPictures(*rgbs)], [pictures[0].name])[0]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from stages.motion.clip_motion import MAPS, ClipMotion
+from stages.motion.clip_motion import MAPS, ClipMotion, ClipPictures
 from stages.motion.disparity import DisparityConfig
 from stages.motion.flow import FlowConfig, dense_flow
 from stages.motion.opencv_motion import OpencvConfig, OpencvMotion
@@ -50,7 +50,7 @@ def drawn_clip() -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def motion_of(pictures: list[np.ndarray], model: OpencvMotion | None = None) -> ClipMotion:
-    (motion,) = (model or OpencvMotion())(*([picture] for picture in pictures), ids=["a"])
+    (motion,) = (model or OpencvMotion())([ClipPictures(*pictures)], ["a"])
     return motion
 
 
@@ -134,8 +134,8 @@ def test_the_search_for_flow_starts_from_nothing() -> None:
 def test_some_maps_are_those_of_all() -> None:
     pictures, _ = drawn_clip()
     names = ("flow_back_HW2", "disparity_right_next_HW")
-    several = [[picture, picture[::-1]] for picture in pictures]
-    upright, _ = OpencvMotion(threads=2).some(names, *several)
+    several = [ClipPictures(*pictures), ClipPictures(*(picture[::-1] for picture in pictures))]
+    upright, _ = OpencvMotion(threads=2).some(names, several)
     assert set(upright) == set(names)
     whole = motion_of(pictures)
     for name in names:

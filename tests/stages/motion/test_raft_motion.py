@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.motion.clip_motion import MAPS
+from stages.motion.clip_motion import MAPS, ClipPictures
 from stages.motion.raft import RaftConfig, RaftMotion
 
 
@@ -38,7 +38,7 @@ def pictures(height: int, width: int) -> list[np.ndarray]:
 
 
 def motion_of(network: torch.nn.Module, clip: list[np.ndarray], **options: Any) -> Any:
-    (motion,) = RaftMotion(network, **options)(*([picture] for picture in clip), ids=["a"])
+    (motion,) = RaftMotion(network, **options)([ClipPictures(*clip)], ["a"])
     return motion
 
 
