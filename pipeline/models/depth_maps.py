@@ -1,15 +1,14 @@
 """Depth maps that the user already has, in a folder that mirrors the images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pipeline.errors import ConfigError, ImageError
-from pipeline.models.map_folder import MapFolder, read_array
-from pipeline.wording import brief
+from pipeline.errors import ConfigError
+from pipeline.models.map_folder import MapFolder, is_other_aspect, one_map, read_array
 from stages.depth import DepthKind, check_kind
 from stages.fingerprint import text_digest
 from stages.stored_depth import relative_stored_depth
@@ -37,7 +36,7 @@ class DepthMaps:
             raise ConfigError(f"{folder} is not a folder: give the root of the depth maps")
         self.name = f"maps:{folder}"
         self.kind = check_kind(kind)
-        self._maps = MapFolder(folder, SUFFIXES)
+        self._maps = MapFolder(folder, SUFFIXES, "depth_map", "depth map")
 
     def refuse_none(self) -> None:
         """ConfigError when no file below the folder could be a map."""
@@ -67,34 +66,31 @@ class DepthMaps:
         """
         return [self._depth(image, id_) for image, id_ in zip(images, ids, strict=True)]
 
-    def stored(self, image: np.ndarray, id_: str, read: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """What `read` makes of the numbers of an image's map as they are, real (h, w), in a unit that it must know.
-        Raises as `predict`, but for holes; whatever `read` raises is "bad_depth_map", too.
+    def stored(self, image: np.ndarray, id_: str) -> np.ndarray:
+        """The numbers of an image's map as they are, real (h, w), in a unit that the caller must know. Raises as
+        `predict`, but for holes, unless there is nothing else.
         """
-        return self._of_map(image, id_, lambda raw, _: read(raw))
+        return self._maps.read(id_, lambda path: _with_a_distance(_read(path, image)))
 
     def _depth(self, image: np.ndarray, id_: str) -> np.ndarray:
-        return self._of_map(image, id_, lambda raw, path: relative_stored_depth(raw, self.kind, str(path)))
-
-    def _of_map(self, image: np.ndarray, id_: str, read: Callable[[np.ndarray, Path], np.ndarray]) -> np.ndarray:
-        try:
-            path = self._maps.find(id_)
-        except FileNotFoundError as error:
-            raise ImageError("no_depth_map", str(error)) from None
-        try:
-            raw = _read(path)
-            _check_aspect(raw, image)
-            return read(raw, path)
-        # zlib, zipfile, struct and Pillow each have errors of their own for what is damaged
-        except Exception as error:
-            raise ImageError("bad_depth_map", f"{id_}: depth map {path} is of no use: {brief(error)}") from error
+        return self._maps.read(id_, lambda path: relative_stored_depth(_read(path, image), self.kind, str(path)))
 
 
-def _read(path: Path) -> np.ndarray:
+def _read(path: Path, image: np.ndarray) -> np.ndarray:
+    """The map, of the photo's aspect."""
     if path.suffix == ".png":
         with Image.open(path) as png:
-            return _grey(png)
-    return _one_map(read_array(path, "depth"))
+            raw = _grey(png)
+    else:
+        raw = one_map(read_array(path, "depth"))
+    _check_aspect(raw, image)
+    return raw
+
+
+def _with_a_distance(raw: np.ndarray) -> np.ndarray:
+    if not (raw > 0).any():
+        raise ValueError("none of its values is above 0, so it tells of no distance")
+    return raw
 
 
 def _grey(png: Image.Image) -> np.ndarray:
@@ -107,17 +103,10 @@ def _grey(png: Image.Image) -> np.ndarray:
     return colours[..., 0]
 
 
-def _one_map(array: np.ndarray) -> np.ndarray:
-    """Without an axis of length 1 before or after height and width: Depth Anything 3 writes (1, h, w) for a photo."""
-    if array.ndim != 3 or 1 not in (array.shape[0], array.shape[2]):
-        return array
-    return array[0] if array.shape[0] == 1 else array[..., 0]
-
-
 def _check_aspect(raw: np.ndarray, image: np.ndarray) -> None:
     if raw.ndim != 2 or 0 in raw.shape:
         more = ", one file per photo" if raw.ndim == 3 else ""
         raise ValueError(f"its shape is {raw.shape}, a depth map has (height, width){more}")
     (h, w), (H, W) = raw.shape, image.shape[:2]
-    if h != w and abs(np.log((w / h) / (W / H))) > np.log1p(_ASPECT_TOLERANCE):
+    if h != w and is_other_aspect((h, w), (H, W), _ASPECT_TOLERANCE):
         raise ValueError(f"it is {w}x{h} (width x height) for a photo of {W}x{H}: another aspect")

@@ -2,14 +2,16 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from pipeline.errors import ImageError
 from pipeline.storage.locations import is_file
+from pipeline.wording import brief
 
 # Files that end with checksums of all that they hold.
 _CHECKED = (".png", ".npz")
@@ -24,24 +26,39 @@ class MapFolder:
     comes first and tells `b.jpg` from `b.png`.
 
     suffixes: of the files that are maps, in the order in which they are looked for.
+    kind: of map, for the reasons of `read`: "depth_map".
+    words: the same in its messages.
     """
 
-    def __init__(self, folder: Path, suffixes: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, suffixes: tuple[str, ...], kind: str, words: str) -> None:
         self.folder = folder
-        self._suffixes = suffixes
+        self._suffixes, self._kind, self._words = suffixes, kind, words
 
     def is_empty(self) -> bool:
         """Whether no file below the folder could be a map."""
         return next(self._files(), None) is None
 
-    def find(self, id_: str) -> Path:
-        """The map of an image; FileNotFoundError, which lists where it was looked for, when there is none."""
+    def read(self, id_: str, reader: Callable[[Path], np.ndarray]) -> np.ndarray:
+        """What a reader makes of the map of an image.
+
+        Raises ImageError: "no_KIND", which lists where it was looked for, when there is none; "bad_KIND" for whatever
+        the reader raises.
+        """
+        path = self._find(id_)
+        try:
+            return reader(path)
+        # zlib, zipfile, struct and Pillow each have errors of their own for what is damaged
+        except Exception as error:
+            why = f"{id_}: {self._words} {path} is of no use: {brief(error)}"
+            raise ImageError(f"bad_{self._kind}", why) from error
+
+    def _find(self, id_: str) -> Path:
         stems = (self.folder / id_, (self.folder / id_).with_suffix(""))
         candidates = [Path(f"{stem}{suffix}") for stem in stems for suffix in self._suffixes]
         for path in candidates:
             if is_file(path):
                 return path
-        raise FileNotFoundError(f"{id_}: none of {', '.join(map(str, candidates))} exists")
+        raise ImageError(f"no_{self._kind}", f"{id_}: none of {', '.join(map(str, candidates))} exists")
 
     def contents(self) -> list[str]:
         """Names of all maps below the folder, sorted, each with a digest of size and content, not of where the folder
@@ -97,6 +114,19 @@ def read_array(path: Path, name: str) -> np.ndarray:
             raise ValueError(f"it holds {', '.join(names) or 'nothing'}: name the one that counts `{name}`")
         found: np.ndarray = loaded[name if name in names else names[0]]
         return found
+
+
+def one_map(array: np.ndarray) -> np.ndarray:
+    """Without an axis of length 1 before or after height and width: Depth Anything 3 writes (1, h, w) for a photo."""
+    if array.ndim != 3 or 1 not in (array.shape[0], array.shape[2]):
+        return array
+    return array[0] if array.shape[0] == 1 else array[..., 0]
+
+
+def is_other_aspect(map_size: tuple[int, ...], size: tuple[int, ...], tolerance: float) -> bool:
+    """Whether one height and width have another aspect than the other, by more than this share."""
+    (h, w), (H, W) = map_size, size
+    return bool(abs(np.log((w / h) / (W / H))) > np.log1p(tolerance))
 
 
 def _numbers(file: IO[bytes]) -> Any:

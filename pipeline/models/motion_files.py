@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.models.map_folder import read_array
+from pipeline.models.map_folder import one_map, read_array
 
 FLOW_SUFFIXES = (".png", ".flo", ".pfm", ".npy", ".npz")
 DISPARITY_SUFFIXES = (".png", ".pfm", ".npy", ".npz")
@@ -58,9 +58,7 @@ def read_disparity(path: Path) -> np.ndarray:
         if png.ndim != 2:
             raise ValueError("it has several channels: a disparity in PNG has one, as KITTI has it")
         return np.where(png == 0, np.float32(np.nan), png.astype(np.float32) / _KITTI_DISPARITY)
-    array = _pfm(path.read_bytes()) if path.suffix == ".pfm" else _real(read_array(path, "disparity"))
-    if array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
-        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    array = one_map(_pfm(path.read_bytes()) if path.suffix == ".pfm" else _real(read_array(path, "disparity")))
     if array.ndim != 2:
         raise ValueError(f"its shape is {array.shape}, a disparity has (height, width)")
     known = _known(array)

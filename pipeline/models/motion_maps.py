@@ -5,16 +5,15 @@ H, W pixels of the pictures · h, w of a map
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.errors import ConfigError, ImageError
-from pipeline.models.map_folder import MapFolder
+from pipeline.errors import ConfigError
+from pipeline.models.map_folder import MapFolder, is_other_aspect
 from pipeline.models.motion_files import DISPARITY_SUFFIXES, FLOW_SUFFIXES, read_disparity, read_flow
-from pipeline.wording import brief
 from stages.fingerprint import text_digest
 from stages.motion.clip_motion import MAPS, ClipMotion, ClipPictures
 from stages.motion.opencv_motion import OpencvMotion
@@ -48,7 +47,9 @@ class MotionMaps:
         self.name = f"maps:{folder}"
         self._computed = computed
         self._maps = {
-            name: MapFolder(folder / below, FLOW_SUFFIXES if _is_flow(name) else DISPARITY_SUFFIXES)
+            name: MapFolder(
+                folder / below, FLOW_SUFFIXES if _is_flow(name) else DISPARITY_SUFFIXES, "motion_map", below
+            )
             for name, below in FOLDERS.items()
             if (folder / below).is_dir()
         }
@@ -80,19 +81,13 @@ class MotionMaps:
         return [ClipMotion(**maps, **other) for maps, other in zip(read, others, strict=True)]
 
     def _read(self, id_: str, size: tuple[int, int]) -> dict[str, np.ndarray]:
-        return {name: self._map(name, maps, id_, size) for name, maps in self._maps.items()}
+        def flow(path: Path) -> np.ndarray:
+            return _at_size(read_flow(path), size)
 
-    def _map(self, name: str, maps: MapFolder, id_: str, size: tuple[int, int]) -> np.ndarray:
-        try:
-            path = maps.find(id_)
-        except FileNotFoundError as error:
-            raise ImageError("no_motion_map", str(error)) from None
-        read: Callable[[Path], np.ndarray] = read_flow if _is_flow(name) else read_disparity
-        try:
-            return _at_size(read(path), size)
-        # zipfile, struct and Pillow each have errors of their own for what is damaged
-        except Exception as error:
-            raise ImageError("bad_motion_map", f"{id_}: {FOLDERS[name]} {path} is of no use: {brief(error)}") from error
+        def disparity(path: Path) -> np.ndarray:
+            return _at_size(read_disparity(path), size)
+
+        return {name: maps.read(id_, flow if _is_flow(name) else disparity) for name, maps in self._maps.items()}
 
 
 def _is_flow(name: str) -> bool:
@@ -104,7 +99,7 @@ def _at_size(map_: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     (h, w), (H, W) = map_.shape[:2], size
     if (h, w) == (H, W):
         return map_
-    if abs(np.log((w / h) / (W / H))) > np.log1p(_ASPECT_TOLERANCE):
+    if is_other_aspect((h, w), size, _ASPECT_TOLERANCE):
         raise ValueError(f"it is {w}x{h} (width x height) for pictures of {W}x{H}: cut from them, not scaled")
     rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in ((H, h), (W, w)))
     nearest = map_[rows[:, None], columns]

@@ -110,14 +110,7 @@ class LabelMethod:
 
     def _stored_share(self, photo: Photo, config: WindowConfig) -> np.ndarray:
         assert self.depth is not None  # the recipe needs it
-        kind = self.depth.kind
-
-        def read(raw: np.ndarray) -> np.ndarray:
-            if not (raw > 0).any():
-                raise ValueError("none of its values is above 0, so it tells of no distance")
-            return whole_shares(raw, kind, config)
-
-        return self.depth.stored(photo.rgb, photo.id, read)
+        return whole_shares(self.depth.stored(photo.rgb, photo.id), self.depth.kind, config)
 
 
 WholeShare = Callable[[Photo, WindowConfig], np.ndarray]
