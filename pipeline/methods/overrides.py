@@ -9,6 +9,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 
+R = typing.TypeVar("R")
+
 
 def parse_overrides(kind: type, overrides: Iterable[str], prefix: str = "") -> dict[str, Any]:
     """Options like "size=420" as values of the fields of a dataclass type; ConfigError names what is wrong, with the
@@ -32,6 +34,29 @@ def parse_overrides(kind: type, overrides: Iterable[str], prefix: str = "") -> d
 def options_of(config: type) -> dict[str, Any]:
     """The options of a recipe or stage and their types."""
     return {name: hint for name, hint in typing.get_type_hints(config).items() if name != "name"}
+
+
+def path_of(override: str) -> str:
+    """What an override like "movers.runs=4" changes: movers.runs."""
+    return override.partition("=")[0].strip()
+
+
+def path_and_text(override: str, form: str = "stage.option=value") -> tuple[str, str]:
+    """What an override changes, and to what; ConfigError, with the form that it should have, for what is none."""
+    path, equals, text = (piece.strip() for piece in override.partition("="))
+    if not equals or not path:
+        raise ConfigError(f"override {override!r} is not of the form {form}")
+    return path, text
+
+
+def with_override(recipe: R, name: str, override: str) -> R:
+    """A recipe of this name, changed by an override like "movers.runs=4"; ConfigError names what is wrong."""
+    path, text = path_and_text(override)
+    try:
+        changed: R = with_option(recipe, name, path.split("."), text, path)
+    except ValueError as error:
+        raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
+    return changed
 
 
 def with_option(stage: Any, name: str, path: list[str], text: str, whole: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.errors import ConfigError
 from pipeline.methods.depthg.recipe import LabelRecipe, feature_lines, features_line, read_options
 from pipeline.methods.option_words import OptionLine, option_lines
-from pipeline.methods.overrides import options_of, with_option
+from pipeline.methods.overrides import options_of, path_and_text, path_of, with_override
 from pipeline.runs.launch import Launch
 from stages.motion.movers_config import MoversConfig
 from stages.semantics.labelling import LabelRefineConfig
@@ -83,15 +83,10 @@ def read_motion(overrides: Sequence[str], name: str = MOTION) -> MotionRecipe:
     """
     recipe = MotionRecipe()
     for override in overrides:
-        path, equals, text = (piece.strip() for piece in override.partition("="))
-        if not equals or not path:
-            raise ConfigError(f"override {override!r} is not of the form stage.option=value")
+        path, _ = path_and_text(override)
         if not path.startswith(_OF_MOTION):
             raise ConfigError(f"recipe {name} has no option {path!r}: its options are motion.… and movers.…")
-        try:
-            recipe = with_option(recipe, name, path.split("."), text, path)
-        except ValueError as error:
-            raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
+        recipe = with_override(recipe, name, override)
     return recipe
 
 
@@ -99,22 +94,21 @@ def read_cups(overrides: Sequence[str]) -> CupsRecipe:
     """The recipe with overrides like "cups.checkpoint=MODEL"; those of features are another's. ConfigError names what
     is wrong, or never read.
     """
-    of_motion = [one for one in overrides if one.strip().startswith(_OF_MOTION)]
+    of_motion = _of_motion(overrides)
     finding = read_motion(of_motion, CUPS)
-    others = [one for one in overrides if one not in of_motion]
-    semantic, of_labels = _semantic(others)
+    semantic, of_labels = _semantic([one for one in overrides if one not in of_motion])
+    paths = list(map(path_of, of_labels))
     if semantic:
-        if of_labels:
-            path = of_labels[0].partition("=")[0].strip()
-            raise ConfigError(f"recipe {CUPS} never reads {path}, since {CUPS}.semantic is given")
+        if paths:
+            raise ConfigError(f"recipe {CUPS} never reads {paths[0]}, since {CUPS}.semantic is given")
         return CupsRecipe(semantic, None, finding)
-    of_model = [one for one in of_labels if not one.startswith("features.")]
     known = sorted({*options_of(LabelRecipe), "semantic"})
-    for path in (one.partition("=")[0].strip() for one in of_model):
+    for path in paths:
         if path.startswith(f"{CUPS}.") and path.split(".")[1] not in known:
             raise ConfigError(f"recipe {CUPS} has no option {path}: of {CUPS}.… there are {', '.join(known)}")
+    of_model = [one for one in of_labels if not one.startswith("features.")]
     labels = read_options(of_model, CUPS, LABELS, "motion.…, movers.…, features.size and features.precision")
-    if any(one.partition("=")[0].strip() == f"{CUPS}.windows.metres" for one in of_model):
+    if f"{CUPS}.windows.metres" in paths:
         raise ConfigError(f"recipe {CUPS} never reads {CUPS}.windows.metres, since the clip's camera says it")
     if not labels.checkpoint:
         raise ConfigError(
@@ -122,6 +116,10 @@ def read_cups(overrides: Sequence[str]) -> CupsRecipe:
             f"--set {CUPS}.semantic=RUN, a run of them on the same left pictures"
         )
     return CupsRecipe("", labels, finding)
+
+
+def _of_motion(overrides: Sequence[str]) -> list[str]:
+    return [one for one in overrides if one.strip().startswith(_OF_MOTION)]
 
 
 def _semantic(overrides: Sequence[str]) -> tuple[str, list[str]]:
@@ -143,7 +141,6 @@ def motion_lines(launch: Launch) -> list[OptionLine]:
 
 def cups_lines(launch: Launch) -> list[OptionLine]:
     """All options of the recipe cups, those of the labels as they are with a model."""
-    own = [one for one in launch.overrides if one.strip().startswith(_OF_MOTION)]
     words = {line.path: line.words for line in option_lines(CupsRecipe, f"{CUPS}.")}
     labels = replace(LABELS, checkpoint="to be given")
     return [
@@ -151,7 +148,7 @@ def cups_lines(launch: Launch) -> list[OptionLine]:
         features_line(launch),
         OptionLine(f"{CUPS}.semantic", "none", words[f"{CUPS}.semantic"]),
         *(line for line in option_lines(LabelRecipe, f"{CUPS}.", labels) if line.path != f"{CUPS}.windows.metres"),
-        *_finding_lines(read_motion(own, CUPS)),
+        *_finding_lines(read_motion(_of_motion(launch.overrides), CUPS)),
         *feature_lines(),
     ]
 

@@ -21,6 +21,7 @@ from pipeline.methods.cuts.recipes import (
     get_recipe,
 )
 from pipeline.methods.option_words import OptionLine, field_words, option_lines
+from pipeline.methods.overrides import path_of
 from pipeline.runs.changed_settings import ABSENT, differences, shown, without_noise
 from pipeline.runs.launch import Launch
 from stages.feature_presets import PRESETS, FeaturePreset
@@ -66,7 +67,7 @@ _OF_FEATURES = ("kind", "centred", "size", "precision")
 
 def read_recipe(name: str, overrides: Sequence[str]) -> Recipe:
     """`get_recipe`, which refuses an option that the recipe never reads, too: ConfigError says which one it has."""
-    paths = [override.partition("=")[0].strip() for override in overrides]
+    paths = [path_of(override) for override in overrides]
     try:
         recipe = get_recipe(name, overrides)
     except ConfigError as error:

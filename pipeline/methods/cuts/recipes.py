@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.methods.overrides import options_of, parsed, with_option
+from pipeline.methods.overrides import options_of, parsed, path_and_text, with_option
 from stages.affinity import AffinityConfig
 from stages.bipartition import BipartitionConfig
 from stages.boundary import BoundaryConfig
@@ -250,9 +250,7 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     now = _grouped(vars(recipe), type(recipe.search))
     given = tuple(overrides)
     for override in given:
-        path, equals, text = (piece.strip() for piece in override.partition("="))
-        if not equals or not path:
-            raise ConfigError(f"override {override!r} is not of the form stage.option=value")
+        path, text = path_and_text(override)
         first, *rest = path.split(".")
         try:
             if first not in now:

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from pipeline.errors import ConfigError
 from pipeline.methods.option_words import OptionLine, field_words, option_lines
-from pipeline.methods.overrides import with_option
+from pipeline.methods.overrides import path_and_text, with_option
 from pipeline.runs.launch import Launch
 from stages.features import FeatureConfig
 from stages.semantics.labelling import LabelRefineConfig
@@ -76,9 +76,7 @@ def read_options(overrides: Sequence[str], name: str, start: LabelRecipe, others
     """
     recipe, paths = start, []
     for override in overrides:
-        path, equals, text = (piece.strip() for piece in override.partition("="))
-        if not equals or not path:
-            raise ConfigError(f"override {override!r} is not of the form {name}.option=value")
+        path, text = path_and_text(override, f"{name}.option=value")
         if not path.startswith(f"{name}."):
             raise ConfigError(f"recipe {name} has no option {path!r}: its options are {name}.…, {others}")
         try:

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import ConfigError
-from pipeline.methods.overrides import with_option
+from pipeline.methods.overrides import with_override
 from stages.affinity import AffinityConfig
 from stages.box_refine import BoxRefineConfig
 from stages.mask_votes import CandidateConfig, VoteConfig
@@ -57,11 +56,5 @@ def get_recipe(name: str, overrides: Iterable[str] = ()) -> VoteRecipe:
     """The recipe of this name with overrides like "votes.same_iou=0.5" applied; ConfigError names what is wrong."""
     recipe = RECIPES[name]
     for override in overrides:
-        path, equals, text = (piece.strip() for piece in override.partition("="))
-        if not equals or not path:
-            raise ConfigError(f"override {override!r} is not of the form stage.option=value")
-        try:
-            recipe = with_option(recipe, name, path.split("."), text, path)
-        except ValueError as error:
-            raise ConfigError(f"override {override!r} of recipe {name}: {error}") from error
+        recipe = with_override(recipe, name, override)
     return recipe

@@ -73,6 +73,11 @@ def test_every_option_that_is_listed_is_taken() -> None:
         (MOTION, ["features.size=224"], "its options are motion.… and movers.…"),
         (CUPS, [], "cups.checkpoint=MODEL, from `cuts3d train-semantic`, or --set cups.semantic=RUN"),
         (CUPS, ["depthg.checkpoint=M"], "its options are cups.…, motion.…, movers.…"),
+        (
+            CUPS,
+            [MODEL, f"{CUPS}.chekpoint=M"],
+            "cups.chekpoint: of cups.… there are checkpoint, mirror, overlap, refine, semantic, view, windows",
+        ),
         (CUPS, [MODEL, f"{CUPS}.windows.metres=3"], "never reads cups.windows.metres, since the clip's camera says it"),
         (CUPS, [MODEL, f"{CUPS}.semantic=R"], "never reads cups.checkpoint, since cups.semantic is given"),
         (CUPS, [f"{CUPS}.semantic=R", f"{CUPS}.mirror=true"], "never reads cups.mirror, since cups.semantic"),
