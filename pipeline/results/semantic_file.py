@@ -16,6 +16,7 @@ The file's attribute "classes" has name and colour (red, green, blue, 0..255) of
 Dimension letters: B images of the shard, C classes, H, W pixels, h, w cells.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
@@ -185,9 +186,9 @@ class LabelShard(ReadShard, Generic[Record]):
         """All images, in the shard's order."""
         return map(self.result, range(len(self)))
 
+    @abstractmethod
     def _record(self, image: int) -> Record:
         """Image `image` of this shard; ValueError where its parts do not fit each other."""
-        raise NotImplementedError
 
     def _labels(self, image: int) -> SemanticRecord:
         size = self._size(image)

@@ -2,6 +2,7 @@
 that lie one after the other in one array.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,13 +16,13 @@ from pipeline.storage.array_file import ArrayFile, damaged
 from pipeline.storage.files import VERIFY_HINT
 
 
-class ReadShard:
+class ReadShard(ABC):
     """A shard's file, read by a class that is made of an `ArrayFile`. ids: of its images, in the shard's order."""
 
     ids: tuple[str, ...]
 
-    def __init__(self, file: ArrayFile) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def __init__(self, file: ArrayFile) -> None: ...
 
     @classmethod
     def open(cls, source: bytes | Path, name: str = "") -> Self:

@@ -1,5 +1,6 @@
 """Reading a run of semantic labels, for callers that can use no other kind; and what readers of labels share."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -18,7 +19,7 @@ from pipeline.runs.run_folder import RunFolder
 Record = TypeVar("Record")
 
 
-class LabelReader(RunReader, Generic[Record]):
+class LabelReader(RunReader, ABC, Generic[Record]):
     """A `RunReader` that gives a record with labels or a `Failed` an image.
 
     assignment: iterating gives the classes that it has for the run's clusters; the rest of the reader shows what is
@@ -55,9 +56,9 @@ class LabelReader(RunReader, Generic[Record]):
             return result
         return self._relabelled(result, self.assignment)
 
+    @abstractmethod
     def _relabelled(self, record: Record, assignment: Assignment) -> Record:
         """The record with the assignment's classes."""
-        raise NotImplementedError
 
     def named_counts(self, counts: Counts) -> Counts:
         """Counts of commits, which are of clusters, as counts of `classes`."""
