@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError, RunMismatchError, StoreAccessError, Sto
 from pipeline.faults import crash_point
 from pipeline.images.manifest import Manifest, Shard, shard_key
 from pipeline.runs.changed_settings import ABSENT, differences, in_lines, without_noise
+from pipeline.runs.commit_record import Commit
 from pipeline.runs.ledger import Ledger, is_retry, retry_key, retry_number
 from pipeline.runs.provenance import library_versions, utc_now
 from pipeline.storage.files import RunFiles, is_temporary
@@ -188,6 +189,17 @@ class RunFolder:
         committed = ledger.committed(keep_copies=True)
         ledger.refuse_cut_files(committed)
         return [shard for shard in self.manifest.shards() if shard.key not in committed]
+
+    def refuse_unfinished(self, commits: Mapping[str, Commit]) -> None:
+        """StoreError, with the command that resumes the run, where these commits lack a shard of the manifest, or what
+        they name is missing or cut. The manifest is not read.
+        """
+        self.ledger.refuse_cut_files(commits)
+        if missing := self.n_shards - sum(map(self.is_planned, commits)):
+            raise StoreError(
+                f"{self.url} is not finished, {missing} of {counted(self.n_shards, 'shard')} missing",
+                f"`cuts3d run --out {self.url}` resumes it.",
+            )
 
     def is_planned(self, key: str) -> bool:
         """Whether the manifest has a shard of this key; told without reading it."""

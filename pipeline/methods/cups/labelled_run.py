@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, Self
 
-from pipeline.errors import ImageError, StoreError
+from pipeline.errors import ImageError
 from pipeline.results.kinds import Failed
 from pipeline.results.semantic import Classes, SemanticRecord
 from pipeline.results.semantic_kind import NAME as SEMANTIC
@@ -14,7 +14,6 @@ from pipeline.runs.ledger import is_retry
 from pipeline.runs.needed_kind import need_kind
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.semantic_reader import SemanticReader
-from pipeline.wording import counted
 from stages.fingerprint import text_digest
 
 
@@ -25,11 +24,7 @@ class LabelledRun:
         """See `open`."""
         need_kind(run, SEMANTIC, "cups.semantic")
         self._reader = SemanticReader(run)
-        if missing := len(run.pending()):
-            raise StoreError(
-                f"{run.url} is not finished, {missing} of {counted(run.n_shards, 'shard')} missing",
-                f"`cuts3d run --out {run.url}` resumes it.",
-            )
+        run.refuse_unfinished(self._reader.commits)
 
     @classmethod
     def open(cls, place: str) -> Self:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError
 from pipeline.methods.depthg.crops import PER_PHOTO
 from pipeline.methods.depthg.neighbours import KEPT, find_neighbours
 from pipeline.results.crop_features_file import DEPTH, FEATURES, MEAN, CropFeaturesFile
@@ -173,13 +173,7 @@ class TrainingInputs:
 def _finished(run: RunFolder) -> dict[str, Commit]:
     """The commits of a run that lacks none; StoreError otherwise."""
     commits = run.ledger.committed(keep_copies=True)
-    run.ledger.refuse_cut_files(commits)
-    missing = run.n_shards - sum(run.is_planned(key) for key in commits)
-    if missing:
-        raise StoreError(
-            f"{run.url} is not finished, {missing} of {counted(run.n_shards, 'shard')} missing",
-            f"`cuts3d run --out {run.url}` resumes it.",
-        )
+    run.refuse_unfinished(commits)
     return commits
 
 
