@@ -104,8 +104,7 @@ def read_stereo_folder(source: str, root: str | None) -> tuple[str, list[ImageRe
     place = absolute(source.partition(":")[2])
     skipped: Counter[str] = Counter()
     with asking(place):
-        fs, path = filesystem(place)
-        if not fs.isdir(path):
+        if not _is_folder(place):
             raise SourceError(f"{source}: {place} is no folder, or not one that you may read")
         base, videos = list_videos(place, skipped)
         if not any(video.right.pictures for video in videos):
