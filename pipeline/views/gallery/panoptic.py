@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.errors import ImageError
 from pipeline.images.photos import Photo
 from pipeline.results.kinds import Failed
 from pipeline.results.panoptic import PanopticRecord
 from pipeline.results.semantic_assignment import Assignment
+from pipeline.results.semantic_overlay import shown_map
 from pipeline.runs.panoptic_reader import PanopticReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.gallery import semantic
@@ -54,8 +54,7 @@ def image_block(result: PanopticRecord | Failed, photo: Photo | ImageError, thum
         return {**semantic.image_block(result, photo, thumbnail), "instances": [], "ids": semantic.packed()}
     block = semantic.image_block(result.semantic, photo, thumbnail)
     height, width = block["small"]
-    ids = Image.fromarray(result.instance_ids.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
-    small = np.asarray(ids).astype("<u2")
+    small = shown_map(result.instance_ids, (width, height))
     return {
         **block,
         "status": result.status,

@@ -21,6 +21,7 @@ from pipeline.methods.registry import describe
 from pipeline.results.kinds import Failed, added
 from pipeline.results.semantic import NONE, SemanticRecord
 from pipeline.results.semantic_assignment import Assignment
+from pipeline.results.semantic_overlay import shown_map
 from pipeline.runs.ledger import by_try
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.semantic_reader import LabelReader, SemanticReader
@@ -54,7 +55,7 @@ def image_block(result: SemanticRecord | Failed, photo: Photo | ImageError, thum
     if isinstance(result, Failed):
         return {**picture, "status": result.status, "detail": result.detail, "cells": [0, 0], "maps": packed()}
     height, width = picture["small"]
-    labels = np.asarray(Image.fromarray(result.labels).resize((width, height), Image.Resampling.NEAREST))
+    labels = shown_map(result.labels, (width, height))
     most = -(-height // _PIXELS_PER_CELL), -(-width // _PIXELS_PER_CELL)
     rows, columns = (min(own, shown) for own, shown in zip(result.cells.shape, most, strict=True))
     cells = np.asarray(Image.fromarray(result.cells).resize((columns, rows), Image.Resampling.BOX))
