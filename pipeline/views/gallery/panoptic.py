@@ -21,13 +21,9 @@ from pipeline.results.semantic_overlay import shown_map
 from pipeline.runs.panoptic_reader import PanopticReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.gallery import semantic
-from pipeline.views.gallery.pages import Gallery, Page, begun_page, shown_images
+from pipeline.views.gallery.pages import Gallery, begun_page, shown_images
 
-PAGE = Page(
-    "labels.html",
-    ("gallery.css", "labels.css"),
-    ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", "panoptic.js", "labels.js"),
-)
+PAGE = semantic.label_page("panoptic.js")
 
 
 def write_panoptic_gallery(

@@ -28,11 +28,14 @@ from pipeline.runs.semantic_reader import LabelReader, SemanticReader
 from pipeline.views.gallery.blocks import picture_fields
 from pipeline.views.gallery.pages import Gallery, Page, base64_text, begun_page, shown_images
 
-PAGE = Page(
-    "labels.html",
-    ("gallery.css", "labels.css"),
-    ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", "semantic.js", "labels.js"),
-)
+
+def label_page(kind: str) -> Page:
+    """The page of a kind of labels. kind: the file of its script that has what only this kind shows, see labels.js."""
+    scripts = ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", kind, "labels.js")
+    return Page("labels.html", ("gallery.css", "labels.css"), scripts)
+
+
+PAGE = label_page("semantic.js")
 _PIXELS_PER_CELL = 4  # of the thumbnail: finer confidence is not shown
 
 
