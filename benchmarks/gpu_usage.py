@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -108,3 +109,9 @@ def resident(pid: int) -> int:
         except psutil.NoSuchProcess:
             continue  # it has just ended
     return total
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has held. The kernel's ru_maxrss would be that of its parent, if that was more."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])

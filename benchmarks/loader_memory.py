@@ -42,6 +42,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
+from gpu_usage import peak_memory  # noqa: E402
 from mmdet.datasets import BaseDetDataset  # noqa: E402
 from restart import make_manifest  # noqa: E402
 from support.stored_run import instance  # noqa: E402
@@ -183,12 +184,6 @@ def rank(build: "partial[BaseDetDataset]", number: int, ranks: int, workers: int
     size = dataset.data_bytes.nbytes if not isinstance(dataset, RunDataset) else 0
     talk.send((opened, peak, count * BATCH / (time.perf_counter() - begun), size, seen))
     talk.recv()
-
-
-def peak_memory() -> int:
-    """Most bytes that this process has held. The kernel's ru_maxrss would be that of its parent, if that was more."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
 
 
 def memory(processes: list[psutil.Process]) -> tuple[float, float]:

@@ -41,6 +41,7 @@ import cv2  # noqa: E402
 import loader_memory  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from gpu_usage import peak_memory  # noqa: E402
 from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
@@ -119,7 +120,7 @@ def opening(url: str, cache: str, talk: Connection) -> None:
     """Opens a run and says how long that took, what it found and the most memory it had."""
     begun = time.perf_counter()
     store = PanopticStore.open(url, cache=cache)
-    peak = loader_memory.peak_memory()
+    peak = peak_memory()
     talk.send((time.perf_counter() - begun, len(store), store.n_instances, str(store.folder), peak))
 
 

@@ -16,9 +16,9 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
+from gpu_usage import peak_memory
 from PIL import Image
 
 from pipeline.evaluation.panoptic_evaluation import evaluate_panoptic
@@ -94,7 +94,7 @@ def measured(folder: Path) -> tuple[float, ...]:
     truth = read_panoptic_truth(f"cityscapes:{folder / 'truth'}", 19)
     start = time.process_time()
     report = evaluate_panoptic(truth, open_predictions(str(folder / "run")))
-    seconds, peak = time.process_time() - start, getrusage(RUSAGE_SELF).ru_maxrss / 1024
+    seconds, peak = time.process_time() - start, peak_memory() / (1 << 20)
     return report.images, round(seconds / report.images, 3), round(peak)
 
 

@@ -164,7 +164,8 @@ class LabelRun(ReadLabels["ImageLabels"]):
 def open_labels(path: str | os.PathLike[str], assignment: str | os.PathLike[str] | None = None) -> LabelRun:
     """A run folder of semantic labels that `cuts3d run` made; path or URL.
 
-    assignment: a file of `cuts3d evaluate-semantic`, whose classes take the place of the run's clusters.
+    assignment: a file of `cuts3d evaluate-semantic` or `evaluate-panoptic`, whose classes take the place of the run's
+        clusters.
 
     Raises StoreError when there is no run, ConfigError when it holds no labels or other clusters, SourceError for a
     file that is no assignment.

@@ -64,7 +64,6 @@ class ImagePanoptic(LabelledImage):
     """
 
     record: PanopticRecord = field(repr=False)
-    _photo: Callable[[], np.ndarray] = field(repr=False)
     split: ThingSplit | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -188,7 +187,8 @@ def open_panoptic(
     """A run folder of panoptic labels that `cuts3d run` or `predict` made; path or URL.
 
     threshold: see `PanopticRun`.
-    assignment: a file of `cuts3d evaluate-semantic`, whose classes take the place of the run's clusters.
+    assignment: a file of `cuts3d evaluate-panoptic` or `evaluate-semantic`, whose classes take the place of the run's
+        clusters.
 
     Raises StoreError when there is no run, ConfigError when it holds no panoptic labels, other clusters, or for a
     threshold out of range, SourceError for a file that is no assignment.

@@ -1,6 +1,6 @@
 """Words for people that several messages share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 FEW = 5  # names that a message shows
 
@@ -51,3 +51,8 @@ def few_of(names: Sequence[str]) -> str:
     """The first of many names, and how many more there are: "a, b, c, d, e and 3 more"."""
     more = len(names) - FEW
     return ", ".join(names[:FEW]) + (f" and {more} more" if more > 0 else "")
+
+
+def by_reason(counts: Mapping[str, int]) -> str:
+    """Numbers of what they count, by reason: "2 no_agreement, 1 too_small"; "" for none."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, motion_option, root_option, say
+from pipeline.commands.options import (
+    OUTPUT_FOLDER,
+    device_option,
+    exit_with,
+    motion_option,
+    refuse_root_alone,
+    root_option,
+    say,
+)
 from pipeline.commands.semantic_demo import train_demo
 
 CLUSTERS = 8
@@ -49,21 +57,20 @@ def cups_demo(
     from pipeline.models.specs import check_motion
     from pipeline.runs.launch import Launch
 
-    if root is not None and images is None:
-        raise click.UsageError("--root is of use with --images only: add --images, or leave it out")
+    refuse_root_alone(root, images)
     folder = Path(out)
     model, inputs, labels = folder / "model", folder / "model" / "inputs", folder / "labels"
-    settings = {} if motion is None else {"motion": motion}
-    launch = Launch(images, root, CUPS, settings, overrides=(f"{CUPS}.checkpoint={model}",))
     check_settings(inputs, Launch(images, root, INPUTS), None, device)
-    for spec in settings.values():
-        check_motion(spec)
-    launch = launch if images else Launch(draw_street(folder / "clips"), None, CUPS, settings, launch.overrides)
+    if motion is not None:
+        check_motion(motion)
+    settings = {} if motion is None else {"motion": motion}
+    images = images or draw_street(folder / "clips")
+    launch = Launch(images, root, CUPS, settings, overrides=(f"{CUPS}.checkpoint={model}",))
     clips_of(launch)
     from pipeline.engine.run import run
 
     weights.fetch()
-    say(run(inputs, Launch(launch.images, root, INPUTS), device=device, reporter=ProgressReporter()))
+    say(run(inputs, Launch(images, root, INPUTS), device=device, reporter=ProgressReporter()))
     train_demo(inputs, model, MODEL, clusters, device)
     summary = run(labels, launch, device=device, reporter=ProgressReporter())
     say(summary)

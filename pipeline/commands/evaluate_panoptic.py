@@ -52,8 +52,9 @@ def evaluate_panoptic(
     RUN: panoptic labels of a run, or of a detector. PREDICTIONS: a folder of `cuts3d predict` or `cuts3d export
     --panoptic`, or a panoptic JSON[:FOLDER] as COCO has it.
     """
+    from pipeline.evaluation.class_report import report_csv
     from pipeline.evaluation.panoptic_evaluation import evaluate_panoptic as evaluate
-    from pipeline.evaluation.panoptic_report import panoptic_report_csv, panoptic_report_json, print_panoptic_report
+    from pipeline.evaluation.panoptic_report import panoptic_report_json, print_panoptic_report
     from pipeline.evaluation.panoptic_runs import open_predictions
     from pipeline.evaluation.panoptic_truth import read_panoptic_truth
     from pipeline.results.semantic_assignment import Assignment
@@ -65,7 +66,7 @@ def evaluate_panoptic(
     own = report.runs[0].assignment
     write_reports(
         (save_assignment, own.to_json),
-        (csv_file, lambda: panoptic_report_csv(report)),
+        (csv_file, lambda: report_csv(report)),
         (json_file, lambda: panoptic_report_json(report)),
     )
     if runs := [one.run for one in found if one.run is not None]:

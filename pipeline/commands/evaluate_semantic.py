@@ -46,12 +46,8 @@ def evaluate_semantic(
     **settings: Any,
 ) -> None:
     """Score a run's semantic labels against true classes."""
-    from pipeline.evaluation.semantic_report import (
-        evaluate_semantic_runs,
-        print_semantic_report,
-        semantic_report_csv,
-        semantic_report_json,
-    )
+    from pipeline.evaluation.class_report import report_csv
+    from pipeline.evaluation.semantic_report import evaluate_semantic_runs, print_semantic_report, semantic_report_json
     from pipeline.evaluation.semantic_truth.formats import read_semantic_truth
     from pipeline.results.semantic_assignment import Assignment
     from pipeline.runs.run_folder import RunFolder
@@ -68,7 +64,7 @@ def evaluate_semantic(
     own = report.runs[0].assignment
     write_reports(
         (save_assignment, own.to_json),
-        (csv_file, lambda: semantic_report_csv(report)),
+        (csv_file, lambda: report_csv(report)),
         (json_file, lambda: semantic_report_json(report)),
     )
     exit_by(*runs)

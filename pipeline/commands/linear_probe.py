@@ -38,7 +38,8 @@ def linear_probe(
 
     Exits with 1 when one of the photos could not be read.
     """
-    from pipeline.evaluation.semantic_report import print_semantic_report, semantic_report_csv, semantic_report_json
+    from pipeline.evaluation.class_report import report_csv
+    from pipeline.evaluation.semantic_report import print_semantic_report, semantic_report_json
     from pipeline.evaluation.semantic_truth.formats import read_semantic_truth
     from pipeline.images.sources import list_images
     from pipeline.methods.depthg.settings import label_settings
@@ -55,6 +56,6 @@ def linear_probe(
 
     report = probe_model(load_labels(launch, device), refs, true, model=model, **settings)
     print_semantic_report(report)
-    write_reports((csv_file, lambda: semantic_report_csv(report)), (json_file, lambda: semantic_report_json(report)))
+    write_reports((csv_file, lambda: report_csv(report)), (json_file, lambda: semantic_report_json(report)))
     if report.runs[0].labels.images.set_aside:
         sys.exit(INCOMPLETE)

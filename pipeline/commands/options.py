@@ -24,6 +24,12 @@ motion_option = click.option(
 root_option = click.option("--root", help="What the relative names of a list or COCO file are relative to.")
 
 
+def refuse_root_alone(root: str | None, images: str | None) -> None:
+    """UsageError for --root where --images is left out, and so samples are taken."""
+    if root is not None and images is None:
+        raise click.UsageError("--root is of use with --images only: add --images, or leave it out")
+
+
 def launch_options(command: Any) -> Any:
     """The settings of a run, shared by the commands that start one."""
     shard_size = click.option(

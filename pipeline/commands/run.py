@@ -16,6 +16,7 @@ from pipeline.commands.options import (
     method_options,
     model_options,
     motion_option,
+    refuse_root_alone,
     root_option,
     say,
     taken_settings,
@@ -128,8 +129,7 @@ def demo(out: str, images: str | None, root: str | None, device: str, batch_size
     from pipeline.runs.run_folder import RunFolder
     from pipeline.views.export import export_coco, export_overlays
 
-    if root is not None and images is None:
-        raise click.UsageError("--root is of use with --images only: add --images, or leave it out")
+    refuse_root_alone(root, images)
     folder = Path(out)
     given = with_recipe_file({name: value for name, value in settings.items() if value is not None})
     recipe = Path(settings["recipe"] or Launch.recipe).stem  # of a file

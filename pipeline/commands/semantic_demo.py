@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, root_option, say
+from pipeline.commands.options import OUTPUT_FOLDER, device_option, exit_with, refuse_root_alone, root_option, say
 
 CLUSTERS, ITERATIONS = 12, 100
 # For a few photos and a minute: many small steps, in which clusters go further; and shifts near the mean cosines of the
@@ -51,8 +51,7 @@ def semantic_demo(
     from pipeline.models import weights
     from pipeline.runs.launch import Launch
 
-    if root is not None and images is None:
-        raise click.UsageError("--root is of use with --images only: add --images, or leave it out")
+    refuse_root_alone(root, images)
     folder = Path(out)
     model, inputs, labels = folder / "model", folder / "model" / "inputs", folder / "labels"
     launch = Launch(images or str(folder / "photos"), root, INPUTS)

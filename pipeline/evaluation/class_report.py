@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rich.table import Table
@@ -21,9 +23,35 @@ def titled(runs: Sequence[R]) -> dict[str, R]:
     return dict(zip(("run", "other"), runs, strict=False))
 
 
-def score_columns(runs: Sequence[ClassScores], difference: ClassScores | None) -> dict[str, ClassScores]:
-    """run, or run, other and difference (run minus other)."""
-    return titled(runs) if difference is None else {**titled(runs), "difference": difference}
+@dataclass(frozen=True, kw_only=True)
+class ClassReport:
+    """The result, and of what.
+
+    runs: one, or the two that were compared, each with its `scores`.
+    difference: the first minus the second; None for one.
+    images: that were scored, of every run.
+    missing: images of the truth that were not.
+    given: file of the assignment, "" where it was found on these images.
+    """
+
+    truth: str
+    benchmark: str
+    classes: tuple[str, ...]
+    runs: tuple[Any, ...]
+    difference: ClassScores | None
+    images: int
+    missing: int
+    given: str
+    void: str
+    crop: int | None
+    bootstrap: int
+    seed: int
+
+    @property
+    def columns(self) -> dict[str, ClassScores]:
+        """run, or run, other and difference (run minus other)."""
+        columns = titled([run.scores for run in self.runs])
+        return columns if self.difference is None else {**columns, "difference": self.difference}
 
 
 def plain_table(*columns: str, **options: Any) -> Table:
@@ -52,8 +80,31 @@ def units_line(bootstrap: int) -> str:
     return "; ".join(["Shares in %", *([intervals] if bootstrap else [])])
 
 
-def columns_json(columns: Mapping[str, ClassScores], classes: Sequence[str]) -> dict[str, Any]:
-    """All values, overall and by class; null where a value is undefined."""
+def report_json(
+    report: ClassReport, about_classes: Mapping[str, Any], of_run: Callable[[Any], Mapping[str, Any]]
+) -> str:
+    """Everything as JSON; null where a value is undefined. about_classes: what is said of them. of_run: what is said of
+    one of the runs.
+    """
+    facts = {
+        "truth": report.truth,
+        "benchmark": report.benchmark,
+        **about_classes,
+        "n_images": report.images,
+        "missing_images": report.missing,
+        "void": report.void,
+        "crop": report.crop,
+        "assignment": report.given or "found on these images",
+        "bootstrap": report.bootstrap,
+        "seed": report.seed,
+        "confidence": CONFIDENCE,
+        "runs": {title: of_run(run) for title, run in titled(report.runs).items()},
+        **_columns_json(report.columns, report.classes),
+    }
+    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _columns_json(columns: Mapping[str, ClassScores], classes: Sequence[str]) -> dict[str, Any]:
     return {
         title: {
             "overall": {name: json_values(estimate) for name, estimate in scores.overall.items()},
@@ -66,15 +117,16 @@ def columns_json(columns: Mapping[str, ClassScores], classes: Sequence[str]) -> 
     }
 
 
-def columns_csv(columns: Mapping[str, ClassScores], classes: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """One row a value; empty where it is undefined. settings: in each row, after the values."""
+def report_csv(report: ClassReport) -> str:
+    """One row a value; empty where it is undefined."""
+    settings = {"n_images": report.images, "void": report.void, "bootstrap": report.bootstrap, "seed": report.seed}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["what", "class", "metric", "value", "low", "high", *settings])
-    for what, scores in columns.items():
+    for what, scores in report.columns.items():
         rows = [("", name, estimate) for name, estimate in scores.overall.items()]
         for metric, estimates in scores.by_class.items():
-            rows += [(name, metric, estimate) for name, estimate in zip(classes, estimates, strict=True)]
+            rows += [(name, metric, estimate) for name, estimate in zip(report.classes, estimates, strict=True)]
         for name, metric, estimate in rows:
             writer.writerow([what, name, metric, *csv_cells(estimate), *settings.values()])
     return out.getvalue()

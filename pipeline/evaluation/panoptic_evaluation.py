@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.errors import SourceError
 from pipeline.evaluation.beside_truth import common_images
-from pipeline.evaluation.class_report import score_columns
+from pipeline.evaluation.class_report import ClassReport
 from pipeline.evaluation.class_scores import ClassScores, Measure, Measured, scored
 from pipeline.evaluation.panoptic_quality import (
     METRICS,
@@ -58,36 +58,12 @@ class ScoredPredictions:
         return self.segments.predictions
 
 
-@dataclass(frozen=True)
-class PanopticReport:
-    """The result, and of what.
+@dataclass(frozen=True, kw_only=True)
+class PanopticReport(ClassReport):
+    """The result, and of what. things: of each class, whether it is one, (C,)."""
 
-    things: of each class, whether it is one, (C,).
-    runs: one, or the two that were compared.
-    difference: the first minus the second; None for one.
-    images: that were scored, of every run.
-    missing: images of the truth that were not.
-    given: file of the assignment, "" where it was found on these images.
-    """
-
-    truth: str
-    benchmark: str
-    classes: tuple[str, ...]
     things: tuple[bool, ...]
     runs: tuple[ScoredPredictions, ...]
-    difference: ClassScores | None
-    images: int
-    missing: int
-    given: str
-    void: str
-    crop: int | None
-    bootstrap: int
-    seed: int
-
-    @property
-    def columns(self) -> dict[str, ClassScores]:
-        """See `class_report.score_columns`."""
-        return score_columns([run.scores for run in self.runs], self.difference)
 
 
 def evaluate_panoptic(
@@ -139,19 +115,19 @@ def evaluate_panoptic(
         for one, a, scores, total, by in zip(found, assignments, own, totals, measures, strict=True)
     )
     return PanopticReport(
-        truth.name,
-        truth.benchmark,
-        truth.classes,
-        truth.things,
-        runs,
-        differences[0] if differences else None,
-        len(common),
-        len(truth.paths) - len(common),
-        given,
-        void,
-        crop,
-        bootstrap,
-        seed,
+        truth=truth.name,
+        benchmark=truth.benchmark,
+        classes=truth.classes,
+        things=truth.things,
+        runs=runs,
+        difference=differences[0] if differences else None,
+        images=len(common),
+        missing=len(truth.paths) - len(common),
+        given=given,
+        void=void,
+        crop=crop,
+        bootstrap=bootstrap,
+        seed=seed,
     )
 
 

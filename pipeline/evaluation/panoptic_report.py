@@ -1,7 +1,7 @@
 """The panoptic scores of one set of predictions, or of two compared, for people and for programs."""
 
-import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.evaluation.beside_truth import images_line
-from pipeline.evaluation.bootstrap import CONFIDENCE
-from pipeline.evaluation.class_report import columns_csv, columns_json, metric_table, plain_table, titled, units_line
+from pipeline.evaluation.class_report import metric_table, plain_table, report_json, titled, units_line
 from pipeline.evaluation.estimate_cells import cell, report_console
 from pipeline.evaluation.panoptic_evaluation import ALL_METRICS, PanopticReport, ScoredPredictions
 from pipeline.evaluation.panoptic_published import COLUMNS, not_alike, published
@@ -45,23 +44,8 @@ def print_panoptic_report(report: PanopticReport) -> None:
 
 def panoptic_report_json(report: PanopticReport) -> str:
     """Everything as JSON; null where a value is undefined."""
-    facts: dict[str, Any] = {
-        "truth": report.truth,
-        "benchmark": report.benchmark,
-        "classes": list(report.classes),
-        "things": list(report.things),
-        "n_images": report.images,
-        "missing_images": report.missing,
-        "void": report.void,
-        "crop": report.crop,
-        "assignment": report.given or "found on these images",
-        "bootstrap": report.bootstrap,
-        "seed": report.seed,
-        "confidence": CONFIDENCE,
-        "runs": {title: _run_json(run, report.classes) for title, run in titled(report.runs).items()},
-    }
-    facts |= columns_json(report.columns, report.classes)
-    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    about_classes = {"classes": list(report.classes), "things": list(report.things)}
+    return report_json(report, about_classes, partial(_run_json, classes=report.classes))
 
 
 def _run_json(run: ScoredPredictions, classes: Sequence[str]) -> dict[str, Any]:
@@ -88,12 +72,6 @@ def _run_json(run: ScoredPredictions, classes: Sequence[str]) -> dict[str, Any]:
         },
         **run.segments.images.to_json(),
     }
-
-
-def panoptic_report_csv(report: PanopticReport) -> str:
-    """One row a value; empty where it is undefined."""
-    settings = {"n_images": report.images, "void": report.void, "bootstrap": report.bootstrap, "seed": report.seed}
-    return columns_csv(report.columns, report.classes, settings)
 
 
 def _clusters(by: Predictions) -> str:

@@ -5,7 +5,7 @@ H, W pixels · K clusters
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from pipeline.evaluation.beside_truth import BesideTruth, ScoredImages
 from pipeline.evaluation.panoptic_quality import Overlaps, PredictedSegments, TrueSegments
 from pipeline.evaluation.panoptic_truth import PanopticTruth, things_of
 from pipeline.evaluation.semantic_scores import NONE, Confusions
-from pipeline.evaluation.semantic_sizes import Size, cropped, resized
+from pipeline.evaluation.semantic_sizes import Size, of_one_size, resized
 from pipeline.evaluation.semantic_truth.formats import json_and_folder
 from pipeline.evaluation.semantic_truth.panoptic_json import PanopticFile
 from pipeline.evaluation.semantic_truth.segments import panoptic_classes
@@ -32,19 +32,17 @@ from pipeline.storage.locations import absolute, asking, existing
 _EXPORTED, _PREDICTED = "panoptic.json", "run"  # of `cuts3d export --panoptic`, and of `cuts3d predict`
 
 
-class SeenImage(Protocol):
-    """An image that segments have been predicted of."""
+@dataclass(frozen=True)
+class SeenImage:
+    """An image that segments have been predicted of.
 
-    @property
-    def id(self) -> str:
-        """Of the image."""
+    size: height, width.
+    segments: gives them, at that size.
+    """
 
-    @property
-    def size(self) -> Size:
-        """Height, width."""
-
-    def segments(self) -> PredictedSegments:
-        """At that size."""
+    id: str
+    size: Size
+    segments: Callable[[], PredictedSegments]
 
 
 @dataclass(frozen=True)
@@ -77,29 +75,17 @@ def run_predictions(reader: PanopticReader) -> Predictions:
     run, split = reader.run, reader.split
 
     def seen() -> Iterator[SeenImage | Failed]:
-        return (one if isinstance(one, Failed) else _SeenRecord(one, split) for one in reader)
+        for one in reader:
+            yield one if isinstance(one, Failed) else SeenImage(one.id, one.size, partial(_segments_of, one, split))
 
     things = tuple(split.things.tolist())
     return Predictions(run.url, run.recipe, split.classes.names, things, reader.model, run.manifest.refs, seen, run)
 
 
-@dataclass(frozen=True)
-class _SeenRecord:
-    record: PanopticRecord
-    split: ThingSplit
-
-    @property
-    def id(self) -> str:
-        return self.record.id
-
-    @property
-    def size(self) -> Size:
-        return self.record.size
-
-    def segments(self) -> PredictedSegments:
-        found = segments_of(self.record, self.split)
-        clusters = np.array([one.class_ for one in found.segments], np.uint8)
-        return PredictedSegments(found.ids_HW, clusters, np.array([one.is_thing for one in found.segments], bool))
+def _segments_of(record: PanopticRecord, split: ThingSplit) -> PredictedSegments:
+    found = segments_of(record, split)
+    clusters = np.array([one.class_ for one in found.segments], np.uint8)
+    return PredictedSegments(found.ids_HW, clusters, np.array([one.is_thing for one in found.segments], bool))
 
 
 def file_predictions(location: str, folder: str | None = None) -> Predictions:
@@ -118,27 +104,20 @@ def file_predictions(location: str, folder: str | None = None) -> Predictions:
         left_out = LeftOut(location, "predicted maps")
         for number, path in file.paths.items():
             try:
-                yield _SeenMap(path, _segments_in(file, number, cluster_of, things))
+                found = _segments_in(file, number, cluster_of, things)
             except MapError as error:
                 left_out.add(error.reason, error.detail)
                 yield Failed(path, error.reason.replace(" ", "_"), error.detail)
+            else:
+                yield _seen_map(path, found)
         left_out.tell(len(file.paths))
 
     refs = [ImageRef(path, path, coco_id=number) for number, path in file.paths.items()]
     return Predictions(location, "a panoptic file", clusters, things, "", refs, seen)
 
 
-@dataclass(frozen=True)
-class _SeenMap:
-    id: str
-    found: PredictedSegments
-
-    @property
-    def size(self) -> Size:
-        return self.found.ids.shape[0], self.found.ids.shape[1]
-
-    def segments(self) -> PredictedSegments:
-        return self.found
+def _seen_map(path: str, found: PredictedSegments) -> SeenImage:
+    return SeenImage(path, (found.ids.shape[0], found.ids.shape[1]), lambda: found)
 
 
 def _segments_in(
@@ -220,9 +199,5 @@ def scored_segments(
         overlaps.add(found._replace(ids=resized(found.ids, true.size)), true)
         labels_HW = np.append(np.uint8(NONE), found.clusters)[found.ids]
         truth_HW = np.append(np.uint8(NONE), true.classes)[true.ids]
-        if crop is None:
-            labels_HW = resized(labels_HW, true.size)
-        else:
-            labels_HW, truth_HW = cropped(labels_HW, crop, true.size), cropped(truth_HW, crop, true.size)
-        confusions.add(labels_HW, truth_HW)
+        confusions.add(*of_one_size(labels_HW, truth_HW, crop))
     return ScoredSegments(predictions, overlaps, confusions, beside.images)

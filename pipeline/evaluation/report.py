@@ -14,6 +14,7 @@ from rich.text import Text
 from pipeline.errors import SourceError
 from pipeline.evaluation.average_precision import MAX_DETECTIONS
 from pipeline.evaluation.bootstrap import CONFIDENCE
+from pipeline.evaluation.class_report import titled
 from pipeline.evaluation.estimate_cells import cell, csv_cells, json_values, report_console
 from pipeline.evaluation.run_detections import RunDetections, run_detections
 from pipeline.evaluation.scores import (
@@ -115,7 +116,7 @@ def print_report(report: Report) -> None:
     console = report_console()
     evaluation = report.evaluations[0]
     console.print(f"truth   {report.truth}", markup=False)
-    for title, run in zip(("run", "other"), report.runs, strict=False):
+    for title, run in titled(report.runs).items():
         console.print(f"{title:<7} {run.url} ({run.recipe})", markup=False)
     console.print(f"images  {_images(report)}", markup=False)
     left_out = f", of masks with {report.min_score:g} or more" if report.min_score > 0 else ""
@@ -150,7 +151,7 @@ def report_json(report: Report) -> str:
                 "set_aside": run.set_aside,
                 "other_size": run.other_size,
             }
-            for title, run in zip(("run", "other"), report.runs, strict=False)
+            for title, run in titled(report.runs).items()
         },
     }
     for title, estimates in report.columns.items():

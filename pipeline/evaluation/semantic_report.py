@@ -3,7 +3,6 @@
 K clusters · C classes
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +15,7 @@ from rich.text import Text
 
 from pipeline.errors import SourceError
 from pipeline.evaluation.beside_truth import common_images, images_line
-from pipeline.evaluation.bootstrap import CONFIDENCE
-from pipeline.evaluation.class_report import (
-    columns_csv,
-    columns_json,
-    metric_table,
-    plain_table,
-    score_columns,
-    titled,
-    units_line,
-)
+from pipeline.evaluation.class_report import ClassReport, metric_table, plain_table, report_json, titled, units_line
 from pipeline.evaluation.class_scores import ClassScores
 from pipeline.evaluation.estimate_cells import cell, report_console
 from pipeline.evaluation.semantic_published import not_alike, published
@@ -57,35 +47,12 @@ class ScoredRun:
         return table
 
 
-@dataclass(frozen=True)
-class SemanticReport:
-    """The result, and of what.
+@dataclass(frozen=True, kw_only=True)
+class SemanticReport(ClassReport):
+    """The result, and of what. numbering: of the classes in the truth, see `SemanticTruth`."""
 
-    runs: one, or the two that were compared.
-    difference: the first minus the second; None for one run.
-    images: that were scored, of every run.
-    missing: images of the truth that were not.
-    given: file of the assignment, "" where it was found on these images.
-    """
-
-    truth: str
-    benchmark: str
     numbering: str
-    classes: tuple[str, ...]
     runs: tuple[ScoredRun, ...]
-    difference: ClassScores | None
-    images: int
-    missing: int
-    given: str
-    void: str
-    crop: int | None
-    bootstrap: int
-    seed: int
-
-    @property
-    def columns(self) -> dict[str, ClassScores]:
-        """See `class_report.score_columns`."""
-        return score_columns([run.scores for run in self.runs], self.difference)
 
 
 def evaluate_semantic_runs(
@@ -136,19 +103,19 @@ def evaluate_semantic_runs(
     scores, differences = scored(by_class, void=void, bootstrap=bootstrap, seed=seed)
     runs = tuple(map(ScoredRun, found, assignments, scores, totals))
     return SemanticReport(
-        truth.name,
-        truth.benchmark,
-        truth.numbering,
-        classes,
-        runs,
-        differences[0] if differences else None,
-        len(common),
-        len(truth.paths) - len(common),
-        given,
-        void,
-        crop,
-        bootstrap,
-        seed,
+        truth=truth.name,
+        benchmark=truth.benchmark,
+        numbering=truth.numbering,
+        classes=classes,
+        runs=runs,
+        difference=differences[0] if differences else None,
+        images=len(common),
+        missing=len(truth.paths) - len(common),
+        given=given,
+        void=void,
+        crop=crop,
+        bootstrap=bootstrap,
+        seed=seed,
     )
 
 
@@ -177,40 +144,20 @@ def print_semantic_report(report: SemanticReport) -> None:
 
 def semantic_report_json(report: SemanticReport) -> str:
     """Everything as JSON; null where a value is undefined."""
-    facts: dict[str, Any] = {
-        "truth": report.truth,
-        "benchmark": report.benchmark,
-        "numbering": report.numbering,
-        "classes": list(report.classes),
-        "n_images": report.images,
-        "missing_images": report.missing,
-        "void": report.void,
-        "crop": report.crop,
-        "assignment": report.given or "found on these images",
-        "bootstrap": report.bootstrap,
-        "seed": report.seed,
-        "confidence": CONFIDENCE,
-        "runs": {
-            title: {
-                "url": run.labels.url,
-                "recipe": run.labels.recipe,
-                "model": run.labels.model,
-                "clusters": list(run.labels.clusters),
-                "class_of_cluster": list(run.assignment.class_of),
-                "confusion": run.confusion.tolist(),
-                **run.labels.images.to_json(),
-            }
-            for title, run in titled(report.runs).items()
-        },
+    return report_json(report, {"numbering": report.numbering, "classes": list(report.classes)}, _run_json)
+
+
+def _run_json(run: ScoredRun) -> dict[str, Any]:
+    labels = run.labels
+    return {
+        "url": labels.url,
+        "recipe": labels.recipe,
+        "model": labels.model,
+        "clusters": list(labels.clusters),
+        "class_of_cluster": list(run.assignment.class_of),
+        "confusion": run.confusion.tolist(),
+        **labels.images.to_json(),
     }
-    facts |= columns_json(report.columns, report.classes)
-    return json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def semantic_report_csv(report: SemanticReport) -> str:
-    """One row a value; empty where it is undefined."""
-    settings = {"n_images": report.images, "void": report.void, "bootstrap": report.bootstrap, "seed": report.seed}
-    return columns_csv(report.columns, report.classes, settings)
 
 
 def _classes(truth: SemanticTruth, found: Sequence[RunLabels], given: Assignment | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.beside_truth import BesideTruth, ScoredImages
 from pipeline.evaluation.semantic_scores import Confusions
-from pipeline.evaluation.semantic_sizes import cropped, resized
+from pipeline.evaluation.semantic_sizes import of_one_size
 from pipeline.evaluation.semantic_truth.truth import SemanticTruth, TrueLabels
 from pipeline.images.manifest import ImageRef
 from pipeline.results.semantic import SemanticRecord
@@ -57,12 +57,7 @@ def run_labels(
 
     beside = BesideTruth(truth, run.manifest.refs, run.url, told)
     for record, true in beside.pairs(reader, load):
-        truth_HW, labels_HW = true.labels, record.labels
-        if crop is None:
-            labels_HW = resized(labels_HW, true.size)
-        else:
-            labels_HW, truth_HW = cropped(labels_HW, crop, true.size), cropped(truth_HW, crop, true.size)
-        confusions.add(labels_HW, truth_HW)
+        confusions.add(*of_one_size(record.labels, true.labels, crop))
     return RunLabels(
         url=run.url,
         recipe=run.recipe,

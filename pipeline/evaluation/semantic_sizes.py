@@ -37,3 +37,11 @@ def cropped(labels_HW: np.ndarray, side: int, of: Size) -> np.ndarray:
     size = side * of[0] // short, side * of[1] // short
     top, left = ((length - side) // 2 for length in size)
     return resized(labels_HW, size)[top : top + side, left : left + side]
+
+
+def of_one_size(labels_HW: np.ndarray, truth_HW: np.ndarray, crop: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and truth, pixel beside pixel: at the truth's size, or `cropped` to squares of this side."""
+    size = truth_HW.shape[0], truth_HW.shape[1]
+    if crop is None:
+        return resized(labels_HW, size), truth_HW
+    return cropped(labels_HW, crop, size), cropped(truth_HW, crop, size)

@@ -32,6 +32,12 @@ def histogram_lines(histogram: Mapping[str, Sequence[float]]) -> list[str]:
     ]
 
 
+def number_lines(counts: Mapping[int, int]) -> list[str]:
+    """A line for each number that occurs, ascending. counts: how often it does."""
+    most = max(counts.values(), default=1)
+    return [f"  {n:>6}  {bar(count, most)} {count}" for n, count in sorted(counts.items())]
+
+
 def bar(count: int, most: int) -> str:
     """Of 30 characters for the most; one at least for any that is not 0."""
     return "█" * max(1, round(30 * count / most)) if count else ""

@@ -13,11 +13,11 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import StoreError
-from pipeline.results.histograms import bar, histogram, histogram_lines
+from pipeline.results.histograms import bar, histogram, histogram_lines, number_lines
 from pipeline.results.instance_file import SCHEMA, STATUSES, VERSION, ShardFile, write_shard
 from pipeline.results.instances import LEVELS, ImageRecord, counts_of, mean_confidence
 from pipeline.results.kinds import Counts, Failed
-from pipeline.wording import counted, few_of, part_of
+from pipeline.wording import by_reason, counted, few_of, part_of
 
 NAME = "instances"
 
@@ -82,14 +82,14 @@ class InstanceKind:
         )
         return [
             ("masks", f"{masks} ({masks / images:.2f} per image)"),
-            ("dropped", _by_reason(counts) or "none"),
+            ("dropped", by_reason(counts.get("drops", {})) or "none"),
             *([("depth", about_depth)] if about_depth else []),
         ]
 
     def brief(self, counts: Mapping[str, Any]) -> str:
         """Masks per image, and drops."""
         facts = [f"{counts['masks'] / counts['images']:.1f} masks/image"] if counts.get("masks") else []
-        return ", ".join([*facts, *([drops] if (drops := _by_reason(counts)) else [])])
+        return ", ".join([*facts, *([drops] if (drops := by_reason(counts.get("drops", {}))) else [])])
 
     def survey(self, parts: Iterable[tuple[ShardFile, np.ndarray]]) -> dict[str, Any]:
         """masks, statuses, masks_per_image, drops; score, mean_confidence and log10_area_share as histograms; levels,
@@ -127,9 +127,7 @@ class InstanceKind:
 
     def survey_lines(self, survey: Mapping[str, Any]) -> list[str]:
         """Bars of text."""
-        most = max(survey["masks_per_image"].values(), default=1)
-        lines = ["masks per image"]
-        lines += [f"  {n:>6}  {bar(count, most)} {count}" for n, count in sorted(survey["masks_per_image"].items())]
+        lines = ["masks per image", *number_lines(survey["masks_per_image"])]
         if "levels" in survey:
             largest = max(survey["levels"].values())
             lines += ["level", *(f"  {word:>7} {bar(n, largest)} {n}" for word, n in survey["levels"].items())]
@@ -151,10 +149,6 @@ class InstanceKind:
         """Number of masks and best score."""
         scores = [instance.score for instance in result.instances]
         return {"masks": len(scores), "best score": round(max(scores, default=0.0), 4)}
-
-
-def _by_reason(counts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.get("drops", {}).items()))
 
 
 def _mask_fault(shard: ShardFile, mask: int) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.results.histograms import bar, histogram, histogram_lines
+from pipeline.results.histograms import histogram, histogram_lines, number_lines
 from pipeline.results.kinds import Counts, Failed
 from pipeline.results.panoptic import UNKNOWN_REASON, PanopticRecord, counts_of, measured
 from pipeline.results.panoptic_file import SCHEMA, STATUSES, VERSION, PanopticShard, write_shard
 from pipeline.results.panoptic_split import ThingSplit
 from pipeline.results.semantic import Classes
 from pipeline.results.semantic_figures import LabelFigures, class_summary, figure_lines, label_facts, label_fault
-from pipeline.wording import counted, few_of, part_of, printable
+from pipeline.wording import by_reason, counted, few_of, part_of, printable
 
 NAME = "panoptic"
 
@@ -127,9 +127,7 @@ class PanopticKind:
         """Bars of text."""
         things = ", ".join(map(printable, survey["things"])) or "none"
         lines = [f"things       {part_of(len(survey['things']), len(survey['classes']), 'class', 'es')}: {things}"]
-        lines += [*figure_lines(survey), "instances per image"]
-        most = max(survey["per_image"].values(), default=1)
-        lines += [f"  {n:>6}  {bar(count, most)} {count}" for n, count in sorted(survey["per_image"].items())]
+        lines += [*figure_lines(survey), "instances per image", *number_lines(survey["per_image"])]
         lines += ["confidence of instances", *histogram_lines(survey["instance_confidence"])]
         if "reliable" in survey:
             lines += ["share of pixels whose motion is reliable", *histogram_lines(survey["reliable"])]
@@ -144,11 +142,6 @@ class PanopticKind:
     def facts(self, result: PanopticRecord) -> dict[str, float | int | str]:
         """Number of instances, and `semantic_figures.label_facts`."""
         return {"instances": len(result.instances), **label_facts(result.semantic)}
-
-
-def by_reason(empty: Mapping[str, int]) -> str:
-    """Numbers of images by why they have no instance, in words."""
-    return ", ".join(f"{count} {reason}" for reason, count in sorted(empty.items()))
 
 
 def _things(

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.results.panoptic_kind import by_reason
 from pipeline.runs.panoptic_reader import PanopticReader
-from pipeline.wording import counted, part_of, printable
+from pipeline.wording import by_reason, counted, part_of, printable
 
 
 def things_of(reader: PanopticReader) -> dict[str, Any]:

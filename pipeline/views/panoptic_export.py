@@ -65,7 +65,7 @@ def export_instance_ids(reader: PanopticReader, folder: str | Path, ids: Sequenc
     Raises StoreError while no shard of the run is done, and ConfigError, before anything is written, for a thing class
     whose ids do not fit 16 bits, and for an image with more than 1000 instances of one.
     """
-    run, root, split = reader.run, Path(folder), reader.split
+    root, split = Path(folder), reader.split
     ids = [c + 1 for c in range(len(split.classes))] if ids is None else ids
     _refuse_large_ids(reader, ids)
     _refuse_many(reader)
@@ -80,7 +80,7 @@ def export_instance_ids(reader: PanopticReader, folder: str | Path, ids: Sequenc
     things, own = split.things.tolist(), split.classes.to_json()
     classes = [{"id": ids[c], "label": c, **one, "thing": things[c]} for c, one in enumerate(own)]
     with output_file(root / LEGEND) as legend:
-        legend.write(legend_of(run, reader, SCHEMA, VOID, classes))
+        legend.write(legend_of(reader, SCHEMA, VOID, classes))
     return Exported(maps, segments)
 
 

@@ -55,7 +55,7 @@ def export_semantic(run: RunFolder, folder: str | Path, assignment: Assignment |
             image = {"id": image_id, "file_name": record.id, "height": height, "width": width, "map": name}
             out.add(image, annotations_of(record, image_id))
     with output_file(root / LEGEND) as legend:
-        legend.write(_legend(run, reader))
+        legend.write(_legend(reader))
     return Exported(out.images, out.annotations)
 
 
@@ -66,15 +66,14 @@ def _palette(classes: Classes) -> bytes:
     return table.tobytes()
 
 
-def _legend(run: RunFolder, reader: SemanticReader) -> str:
+def _legend(reader: SemanticReader) -> str:
     classes = [{"label": c, **one} for c, one in enumerate(reader.classes.to_json())]
-    return legend_of(run, reader, SCHEMA, NONE, classes)
+    return legend_of(reader, SCHEMA, NONE, classes)
 
 
-def legend_of(
-    run: RunFolder, reader: LabelReader[Any], schema: str, none: int, classes: Sequence[Mapping[str, Any]]
-) -> str:
+def legend_of(reader: LabelReader[Any], schema: str, none: int, classes: Sequence[Mapping[str, Any]]) -> str:
     """The text of a file that says what pixels of a run's maps mean. none: of pixels without a class."""
+    run = reader.run
     legend: dict[str, object] = {"schema": schema, "run": run.fingerprint, "recipe": run.recipe, "none": none}
     legend["classes"] = classes
     if reader.assignment is not None:

@@ -11,23 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.errors import ImageError
 from pipeline.images.photos import Photo
 from pipeline.results.kinds import Failed
 from pipeline.results.panoptic import PanopticRecord
 from pipeline.results.semantic_assignment import Assignment
+from pipeline.results.semantic_overlay import shown_map
 from pipeline.runs.panoptic_reader import PanopticReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.views.gallery import semantic
-from pipeline.views.gallery.pages import Gallery, Page, begun_page, shown_images
+from pipeline.views.gallery.pages import Gallery, begun_page, shown_images
 
-PAGE = Page(
-    "labels.html",
-    ("gallery.css", "labels.css"),
-    ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", "panoptic.js", "labels.js"),
-)
+PAGE = semantic.label_page("panoptic.js")
 
 
 def write_panoptic_gallery(
@@ -54,8 +50,7 @@ def image_block(result: PanopticRecord | Failed, photo: Photo | ImageError, thum
         return {**semantic.image_block(result, photo, thumbnail), "instances": [], "ids": semantic.packed()}
     block = semantic.image_block(result.semantic, photo, thumbnail)
     height, width = block["small"]
-    ids = Image.fromarray(result.instance_ids.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
-    small = np.asarray(ids).astype("<u2")
+    small = shown_map(result.instance_ids, (width, height))
     return {
         **block,
         "status": result.status,

@@ -21,17 +21,21 @@ from pipeline.methods.registry import describe
 from pipeline.results.kinds import Failed, added
 from pipeline.results.semantic import NONE, SemanticRecord
 from pipeline.results.semantic_assignment import Assignment
+from pipeline.results.semantic_overlay import shown_map
 from pipeline.runs.ledger import by_try
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.semantic_reader import LabelReader, SemanticReader
 from pipeline.views.gallery.blocks import picture_fields
 from pipeline.views.gallery.pages import Gallery, Page, base64_text, begun_page, shown_images
 
-PAGE = Page(
-    "labels.html",
-    ("gallery.css", "labels.css"),
-    ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", "semantic.js", "labels.js"),
-)
+
+def label_page(kind: str) -> Page:
+    """The page of a kind of labels. kind: the file of its script that has what only this kind shows, see labels.js."""
+    scripts = ("common.js", "viewer.js", "facets.js", "cards.js", "panels.js", "drawing.js", kind, "labels.js")
+    return Page("labels.html", ("gallery.css", "labels.css"), scripts)
+
+
+PAGE = label_page("semantic.js")
 _PIXELS_PER_CELL = 4  # of the thumbnail: finer confidence is not shown
 
 
@@ -54,7 +58,7 @@ def image_block(result: SemanticRecord | Failed, photo: Photo | ImageError, thum
     if isinstance(result, Failed):
         return {**picture, "status": result.status, "detail": result.detail, "cells": [0, 0], "maps": packed()}
     height, width = picture["small"]
-    labels = np.asarray(Image.fromarray(result.labels).resize((width, height), Image.Resampling.NEAREST))
+    labels = shown_map(result.labels, (width, height))
     most = -(-height // _PIXELS_PER_CELL), -(-width // _PIXELS_PER_CELL)
     rows, columns = (min(own, shown) for own, shown in zip(result.cells.shape, most, strict=True))
     cells = np.asarray(Image.fromarray(result.cells).resize((columns, rows), Image.Resampling.BOX))

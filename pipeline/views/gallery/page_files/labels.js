@@ -1,7 +1,8 @@
 // What galleries of labels have in common. What the data blocks hold is said at the top of
 // pipeline/views/gallery/semantic.py. The file before this one, of one kind of labels, has STATUS, VIEWS, CONTROLS,
-// PANELS (view, title and maybe a scale), and what only it shows: `decodeMore`, `legendName`, `moreFacets`, `moreSorts`, `morePills`, `moreRows` with
-// MORE_COLUMNS, `moreFacts`, `colouring`, `keyAt`, `nameOfKey`. A key is what can be pointed at: the number of a class, or more.
+// PANELS (view, title and maybe a scale), and what only it shows: `decodeMore`, `legendName`, `moreFacets`, `moreSorts`,
+// `morePills`, `moreRows` with MORE_COLUMNS, `moreFacts`, `colouring`, `keyAt`, `nameOfKey`. A key is what can be pointed
+// at: the number of a class, or more.
 
 const classes = index.classes; // name, colour
 const NONE = 255;
