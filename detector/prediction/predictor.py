@@ -7,6 +7,7 @@ B images · M detections · h, w cells of a box's mask · H, W pixels
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
@@ -27,7 +28,7 @@ from pipeline.errors import ConfigError
 Found = TypeVar("Found")
 
 
-class PhotoNetwork(Generic[Found]):
+class PhotoNetwork(ABC, Generic[Found]):
     """A detector of two stages on its device, which gives something of each photo; one object serves several threads.
 
     checkpoint: of a detector with a mask head.
@@ -77,8 +78,9 @@ class PhotoNetwork(Generic[Found]):
         features = self._network.features(batch["inputs"])
         return self._from_features(features, [sample.metainfo for sample in batch["data_samples"]])
 
+    @abstractmethod
     def _from_features(self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]) -> Iterator[Found]:
-        raise NotImplementedError
+        """What is found in each image, of a batch's pyramid."""
 
     def _detected(
         self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]
