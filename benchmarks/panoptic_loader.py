@@ -41,7 +41,7 @@ import cv2  # noqa: E402
 import loader_memory  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
+from mmdet.registry import HOOKS, MODELS, TRANSFORMS  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 from restart import make_manifest  # noqa: E402
@@ -179,8 +179,8 @@ def speed_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     config = Config.fromfile(str(CONFIGS / "_base_/panoptic_store.py"), lazy_import=False)
     loader, clock = config.train_dataloader, Clock()
-    options = PasteOptions(**{k: v for k, v in config.copy_paste.items() if k in PasteOptions.__dataclass_fields__})
     with DefaultScope.overwrite_default_scope("mmdet"):
+        options = HOOKS.build(config.copy_paste).options
         steps = [(step.type, TRANSFORMS.build(step)) for step in loader.dataset.pipeline]
         preprocessor = MODELS.build({**PREPROCESSOR, "scales": config.scales, "photometric": config.photometric})
     dataset = PanopticStoreDataset(arguments.run, pipeline=[])

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import functional as colours
 
+from detector.data.options import options_of
 from detector.data.paste import boxes
 from pipeline.errors import ConfigError
 
@@ -111,12 +112,8 @@ class PanopticPreprocessor(DetDataPreprocessor):
         self._check("scales", scales is None or (len(scales) > 0 and all(map(_are_sides, scales))), scales)
         self._check("crop", crop is None or (_are_sides(crop) and crop[0] <= crop[1]), crop)
         self._check("min_pixels", min_pixels >= 1, min_pixels)
-        unknown = sorted((photometric or {}).keys() - Photometric.__dataclass_fields__.keys())
-        if unknown:
-            known = ", ".join(Photometric.__dataclass_fields__)
-            raise ConfigError(f"photometric: there is no {', '.join(unknown)}; there are {known}")
         self.crop, self.scales, self.min_pixels = crop, scales, min_pixels
-        self.photometric = None if photometric is None else Photometric(**photometric)
+        self.photometric = None if photometric is None else options_of(Photometric, photometric, "photometric")
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """See DetDataPreprocessor. data: `inputs`, uint8 (3, H, W) of each image, and `data_samples`."""

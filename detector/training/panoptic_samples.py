@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
@@ -115,7 +115,8 @@ def _samples(config: Config, dataset: PanopticStoreDataset, seed: int) -> Iterat
 def _paste_options(config: Config) -> PasteOptions | None:
     """None: the training pastes nothing."""
     for hook in train_config.components(config.get("custom_hooks") or [], "SelfEnhancedCopyPaste"):
-        return PasteOptions(**{name: hook[name] for name in PasteOptions.__dataclass_fields__ if name in hook})
+        options: PasteOptions = _built(HOOKS, hook).options
+        return options
     return None
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detector.data.confidence_masks import ConfidenceMasks
+from detector.data.options import options_of
 from detector.data.panoptic_paste import CutOut, PanopticSample, PasteOptions, cut_outs, paste_batch
 from detector.training.hooks import bare
 from pipeline.errors import ConfigError
@@ -47,12 +48,8 @@ class SelfEnhancedCopyPaste(Hook):
         for name, value in (("min_score", min_score), ("max_iou", max_iou)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"SelfEnhancedCopyPaste: {name} must be in 0..1, not {value}")
-        unknown = sorted(options.keys() - PasteOptions.__dataclass_fields__.keys())
-        if unknown:
-            known = ", ".join(PasteOptions.__dataclass_fields__)
-            raise ConfigError(f"SelfEnhancedCopyPaste: there is no {', '.join(unknown)}; there are {known}")
         self.start, self.min_score, self.max_iou = start, min_score, max_iou
-        self.options = PasteOptions(**options)
+        self.options = options_of(PasteOptions, options, "SelfEnhancedCopyPaste")
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: dict[str, Any]) -> None:
         """Changes `inputs` and `data_samples` of the batch."""
