@@ -51,7 +51,7 @@ from detector.data.panoptic_paste import PasteOptions, paste_batch  # noqa: E402
 from detector.data.panoptic_store import PanopticStore, PanopticStoreDataset  # noqa: E402
 from detector.data.sampling import SeededSampler, begin  # noqa: E402
 from detector.training.config import CONFIGS  # noqa: E402
-from detector.training.self_enhanced import labelled, put_back, sample_of  # noqa: E402
+from detector.training.self_enhanced import labelled, put_batch_back, samples_of  # noqa: E402
 from pipeline.results.panoptic import PanopticRecord, counts_of  # noqa: E402
 from pipeline.results.panoptic_file import write_shard  # noqa: E402
 from pipeline.results.semantic import Classes  # noqa: E402
@@ -213,11 +213,8 @@ def speed_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def paste(batch: dict[str, Any], options: PasteOptions, rng: np.random.Generator) -> None:
     """What the hook does while the labels are the source."""
-    samples = [sample_of(*pair) for pair in zip(batch["inputs"], batch["data_samples"], strict=True)]
-    pasted = paste_batch(samples, labelled(samples, options.min_side), options, rng)
-    for sample, data_sample in zip(pasted, batch["data_samples"], strict=True):
-        put_back(sample, data_sample)
-    batch["inputs"] = [torch.from_numpy(sample.image_3HW) for sample in pasted]
+    samples = samples_of(batch)
+    put_batch_back(paste_batch(samples, labelled(samples, options.min_side), options, rng), batch)
 
 
 def main() -> None:
