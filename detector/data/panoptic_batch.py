@@ -21,6 +21,7 @@ from torch.nn import functional
 from torchvision.transforms import functional as colours
 
 from detector.data.options import options_of
+from detector.data.panoptic_loading import random_window
 from detector.data.paste import boxes
 from pipeline.errors import ConfigError
 
@@ -164,10 +165,7 @@ def _are_sides(pair: Sequence[int]) -> bool:
 def _window(size: Sequence[int], height: int | None, rng: np.random.Generator) -> tuple[slice, slice]:
     """Rows and columns of a random window of this height, and of the image's aspect; None: all of the image."""
     share = 1.0 if height is None else min(height / size[0], 1.0)
-    lengths = [max(1, round(side * share)) for side in size]
-    starts = [int(rng.integers(side - length + 1)) for side, length in zip(size, lengths, strict=True)]
-    rows, columns = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
-    return rows, columns
+    return random_window(size, share, rng.integers)
 
 
 def _image(image_3HW: Tensor, size: tuple[int, int]) -> Tensor:
