@@ -114,7 +114,7 @@ def _samples(config: Config, dataset: PanopticStoreDataset, seed: int) -> Iterat
 
 def _paste_options(config: Config) -> PasteOptions | None:
     """None: the training pastes nothing."""
-    for hook in train_config.components(config.get("custom_hooks") or [], "SelfEnhancedCopyPaste"):
+    for hook in train_config.custom_hooks(config, "SelfEnhancedCopyPaste"):
         options: PasteOptions = _built(HOOKS, hook).options
         return options
     return None

@@ -72,5 +72,5 @@ def _try(config: Config, resumes: bool) -> None:
         return
     for backbone in train_config.components(config.model.backbone.get("init_cfg"), "DinoResNet"):
         load_backbone(model.backbone, find_backbone(backbone.get("checkpoint")))
-    for start in train_config.components(config.get("custom_hooks") or [], "StartFrom"):
+    for start in train_config.custom_hooks(config, "StartFrom"):
         start_from(model, start["checkpoint"])
