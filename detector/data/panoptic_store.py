@@ -12,7 +12,7 @@ B images · M instances · C classes of the runs
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +37,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.results.kinds import added
 from pipeline.results.panoptic import ids_type
 from pipeline.results.panoptic_file import PanopticShard
-from pipeline.results.panoptic_split import THRESHOLD, ThingSplit
+from pipeline.results.panoptic_split import ThingSplit
 from pipeline.results.semantic import Classes
 from pipeline.results.semantic_codes import decoded
 from pipeline.runs.panoptic_reader import PanopticReader
@@ -68,7 +68,7 @@ class PanopticStore(FlatImages):
         chosen, _ = mapped(folder / _selection_name(only_non_empty), _SELECTION)
         super().__init__(folder, store, chosen["image"], meta["runs"])
         self._options = threshold, only_non_empty
-        self.split = _split(Classes.from_json(meta["classes"]), meta["things"], meta["counts"], threshold)
+        self.split = ThingSplit.made(Classes.from_json(meta["classes"]), meta["things"], meta["counts"], threshold)
 
     @classmethod
     def open(
@@ -225,7 +225,7 @@ def split_of(runs: str | Sequence[str], threshold: float | None = None) -> Thing
     `PanopticReader`.
     """
     readers = _readers(runs, threshold)
-    return _split(readers[0].clusters, readers[0].things, _counts(readers), threshold)
+    return ThingSplit.made(readers[0].clusters, readers[0].things, _counts(readers), threshold)
 
 
 def _readers(runs: str | Sequence[str], threshold: float | None) -> list[PanopticReader]:
@@ -246,17 +246,8 @@ def _readers(runs: str | Sequence[str], threshold: float | None) -> list[Panopti
 
 def _counts(readers: Sequence[PanopticReader]) -> dict[str, Any]:
     """Pixels of each class, and those of them inside instances, of all runs."""
-    nothing: Mapping[str, Any] = {}
-    counts = reduce(added, (commit.counts for reader in readers for commit in reader.commits.values()), nothing)
+    counts = reduce(added, (reader.counts for reader in readers))
     return {name: dict(counts.get(name, {})) for name in PanopticReader.by_class}
-
-
-def _split(
-    classes: Classes, things: Sequence[bool] | None, counts: dict[str, Any], threshold: float | None
-) -> ThingSplit:
-    if things is not None:
-        return ThingSplit.given(classes, things, counts)
-    return ThingSplit.of_counts(classes, counts, THRESHOLD if threshold is None else threshold)
 
 
 def _write_store(readers: Sequence[PanopticReader], folder: Path) -> None:

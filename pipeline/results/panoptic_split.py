@@ -61,9 +61,20 @@ class ThingSplit:
         return cls(classes, np.array(things, bool), _ratios(classes, counts), None)
 
     @classmethod
-    def made(cls, classes: Classes, things: Sequence[bool] | None, counts: Mapping[str, Any]) -> Self:
-        """The split that is `given`, else that `of_counts`. things: None where nobody knows."""
-        return cls.of_counts(classes, counts) if things is None else cls.given(classes, things, counts)
+    def made(
+        cls,
+        classes: Classes,
+        things: Sequence[bool] | None,
+        counts: Mapping[str, Any],
+        threshold: float | None = None,
+    ) -> Self:
+        """The split that is `given`, else that `of_counts`.
+
+        things: None where nobody knows. threshold: of `of_counts`; None for the published one.
+        """
+        if things is not None:
+            return cls.given(classes, things, counts)
+        return cls.of_counts(classes, counts, THRESHOLD if threshold is None else threshold)
 
     @property
     def shares(self) -> np.ndarray:

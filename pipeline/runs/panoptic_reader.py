@@ -7,7 +7,7 @@ from pipeline.errors import ConfigError
 from pipeline.results.kinds import Counts, added
 from pipeline.results.panoptic import PanopticRecord, relabelled
 from pipeline.results.panoptic_kind import NAME
-from pipeline.results.panoptic_split import THRESHOLD, ThingSplit
+from pipeline.results.panoptic_split import ThingSplit
 from pipeline.results.semantic_assignment import Assignment
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.semantic_reader import LabelReader
@@ -53,11 +53,7 @@ class PanopticReader(LabelReader[PanopticRecord]):
         """Which classes are things, by the counts of all commits: the same however often the run was resumed. With an
         assignment a class is a thing if one of its clusters is. StoreError while no shard of the run is done.
         """
-        if self.things is not None:
-            of_clusters = ThingSplit.given(self.clusters, self.things, self.counts)
-        else:
-            threshold = THRESHOLD if self.threshold is None else self.threshold
-            of_clusters = ThingSplit.of_counts(self.clusters, self.counts, threshold)
+        of_clusters = ThingSplit.made(self.clusters, self.things, self.counts, self.threshold)
         if self.assignment is None:
             return of_clusters
         found = {self.assignment.class_of[cluster] for cluster in of_clusters.thing_classes}
