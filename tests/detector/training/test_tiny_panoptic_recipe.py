@@ -3,7 +3,7 @@ itself.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -21,19 +21,12 @@ from pipeline.images.photos import Photo
 from pipeline.methods.protocol import Batch
 from pipeline.results.panoptic import PanopticRecord
 
-pytestmark = [pytest.mark.slow(60)]
+pytestmark = [pytest.mark.slow(60), pytest.mark.usefixtures("module_cache")]
 
 # Bounds, chosen before these streets were looked at: at this size the two kinds of stuff are told apart in every
 # picture, and of the things the people, which differ from all else by colour and shape, are found.
 TESTED = range(200, 212)
 STEPS = 90
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUTS3D_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def predicted(checkpoint: Path) -> list[PanopticRecord]:
