@@ -28,8 +28,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -115,31 +113,11 @@ class Visit:
         return seen + len(store.classes_of(image)) + len(store.ref(image).uri)
 
 
-def opening(url: str, cache: str, talk: Connection) -> None:
-    """Opens a run and says how long that took, what it found and the most memory it had."""
-    begun = time.perf_counter()
-    store = PanopticStore.open(url, cache=cache)
-    peak = loader_memory.peak_memory()
-    talk.send((time.perf_counter() - begun, len(store), store.n_instances, str(store.folder), peak))
-
-
 def memory(images: int, pool: list[PanopticRecord], ranks: int, workers: int) -> Iterator[dict[str, Any]]:
-    context = get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        url = make_up_run(images, Path(folder), pool)
-        for what in ("open, first time", "open, second time"):
-            here, there = context.Pipe()
-            process = context.Process(target=opening, args=(url, f"{folder}/cache", there))
-            process.start()
-            there.close()
-            seconds, count, instances, cache, peak = here.recv()
-            process.join()
-            row = {"what": what, "images": count, "masks": instances, "open_s": seconds, "peak_mb": peak / 1e6}
-            yield row | {"images_s": count / seconds if "first" in what else "", "load": os.getloadavg()[0]}
-        build = partial(PanopticStoreDataset, runs=url, cache=f"{folder}/cache", pipeline=[Visit()])
-        arrays = sum(path.stat().st_size for path in Path(cache).rglob("*.npy"))
-        row = {"what": "panoptic", "images": count, "masks": instances}
-        yield row | loader_memory.measure(build, arrays, ranks, workers)
+        url, cache = make_up_run(images, Path(folder), pool), f"{folder}/cache"
+        build = partial(PanopticStoreDataset, runs=url, cache=cache, pipeline=[Visit()])
+        yield from loader_memory.rows_of("panoptic", url, cache, (PanopticStore, "n_instances"), build, ranks, workers)
 
 
 def memory_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
