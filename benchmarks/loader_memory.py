@@ -30,7 +30,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -230,29 +230,39 @@ def measure(build: "partial[BaseDetDataset]", arrays: int, ranks: int, workers: 
     }
 
 
-def opening(url: str, cache: str, talk: Connection) -> None:
+def opening(url: str, cache: str, kind: Any, masks: str, talk: Connection) -> None:
     """Opens a run and says how long that took, what it found and the most memory it had."""
     begun = time.perf_counter()
-    store = FlatStore.open(url, cache)
-    talk.send((time.perf_counter() - begun, len(store), store.n_masks, str(store.folder), peak_memory()))
+    store = kind.open(url, cache=cache)
+    seconds, peak = time.perf_counter() - begun, peak_memory()
+    talk.send((seconds, len(store), getattr(store, masks), str(store.folder), peak))
 
 
 def flat(images: int, pool: list[Instance], ranks: int, workers: int) -> Iterator[dict[str, Any]]:
-    context = get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        url = make_up_run(images, Path(folder), pool)
-        for what in ("open, first time", "open, second time"):
-            here, there = context.Pipe()
-            process = context.Process(target=opening, args=(url, f"{folder}/cache", there))
-            process.start()
-            there.close()
-            seconds, count, masks, cache, peak = here.recv()
-            process.join()
-            row = {"what": what, "images": count, "masks": masks, "open_s": seconds, "peak_mb": peak / MB}
-            yield row | {"images_s": count / seconds if "first" in what else "", "load": os.getloadavg()[0]}
-        build = partial(StoreDataset, runs=url, cache=f"{folder}/cache", pipeline=[Visit()])
-        arrays = sum(path.stat().st_size for path in Path(cache).rglob("*.npy"))
-        yield {"what": "flat", "images": count, "masks": masks} | measure(build, arrays, ranks, workers)
+        url, cache = make_up_run(images, Path(folder), pool), f"{folder}/cache"
+        build = partial(StoreDataset, runs=url, cache=cache, pipeline=[Visit()])
+        yield from rows_of("flat", url, cache, (FlatStore, "n_masks"), build, ranks, workers)
+
+
+def rows_of(
+    name: str, url: str, cache: str, store: tuple[Any, str], build: Callable[[], Any], ranks: int, workers: int
+) -> Iterator[dict[str, Any]]:
+    """Of a run that is opened for the first time, for the second, and of its data set, which `build` makes. store: its
+    class, and the name there of the number of masks.
+    """
+    context = get_context("spawn")
+    for what in ("open, first time", "open, second time"):
+        here, there = context.Pipe()
+        process = context.Process(target=opening, args=(url, cache, *store, there))
+        process.start()
+        there.close()
+        seconds, count, masks, place, peak = here.recv()
+        process.join()
+        row = {"what": what, "images": count, "masks": masks, "open_s": seconds, "peak_mb": peak / MB}
+        yield row | {"images_s": count / seconds if "first" in what else "", "load": os.getloadavg()[0]}
+    arrays = sum(path.stat().st_size for path in Path(place).rglob("*.npy"))
+    yield {"what": name, "images": count, "masks": masks} | measure(build, arrays, ranks, workers)
 
 
 def stock(images: int, pool: list[Instance], ranks: int, workers: int) -> Iterator[dict[str, Any]]:

@@ -22,16 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from support.drawn_streets import CAR, CLASSES, PERSON, ROAD, SKY, street, street_training, write_streets
+from support.drawn_streets import CAR, CLASSES, PERSON, ROAD, SKY, predicted, street, street_training, write_streets
 
-from detector.prediction.method import load
 from detector.training.train import train
-from pipeline.images.photos import Photo
-from pipeline.methods.protocol import Batch
 from pipeline.results.panoptic import PanopticRecord
 
 RESULTS = Path(__file__).parent / "results" / "panoptic_drop_loss.csv"
@@ -68,10 +64,7 @@ def trained(missing: float, threshold: float | None, steps: int, seed: int) -> n
         how = ("optim_wrapper.optimizer.lr=0.002", "default_hooks.logger.interval=20", *drop)
         work = Path(folder) / "work"
         path = train(street_training(run.url, work, *how, iterations=steps, batch_size=4, seed=seed))
-        method = load([f"detector.checkpoint={path}"], torch.device("cpu"))
-        photos = [Photo(str(number), street(number)[0]) for number in TESTED]
-        records = method.outputs(Batch(None, list(range(len(photos))), photos))
-        return np.array([counts(record, number) for record, number in zip(records, TESTED, strict=True)])
+        return np.array([counts(*pair) for pair in zip(predicted(path, TESTED), TESTED, strict=True)])
 
 
 def counts(record: PanopticRecord, number: int) -> np.ndarray:

@@ -28,8 +28,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +39,7 @@ import cv2  # noqa: E402
 import loader_memory  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from gpu_usage import peak_memory  # noqa: E402
-from mmdet.registry import MODELS, TRANSFORMS  # noqa: E402
+from mmdet.registry import HOOKS, MODELS, TRANSFORMS  # noqa: E402
 from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 from restart import make_manifest  # noqa: E402
@@ -52,7 +49,7 @@ from detector.data.panoptic_paste import PasteOptions, paste_batch  # noqa: E402
 from detector.data.panoptic_store import PanopticStore, PanopticStoreDataset  # noqa: E402
 from detector.data.sampling import SeededSampler, begin  # noqa: E402
 from detector.training.config import CONFIGS  # noqa: E402
-from detector.training.self_enhanced import labelled, put_back, sample_of  # noqa: E402
+from detector.training.self_enhanced import labelled, put_batch_back, samples_of  # noqa: E402
 from pipeline.results.panoptic import PanopticRecord, counts_of  # noqa: E402
 from pipeline.results.panoptic_file import write_shard  # noqa: E402
 from pipeline.results.semantic import Classes  # noqa: E402
@@ -116,31 +113,11 @@ class Visit:
         return seen + len(store.classes_of(image)) + len(store.ref(image).uri)
 
 
-def opening(url: str, cache: str, talk: Connection) -> None:
-    """Opens a run and says how long that took, what it found and the most memory it had."""
-    begun = time.perf_counter()
-    store = PanopticStore.open(url, cache=cache)
-    peak = peak_memory()
-    talk.send((time.perf_counter() - begun, len(store), store.n_instances, str(store.folder), peak))
-
-
 def memory(images: int, pool: list[PanopticRecord], ranks: int, workers: int) -> Iterator[dict[str, Any]]:
-    context = get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
-        url = make_up_run(images, Path(folder), pool)
-        for what in ("open, first time", "open, second time"):
-            here, there = context.Pipe()
-            process = context.Process(target=opening, args=(url, f"{folder}/cache", there))
-            process.start()
-            there.close()
-            seconds, count, instances, cache, peak = here.recv()
-            process.join()
-            row = {"what": what, "images": count, "masks": instances, "open_s": seconds, "peak_mb": peak / 1e6}
-            yield row | {"images_s": count / seconds if "first" in what else "", "load": os.getloadavg()[0]}
-        build = partial(PanopticStoreDataset, runs=url, cache=f"{folder}/cache", pipeline=[Visit()])
-        arrays = sum(path.stat().st_size for path in Path(cache).rglob("*.npy"))
-        row = {"what": "panoptic", "images": count, "masks": instances}
-        yield row | loader_memory.measure(build, arrays, ranks, workers)
+        url, cache = make_up_run(images, Path(folder), pool), f"{folder}/cache"
+        build = partial(PanopticStoreDataset, runs=url, cache=cache, pipeline=[Visit()])
+        yield from loader_memory.rows_of("panoptic", url, cache, (PanopticStore, "n_instances"), build, ranks, workers)
 
 
 def memory_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -180,8 +157,8 @@ def speed_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
     config = Config.fromfile(str(CONFIGS / "_base_/panoptic_store.py"), lazy_import=False)
     loader, clock = config.train_dataloader, Clock()
-    options = PasteOptions(**{k: v for k, v in config.copy_paste.items() if k in PasteOptions.__dataclass_fields__})
     with DefaultScope.overwrite_default_scope("mmdet"):
+        options = HOOKS.build(config.copy_paste).options
         steps = [(step.type, TRANSFORMS.build(step)) for step in loader.dataset.pipeline]
         preprocessor = MODELS.build({**PREPROCESSOR, "scales": config.scales, "photometric": config.photometric})
     dataset = PanopticStoreDataset(arguments.run, pipeline=[])
@@ -214,11 +191,8 @@ def speed_rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def paste(batch: dict[str, Any], options: PasteOptions, rng: np.random.Generator) -> None:
     """What the hook does while the labels are the source."""
-    samples = [sample_of(*pair) for pair in zip(batch["inputs"], batch["data_samples"], strict=True)]
-    pasted = paste_batch(samples, labelled(samples, options.min_side), options, rng)
-    for sample, data_sample in zip(pasted, batch["data_samples"], strict=True):
-        put_back(sample, data_sample)
-    batch["inputs"] = [torch.from_numpy(sample.image_3HW) for sample in pasted]
+    samples = samples_of(batch)
+    put_batch_back(paste_batch(samples, labelled(samples, options.min_side), options, rng), batch)
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,7 +48,16 @@ class RunDataset(BaseDetDataset, ABC):
         self.cache = cache
         self._read = 0
         self._gone: set[str] = set()
+        self._refuse_others(kwargs)
         super().__init__(serialize_data=False, **kwargs)
+
+    @classmethod
+    def _refuse_others(cls, options: Mapping[str, Any]) -> None:
+        """TypeError for options that neither this data set takes nor those that it is made of."""
+        taken = {name for base in cls.__mro__[:-1] for name in signature(base).parameters}
+        if other := [name for name in options if name not in taken]:
+            known = ", ".join(sorted(taken - {"args", "kwargs"}))
+            raise TypeError(f"{cls.__name__} has no option {other[0]}; it takes {known}")
 
     @abstractmethod
     def open_store(self) -> FlatImages:

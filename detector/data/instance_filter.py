@@ -10,6 +10,7 @@ from types import NoneType
 
 import numpy as np
 
+from detector.data.options import options_of
 from pipeline.errors import ConfigError
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -72,12 +73,7 @@ class InstanceFilter:
         """Itself, one of these options, or the one that keeps all masks; ConfigError names an option it has not."""
         if isinstance(options, InstanceFilter):
             return options
-        unknown = sorted((options or {}).keys() - cls.__dataclass_fields__.keys())
-        if unknown:
-            raise ConfigError(
-                f"filters: there is no {', '.join(unknown)}; there are {', '.join(cls.__dataclass_fields__)}"
-            )
-        return cls(**(options or {}))  # type: ignore[arg-type]
+        return options_of(cls, options or {}, "filters")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import functional as colours
 
+from detector.data.options import options_of
+from detector.data.panoptic_loading import random_window
 from detector.data.paste import boxes
 from pipeline.errors import ConfigError
 
@@ -111,12 +113,8 @@ class PanopticPreprocessor(DetDataPreprocessor):
         self._check("scales", scales is None or (len(scales) > 0 and all(map(_are_sides, scales))), scales)
         self._check("crop", crop is None or (_are_sides(crop) and crop[0] <= crop[1]), crop)
         self._check("min_pixels", min_pixels >= 1, min_pixels)
-        unknown = sorted((photometric or {}).keys() - Photometric.__dataclass_fields__.keys())
-        if unknown:
-            known = ", ".join(Photometric.__dataclass_fields__)
-            raise ConfigError(f"photometric: there is no {', '.join(unknown)}; there are {known}")
         self.crop, self.scales, self.min_pixels = crop, scales, min_pixels
-        self.photometric = None if photometric is None else Photometric(**photometric)
+        self.photometric = None if photometric is None else options_of(Photometric, photometric, "photometric")
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """See DetDataPreprocessor. data: `inputs`, uint8 (3, H, W) of each image, and `data_samples`."""
@@ -167,10 +165,7 @@ def _are_sides(pair: Sequence[int]) -> bool:
 def _window(size: Sequence[int], height: int | None, rng: np.random.Generator) -> tuple[slice, slice]:
     """Rows and columns of a random window of this height, and of the image's aspect; None: all of the image."""
     share = 1.0 if height is None else min(height / size[0], 1.0)
-    lengths = [max(1, round(side * share)) for side in size]
-    starts = [int(rng.integers(side - length + 1)) for side, length in zip(size, lengths, strict=True)]
-    rows, columns = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
-    return rows, columns
+    return random_window(size, share, rng.integers)
 
 
 def _image(image_3HW: Tensor, size: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 H, W pixels · M instances of an image · K of them that are things · C classes of the run, T things, S stuff
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -120,6 +121,17 @@ class LoadPanoptic(BaseTransform):
         return f"{type(self).__name__}(ignore_unknown_things={self.ignore_unknown_things})"
 
 
+def random_window(size: Sequence[int], share: float, draw: Callable[[int], Any]) -> tuple[slice, slice]:
+    """Rows and columns of a window anywhere in an image, which has this share of its height and of its width.
+
+    size: H, W. draw: gives a whole number from 0 to below another.
+    """
+    lengths = [max(1, round(side * share)) for side in size]
+    starts = [int(draw(side - length + 1)) for side, length in zip(size, lengths, strict=True)]
+    rows, columns = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
+    return rows, columns
+
+
 @TRANSFORMS.register_module()
 class AreaCrop(BaseTransform):
     """A random window of the image's own aspect, scaled back to the size of the image, by numpy's global generator.
@@ -156,10 +168,7 @@ class AreaCrop(BaseTransform):
     def _window(self, size: tuple[int, int]) -> tuple[slice, slice]:
         # numpy's global generator is the one that is seeded for each sample
         scale = np.sqrt(np.random.uniform(*self.area))  # noqa: NPY002
-        lengths = [max(1, round(side * scale)) for side in size]
-        starts = [int(np.random.randint(side - length + 1)) for side, length in zip(size, lengths, strict=True)]  # noqa: NPY002
-        rows, columns = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
-        return rows, columns
+        return random_window(size, scale, np.random.randint)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(area={self.area})"

@@ -12,7 +12,7 @@ B images · M instances · C classes of the runs
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any, Self
@@ -246,8 +246,7 @@ def _readers(runs: str | Sequence[str], threshold: float | None) -> list[Panopti
 
 def _counts(readers: Sequence[PanopticReader]) -> dict[str, Any]:
     """Pixels of each class, and those of them inside instances, of all runs."""
-    nothing: Mapping[str, Any] = {}
-    counts = reduce(added, (commit.counts for reader in readers for commit in reader.commits.values()), nothing)
+    counts = reduce(added, (reader.counts for reader in readers))
     return {name: dict(counts.get(name, {})) for name in PanopticReader.by_class}
 
 

@@ -14,7 +14,6 @@ from detector.prediction.detections import Detections, paste
 from pipeline.errors import ConfigError
 from pipeline.results.semantic import NONE
 
-LEAST_SCORE = 0.5
 STUFF_AT = ("scaled", "released")
 # The picture in which the least area of stuff was published: Cityscapes' height and width.
 _PUBLISHED_PIXELS = 1024 * 2048
@@ -33,7 +32,7 @@ class PanopticRule:
     mask_threshold: pixels of at least this probability are the instance.
     """
 
-    min_score: float = LEAST_SCORE
+    min_score: float = 0.5
     max_cover: float = 0.5
     stuff_area: int = 4096
     stuff_at: str = "scaled"

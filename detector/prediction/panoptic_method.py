@@ -16,7 +16,7 @@ import numpy as np
 from detector.model.checkpoints import DetectorCheckpoint
 from detector.model.panoptic_classes import PanopticClasses
 from detector.prediction.options import NAME, OF_INSTANCES, DetectorOptions
-from detector.prediction.panoptic import LEAST_SCORE, PanopticDetections, PanopticRule, merged
+from detector.prediction.panoptic import PanopticDetections, PanopticRule, merged
 from pipeline.methods.protocol import Batch, Inputs
 from pipeline.results.panoptic import PanopticRecord
 from pipeline.results.panoptic_kind import PanopticKind
@@ -39,7 +39,7 @@ class PanopticMethod:
         self.classes = checkpoint.panoptic
         self._options = options
         self._name, self._sha256 = checkpoint.config["name"], checkpoint.sha256
-        self._predictor = PanopticPredictor(checkpoint, device, options.limits(LEAST_SCORE), options.amp)
+        self._predictor = PanopticPredictor(checkpoint, device, options.limits(PanopticRule.min_score), options.amp)
         self._rule = options.rule(self._predictor.threshold)
 
     name = NAME

@@ -3,7 +3,7 @@
 S stuff classes · H, W pixels of the photo · h, w cells of the semantic head, a quarter of the network's input
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -33,8 +33,7 @@ class PanopticPredictor(PhotoNetwork[PanopticDetections]):
     ) -> Iterator[PanopticDetections]:
         logits = self._model.semantic_head.logits(features)
         for (result, found), logits_Chw, meta in zip(self._detected(features, metas), logits, metas, strict=True):
-            shares = [side / padded for side, padded in zip(meta["img_shape"], meta["batch_input_shape"], strict=True)]
-            size = meta["ori_shape"]
+            shares, size = shares_of(meta), meta["ori_shape"]
             sure_1hw = logits_Chw.softmax(dim=0).amax(dim=0, keepdim=True)
             yield PanopticDetections(
                 found,
@@ -44,10 +43,15 @@ class PanopticPredictor(PhotoNetwork[PanopticDetections]):
             )
 
 
+def shares_of(meta: Mapping[str, Any]) -> list[float]:
+    """Of height and width of the network's input what an image takes up, by its metainfo; the rest is padding."""
+    return [side / padded for side, padded in zip(meta["img_shape"], meta["batch_input_shape"], strict=True)]
+
+
 def classes_at(logits_Chw: torch.Tensor, size: tuple[int, int], shares: list[float]) -> torch.Tensor:
     """uint8 (H, W): the class of the highest logit at each pixel of a photo, some rows of it at a time.
 
-    size: H, W. shares: of the map's height and width that the photo takes up; the rest is padding.
+    size: H, W. shares: of the map's height and width that the photo takes up, see `shares_of`.
     """
     height, width = size
     rows = max(1, _VALUES // (len(logits_Chw) * width))

@@ -79,7 +79,8 @@ class PhotoNetwork(ABC, Generic[Found]):
         return self._from_features(features, [sample.metainfo for sample in batch["data_samples"]])
 
     @abstractmethod
-    def _from_features(self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]) -> Iterator[Found]: ...
+    def _from_features(self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]) -> Iterator[Found]:
+        """What is found in each image, of a batch's pyramid."""
 
     def _detected(
         self, features: tuple[torch.Tensor, ...], metas: list[dict[str, Any]]

@@ -158,14 +158,18 @@ def run_datasets(dataset: Any) -> Iterator[Any]:
     return components(dataset, *_RUN_DATASETS)
 
 
+def run_dataset(config: Config) -> Any:
+    """The first data set of the training that reads runs."""
+    return next(run_datasets(config.train_dataloader.dataset))
+
+
 def open_store(config: Config) -> FlatImages:
-    """What the training's first data set of runs draws from; raises what its `open_store` does."""
+    """What `run_dataset` draws from; raises what its `open_store` does."""
     from mmdet.registry import DATASETS
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmdet"):
-        part = next(run_datasets(config.train_dataloader.dataset))
-        dataset = DATASETS.build({**part, "pipeline": [], "lazy_init": True})
+        dataset = DATASETS.build({**run_dataset(config), "pipeline": [], "lazy_init": True})
     opened: FlatImages = dataset.open_store()
     return opened
 
@@ -180,7 +184,7 @@ def set_backbone(config: Config, backbone: str | None) -> None:
 
 def set_start(config: Config, checkpoint: str | None) -> None:
     """Let the whole detector start from the weights of another; None: as the configuration says."""
-    starts = list(components(config.get("custom_hooks") or [], "StartFrom"))
+    starts = list(custom_hooks(config, "StartFrom"))
     if checkpoint is None:
         if any(start.get("checkpoint") is None for start in starts):
             raise ConfigError("this configuration starts from a trained detector: give --init-from CHECKPOINT")
@@ -317,6 +321,11 @@ def components(value: Any, *kinds: str) -> Iterator[Any]:
     return (part for part in all_mappings(value) if part.get("type") in kinds)
 
 
+def custom_hooks(config: Any, *kinds: str) -> Iterator[Any]:
+    """The custom hooks of a configuration, as MMEngine has it or as plain values, that have one of these types."""
+    return components(config.get("custom_hooks") or [], *kinds)
+
+
 def plain(value: Any) -> Any:
     """A configuration, or a part of it, as JSON gives it back; ConfigError for what JSON cannot hold."""
     from mmengine.config import Config
@@ -382,7 +391,7 @@ def _stretch(scheduler: Any, factor: float) -> None:
 
 def _move_pasting(config: Config, factor: float) -> None:
     """When a detector begins to paste what it finds itself."""
-    for hook in components(config.get("custom_hooks") or [], "SelfEnhancedCopyPaste"):
+    for hook in custom_hooks(config, "SelfEnhancedCopyPaste"):
         if hook.get("start"):
             hook["start"] = _scaled(hook["start"], factor)
 

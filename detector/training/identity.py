@@ -35,10 +35,10 @@ def identity(config: Config, world_size: int) -> dict[str, Any]:
             part.pop(name, None)
     model = train_config.plain(config.model)
     model["backbone"].pop("init_cfg", None)
-    hooks = list(train_config.components(train_config.plain(config.get("custom_hooks")), *_DECIDING_HOOKS))
+    hooks = [train_config.plain(hook) for hook in train_config.custom_hooks(config, *_DECIDING_HOOKS)]
     return {
         "model": model,
-        "pipeline": train_config.plain(_dataset(config).pipeline),
+        "pipeline": train_config.plain(train_config.run_dataset(config).pipeline),
         "dataset": dataset,
         **({"hooks": hooks} if hooks else {}),
         **({"panoptic": config.panoptic} if "panoptic" in config else {}),
@@ -51,15 +51,10 @@ def identity(config: Config, world_size: int) -> dict[str, Any]:
     }
 
 
-def _dataset(config: Config) -> Any:
-    """The part of the configuration that reads the runs."""
-    return next(train_config.run_datasets(config.train_dataloader.dataset))
-
-
 def _masks_digest(config: Config) -> str:
     """Of all committed shards of the runs, wherever they are mounted now."""
     digest = hashlib.sha256()
-    for url in _dataset(config).runs:
+    for url in train_config.run_dataset(config).runs:
         run = RunFolder.open(url)
         digest.update(f"{run.fingerprint} {run.digest}\n".encode())
         for key, commit in sorted(run.ledger.committed().items()):
@@ -72,7 +67,7 @@ def trained_on(config: Config, store: FlatImages, world_size: int) -> dict[str, 
 
     store: what the training's data set draws from. world_size: processes of the training.
     """
-    runs = [RunFolder.open(url) for url in _dataset(config).runs]
+    runs = [RunFolder.open(url) for url in train_config.run_dataset(config).runs]
     start = config.model.backbone.get("init_cfg")
     return {
         "runs": [{"url": run.url, "recipe": run.config.get("recipe"), "fingerprint": run.fingerprint} for run in runs],

@@ -23,7 +23,7 @@ def is_panoptic(config: Any) -> bool:
 
 def has_teacher(config: Any) -> bool:
     """Whether a configuration trains on the labels of a momentum teacher, in place of those of a run."""
-    return any(train_config.components(config.get("custom_hooks") or [], TEACHER))
+    return any(train_config.custom_hooks(config, TEACHER))
 
 
 def set_classes(config: Config, checkpoint: str | None) -> None:
@@ -58,7 +58,7 @@ def set_classes(config: Config, checkpoint: str | None) -> None:
 
 def set_teacher(config: Config, options: Mapping[str, float]) -> None:
     """Give the momentum teacher these options."""
-    for hook in train_config.components(config.get("custom_hooks") or [], TEACHER):
+    for hook in train_config.custom_hooks(config, TEACHER):
         hook.update(options)
 
 

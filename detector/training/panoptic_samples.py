@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, MODELS
+from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
@@ -26,7 +26,7 @@ from detector.data.sample_page import SIDE, captioned, outline, sheet
 from detector.data.sampling import SeededSampler
 from detector.training import config as train_config
 from detector.training.loop import seed_step
-from detector.training.self_enhanced import labelled, pasting_rng, put_back, sample_of
+from detector.training.self_enhanced import labelled, pasting_rng, put_batch_back, samples_of
 from pipeline.errors import ConfigError
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.semantic import Classes, class_colours
@@ -62,7 +62,7 @@ def write_panoptic_samples(config: Config, path: str | Path, count: int = 24, se
     Raises ConfigError: its data are no panoptic labels, or it cannot be built. StoreError: runs or photos are missing,
     or the picture cannot be written.
     """
-    dataset = _built(DATASETS, config.train_dataloader.dataset)
+    dataset = train_config.training_dataset(config)
     if not isinstance(dataset, PanopticStoreDataset):
         raise ConfigError(f"samples can be shown of a PanopticStoreDataset, not of a {type(dataset).__name__}")
     split = dataset.store.split
@@ -114,19 +114,19 @@ def _samples(config: Config, dataset: PanopticStoreDataset, seed: int) -> Iterat
 
 def _paste_options(config: Config) -> PasteOptions | None:
     """None: the training pastes nothing."""
-    for hook in train_config.components(config.get("custom_hooks") or [], "SelfEnhancedCopyPaste"):
-        return PasteOptions(**{name: hook[name] for name in PasteOptions.__dataclass_fields__ if name in hook})
+    for hook in train_config.custom_hooks(config, "SelfEnhancedCopyPaste"):
+        options: PasteOptions = _built(HOOKS, hook).options
+        return options
     return None
 
 
 def _paste(batch: dict[str, Any], options: PasteOptions, things: int, rng: np.random.Generator) -> None:
     """Among the batch; labels of the pasted are `things` higher: every step keeps them in step with the masks."""
-    samples = [sample_of(*pair) for pair in zip(batch["inputs"], batch["data_samples"], strict=True)]
+    samples = samples_of(batch)
     pasted = paste_batch(samples, labelled(samples, options.min_side), options, rng)
-    for sample, data_sample in zip(pasted, batch["data_samples"], strict=True):
+    for sample in pasted:
         sample.labels_M[len(sample.labels_M) - sample.pasted :] += things
-        put_back(sample, data_sample)
-    batch["inputs"] = [torch.from_numpy(sample.image_3HW) for sample in pasted]
+    put_batch_back(pasted, batch)
 
 
 def _seen(rgb_3HW: torch.Tensor, sample: Any, dataset: PanopticStoreDataset, things: int) -> PanopticTrainingSample:

@@ -15,17 +15,16 @@ from mmcv.ops import batched_nms
 from mmdet.structures import DetDataSample
 from torch import Tensor
 
+from detector.data.confidence_masks import CERTAIN
 from detector.data.panoptic_loading import IGNORED
 from detector.data.panoptic_paste import PanopticSample
 from detector.data.paste import boxes
 from detector.model.two_stage import TwoStage
 from detector.prediction.detections import Detections, Limits
 from detector.prediction.panoptic import PanopticRule, instances
-from detector.prediction.panoptic_predictor import enlarged
+from detector.prediction.panoptic_predictor import enlarged, shares_of
 from detector.prediction.predictor import limited
 from pipeline.errors import ConfigError
-
-_INSIDE = 255
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Labeller:
         ids_HW, kept = instances(found, size, self._merging)
         values_MHW = np.zeros((len(kept), *size), np.uint8)
         for number, values_HW in enumerate(values_MHW, 1):
-            values_HW[ids_HW == number] = _INSIDE
+            values_HW[ids_HW == number] = CERTAIN
         return PanopticSample(
             image_3HW.cpu().numpy(),
             values_MHW,
@@ -146,8 +145,7 @@ class Labeller:
         total = None
         for view in views:
             probability_Chw = self._model.semantic_head.logits(view.features)[0].softmax(dim=0)
-            shares = [a / b for a, b in zip(view.meta["img_shape"], view.meta["batch_input_shape"], strict=True)]
-            probability_CHW = enlarged(probability_Chw, size, shares)
+            probability_CHW = enlarged(probability_Chw, size, shares_of(view.meta))
             if view.mirrored:
                 probability_CHW = probability_CHW.flip(-1)
             total = probability_CHW if total is None else total.add_(probability_CHW)

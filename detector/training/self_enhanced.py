@@ -1,6 +1,6 @@
 """Self-enhanced copy-paste (CUPS, Hahn et al., CVPR 2025): what a detector finds and its labels miss is pasted."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detector.data.confidence_masks import ConfidenceMasks
+from detector.data.options import options_of
 from detector.data.panoptic_paste import CutOut, PanopticSample, PasteOptions, cut_outs, paste_batch
 from detector.training.hooks import bare
 from pipeline.errors import ConfigError
@@ -47,16 +48,12 @@ class SelfEnhancedCopyPaste(Hook):
         for name, value in (("min_score", min_score), ("max_iou", max_iou)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"SelfEnhancedCopyPaste: {name} must be in 0..1, not {value}")
-        unknown = sorted(options.keys() - PasteOptions.__dataclass_fields__.keys())
-        if unknown:
-            known = ", ".join(PasteOptions.__dataclass_fields__)
-            raise ConfigError(f"SelfEnhancedCopyPaste: there is no {', '.join(unknown)}; there are {known}")
         self.start, self.min_score, self.max_iou = start, min_score, max_iou
-        self.options = PasteOptions(**options)
+        self.options = options_of(PasteOptions, options, "SelfEnhancedCopyPaste")
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: dict[str, Any]) -> None:
         """Changes `inputs` and `data_samples` of the batch."""
-        samples = [sample_of(*pair) for pair in zip(data_batch["inputs"], data_batch["data_samples"], strict=True)]
+        samples = samples_of(data_batch)
         if self.start is None or batch_idx < self.start:
             source = labelled(samples, self.options.min_side)
         else:
@@ -66,9 +63,7 @@ class SelfEnhancedCopyPaste(Hook):
                 found = predictions(model, data_batch)
             source = list(self._missed(samples, found))
         pasted = paste_batch(samples, source, self.options, pasting_rng(runner.seed, batch_idx, get_rank()))
-        for sample, data_sample in zip(pasted, data_batch["data_samples"], strict=True):
-            put_back(sample, data_sample)
-        data_batch["inputs"] = [torch.from_numpy(sample.image_3HW) for sample in pasted]
+        put_batch_back(pasted, data_batch)
         count = sum(sample.pasted for sample in pasted) / len(pasted)
         runner.message_hub.update_scalar("train/pasted", count)
 
@@ -133,8 +128,12 @@ def predictions(model: nn.Module, data_batch: Mapping[str, Any]) -> list[Instanc
             module.training = training
 
 
-def sample_of(image_3HW: Tensor, data_sample: DetDataSample) -> PanopticSample:
-    """The arrays of a sample that the loader gives; they are shared."""
+def samples_of(data_batch: Mapping[str, Any]) -> list[PanopticSample]:
+    """The arrays of a batch that the loader gives; they are shared."""
+    return [_sample_of(*pair) for pair in zip(data_batch["inputs"], data_batch["data_samples"], strict=True)]
+
+
+def _sample_of(image_3HW: Tensor, data_sample: DetDataSample) -> PanopticSample:
     instances = data_sample.gt_instances
     masks = instances.masks
     return PanopticSample(
@@ -144,6 +143,13 @@ def sample_of(image_3HW: Tensor, data_sample: DetDataSample) -> PanopticSample:
         get_box_tensor(instances.bboxes).numpy(),
         data_sample.gt_sem_seg.sem_seg[0].numpy(),
     )
+
+
+def put_batch_back(samples: Sequence[PanopticSample], data_batch: dict[str, Any]) -> None:
+    """Replace the images of a batch, and what is to be learnt of them."""
+    for sample, data_sample in zip(samples, data_batch["data_samples"], strict=True):
+        put_back(sample, data_sample)
+    data_batch["inputs"] = [torch.from_numpy(sample.image_3HW) for sample in samples]
 
 
 def put_back(sample: PanopticSample, data_sample: DetDataSample) -> None:

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
+from detector.data.options import options_of
 from detector.data.panoptic_loading import IGNORED
 from detector.training.hooks import bare
 from detector.training.pseudo_labels import Labeller, LabelRule
@@ -40,11 +41,7 @@ class MomentumTeacher(Hook):
     def __init__(self, momentum: float = 0.999, **rule: Any) -> None:
         if not 0 <= momentum <= 1:
             raise ConfigError(f"MomentumTeacher: momentum is {momentum}: it must lie in 0..1")
-        unknown = sorted(rule.keys() - LabelRule.__dataclass_fields__.keys())
-        if unknown:
-            known = ", ".join(LabelRule.__dataclass_fields__)
-            raise ConfigError(f"MomentumTeacher: there is no {', '.join(unknown)}; there are momentum, {known}")
-        self.momentum, self.rule = momentum, LabelRule(**rule)
+        self.momentum, self.rule = momentum, options_of(LabelRule, rule, "MomentumTeacher", beside=["momentum"])
         self._kept: dict[str, Tensor] | None = None
         self._empty: int | None = 0  # batches so far, none of which has an instance
 

@@ -3,12 +3,11 @@ or loaded is known without them.
 """
 
 import contextlib
-import inspect
 import logging
 from collections.abc import Iterator
 
 from mmdet.registry import DATASETS
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
@@ -67,23 +66,11 @@ def _try(config: Config, resumes: bool) -> None:
         if hook is not None:  # one of MMEngine's that is switched off
             HOOKS.build(dict(hook))
     for dataset in train_config.run_datasets(config.train_dataloader.dataset):
-        _refuse_other_arguments(dataset)
-        Compose(dataset.get("pipeline"))
+        DATASETS.build({**dataset, "lazy_init": True})  # and its pipeline; the runs are opened later
     Compose(config.test_pipeline)
     if resumes:
         return
     for backbone in train_config.components(config.model.backbone.get("init_cfg"), "DinoResNet"):
         load_backbone(model.backbone, find_backbone(backbone.get("checkpoint")))
-    for start in train_config.components(config.get("custom_hooks") or [], "StartFrom"):
+    for start in train_config.custom_hooks(config, "StartFrom"):
         start_from(model, start["checkpoint"])
-
-
-def _refuse_other_arguments(dataset: ConfigDict) -> None:
-    """TypeError for what a data set does not take: it is not built here, since it opens the runs."""
-    kind = DATASETS.get(dataset["type"])
-    taken = {
-        name for base in kind.__mro__ if base is not object for name in inspect.signature(base.__init__).parameters
-    }
-    if other := [name for name in dataset if name not in taken and name != "type"]:
-        known = ", ".join(sorted(taken - {"self", "args", "kwargs"}))
-        raise TypeError(f"{dataset['type']} has no option {other[0]}; it takes {known}")

@@ -68,8 +68,9 @@ class ThingSplit:
         counts: Mapping[str, Any],
         threshold: float | None = None,
     ) -> Self:
-        """The split that is `given`, else that `of_counts`. things: None where nobody knows. threshold: None for the
-        published one.
+        """The split that is `given`, else that `of_counts`.
+
+        things: None where nobody knows. threshold: of `of_counts`; None for the published one.
         """
         if things is not None:
             return cls.given(classes, things, counts)

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from detector.model.checkpoints import write_detector
+from detector.prediction.method import load
 from detector.training.config import describe, read_config, set_options, set_runs
 from detector.training.panoptic_config import set_classes
 from detector.training.train import Training
+from pipeline.images.photos import Photo
+from pipeline.methods.protocol import Batch
 from pipeline.results.panoptic import PanopticRecord
 from pipeline.results.semantic import Classes
 from pipeline.runs.run_folder import RunFolder
@@ -103,6 +107,13 @@ def street_training(run: str, work_dir: Path, *settings: str, config: str = "cup
     load = LOAD_SELF if "self" in config else LOAD
     every_third = "default_hooks.checkpoint.interval=3"
     return Training((run,), config, str(work_dir), settings=(*SMALL, load, every_third, *settings), **options)
+
+
+def predicted(checkpoint: Path, seeds: Sequence[int]) -> list[PanopticRecord]:
+    """What a detector sees in streets that are no files."""
+    method = load([f"detector.checkpoint={checkpoint}"], torch.device("cpu"))
+    photos = [Photo(str(seed), street(seed)[0]) for seed in seeds]
+    return list(method.outputs(Batch(None, list(range(len(photos))), photos)))
 
 
 def write_start(path: Path, run: RunFolder) -> Path:

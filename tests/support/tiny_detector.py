@@ -11,6 +11,8 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from detector.model.checkpoints import DetectorCheckpoint, read_detector, write_detector
+from detector.prediction.options import NAME, DetectorOptions, overrides_of
+from pipeline.runs.launch import Launch
 
 STAGES = 2
 SCALE = (160, 128)
@@ -129,3 +131,9 @@ def write_tiny(path: Path, config: dict[str, Any] | None = None, seed: int = 0) 
     }
     write_detector(path, tiny_model(config, seed).state_dict(), description, {"runs": []})
     return read_detector(path)
+
+
+def detector_launch(checkpoint: DetectorCheckpoint, photos: Path, **options: Any) -> Launch:
+    """Of a run of the detector on photos, in shards of three."""
+    overrides = overrides_of(DetectorOptions(str(checkpoint.path), **options))
+    return Launch(str(photos), recipe=NAME, overrides=overrides, shard_size=3)

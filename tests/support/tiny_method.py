@@ -56,6 +56,13 @@ def in_place_of_models(patch: pytest.MonkeyPatch, load: Callable[[Launch], CutsM
     patch.setattr(checks, "known_config", lambda *_: {})
 
 
+def photos_and_a_broken_one(folder: Path, n: int) -> Path:
+    """n of `draw_photos`, and broken.png, which ends too early."""
+    draw_photos(folder, n)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    return folder
+
+
 def draw_photos(folder: Path, n: int, seed: int = 0) -> list[Path]:
     """n pictures of two discs on a bright background, 80 pixels wide."""
     rng = np.random.default_rng(seed)

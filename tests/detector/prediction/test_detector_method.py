@@ -15,8 +15,9 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from support import ROOT
 from support.sample_run import drops_of, masks_of
+from support.tiny_detector import detector_launch as launch
 from support.tiny_detector import write_tiny
-from support.tiny_method import draw_photos, in_place_of_models, tiny_method
+from support.tiny_method import in_place_of_models, photos_and_a_broken_one, tiny_method
 
 from detector.model.checkpoints import DetectorCheckpoint
 from detector.prediction.method import DetectorMethod, absolute_launch, load
@@ -44,15 +45,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> DetectorCheckpoint:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    draw_photos(folder, 7)
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    return folder
-
-
-def launch(checkpoint: DetectorCheckpoint, photos: Path, **options: Any) -> Launch:
-    overrides = overrides_of(DetectorOptions(str(checkpoint.path), **options))
-    return Launch(str(photos), recipe="detector", overrides=overrides, shard_size=3)
+    return photos_and_a_broken_one(tmp_path_factory.mktemp("photos"), 7)
 
 
 @pytest.fixture(scope="module")

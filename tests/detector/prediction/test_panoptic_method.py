@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.tiny_detector import detector_launch as launch
 from support.tiny_detector import write_tiny
-from support.tiny_method import draw_photos
+from support.tiny_method import photos_and_a_broken_one
 from support.tiny_panoptic import CLASSES, STUFFS, THINGS, write_panoptic
 
 from detector.model.checkpoints import DetectorCheckpoint, read_detector, write_detector
 from detector.model.panoptic_classes import PanopticClasses
 from detector.prediction.detections import Detections
 from detector.prediction.method import load
-from detector.prediction.options import DetectorOptions, overrides_of
 from detector.prediction.panoptic import PanopticDetections, PanopticRule, merged
 from detector.prediction.panoptic_method import PanopticMethod, panoptic_record
 from detector.prediction.panoptic_predictor import PanopticPredictor
@@ -26,7 +26,6 @@ from pipeline.methods.protocol import Batch
 from pipeline.results.panoptic import PanopticRecord
 from pipeline.results.panoptic_segments import segments_of
 from pipeline.results.semantic import NONE
-from pipeline.runs.launch import Launch
 from pipeline.runs.panoptic_reader import open_panoptic
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
@@ -41,15 +40,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> DetectorCheckpoint:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    draw_photos(folder, 5)
-    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    return folder
-
-
-def launch(checkpoint: DetectorCheckpoint, photos: Path, **options: Any) -> Launch:
-    overrides = overrides_of(DetectorOptions(str(checkpoint.path), **options))
-    return Launch(str(photos), recipe="detector", overrides=overrides, shard_size=3)
+    return photos_and_a_broken_one(tmp_path_factory.mktemp("photos"), 5)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@ that they resume to the bit.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,10 @@ from detector.training.wanted import check_training
 from pipeline.errors import ConfigError, RunMismatchError, TrainingError
 from pipeline.runs.run_folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("module_cache")
+
 STEPS = ("default_hooks.checkpoint.interval=1", "default_hooks.checkpoint.max_keep_ckpts=-1")
 MOMENTUM = 0.9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUTS3D_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +238,7 @@ def test_teachers_that_there_are_none_of(options: dict[str, Any], message: str) 
 
 
 def test_detectors_configurations_and_runs_of_another_kind(
-    wanted: SelfTraining, run: RunFolder, start: Path, tmp_path: Path
+    wanted: SelfTraining, run: RunFolder, tmp_path: Path
 ) -> None:
     kind = replace(wanted, training=replace(wanted.training, config="self_train_r50_fpn"))
     with pytest.raises(ConfigError, match=r"is a panoptic detector, .* trains another kind: --config cups_self_r50"):

@@ -3,43 +3,27 @@ itself.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 import pytest
 import torch
-from support.drawn_streets import PERSON, ROAD, SKY, street, street_training, write_start, write_streets
+from support.drawn_streets import PERSON, ROAD, SKY, predicted, street, street_training, write_start, write_streets
 
 from detector.model.build import build_model
 from detector.model.checkpoints import read_detector
-from detector.prediction.method import load
 from detector.training.pseudo_labels import Labeller, LabelRule
 from detector.training.train import train
-from pipeline.images.photos import Photo
-from pipeline.methods.protocol import Batch
 from pipeline.results.panoptic import PanopticRecord
 
-pytestmark = [pytest.mark.slow(60)]
+pytestmark = [pytest.mark.slow(60), pytest.mark.usefixtures("module_cache")]
 
 # Bounds, chosen before these streets were looked at: at this size the two kinds of stuff are told apart in every
 # picture, and of the things the people, which differ from all else by colour and shape, are found.
 TESTED = range(200, 212)
 STEPS = 90
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUTS3D_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def predicted(checkpoint: Path) -> list[PanopticRecord]:
-    method = load([f"detector.checkpoint={checkpoint}"], torch.device("cpu"))
-    photos = [Photo(str(seed), street(seed)[0]) for seed in TESTED]
-    return list(method.outputs(Batch(None, list(range(len(photos))), photos)))
 
 
 def stuff_ious(records: Sequence[PanopticRecord]) -> list[float]:
@@ -73,14 +57,14 @@ def people_found(records: Sequence[PanopticRecord]) -> float:
 
 def test_the_tiny_recipe_learns_streets_it_has_not_seen(tmp_path: Path) -> None:
     run = write_streets(tmp_path / "streets", range(32))
-    untrained = predicted(write_start(tmp_path / "start.safetensors", run))
+    untrained = predicted(write_start(tmp_path / "start.safetensors", run), TESTED)
     how = ("optim_wrapper.optimizer.lr=0.002", "custom_hooks.2.batches=10", "default_hooks.logger.interval=10")
     path = train(street_training(run.url, tmp_path / "work", *how, iterations=STEPS, batch_size=4))
     (log,) = (tmp_path / "work").glob("*/vis_data/scalars.json")
     course = [json.loads(line)["loss_seg"] for line in log.read_text().splitlines()]
     assert fmean(course[-3:]) < 0.6 * fmean(course[:3]), course
 
-    records = predicted(path)
+    records = predicted(path, TESTED)
     print(stuff_ious(untrained), stuff_ious(records), people_found(untrained), people_found(records))
     assert max(stuff_ious(untrained)) < 0.5
     assert min(stuff_ious(records)) > 0.6

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
@@ -17,20 +16,13 @@ from pipeline.evaluation.truth.formats import TruthSet
 from pipeline.runs.launch import Launch
 from pipeline.runs.run_folder import RunFolder
 
-pytestmark = [pytest.mark.slow(300)]
+pytestmark = [pytest.mark.slow(300), pytest.mark.usefixtures("module_cache")]
 
 # Photos to learn from and photos to be tested on; the latter are none of those that the recipe was chosen by.
 LEARNT, TESTED = 48, 48
 # The metric, chosen beforehand: at this size precision is next to nothing, and whether the boxes and masks of a hundred
 # detections are where objects are is what can be learnt in minutes.
 METRIC = "mask_AR100"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CUTS3D_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")

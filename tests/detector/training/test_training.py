@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +37,7 @@ from pipeline.runs.lease import Lease, LeaseError
 from pipeline.runs.run_folder import RunFolder
 from pipeline.storage.files_at import files_at
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    before = os.environ.get("CUTS3D_CACHE")
-    os.environ["CUTS3D_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["CUTS3D_CACHE"]
-    else:
-        os.environ["CUTS3D_CACHE"] = before
+pytestmark = pytest.mark.usefixtures("module_cache")
 
 
 @pytest.fixture(scope="module")
