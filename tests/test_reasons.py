@@ -11,6 +11,7 @@ from detector.prediction import merging
 from pipeline.images import oddities
 from pipeline.methods.coco_import.importing import BAD_PART
 from pipeline.methods.cups.fusing import AT_BORDER, NO_CLASS
+from pipeline.results.empty_reasons import LIKELY
 from stages.filters import DropReason
 from stages.motion.movers import EMPTY_REASONS
 
@@ -52,4 +53,4 @@ def test_why_masks_are_dropped() -> None:
 def test_why_a_clip_has_no_instance() -> None:
     text = (ROOT / "docs/panoptic.md").read_text()
     table = text.partition("| reason |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*EMPTY_REASONS, AT_BORDER, NO_CLASS}
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*EMPTY_REASONS, AT_BORDER, NO_CLASS} == set(LIKELY)

@@ -115,6 +115,11 @@ def test_self_train_of_a_panoptic_detector(panoptic: str, tmp_path: Path, monkey
     refused = call(*arguments, "--config", "cups_self_tiny", "--thresholds", "0.8", "--device", "cpu")
     assert refused.exit_code == 2
     assert "thresholds: before none, now [0.8]" in refused.output
+    for option, instead in (("--ray", "--train-workers N"), ("--batch-size=2", "--train-batch-size")):
+        useless = call(*arguments, "--config", "cups_self_tiny", option)
+        assert useless.exit_code == 2
+        assert "cups_self_tiny has a teacher that labels while training: leave it out" in useless.output
+        assert instead in useless.output
     wrong = call(*arguments[:-1], tmp_path / "others", "--device", "cpu")
     assert wrong.exit_code == 2
     assert "holds panoptic labels: --config self_train_r50_fpn is for instance masks" in wrong.output
