@@ -141,7 +141,7 @@ class PanopticKind:
         """See `panoptic_overlay.draw_overlay`."""
         from pipeline.results.panoptic_overlay import draw_overlay  # fonts, for drawing alone
 
-        return draw_overlay(rgb_HW3, result)
+        return draw_overlay(rgb_HW3, result, self.things)
 
     def facts(self, result: PanopticRecord) -> dict[str, float | int | str]:
         """Number of instances, and `semantic_figures.label_facts`."""

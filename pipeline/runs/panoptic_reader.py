@@ -2,6 +2,9 @@
 
 from functools import cached_property, reduce
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.results.kinds import Counts, added
@@ -72,6 +75,12 @@ class PanopticReader(LabelReader[PanopticRecord]):
         record = self.shown(self.result_of(self.ids[number]))
         assert isinstance(record, PanopticRecord)
         return record
+
+    def draw(self, rgb_HW3: np.ndarray, result: PanopticRecord) -> Any:
+        """See `RunReader.draw`; the legend says which classes are things."""
+        from pipeline.results.panoptic_overlay import draw_overlay  # fonts, for drawing alone
+
+        return draw_overlay(rgb_HW3, result, self.split.things)
 
     def _relabelled(self, record: PanopticRecord, assignment: Assignment) -> PanopticRecord:
         return relabelled(record, assignment.table, self.classes)

@@ -48,7 +48,7 @@ def _facts(run: RunFolder, reader: RunReader) -> dict[str, str]:
 def _block(reader: RunReader, result: Any, photo: Photo | ImageError, thumbnail: int) -> dict[str, str]:
     if isinstance(photo, ImageError):
         return {"picture": "", "problem": photo.detail}
-    picture = Image.fromarray(photo.rgb) if isinstance(result, Failed) else reader.kind.draw(photo.rgb, result)
+    picture = Image.fromarray(photo.rgb) if isinstance(result, Failed) else reader.draw(photo.rgb, result)
     return {"picture": _webp(picture, thumbnail), "problem": ""}
 
 
