@@ -20,12 +20,15 @@ _SHARES = ("sides", "top", "bottom", "grid", "inlier", "gain", "same_motion", "a
 class MoversConfig:
     """Constants of the search for moving objects; the defaults are CUPS' unless a line says otherwise.
 
-    near, far: depth in metres that is trusted.
-    sides, top, bottom: share of the width at each side, and of the height, where nothing is looked for: what one camera
-        alone sees, and the bonnet. CUPS: sides 0.075 for Cityscapes, 0 for KITTI.
+    near: metres, from which depth is trusted.
+    far: metres, up to which depth is trusted.
+    sides: share of the width at each side where nothing is looked for: what one camera alone sees. CUPS: 0.075 for
+        Cityscapes, 0 for KITTI.
+    top: share of the height at the top where nothing is looked for.
+    bottom: share of the height at the bottom where nothing is looked for: the bonnet.
     edge: gradient of log disparity (Sobel's sums) above which a pixel is at an edge.
-    noise, noise_factor: standard deviation in pixels of flow and disparity: so many times what is measured where maps
-        there and back disagree, `noise` at least, 10 at most. CUPS: 2 and 1.
+    noise: pixels, the least standard deviation of flow and disparity; the largest is 10. CUPS: 2.
+    noise_factor: the standard deviation is so many times what maps there and back are measured to disagree by. CUPS: 1.
     fewest: reliable pixels without which nothing is looked for.
     grid: rows and columns of the grid on which motions are sought, as a share of those of the pictures.
     iterations: of a run at most; each may add objects of one motion.
