@@ -17,13 +17,8 @@ from pipeline.commands.options import (
     taken_settings,
     with_recipe_file,
 )
-from pipeline.commands.things import threshold_option
+from pipeline.commands.things import assignment_option, threshold_option
 from pipeline.wording import counted
-
-assignment_option = click.option(
-    "--assignment", metavar="FILE", help="Labels: show the classes that this file has for their clusters."
-)
-
 
 @click.command()
 @click.argument("run_folder", metavar="RUN")

@@ -52,14 +52,18 @@ class PanopticReader(LabelReader[PanopticRecord]):
         return reduce(added, (commit.counts for commit in self.commits.values()))
 
     @cached_property
+    def cluster_split(self) -> ThingSplit:
+        """Which clusters are things, see `split`."""
+        return ThingSplit.made(self.clusters, self.things, self.counts, self.threshold)
+
+    @cached_property
     def split(self) -> ThingSplit:
         """Which classes are things, by the counts of all commits: the same however often the run was resumed. With an
         assignment a class is a thing if one of its clusters is. StoreError while no shard of the run is done.
         """
-        of_clusters = ThingSplit.made(self.clusters, self.things, self.counts, self.threshold)
         if self.assignment is None:
-            return of_clusters
-        found = {self.assignment.class_of[cluster] for cluster in of_clusters.thing_classes}
+            return self.cluster_split
+        found = {self.assignment.class_of[cluster] for cluster in self.cluster_split.thing_classes}
         return ThingSplit.given(
             self.classes, [c in found for c in range(len(self.classes))], self.named_counts(self.counts)
         )
