@@ -65,7 +65,11 @@ def predict(
     for video in found.videos:
         click.echo(f"video {video}")
     if found.set_aside:
-        click.echo(f"set aside: {counted(found.set_aside, 'image')}, see `cuts3d info {Path(out) / 'run'}`")
+        from pipeline.runs.info import reason_lines
+        from pipeline.runs.run_folder import RunFolder
+
+        for line in reason_lines(RunFolder.open(Path(out) / "run")):
+            click.echo(line)
     exit_with(found.summary.standing)
 
 

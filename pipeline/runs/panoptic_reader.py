@@ -31,8 +31,8 @@ class PanopticReader(LabelReader[PanopticRecord]):
     def __init__(self, run: RunFolder, threshold: float | None = None, assignment: Assignment | None = None) -> None:
         super().__init__(run, assignment)
         self.threshold = threshold
-        if threshold is not None and not 0 <= threshold < 1:
-            raise ConfigError(f"the threshold of things is {threshold}: it must be from 0 to below 1")
+        if threshold is not None and not (isinstance(threshold, (int, float)) and 0 <= threshold < 1):
+            raise ConfigError(f"the threshold of things is {threshold!r}: it must be a number from 0 to below 1")
         if threshold is not None and self.things is not None:
             raise ConfigError(f"{run.url} says itself which classes are things: leave the threshold out")
 
