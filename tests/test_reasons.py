@@ -42,7 +42,8 @@ def listed(heading: str) -> set[str]:
 
 
 def test_why_images_are_set_aside() -> None:
-    assert listed("set aside as") == {*reasons(SET_ASIDE), *VERDICTS, oddities.REASON}
+    of_maps = {f"{fault}_{kind}" for kind in reasons({"MapFolder": 2}) for fault in ("no", "bad")}
+    assert listed("set aside as") == {*reasons(SET_ASIDE), *of_maps, *VERDICTS, oddities.REASON}
 
 
 def test_why_masks_are_dropped() -> None:

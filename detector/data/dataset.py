@@ -117,7 +117,8 @@ class RunDataset(BaseDetDataset, ABC):
         self._gone.add(error.detail)
         if len(self._gone) > max(_MAY_BE_GONE, _SHARE_GONE * self._read) or len(self._gone) == len(self):
             raise StoreError(
-                f"{part_of(len(self._gone), self._read, 'photo')} gone or broken since the run, e.g. {error.detail}: mount the photos where the run found them, or run again on those that are there"
+                f"{part_of(len(self._gone), self._read, 'photo')} gone or broken since the run, e.g. {error.detail}: "
+                "mount the photos where the run found them, or run again on those that are there"
             ) from error
 
 

@@ -83,12 +83,13 @@ def _without_things(split: ThingSplit) -> str:
     """What is said where there is no instance to learn."""
     classes_alone = "`cuts3d train-semantic` learns classes alone"
     if split.threshold is None:
-        return f"no class of the runs is a thing, so the labels' maker says, and there is no instance to learn: {classes_alone}"
+        return f"no class of the runs is a thing, so the labels' maker says: no instance to learn; {classes_alone}"
     if not split.ratios.any():
         return f"no image of the runs has an instance to learn: `cuts3d info RUN` says why; {classes_alone}"
+    lower = f"--set train_dataloader.dataset.threshold={split.shares.max() / 2:.2g}"
     return (
-        "no class of the runs is a thing, so there is no instance to learn: `cuts3d things RUN` shows the shares; lower "
-        f"the threshold (--set train_dataloader.dataset.threshold={split.shares.max() / 2:.2g}), or {classes_alone}"
+        "no class of the runs is a thing, so there is no instance to learn: `cuts3d things RUN` shows the shares; "
+        f"lower the threshold ({lower}), or {classes_alone}"
     )
 
 

@@ -120,7 +120,7 @@ def log_to_raise(handler: logging.Handler) -> None:
     """
 
     def raised(record: logging.LogRecord) -> None:
-        raise  # noqa: PLE0704  logging calls it where the error is handled
+        raise  # logging calls it where the error is handled
 
     handler.handleError = raised  # type: ignore[method-assign]
 

@@ -20,6 +20,7 @@ from pipeline.commands.options import (
 from pipeline.commands.things import assignment_option, threshold_option
 from pipeline.wording import counted
 
+
 @click.command()
 @click.argument("run_folder", metavar="RUN")
 @click.option("--coco", type=OUTPUT_FILE, help="COCO JSON file of instance masks to write.")

@@ -71,9 +71,7 @@ def run(
     if is_resumed and not accept_set_aside:
         need_photos(RunFolder.open(out), until)
     method = method or load_method(launch, device, until)
-    folder = made_or_mended(
-        out, partial(folder_of, out, method, manifest), partial(mended_values, method), until
-    )
+    folder = made_or_mended(out, partial(folder_of, out, method, manifest), partial(mended_values, method), until)
     if launch.images is not None:
         keep_launch(folder, launch)
     ledger = ledger_of(folder, until)

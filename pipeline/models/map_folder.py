@@ -122,7 +122,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
 
 @contextmanager
 def damage_said() -> Iterator[None]:
-    """A library's error for the content of a file, which speaks to programmers, and may advise to load unsafely, becomes
+    """A library's error for the content of a file, which speaks to programmers and may advise to load unsafely, becomes
     a ValueError with a remedy.
     """
     try:

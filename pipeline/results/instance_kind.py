@@ -76,7 +76,9 @@ class InstanceKind:
             yield f"{part_of(len(faults), shard.n_masks, 'mask')} wrong: {few_of(faults)}"
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Masks and drops; why there is likely no mask at all; images whose depth was filled in places, or is the same everywhere."""
+        """Masks and drops; why there is likely no mask at all; images whose depth was filled in places, or is the same
+        everywhere.
+        """
         masks, images = counts.get("masks", 0), max(counts["images"] - counts.get("quarantined", 0), 1)
         drops = counts.get("drops", {})
         about_depth = ", ".join(

@@ -111,9 +111,7 @@ def export_overlays(
     return files
 
 
-def _drawn(
-    run: RunFolder, min_score: float, assignment: Assignment | None, threshold: float | None
-) -> RunReader:
+def _drawn(run: RunFolder, min_score: float, assignment: Assignment | None, threshold: float | None) -> RunReader:
     if run.result == PANOPTIC or threshold is not None:
         return PanopticReader(run, threshold, assignment)
     if assignment is not None:

@@ -118,7 +118,9 @@ def test_starts_and_runs_that_do_not_fit(run: RunFolder, tmp_path: Path) -> None
         set_classes(config, None)
     config.train_dataloader.dataset.threshold = 0.9
     set_runs(config, [run.url])
-    with pytest.raises(ConfigError, match=r"no class of the runs is a thing, .* lower the threshold \(--set .*=0\.\d+\)"):
+    with pytest.raises(
+        ConfigError, match=r"no class of the runs is a thing, .* lower the threshold \(--set .*=0\.\d+\)"
+    ):
         set_classes(config, None)
     known = write_run(tmp_path / "known", [void("0.png", (20, 30))], things=(False,) * len(CLASSES))
     config.train_dataloader.dataset.threshold = None

@@ -110,7 +110,10 @@ def test_another_threshold_gives_another_export_of_the_same_run(run: RunFolder, 
     assert split.thing_classes == ()
     check_coco(tmp_path, RECORDS, split)
     useless = cuts3d("export", run.url, "--semantic", tmp_path / "new", "--threshold", "0.1")
-    assert (useless.exit_code, "--threshold is of --panoptic, --instance-ids and --overlays" in useless.output) == (2, True)
+    assert (useless.exit_code, "--threshold is of --panoptic, --instance-ids and --overlays" in useless.output) == (
+        2,
+        True,
+    )
 
 
 def test_the_legend_of_a_picture_says_what_is_a_thing(run: RunFolder, tmp_path: Path) -> None:
