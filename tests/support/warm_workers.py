@@ -46,5 +46,5 @@ def _work(asked: Connection) -> None:
         words, env, cwd = asked.recv()
         process = WarmProcess([worker.__file__, *words], env, Path(cwd))
         threading.Thread(target=process.communicate, daemon=True).start()  # what it says is in Ray's files
-        wait([asked, process.sentinel])
-        process.kill()
+        if process.sentinel not in wait([asked, process.sentinel]):
+            process.kill()
