@@ -356,7 +356,7 @@ def _read_record(files: RunFiles) -> dict[str, Any]:
         data = files.read_bytes(RUN_FILE)
     except FileNotFoundError as error:
         below = f"{files.url.rstrip('/')}/{PREDICTED}"
-        remedy = f"give {below}" if files.exists(f"{PREDICTED}/{RUN_FILE}") else "`cuts3d run` makes one"
+        remedy = f"Give {below}" if files.exists(f"{PREDICTED}/{RUN_FILE}") else "`cuts3d run` makes one"
         raise StoreError(f"{files.url} is not a run: it has no {RUN_FILE}. {remedy}") from error
     except StoreAccessError as error:
         if isinstance(error.__cause__, NotADirectoryError):

@@ -169,7 +169,7 @@ def test_no_run_there(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / "file")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("")
-    with pytest.raises(StoreError, match=rf"is not a run: it has no run.json. give {tmp_path}/run"):
+    with pytest.raises(StoreError, match=rf"is not a run: it has no run.json. Give {tmp_path}/run"):
         RunFolder.open(tmp_path)
 
 
