@@ -169,10 +169,15 @@ def find_objects(points: Points, config: MoversConfig, rng: np.random.Generator)
 def _iteration(
     points: Points, found: Objects, background: Objects, config: MoversConfig, rng: np.random.Generator
 ) -> Objects:
-    """The objects of one more motion, which count where the background's does not explain the points."""
-    other_N = ~(background.share_KN > config.inlier).any(axis=0)
+    """The objects of one more motion: one that is not the background's at the background's noise, and counts where the
+    background's does not explain the points.
+    """
+    other_N = background.share_KN.max(axis=0, initial=0) <= config.inlier
     free_N = points.reliable_N & ~(found.share_KN > config.inlier).any(axis=0)
     motions = propose(points.observed.points_N3, points.after_N3, points.together, free_N, config, rng)
+    if len(background) and len(motions):
+        iou_PK = soft_iou(points.explained(motions, background.noise_K3[:1]), background.share_KN)
+        motions = motions[np.flatnonzero(iou_PK.max(axis=1) <= config.same_motion)]
     share_PN = points.explained(motions) * other_N
     best = select(share_PN, found.share_KN, points.reliable_N, 1, config)
     objects = Objects.of([_split(points, motions[[k]], share_PN[k], free_N, config) for k in best], len(free_N))

@@ -238,6 +238,15 @@ def one_run(seen: Look, config: MoversConfig, rng: np.random.Generator) -> list[
         other = np.ones(len(reliable), bool)
         for known in background:
             other &= known.p <= config.inlier
+        alike = [
+            [soft_iou(soft_inliers(r, t, seen, known.sigma) * reliable, known.p) for known in background]
+            for r, t in proposals
+        ]
+        proposals = [
+            proposal
+            for proposal, ious in zip(proposals, alike, strict=True)
+            if max(ious, default=0) <= config.same_motion
+        ]
         shares = [soft_inliers(r, t, seen, seen.sigma) * reliable * other for r, t in proposals]
         picked = select(shares, [known.p for known in objects], reliable, 1, config)
         new = []
