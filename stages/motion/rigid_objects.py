@@ -76,7 +76,7 @@ class Points:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """Rigid objects; those that explain most come first, and the first is the background.
+    """Rigid objects. The first is the background; of the others those that explain most come first.
 
     own_KN: bool, points that only this object's motion explained when it was found. assigned_KN: bool, all that it
     explains. share_KN: how well it explains points, float32, 0..1. noise_K3: at which it does, pixels.
@@ -163,7 +163,19 @@ def find_objects(points: Points, config: MoversConfig, rng: np.random.Generator)
         if not len(found) and len(new) and config.background == "corrected":
             new = background = _measured(points, new, config)
         found = Objects.of([found, new], len(points.cell_N))
-    return found[select(found.share_KN, found.share_KN[:0], points.reliable_N, config.objects, config)]
+    found = found[select(found.share_KN, found.share_KN[:0], points.reliable_N, config.objects, config)]
+    return _background_first(points, found, config) if config.background == "corrected" else found
+
+
+def _background_first(points: Points, objects: Objects, config: MoversConfig) -> Objects:
+    """Before the others the object whose motion explains most points, wherever they are: what stands still may lie in
+    pieces, each smaller than a near car. All are asked at one noise, the least: at more, slow motions look alike.
+    """
+    if not len(objects):
+        return objects
+    explained_KN = points.explained(objects.motions, objects.noise_K3.min(axis=0)) > config.inlier
+    first = int(explained_KN.sum(axis=1).argmax())
+    return objects[[first, *(k for k in range(len(objects)) if k != first)]]
 
 
 def _iteration(
