@@ -211,7 +211,7 @@ def _lanczos(
     start_N = torch.randn(n, generator=torch.Generator().manual_seed(k - 1)).to(device)
     w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :k])
     basis_BmN[:, k] = w_BN / w_BN.norm(dim=1, keepdim=True)
-    tridiagonal_Bmm = torch.zeros(b, max_steps, max_steps, dtype=torch.float64)
+    alpha_beta_2Bm = torch.zeros(2, b, max_steps, device=device)  # diagonal and what is beside it, of the tridiagonal
 
     ritz_Bm = torch.zeros(b, max_steps, dtype=torch.float64)
     gap_B = torch.zeros(b, dtype=torch.float64)
@@ -220,32 +220,44 @@ def _lanczos(
     for step in range(max_steps):
         q_BN = basis_BmN[:, step + k]
         w_BN = operator(q_BN)
-        alpha_B = (w_BN * q_BN).sum(dim=1)
+        alpha_beta_2Bm[0, :, step] = (w_BN * q_BN).sum(dim=1)
         w_BN, beta_B = _orthogonalise(w_BN, basis_BmN[:, : step + k + 1])
-        tridiagonal_Bmm[:, step, step] = alpha_B.double().cpu()
-        beta_cpu_B = beta_B.double().cpu()
-        beta_cpu_B[beta_cpu_B < EXHAUSTED] = 0.0
+        beta_B = torch.where(beta_B < EXHAUSTED, 0.0, beta_B.double())
+        alpha_beta_2Bm[1, :, step] = beta_B
         last = step + 1 == max_steps
-        if (step + 1) % CHECK_EVERY == 0 or last or bool((beta_cpu_B == 0).any()):
-            theta_Bm, s_Bmm = torch.linalg.eigh(tridiagonal_Bmm[:, : step + 1, : step + 1])
-            theta_gap_B = theta_Bm[:, -1] - theta_Bm[:, -2] if step > 0 else torch.zeros(b, dtype=torch.float64)
-            ritz_residual_B = beta_cpu_B * s_Bmm[:, -1, -1].abs()
-            # a complete Krylov space holds one vector of each eigenspace: exact, whatever the gap within it
-            done_B = (step >= 2) & (ritz_residual_B <= config.tolerance * theta_gap_B) | (beta_cpu_B == 0)
-            fresh_B = ~converged_B & (done_B | last)
-            ritz_Bm[fresh_B, : step + 1] = s_Bmm[fresh_B, :, -1]
-            gap_B[fresh_B] = theta_gap_B[fresh_B]
-            steps_B[fresh_B] = step + 1
-            converged_B |= done_B
+        if (step + 1) % CHECK_EVERY == 0 or last:
+            # The only copy to the host: a GPU, which has long taken in the next steps, waits for it.
+            for image, (alpha_m, beta_m) in enumerate(alpha_beta_2Bm[:, :, : step + 1].cpu().double().transpose(0, 1)):
+                if converged_B[image]:
+                    continue
+                vector_m, gap, residual = _top_ritz(alpha_m, beta_m)
+                # a complete Krylov space holds one vector of each eigenspace: exact, whatever the gap within it
+                done = residual == 0 or (step >= 2 and residual <= config.tolerance * gap)
+                if done or last:
+                    steps_B[image] = len(vector_m)
+                    ritz_Bm[image, : len(vector_m)], gap_B[image], converged_B[image] = vector_m, gap, done
             if bool(converged_B.all()) or last:
                 break
-        tridiagonal_Bmm[:, step, step + 1] = tridiagonal_Bmm[:, step + 1, step] = beta_cpu_B
-        inverse_B = torch.where(beta_cpu_B > 0, 1.0 / beta_cpu_B, 0.0).to(device, torch.float32)
+        inverse_B = torch.where(beta_B > 0, 1.0 / beta_B, 0.0).float()
         basis_BmN[:, step + k + 1] = w_BN * inverse_B[:, None]
     ritz_Bm, basis_BmN = ritz_Bm[:, : step + 1], basis_BmN[:, k : step + k + 1]
     y_BN = torch.bmm(ritz_Bm.to(device, torch.float32)[:, None, :], basis_BmN)[:, 0]
     y_BN = y_BN / y_BN.norm(dim=1, keepdim=True)
     return y_BN, gap_B.to(device, torch.float32), steps_B.to(device), converged_B.to(device)
+
+
+def _top_ritz(alpha_m: torch.Tensor, beta_m: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+    """Of a tridiagonal matrix: its top eigenvector, the gap below it, and the norm of what the vector that it stands
+    for leaves, 0 where the Krylov space is complete.
+
+    alpha_m, beta_m: float64, the diagonal, and what is beside it and would come next; all after a beta of 0 is ignored.
+    """
+    (complete,) = torch.nonzero(beta_m == 0, as_tuple=True)
+    m = int(complete[0]) + 1 if len(complete) else len(beta_m)
+    beside = torch.diag(beta_m[: m - 1], 1)
+    theta_m, vectors_mm = torch.linalg.eigh(torch.diag(alpha_m[:m]) + beside + beside.T)
+    gap = float(theta_m[-1] - theta_m[-2]) if m > 1 else 0.0
+    return vectors_mm[:, -1], gap, float(beta_m[m - 1] * vectors_mm[-1, -1].abs())
 
 
 def _orthogonalise(w_BN: torch.Tensor, basis_BmN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

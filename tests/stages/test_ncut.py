@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from stages.ncut import CACHED, NCutConfig, NormalisedAffinity, ncut, symmetric_eigenvectors
+from stages.ncut import CACHED, CHECK_EVERY, NCutConfig, NormalisedAffinity, ncut, symmetric_eigenvectors
 
 EPSILON = 1e-5
 
@@ -110,6 +110,18 @@ def test_a_batch_equals_its_images_alone() -> None:
         alone = ncut(edges_BNN[image : image + 1], alive_BN[image : image + 1], EPSILON, NCutConfig())
         assert together.steps_B[image] == alone.steps_B[0]
         assert sine(together.eigenvector_BN[image], alone.eigenvector_BN[0].double().numpy()) < 1e-5
+
+
+def test_the_host_looks_every_few_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU waits whenever a number is copied to the host."""
+    copies = []
+    copied = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(tensor.shape) or copied(tensor))
+    edges_BNN = torch.cat([planted_edges(seed, (50, 30, 20), outside=0.05 * seed) for seed in (1, 2, 3)])
+    result = ncut(edges_BNN, torch.ones(3, 100, dtype=torch.bool), EPSILON, NCutConfig())
+    steps = int(result.steps_B.max())
+    assert steps > CHECK_EVERY
+    assert copies == [(2, 3, looked) for looked in range(CHECK_EVERY, steps + 1, CHECK_EVERY)]
 
 
 def test_a_small_gap_falls_back_to_the_dense_solver() -> None:
