@@ -59,7 +59,7 @@ from pipeline.images.photos import Photo, load_photo
 from pipeline.images.samples import copy_samples
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.recipes import MODELS, RECIPES, Recipe, get_recipe
+from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, RECIPES, Recipe, get_recipe
 from pipeline.methods.cuts.settings import with_thresholds
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
@@ -425,8 +425,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", help="folder, list, tar or COCO JSON; default: the photos of `cuts3d demo`")
     parser.add_argument("--count", type=int, default=50, help="photos at most [50]")
-    parser.add_argument("--features", default=Launch.features, help=f"preset, NAME=FILE or file [{Launch.features}]")
-    parser.add_argument("--depth", default=Launch.depth, help=f"depth model, as for `cuts3d run` [{Launch.depth}]")
+    parser.add_argument("--features", default=DEFAULT_FEATURES, help=f"preset, NAME=FILE or file [{DEFAULT_FEATURES}]")
+    parser.add_argument("--depth", default=DEFAULT_DEPTH, help=f"depth model, as for `cuts3d run` [{DEFAULT_DEPTH}]")
     parser.add_argument(
         "--device", default="auto", help="of the networks and recipes: auto, cpu, cuda or cuda:N [auto]"
     )
