@@ -1,5 +1,5 @@
-"""On a real Ray: a method of another package with results of its own kind, one of labels, and an import, as of a local
-run.
+"""On a real Ray: a method of another package with results of its own kind, one of labels, an import, and what moves in
+clips and their panoptic labels, as of a local run.
 """
 
 import os
@@ -9,11 +9,16 @@ from pathlib import Path
 
 import pytest
 from support import ROOT, environment, label_method
-from support.method_samples import draw
+from support.method_samples import MOVERS, draw, draw_clips
+from support.ray_nodes import Nodes
 from support.ray_processes import WITHOUT_TOKEN
 from support.tiny_labels import write_random
-from support.toy_method import draw_clips, installed
+from support.toy_method import draw_clips as draw_toy_clips
+from support.toy_method import installed
 
+from cluster.run import RayOptions, run_on_ray
+from pipeline.engine.run import run
+from pipeline.runs.launch import Launch
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
 
@@ -34,7 +39,7 @@ def shards_of(folder: Path) -> dict[str, str]:
 
 
 def test_a_toy_whose_result_is_an_integer_a_clip(tmp_path: Path) -> None:
-    clips = draw_clips(tmp_path / "clips", 7)
+    clips = draw_toy_clips(tmp_path / "clips", 7)
     env = installed(tmp_path / "site")
     words = ["run", "--images", f"clips:{clips}", "--recipe", "toy", "--shard-size", "3"]
     here = cuts3d(env, *words, "--out", tmp_path / "here")
@@ -81,3 +86,21 @@ def test_labels_of_a_model_that_is_named_by_a_relative_path(assets: Path, tmp_pa
     assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
     assert verify_run(RunFolder.open(tmp_path / "there")) == []
     assert str(tmp_path) not in (tmp_path / "there" / "run.json").read_text()
+
+
+def test_what_moves_in_clips_and_their_panoptic_labels(assets: Path, tmp_path: Path, nodes: Nodes) -> None:
+    """The model is named by a relative path."""
+    draw_clips(tmp_path / "stereo")
+    write_random(tmp_path / "model", f"dinov2_vits14={assets / 'weights' / 'dinov2_vits14_fp16.safetensors'}", 56)
+    labels = (f"cups.checkpoint={os.path.relpath(tmp_path / 'model')}", "cups.refine.side=32")
+    nodes.add()
+    for recipe, overrides, result in (("motion", (), "instances"), ("cups", labels, "panoptic")):
+        launch = Launch(f"clips:{tmp_path}/stereo/clips.csv", None, recipe, {}, (*MOVERS, *overrides), shard_size=4)
+        here, there = tmp_path / "here" / recipe, tmp_path / "there" / recipe
+        run(here, launch)
+        summary = run_on_ray(there, launch, options=RayOptions(nodes.address, workers=1, cpus_per_worker=1))
+        assert summary.complete
+        assert shards_of(there) == shards_of(here)
+        found = RunFolder.open(there)
+        assert found.result == result
+        assert verify_run(found) == []
