@@ -9,6 +9,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from support.panoptic_runs import random_panoptic, write_run
+from support.ray_nodes import Nodes
 from support.sample_run import masks_of
 from support.tiny_detector import write_tiny
 from support.tiny_method import draw_photos, in_place_of_models, tiny_method
@@ -225,12 +226,10 @@ def test_without_mmdetection(command: str, monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.ray
 @pytest.mark.slow(20)
-def test_predictions_on_ray_are_those_made_here(
-    checkpoint: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+def test_predictions_on_ray_are_those_made_here(checkpoint: str, photos: Path, tmp_path: Path, nodes: Nodes) -> None:
+    nodes.add()
     arguments = ["predict", photos, "--checkpoint", checkpoint, "--min-score", 0.7]
-    on_ray = ["--ray", "--workers", 1, "--cpus-per-worker", 1]
+    on_ray = ["--ray", nodes.address, "--workers", 1, "--cpus-per-worker", 1]
     for out, options in (("here", []), ("ray", on_ray)):
         done = call(*arguments, "--out", tmp_path / out, *options)
         assert done.exit_code == 0, done.output
