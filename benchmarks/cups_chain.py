@@ -32,8 +32,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 ROUNDS = 2
@@ -45,7 +47,18 @@ CAR = 26
 # A third of the processor time: squares without windows, not mirrored, and a CRF of half the size.
 QUICK = ("--set", "cups.windows=none", "--set", "cups.mirror=false", "--set", "cups.refine.side=320")
 # What says when, where and how often something was launched.
-OF_LAUNCHES = ("commits/*", "logs/*", "launch.json", "lease*", "*.lock", "log.jsonl", "events/*", "vis_data/*", "*.log")
+OF_LAUNCHES = (
+    "commits/*",
+    "logs/*",
+    "launch.json",
+    "lease*",
+    "*.lock",
+    "log.jsonl",
+    "events/*",
+    "vis_data/*",
+    "*.log",
+    "cups_*.py",
+)
 METRICS = ("pq", "sq", "rq", "pq_things", "pq_stuff", "accuracy", "miou")
 
 
@@ -210,8 +223,6 @@ class Chain:
         return {
             "KITTI": (f"kitti-semantics:{self.street / 'kitti_semantics'}", "19"),
             "Cityscapes": (f"cityscapes:{self.street / 'cityscapes' / 'train_inst'}", "19"),
-            "KITTI, 7": (f"kitti-semantics:{self.street / 'kitti_semantics'}", "7"),
-            "Cityscapes, 7": (f"cityscapes:{self.street / 'cityscapes' / 'train_inst'}", "7"),
             "three cars": ("kitti-semantics:cars", "19"),
         }
 
@@ -294,7 +305,7 @@ def kills(chain: Chain, disturbed: Chain) -> Iterator[dict[str, object]]:
             for place, sign in enumerate(stage.signs):
                 killed(disturbed, stage, sign, resumes=place > 0)
             disturbed.launch(stage)
-        ours, theirs = (contents(one.work / stage.made) for one in (chain, disturbed))
+        ours, theirs = (contents(one, stage) for one in (chain, disturbed))
         differ = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
         yield {
             "stage": stage.name,
@@ -325,19 +336,49 @@ def killed(chain: Chain, stage: Stage, sign: str, resumes: bool) -> None:
             raise SystemExit(f"{stage.name} ended before it could be killed")
 
 
-def contents(folder: Path) -> dict[str, str]:
+def contents(chain: Chain, stage: Stage) -> dict[str, str]:
     """SHA-256 of what a stage leaves, by name: all but what tells of launches. The names of shards hold the attempt."""
     found = {}
+    folder = chain.work / stage.made
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not any(path.match(pattern) for pattern in OF_LAUNCHES):
             if path.match("shards/*"):
                 name = name[: name.rindex("-")]
-            data = path.read_bytes()
-            if path.name == "run.json":
-                data = json.dumps(json.loads(data) | {"created": ""}).encode()
-            found[name] = hashlib.sha256(data).hexdigest()
+            found[name] = digest(path, chain.work)
     return found
+
+
+def digest(path: Path, work: Path) -> str:
+    """Of a file, without times, and without the folder, which is another one. Of a checkpoint: weights, optimiser,
+    teacher.
+    """
+    data = path.read_bytes()
+    if path.suffix == ".pth":
+        return of_tensors(torch.load(path, weights_only=True))
+    if path.name == "run.json":
+        data = json.dumps(json.loads(data) | {"created": ""}).encode()
+    if path.suffix == ".safetensors":  # its head is as long as what it says, and padded
+        end = 8 + int.from_bytes(data[:8], "little")
+        data = data[8:end].rstrip() + data[end:]
+    return hashlib.sha256(data.replace(str(work.resolve()).encode(), b"")).hexdigest()
+
+
+def of_tensors(checkpoint: dict[str, Any]) -> str:
+    """Of all in it but times and paths."""
+    sums = hashlib.sha256()
+
+    def add(name: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            sums.update(name.encode() + value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict | list | tuple):
+            for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+                add(f"{name}/{key}", one)
+        else:
+            sums.update(f"{name}={value}".encode())
+
+    add("", {name: value for name, value in checkpoint.items() if name not in ("meta", "message_hub")})
+    return sums.hexdigest()
 
 
 def main() -> None:
