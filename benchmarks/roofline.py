@@ -34,14 +34,12 @@ from unittest import mock
 
 import numpy as np
 import torch
+from bench_report import NETWORKS, STAGES, circumstances
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-sys.path.insert(0, str(Path(__file__).parent))
-import bench
-from bench_report import NETWORKS, STAGES, circumstances
-
 from pipeline.errors import CutsError
-from pipeline.methods.cuts.method import CutsMethod
+from pipeline.images.photos import Photo, load_photo
+from pipeline.methods.cuts.method import BatchWork, CutsMethod
 from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES
 from pipeline.methods.registry import load_method
 from pipeline.methods.shared.batch_inputs import BatchInputs
@@ -200,12 +198,11 @@ def onnx_work(session: Any, size: tuple[int, int]) -> Work:
     return work
 
 
-def floors(method: CutsMethod, photo: Any) -> dict[str, Work]:
+def work_of(method: CutsMethod, photo: Photo) -> dict[str, Work]:
     """Work of a recipe on a photo, by stage: the networks' as well."""
-    meter, seconds = Meter(), defaultdict[str, float](float)
-    with torch.inference_mode(), meter.running():
-        work = bench.BatchWork(method, [photo], [0], {}, seconds)
-        assert work.records
+    meter = Meter()
+    with meter.running():
+        seconds = _stages(method, photo)
     session, spec = getattr(method.depth, "_session", None), getattr(method.depth, "_spec", None)
     if session is not None and spec is not None:
         meter.work["depth"] = onnx_work(session, spec.input_size(*photo.rgb.shape[:2]))
@@ -216,15 +213,23 @@ def _size(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def measured(method: CutsMethod, photo: Any) -> dict[str, float]:
-    """Seconds by stage: the fastest of three turns, without a meter."""
-    turns = []
-    for _ in range(3):
-        seconds: defaultdict[str, float] = defaultdict(float)
-        with torch.inference_mode():
-            assert bench.BatchWork(method, [photo], [0], {}, seconds).records
-        turns.append(seconds)
+def mean_floors(method: CutsMethod, photos: Sequence[Photo], limits: Ceilings) -> dict[str, float]:
+    """Seconds by stage, mean over photos."""
+    of_photos = [work_of(method, photo) for photo in photos]
+    return {stage: float(np.mean([work[stage].floor(limits) for work in of_photos])) for stage in of_photos[0]}
+
+
+def fastest(method: CutsMethod, photo: Photo) -> dict[str, float]:
+    """Seconds by stage of the fastest of three turns, stage by stage."""
+    turns = [_stages(method, photo) for _ in range(3)]
     return {stage: min(seconds[stage] for seconds in turns) for stage in turns[0]}
+
+
+def _stages(method: CutsMethod, photo: Photo) -> dict[str, float]:
+    seconds: defaultdict[str, float] = defaultdict(float)
+    with torch.inference_mode():
+        BatchWork(method, [photo], [0], {}, seconds).outputs(None)
+    return seconds
 
 
 def main() -> None:
@@ -236,6 +241,8 @@ def main() -> None:
     parser.add_argument("--depth", default=DEFAULT_DEPTH, help=f"[{DEFAULT_DEPTH}]")
     parser.add_argument("--threads", type=int, help="CPU cores to keep to [all]")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV")
+    import bench  # which imports this module for its own table
+
     arguments = parser.parse_args()
     try:
         threads = bench.keep_to(arguments.threads)
@@ -243,21 +250,22 @@ def main() -> None:
         settings = {"features": arguments.features, "depth": arguments.depth}
         method = load_method(Launch(recipe=arguments.recipe, settings=settings), "cpu")
         with tempfile.TemporaryDirectory() as folder:
-            photos = [bench.load_photo(ref) for ref in bench.photos_of(arguments.images, arguments.count, Path(folder))]
+            photos = [load_photo(ref) for ref in bench.photos_of(arguments.images, arguments.count, Path(folder))]
     except CutsError as error:
         sys.exit(f"roofline: {error}")
+    cores = bench.Cores()
     rows = report(method, photos, threads)
+    rows = [row | {"others": f"{cores.taken_by_others():.2f}"} for row in rows]
     with written_whole(arguments.out) as file:
         csv.DictWriter(file, rows[0], lineterminator="\n").writeheader()
         csv.DictWriter(file, rows[0], lineterminator="\n").writerows(rows)
 
 
-def report(method: CutsMethod, photos: Sequence[Any], threads: int) -> list[dict[str, Any]]:
+def report(method: CutsMethod, photos: Sequence[Photo], threads: int) -> list[dict[str, Any]]:
     """Measure, print a line a stage, and give the same as rows."""
-    cores = bench.Cores()
     limits = ceilings()
     print(f"ceilings on {threads} threads: {limits.operations / 1e9:.0f} Gop/s, {limits.bytes / 1e9:.1f} GB/s")
-    of_photos = [(floors(method, photo), measured(method, photo)) for photo in photos]
+    of_photos = [(work_of(method, photo), fastest(method, photo)) for photo in photos]
     about = circumstances(threads)
     rows = []
     print(f"{'stage':<12}{'Gop':>9}{'MB':>9}{'floor, s':>10}{'took, s':>10}{'times':>8}")
@@ -272,7 +280,7 @@ def report(method: CutsMethod, photos: Sequence[Any], threads: int) -> list[dict
             {"stage": stage, "gop": f"{work.operations / 1e9:.3f}", "mb": f"{work.bytes / 1e6:.2f}"}
             | {"floor_s": f"{floor:.5f}", "took_s": f"{took:.5f}", "photos": len(photos), "threads": threads}
             | {"gop_s": f"{limits.operations / 1e9:.1f}", "gb_s": f"{limits.bytes / 1e9:.1f}"}
-            | {"others": f"{cores.taken_by_others():.2f}", "commit": about["commit"], "cpu": about["machine"]["cpu"]}
+            | {"commit": about["commit"], "cpu": about["machine"]["cpu"]}
         )
     return rows
 
