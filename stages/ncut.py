@@ -24,7 +24,7 @@ from stages.late import torch
 
 CHECK_EVERY = 4  # Lanczos steps between looks at the Ritz values; a look costs about as much as a product
 EXHAUSTED = 1e-6  # ‖w‖ of a new direction below this is fp32 rounding: the Krylov space is complete
-CACHED = 1500  # patches up to which the caches of a CPU hold a graph as floats
+CACHED = 600  # patches up to which the inner caches of a CPU hold a graph as floats
 
 
 @dataclass(frozen=True)
