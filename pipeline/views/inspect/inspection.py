@@ -283,10 +283,10 @@ def _alike(work: BatchWork, patch: int) -> np.ndarray:
 def _edges_of(patch: int, graph_NN: torch.Tensor, outside: np.ndarray, recipe: Recipe) -> np.ndarray:
     """(Gh, Gw) float32, weights of a patch's edges in the graph that was cut. graph_NN: see `search.semantic_graph`."""
     edges = np.zeros(outside.shape, np.float32)
-    inside_n = torch.from_numpy(np.flatnonzero(~outside)).to(graph_NN.device)
-    row_n = graph_NN[patch, inside_n]
+    inside_n = np.flatnonzero(~outside)
     if isinstance(recipe.search, TreeConfig):
-        place = int(torch.searchsorted(inside_n, patch))
-        row_n = part_edges(graph_NN[inside_n][:, inside_n], recipe.affinity)[place]
+        row_n = part_edges(graph_NN, recipe.affinity, inside_n)[int(np.searchsorted(inside_n, patch))]
+    else:
+        row_n = graph_NN[patch, torch.from_numpy(inside_n).to(graph_NN.device)]
     edges[~outside] = row_n.cpu().numpy()
     return edges
