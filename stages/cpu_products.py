@@ -15,6 +15,7 @@ import numpy as np
 from stages.late import torch
 
 BYTE_STEPS = 127 << 16  # of the largest entry of a vector that is written as three signed bytes an entry
+SMALLEST = np.finfo(np.float32).tiny
 
 
 class _Switch:
@@ -84,7 +85,7 @@ def bool_product(matrix_NN: torch.Tensor, vector_N: torch.Tensor) -> torch.Tenso
     depend on the number of threads; what is lost is the rounding of the vector to 2**-23 of its largest entry.
     """
     vector = vector_N.numpy()  # whose small steps take half as long as torch's
-    scale = max(np.abs(vector).max(), np.finfo(np.float32).tiny) / np.float32(BYTE_STEPS)
+    scale = max(np.abs(vector).max(), SMALLEST) / np.float32(BYTE_STEPS)
     steps_N = np.rint(vector / scale).astype(np.int32)
     # As digits to base 256, least first, of which the lower two must be signed too: -128..127 and not 0..255. All are
     # multiplied in one pass; the fourth, which is none, costs nothing and is ignored.

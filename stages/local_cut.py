@@ -11,6 +11,7 @@ source, and no max-flow is run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -134,7 +135,15 @@ def knn_graph(points_N3: np.ndarray, k: int) -> KnnGraph:
 
 def image_graph(depth_GhGw: np.ndarray, config: LocalCutConfig) -> KnnGraph:
     """k-NN graph of the whole point cloud. depth_GhGw: (Gh, Gw) float, relative depth 0..1."""
-    return knn_graph(orthographic_points(depth_GhGw) * [1.0, 1.0, config.depth_scale], config.k)
+    return _image_graph(depth_GhGw.tobytes(), depth_GhGw.dtype, depth_GhGw.shape, config.depth_scale, config.k)
+
+
+@lru_cache(maxsize=32)  # the cuts of an image and their confidences are of one graph
+def _image_graph(
+    depth: bytes, dtype: np.dtype[np.floating], grid: tuple[int, int], depth_scale: float, k: int
+) -> KnnGraph:
+    depth_GhGw = np.frombuffer(depth, dtype).reshape(grid)
+    return knn_graph(orthographic_points(depth_GhGw) * [1.0, 1.0, depth_scale], k)
 
 
 def group_graph(

@@ -252,7 +252,7 @@ def _vertex_keys(keys_P: torch.Tensor, strides_D: torch.Tensor, ranks_DP: torch.
 
 def _stable_sort(keys_P: torch.Tensor, n_keys: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The keys, all below `n_keys`, in ascending order, and their places; stable, so that the result cannot depend on
-    how a sort orders equal keys. numpy sorts numbers far faster than it, or torch, sorts places: both become one number.
+    how a sort orders equal keys. numpy sorts numbers far faster than it, or torch, sorts places: two become one.
     """
     bits = (len(keys_P) - 1).bit_length()
     if keys_P.is_cuda or n_keys > _LARGEST_KEY >> bits:
