@@ -26,8 +26,9 @@ PADDED_NUMBERS = 1 << 28  # of the similarities solved together on a GPU: 1 GB
 @dataclass(frozen=True)
 class TreeConfig:
     """depth: cuts above one another, >= 1.
-    min_area, max_area: share of the image's patches that a part must exceed and must not exceed to be a candidate, in
-        0..1; smaller parts are specks and left out. A part of more than twice the least area is cut again.
+    min_area: share of the image's patches that a part must exceed to be a candidate, in 0..1; smaller parts are specks
+        and left out. A part of more than twice this area is cut again.
+    max_area: share of the image's patches that a part must not exceed to be a candidate, in 0..1.
     """
 
     depth: int = 4
