@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.images.photos import Photo
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.proposals import Proposal, StopReason, shared_graph
+from pipeline.methods.cuts.proposals import Proposal, StopReason
 from pipeline.methods.cuts.recipes import Recipe, RoundsConfig, unmeasured_parts
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord, Instance
@@ -224,14 +224,13 @@ def _inspected(
     place = {k: m for m, k in enumerate(kept)}
     instances = dict(zip([k for k in kept if refined.keep[place[k]]], record.instances, strict=True))
     sizes = Counter(proposal.round for proposal in proposals)
-    whole = shared_graph(depth_GhGw, recipe)
     inspected = []
     for k, proposal in enumerate(proposals):
         outside = _outside(proposal, proposals, recipe)
         confidence = cut.confidences[k]
         graph = None
         if recipe.local_cut is not None and depth_GhGw is not None:
-            graph = group_graph(depth_GhGw, proposal.group, recipe.local_cut, whole)
+            graph = group_graph(depth_GhGw, proposal.group, recipe.local_cut)
         inspected.append(
             InspectedProposal(
                 proposal=proposal,
