@@ -229,7 +229,7 @@ def _connect(
     # Makes up for most of what the blurs, whose weights sum to 2, amplify.
     gain = 1 / (1 + 2.0 ** (1 - n_corners))
     slice_offsets = torch.arange(0, n_entries + 1, n_corners, dtype=torch.int32, device=device)
-    slice_ = _SparseRows(vertices_DP.T.reshape(-1), weights_DP.T.reshape(-1) * gain, slice_offsets)
+    slice_ = _SparseRows(vertices_DP.T.reshape(-1), weights_DP.T.reshape(-1).mul_(gain), slice_offsets)
     return splat, _blurs(distinct, first, strides_D, n_keys), slice_
 
 
@@ -272,12 +272,13 @@ def _blurs(
     first: where the vertices of each remainder begin, and L.
     """
     n_axes, n_vertices, device = len(distinct), first[-1], strides_D.device
+    index = _Index(n_keys, device)
     # Against axis j all coordinates fall by one but j, which rises by d: one remainder less, and the quotients stay
     # but for j. From remainder 0 the remainder wraps to d, and all quotients but j fall by one.
     before_DL = torch.full((n_axes, n_vertices + 1), n_vertices, dtype=torch.int32, device=device)
     for remainder, keys in enumerate(distinct):
         wanted = keys + (strides_D if remainder else strides_D - strides_D.sum())[:, None]
-        found = _search(distinct[remainder - 1], wanted, n_keys)
+        found = index.places(distinct[remainder - 1], wanted)
         before_DL[:, first[remainder] : first[remainder + 1]] = torch.where(
             found < 0, n_vertices, found + first[(remainder - 1) % n_axes]
         )
@@ -294,21 +295,28 @@ def _blurs(
     return tuple(blurs)
 
 
-def _search(keys: torch.Tensor, wanted_DL: torch.Tensor, n_keys: int) -> torch.Tensor:
-    """Places of the wanted keys among sorted ones, int32, -1 for those that are not there; all are below `n_keys`."""
-    n_pages = (n_keys >> _PAGE_BITS) + 1
-    if keys.is_cuda or n_pages > _MOST_PAGES:
-        found = torch.searchsorted(keys, wanted_DL, out_int32=True).clamp_(max=len(keys) - 1)
-        return found.where(keys.index_select(0, found.flatten()).view_as(wanted_DL) == wanted_DL, -1)
-    # A book that has a line for every key and of all pages those with a key: two looks where a search takes fifteen.
-    sorted_keys, wanted = keys.numpy(), wanted_DL.numpy()
-    pages = sorted_keys >> _PAGE_BITS
-    numbers = np.concatenate([[1], 1 + np.cumsum(pages[1:] != pages[:-1])])
-    page_of = np.zeros(n_pages, np.int32)
-    page_of[pages] = numbers
-    lines = np.full((numbers[-1] + 1) << _PAGE_BITS, -1, np.int32)
-    lines[(numbers << _PAGE_BITS) | (sorted_keys & _ON_PAGE)] = np.arange(len(sorted_keys), dtype=np.int32)
-    places = page_of.take(wanted >> _PAGE_BITS).astype(np.int64)
-    places <<= _PAGE_BITS
-    places |= wanted & _ON_PAGE
-    return torch.from_numpy(lines.take(places))
+class _Index:
+    """Looks keys up. All are below `n_keys`, whose size decides how."""
+
+    def __init__(self, n_keys: int, device: torch.device) -> None:
+        n_pages = (n_keys >> _PAGE_BITS) + 1
+        # Of a book with a line for every key the pages that hold one: two looks where a search takes fifteen.
+        paged = device.type == "cpu" and n_pages <= _MOST_PAGES
+        self._page_of = np.zeros(n_pages, np.int32) if paged else None
+
+    def places(self, keys: torch.Tensor, wanted_DL: torch.Tensor) -> torch.Tensor:
+        """Places of the wanted keys among sorted ones, int32, and -1 for those that are not there."""
+        if self._page_of is None:
+            found = torch.searchsorted(keys, wanted_DL, out_int32=True).clamp_(max=len(keys) - 1)
+            return found.where(keys.index_select(0, found.flatten()).view_as(wanted_DL) == wanted_DL, -1)
+        sorted_keys, wanted = keys.numpy(), wanted_DL.numpy()
+        pages = sorted_keys >> _PAGE_BITS
+        numbers = np.concatenate([[1], 1 + np.cumsum(pages[1:] != pages[:-1])])
+        lines = np.full((numbers[-1] + 1) << _PAGE_BITS, -1, np.int32)
+        lines[(numbers << _PAGE_BITS) | (sorted_keys & _ON_PAGE)] = np.arange(len(sorted_keys), dtype=np.int32)
+        self._page_of[pages] = numbers
+        places = self._page_of.take(wanted >> _PAGE_BITS).astype(np.int64)
+        self._page_of[pages] = 0
+        places <<= _PAGE_BITS
+        places |= wanted & _ON_PAGE
+        return torch.from_numpy(lines.take(places))

@@ -135,7 +135,9 @@ def test_keys_are_sorted_and_found_whatever_they_may_grow_to(n_keys: int) -> Non
     np.testing.assert_array_equal(sorted_P.numpy(), keys_P.numpy()[order_P.numpy()])
     distinct = np.unique(keys_P.numpy())
     wanted = np.arange(1000).reshape(2, 500)
-    found = module._search(torch.from_numpy(distinct), torch.from_numpy(wanted), n_keys).numpy()
+    index = module._Index(n_keys, torch.device("cpu"))
+    found = index.places(torch.from_numpy(distinct), torch.from_numpy(wanted)).numpy()
+    assert torch.equal(index.places(torch.tensor([7]), torch.from_numpy(wanted)) >= 0, torch.from_numpy(wanted) == 7)
     assert found.dtype == np.int32
     there = np.isin(wanted, distinct)
     assert 0.2 < there.mean() < 0.8
