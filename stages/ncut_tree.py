@@ -93,11 +93,14 @@ def part_edges(
     blocks = [similarity_NN.numpy()[run[0] : run[-1] + 1, first : patches_n[-1] + 1] for run in runs]
     inside = np.zeros(columns_n[-1] + 1, np.float32)
     inside[columns_n] = 1.0
-    mean = sum(float((block @ inside).sum(dtype=np.float64)) for block in blocks) / len(patches_n) ** 2
-    edges_nn = np.empty((len(patches_n),) * 2, np.float32 if affinity.weights == "soft" else bool)
-    for block, rows in zip(blocks, np.split(edges_nn, np.cumsum([len(run) for run in runs[:-1]])), strict=True):
-        edges = joined(torch.from_numpy(block), max(tau, mean), affinity.weights).numpy()
+    mean = np.concatenate([block @ inside for block in blocks]).sum(dtype=np.float64) / len(patches_n) ** 2
+    above, binary = np.float32(max(tau, mean)), affinity.weights == "binary"
+    edges_nn, done = np.empty((len(patches_n),) * 2, bool if binary else np.float32), 0
+    for block in blocks:
+        edges = block > above if binary else joined(torch.from_numpy(block), float(above), affinity.weights).numpy()
+        rows = edges_nn[done : done + len(block)]
         np.take(edges, columns_n, axis=1, out=rows, mode="clip")  # "raise" would take them by way of a copy
+        done += len(block)
     return torch.from_numpy(edges_nn)
 
 
