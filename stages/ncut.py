@@ -14,17 +14,17 @@ no patches at all: they pad graphs of different sizes to one batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy
 
 from stages.cpu_products import bool_product, bytes_are_fast
+from stages.lanczos_cpu import CHECK_EVERY, EXHAUSTED, top_eigenpair
 from stages.late import torch
 
-CHECK_EVERY = 4  # Lanczos steps between looks at the Ritz values; a look costs about as much as a product
-EXHAUSTED = 1e-6  # ‖w‖ of a new direction below this is fp32 rounding: the Krylov space is complete
-CACHED = 1500  # patches up to which the caches of a CPU hold a graph as floats
+CACHED = 600  # patches up to which the inner caches of a CPU hold a graph as floats
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,19 @@ class NormalisedAffinity:
         edges_part_BN = (1.0 - self.epsilon) * self.alive_BN * self._product(self.alive_BN * scaled_BN)
         return self.scale_BN * (ones_part_B1 + edges_part_BN)
 
+    def product_of(self, image: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The product of M of one image with an (N,) float32 vector, on the CPU, in numpy."""
+        edges_NN, scale_N = self.edges_BNN[image], self.scale_BN[image].numpy()
+        inside_N = scale_N * self.alive_BN[image].numpy()
+        present, absent = np.float32(1.0 - self.epsilon), np.float32(self.epsilon)
+        multiply = bool_product if edges_NN.dtype == torch.bool else torch.mv
+
+        def product(vector_N: np.ndarray) -> np.ndarray:
+            edges_part_N = multiply(edges_NN, torch.from_numpy(inside_N * vector_N)).numpy()
+            return (absent * (scale_N @ vector_N)) * scale_N + present * (inside_N * edges_part_N)
+
+        return product
+
     def dense(self, image: int) -> torch.Tensor:
         """M of one image as a float64 matrix of its present patches, for the dense solver."""
         present_N = self.present_BN[image]
@@ -176,7 +189,8 @@ def _next_eigenvector(
     operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`_lanczos`, and the dense solver for the images where it does not converge."""
-    y_BN, gap_B, steps_B, converged_B = _lanczos(operator, config, largest, known_BkN)
+    lanczos = _lanczos if known_BkN.is_cuda else _lanczos_one_by_one
+    y_BN, gap_B, steps_B, converged_B = lanczos(operator, config, largest, known_BkN)
     for image in torch.nonzero(~converged_B).flatten().tolist():
         present_N = operator.present_BN[image]
         y_n, gap = _dense_second(_without(operator.dense(image), known_BkN[image, 1:, present_N]))
@@ -194,6 +208,34 @@ def _without(m_NN: torch.Tensor, known_kN: torch.Tensor) -> torch.Tensor:
     return m_NN - known_kN.T @ ((mu_k + 2.0)[:, None] * known_kN)
 
 
+def _lanczos_one_by_one(
+    operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`_lanczos` on the CPU, which gains nothing by a batch."""
+    _, k, n = known_BkN.shape
+    start_BN = _start(n, k) * operator.present_BN
+    found = [
+        top_eigenpair(
+            operator.product_of(image),
+            known_kN,
+            start_N,
+            min(config.max_steps, largest - k),
+            config.tolerance,
+        )
+        for image, (known_kN, start_N) in enumerate(zip(known_BkN.numpy(), start_BN.numpy(), strict=True))
+    ]
+    y_B, gap_B, steps_B, converged_B = zip(*found, strict=True)
+    gap = torch.tensor(gap_B, dtype=torch.float32)
+    return torch.from_numpy(np.stack(y_B)), gap, torch.tensor(steps_B), torch.tensor(converged_B)
+
+
+def _start(n: int, k: int) -> torch.Tensor:
+    """Where to look for the eigenvector after k others, (N,): of equal eigenvalues the first eigenvector has all that
+    its start had of them, so that the next needs a start of its own.
+    """
+    return torch.randn(n, generator=torch.Generator().manual_seed(k - 1))
+
+
 def _lanczos(
     operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -207,9 +249,7 @@ def _lanczos(
     # the basis begins with the known vectors: orthogonalising against the whole basis deflates them on the way
     basis_BmN = torch.empty(b, max_steps + k, n, device=device)
     basis_BmN[:, :k] = known_BkN
-    # Of equal eigenvalues the first eigenvector has all that its start had of them: the next needs a start of its own.
-    start_N = torch.randn(n, generator=torch.Generator().manual_seed(k - 1)).to(device)
-    w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :k])
+    w_BN, _ = _orthogonalise(_start(n, k).to(device) * operator.present_BN, basis_BmN[:, :k])
     basis_BmN[:, k] = w_BN / w_BN.norm(dim=1, keepdim=True)
     alpha_beta_2Bm = torch.zeros(2, b, max_steps, device=device)  # diagonal and what is beside it, of the tridiagonal
 
