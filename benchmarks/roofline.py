@@ -147,8 +147,9 @@ class Meter:
 
             return counted
 
-        def product(operator: NormalisedAffinity, _: Any) -> None:
-            meter.add(2 * operator.edges_BNN.numel(), _size(operator.edges_BNN))
+        def product(operator: NormalisedAffinity, image: int, _: Any) -> None:
+            edges_NN = operator.edges_BNN[image]
+            meter.add(2 * edges_NN.numel(), _size(edges_NN))
 
         def filtering(lattice: PermutohedralLattice, values_BPC: torch.Tensor) -> None:
             between = 4 * lattice.n_vertices * values_BPC.shape[2] * 2 * len(lattice.blurs)
@@ -164,7 +165,7 @@ class Meter:
                 (BatchInputs, "_clock", clocked),
                 (affinity, "_of_pairs", pairs),
                 (FeatureExtractor, "_features", network),
-                (NormalisedAffinity, "_product", before(NormalisedAffinity._product, product)),
+                (NormalisedAffinity, "_product_of", before(NormalisedAffinity._product_of, product)),
                 (PermutohedralLattice, "filter", before(PermutohedralLattice.filter, filtering)),
                 (graphs, "connected_components", before(graphs.connected_components, graph)),
                 (graphs, "minimum_spanning_tree", before(graphs.minimum_spanning_tree, graph)),

@@ -93,8 +93,12 @@ class NormalisedAffinity:
         if vectors_BN.is_cuda:
             return torch.bmm(self.edges_BNN, vectors_BN[:, :, None])[:, :, 0]
         # on CPU one gemv per image is several times faster than bmm with a single column
-        product = bool_product if self.edges_BNN.dtype == torch.bool else torch.mv
-        return torch.stack([product(edges_NN, v_N) for edges_NN, v_N in zip(self.edges_BNN, vectors_BN, strict=True)])
+        return torch.stack([self._product_of(image, vector_N) for image, vector_N in enumerate(vectors_BN)])
+
+    def _product_of(self, image: int, vector_N: torch.Tensor) -> torch.Tensor:
+        """Of the edges of one image, on the CPU."""
+        edges_NN = self.edges_BNN[image]
+        return (bool_product if edges_NN.dtype == torch.bool else torch.mv)(edges_NN, vector_N)
 
     def __call__(self, vectors_BN: torch.Tensor) -> torch.Tensor:
         scaled_BN = self.scale_BN * vectors_BN
@@ -104,13 +108,12 @@ class NormalisedAffinity:
 
     def product_of(self, image: int) -> Callable[[np.ndarray], np.ndarray]:
         """The product of M of one image with an (N,) float32 vector, on the CPU, in numpy."""
-        edges_NN, scale_N = self.edges_BNN[image], self.scale_BN[image].numpy()
+        scale_N = self.scale_BN[image].numpy()
         inside_N = scale_N * self.alive_BN[image].numpy()
         present, absent = np.float32(1.0 - self.epsilon), np.float32(self.epsilon)
-        multiply = bool_product if edges_NN.dtype == torch.bool else torch.mv
 
         def product(vector_N: np.ndarray) -> np.ndarray:
-            edges_part_N = multiply(edges_NN, torch.from_numpy(inside_N * vector_N)).numpy()
+            edges_part_N = self._product_of(image, torch.from_numpy(inside_N * vector_N)).numpy()
             return (absent * (scale_N @ vector_N)) * scale_N + present * (inside_N * edges_part_N)
 
         return product

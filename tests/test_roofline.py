@@ -14,6 +14,7 @@ from support.tiny_method import draw_photos, tiny_method
 
 from pipeline.images.photos import Photo, load_photo
 from pipeline.images.sources import list_images
+from stages.ncut import NormalisedAffinity
 from stages.permutohedral import PermutohedralLattice
 
 N, D = 64, 32  # patches and width of the tiny method's features
@@ -42,6 +43,16 @@ def test_work_of_networks_and_affinity(photo: Photo) -> None:
     assert work["features"].bytes == 4 * (weights + 3 * 64 * 64 + N * D)
     assert work["affinity"].operations == N * N * D
     assert work["affinity"].bytes == 4 * N * D + N * N  # one byte for each pair
+
+
+def test_the_graph_is_read_once_a_product() -> None:
+    edges_BNN, all_there = torch.ones(2, 40, 40), torch.ones(2, 40, dtype=torch.bool)
+    operator = NormalisedAffinity(edges_BNN, all_there, 1e-5)
+    meter = roofline.Meter()
+    with meter.running():
+        operator(torch.ones(2, 40))
+        operator.product_of(1)(np.ones(40, np.float32))
+    assert (meter.work[""].operations, meter.work[""].bytes) == (3 * 2 * 40 * 40, 3 * 4 * 40 * 40)
 
 
 def test_stages_are_those_that_ran_and_results_are_the_same(photo: Photo) -> None:
