@@ -57,9 +57,9 @@ class MoversConfig:
         camera.
     labels: which pixels an object gets. "corrected": those that its motion explains, by flow alone where the depth is
         not reliable. "released": reliable ones that no other object is more likely at.
-    background: what does not move. "corrected": whose points the background's motion explains, its rotation and its
-        translation, at its own noise; and what moves alike is one object. "released": what turns 0.04 radians or
-        more against the background; no translation counts.
+    background: what does not move. "corrected": whose points are explained by the motion that explains most of all
+        points, rotation and translation, at its own noise; and what moves alike is one object. "released": what turns
+        0.04 radians or more against the largest object; no translation counts.
 
     Raises ValueError, which names the field and its range, for anything else.
     """

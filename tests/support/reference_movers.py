@@ -263,7 +263,19 @@ def one_run(seen: Look, config: MoversConfig, rng: np.random.Generator) -> list[
         elif not objects and config.background == "corrected":
             new = background = at_own_noise(new, seen, config)
         objects += new
-    return [objects[index] for index in select([one.p for one in objects], [], reliable, config.objects, config)]
+    objects = [objects[index] for index in select([one.p for one in objects], [], reliable, config.objects, config)]
+    return background_first(objects, seen, config) if config.background == "corrected" else objects
+
+
+def background_first(objects: list[Rigid], seen: Look, config: MoversConfig) -> list[Rigid]:
+    """Ours: what moves as most points do is the background, however small it is."""
+    if not objects:
+        return []
+    sigma = tuple(min(one.sigma[axis] for one in objects) for axis in range(3))
+    reliable = seen.on_grid(seen.reliable)
+    counts = [int((soft_inliers(one.r, one.t, seen, sigma)[reliable] > config.inlier).sum()) for one in objects]
+    background = objects[counts.index(max(counts))]
+    return [background, *(one for one in objects if one is not background)]
 
 
 def propose(
