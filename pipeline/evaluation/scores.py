@@ -17,10 +17,10 @@ from pipeline.evaluation.average_precision import (
     MAX_DETECTIONS,
     MOST_DETECTIONS,
     coco_values,
-    match,
     recall_limits,
 )
 from pipeline.evaluation.bootstrap import interval, resamples
+from pipeline.evaluation.matching import match
 from pipeline.evaluation.measures import mask_measures
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.coco_masks import UnusableMaskError, checked_rle
@@ -254,13 +254,13 @@ def _measures(
     parts: dict[str, Values] = {}
     if "segm" in iou_types:
         found = [_masks(truth, image_id, image, scores) for image_id, image in zip(ids, ranked, strict=True)]
-        parts["mask_"] = coco_values(match(objects, found, "segm", MOST_DETECTIONS), max_detections)
+        parts["mask_"] = coco_values(match(objects, found, "segm"), max_detections)
         counting = [[d["segmentation"] for d in image[:max_detections]] for image in found]
         of_masks = mask_measures(truth, ids, counting)
         parts[""] = lambda weights_IB: {name: ratio(weights_IB) for name, ratio in of_masks.items()}
     if "bbox" in iou_types:
         boxes = [_boxes(truth, image_id, image, scores) for image_id, image in zip(ids, ranked, strict=True)]
-        parts["box_"] = coco_values(match(objects, boxes, "bbox", MOST_DETECTIONS), max_detections)
+        parts["box_"] = coco_values(match(objects, boxes, "bbox"), max_detections)
 
     def values(weights_IB: np.ndarray) -> dict[str, np.ndarray]:
         by_name = {prefix + name: value for prefix, part in parts.items() for name, value in part(weights_IB).items()}

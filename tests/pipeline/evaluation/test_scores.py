@@ -16,8 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.errors import ConfigError, SourceError
-from pipeline.evaluation.average_precision import coco_values, match
+from pipeline.evaluation.average_precision import coco_values
 from pipeline.evaluation.bootstrap import Ratio, interval, resamples
+from pipeline.evaluation.matching import match
 from pipeline.evaluation.scores import METRICS, compare, evaluate, score_detections
 from pipeline.evaluation.truth.coco import TOUCH_REACH, Truth
 
