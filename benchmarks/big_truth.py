@@ -184,6 +184,7 @@ def cpu_seconds() -> float:
 
 def measured(evaluator: str, folder: Path) -> dict[str, Any]:
     """In this process."""
+    libraries_of(evaluator)
     times = [cpu_seconds()]
     truth, found = (json.loads((folder / name).read_text()) for name in ("truth.json", "found.json"))
     times.append(cpu_seconds())
@@ -193,6 +194,11 @@ def measured(evaluator: str, folder: Path) -> dict[str, Any]:
     times.append(cpu_seconds())
     read, index, scored = np.diff(times)
     return {"read": read, "index": index, "score": scored, "peak": peak_memory() / 1e6, "figures": figures}
+
+
+def libraries_of(evaluator: str) -> None:
+    """What an evaluator imports is loaded before its time is taken."""
+    EVALUATORS[evaluator](*drawn(2))()
 
 
 def of_process(evaluator: str, folder: Path, before: Path | None) -> dict[str, Any]:

@@ -80,16 +80,14 @@ def match(objects: Sequence[Entries], detections: Sequence[Entries], iou_type: s
     iou_type: "segm" or "bbox".
     """
     true, found = ([one for image in images for one in image] for images in (objects, detections))
-    return match_overlaps(
-        Found(_lengths(detections), _column(found, "score"), _column(found, "area")),
-        Objects(
-            _lengths(objects),
-            _column(true, "area"),
-            _column(true, "iscrowd").astype(bool),
-            _column(true, "ignore").astype(bool),
-        ),
-        _ious(objects, detections, "segmentation" if iou_type == "segm" else "bbox"),
-    )
+    of_found = Found(_lengths(detections), _column(found, "score"), _column(found, "area"))
+    crowd_G, ignored_G = (_column(true, field).astype(bool) for field in ("iscrowd", "ignore"))
+    of_true = Objects(_lengths(objects), _column(true, "area"), crowd_G, ignored_G)
+    if iou_type == "segm":
+        shapes = [[one["segmentation"] for one in entries] for entries in (found, true)]
+    else:
+        shapes = [np.array([one["bbox"] for one in entries], float).reshape(-1, 4) for entries in (found, true)]
+    return match_overlaps(of_found, of_true, _ious(of_found, of_true, *shapes))
 
 
 def match_overlaps(found: Found, true: Objects, ious: Iterable[np.ndarray]) -> dict[str, Matches]:
@@ -165,13 +163,20 @@ def _find(pairs: _Pairs, counts_GA: np.ndarray, crowd_G: np.ndarray, verdict_ATD
         taken_GAT[object_Q[best % lift - 1], a, t] = True
 
 
-def _ious(objects: Sequence[Entries], detections: Sequence[Entries], field: str) -> Iterator[np.ndarray]:
-    for true, found in zip(objects, detections, strict=True):
-        if true and found:
-            crowds = [one["iscrowd"] for one in true]
-            yield coco_mask.iou([one[field] for one in found], [one[field] for one in true], crowds)
+def _ious(found: Found, true: Objects, shapes_D: Any, shapes_G: Any) -> Iterator[np.ndarray]:
+    """Of each image. shapes_D, shapes_G: of all images, run-length codes, or boxes as an array."""
+    for detections, objects in zip(_stretches(found.number_I), _stretches(true.number_I), strict=True):
+        own, others = shapes_D[detections], shapes_G[objects]
+        if len(own) and len(others):
+            yield coco_mask.iou(own, others, true.crowd_G[objects])
         else:
-            yield np.empty((len(found), len(true)))
+            yield np.empty((len(own), len(others)))
+
+
+def _stretches(number_I: np.ndarray) -> Iterator[slice]:
+    """Where those of each image are."""
+    ends = np.cumsum(number_I).tolist()
+    return map(slice, [0, *ends], ends)
 
 
 def _outside(area: np.ndarray) -> np.ndarray:
