@@ -18,7 +18,14 @@ def figures(evaluator: Callable[[Any, Any], Callable[[], list[float]]]) -> list[
     return evaluator(*big_truth.drawn(12))()
 
 
-def test_looping_evaluators_are_extrapolated() -> None:
-    """From their seconds an image at the largest size that they were given."""
-    assert set(big_truth.LOOPING) < set(big_truth.EVALUATORS)
-    assert "before" not in big_truth.installed(None)
+def test_pycocotools_is_extrapolated_where_it_did_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"pycocotools": 30.0, "cuts3d": 1.5}
+    monkeypatch.setattr(
+        big_truth,
+        "of_process",
+        lambda name, *_: {"read": 9.0, "index": 0.5, "score": seconds[name] - 0.5, "peak": 1e6, "figures": [0.5, -1]},
+    )
+    both = big_truth.rows_of(2, ["pycocotools", "cuts3d"], None, None)
+    assert [(row["ratio"], row["ratio_is"]) for row in both] == [(1, "measured"), (20, "measured")]
+    alone = big_truth.rows_of(4, ["cuts3d"], None, known=15.0)
+    assert [(row["ratio"], row["ratio_is"], row["difference"]) for row in alone] == [(40, "extrapolated", "")]

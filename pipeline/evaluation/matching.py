@@ -83,6 +83,7 @@ def match(objects: Sequence[Entries], detections: Sequence[Entries], iou_type: s
     of_found = Found(_lengths(detections), _column(found, "score"), _column(found, "area"))
     crowd_G, ignored_G = (_column(true, field).astype(bool) for field in ("iscrowd", "ignore"))
     of_true = Objects(_lengths(objects), _column(true, "area"), crowd_G, ignored_G)
+    shapes: list[Any]
     if iou_type == "segm":
         shapes = [[one["segmentation"] for one in entries] for entries in (found, true)]
     else:

@@ -205,7 +205,7 @@ class Truth:
             annotation.get("category_id"),
             crowd,
             area if area is not None and _is_number(area) and area >= 0 else None,
-            list(box) if has_box else None,
+            list(box) if box is not None and has_box else None,
             mask,
         )
 
