@@ -18,6 +18,7 @@
 # Of evaluate-semantic: TRUTH=format:path   CLASSES=n   COMPARE=run   ASSIGNMENT=file   OUT=scores.json
 # Of evaluate-panoptic: the same, RUN or a folder of predictions, and VOID=panopticapi|forgiven
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
+# Of bench-compare: BASE=commit   RECIPE=name,name,…   TURNS=n, SET, and those of bench
 # Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
 
 PYTHON ?= python3.11

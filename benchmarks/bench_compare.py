@@ -244,13 +244,15 @@ def rows_of(recipe: str, photos: int, spent: Sequence[Mapping[str, Spent]], mask
 
 def said(row: Mapping[str, Any]) -> str:
     """The row of all turns, for people."""
-    ratios = ", ".join(
-        f"{row[f'{kind}_ratio']:.2f} [{row[f'{kind}_ratio_low']}, {row[f'{kind}_ratio_high']}] by {what}"
-        for kind, what in (("cpu", "the processor"), ("wall", "the clock"))
-    )
+
+    def ratio(kind: str) -> str:
+        value, low, high = (row[f"{kind}_ratio{end}"] for end in ("", "_low", "_high"))
+        return f"{value:.2f}" if low == "" else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
     return (
-        f"{row['recipe']}: images per second, ours over base: {ratios}; masks: {row['base_masks']} and "
-        f"{row['ours_masks']}, mean IoU {row['mean_iou']}, {row['masks_that_differ']} not equal to the pixel"
+        f"{row['recipe']}: images per second, ours over base: {ratio('cpu')} by the processor, {ratio('wall')} by the "
+        f"clock; masks: {row['base_masks']} and {row['ours_masks']}, mean IoU {row['mean_iou']}, "
+        f"{row['masks_that_differ']} not equal to the pixel"
     )
 
 

@@ -48,6 +48,7 @@ def test_a_row_a_turn_and_one_of_all() -> None:
     assert together["cpu_ratio_low"] < 1.6 < 2.5 < together["cpu_ratio_high"]
     assert set(together) < set(bench_compare.COLUMNS)
     assert "2.00 [" in bench_compare.said(together)
+    assert ": 2.50 by the processor, 2.00 by the clock" in bench_compare.said(together | single[0])
     assert "7 and 8, mean IoU 0.9877, 3 not equal" in bench_compare.said(together)
 
 
