@@ -24,6 +24,7 @@ from pipeline.evaluation.matching import match
 from pipeline.evaluation.measures import mask_measures
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.coco_masks import UnusableMaskError, checked_rle
+from pipeline.images.many_objects import without_gc
 
 SCORES = ("own", "constant")
 IOU_TYPES = ("segm", "bbox")
@@ -165,7 +166,7 @@ def evaluate(
     Raises:
         ConfigError: a setting is out of range.
         SourceError: image_ids is empty or names images that the truth has not, or a mask is none, or not of its image's
-            size.
+            size, or a box or score is not finite.
     """
     measures = _measures(truth, detections, image_ids, scores, iou_types, max_detections)
     values, samples = _resampled([measures], len(set(image_ids)), bootstrap, seed)
@@ -223,6 +224,7 @@ def evaluate_paired(
     return paired
 
 
+@without_gc()
 def _measures(
     truth: Truth,
     detections: Iterable[Mapping[str, Any]],
@@ -288,6 +290,8 @@ def _masks(truth: Truth, image_id: int, ranked: list[Mapping[str, Any]], scores:
 def _boxes(truth: Truth, image_id: int, ranked: list[Mapping[str, Any]], scores: str) -> list[dict[str, Any]]:
     """The same of boxes: those given, else those of the masks."""
     boxes = [list(d.get("bbox") or coco_mask.toBbox(_rle(d, truth, image_id)).tolist()) for d in ranked]
+    if odd := [box for box in boxes if len(box) != 4 or not all(map(math.isfinite, box))]:
+        raise SourceError(f"a box of image {image_id} cannot be scored: {odd[0]} must be x, y, width, height")
     return [
         {"id": number, "score": _score(detection, scores), "bbox": box, "area": box[2] * box[3]}
         for number, (detection, box) in enumerate(zip(ranked, boxes, strict=True), start=1)
@@ -312,7 +316,10 @@ def _rle(detection: Mapping[str, Any], truth: Truth, image_id: int) -> dict[str,
 
 
 def _score(detection: Mapping[str, Any], scores: str) -> float:
-    return 1.0 if scores == "constant" else float(detection["score"])
+    score = 1.0 if scores == "constant" else float(detection["score"])
+    if not math.isfinite(score):
+        raise SourceError(f"a detection of image {detection['image_id']} has the score {score}: it must be a number")
+    return score
 
 
 def _resampled(

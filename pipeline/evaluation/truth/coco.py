@@ -27,6 +27,7 @@ from pipeline.images.coco import (
 )
 from pipeline.images.coco_masks import CheckedMask, UnusableMaskError, checked_mask, is_crowd, rle_size, tell_of_swapped
 from pipeline.images.left_out import LeftOut
+from pipeline.images.many_objects import without_gc
 from pipeline.storage.locations import read_json
 
 # Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
@@ -69,6 +70,7 @@ class Truth:
         SourceError: a list is missing, or not one image or annotation can be used.
     """
 
+    @without_gc()
     def __init__(
         self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True, own_ids: bool = True
     ) -> None:
@@ -105,6 +107,7 @@ class Truth:
             log.warning("%s: %s: there is none to find", name, what)
 
     @classmethod
+    @without_gc()
     def read(cls, location: str) -> Self:
         """Read a COCO JSON file, local or an fsspec URL; SourceError when it cannot be read or is not one."""
         return cls(read_json(location), location)
