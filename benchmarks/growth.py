@@ -15,10 +15,10 @@ run to encoded masks, on one thread:
 Each point is a process of its own, forked from one that has loaded everything; a smaller point goes first, so that
 nothing is loaded or compiled in what counts. A line a point and stage: seconds of processor, of patches the less of two
 tries, and what the process's memory grew by at most. Fits, `growth_fits.csv`: the exponent of value in the total and in
-each stage that takes a tenth of it at the largest point, least squares of the logarithms, of all points and of the upper
-three, in which the constant parts hide least. The bar: nothing above quadratic in patches, but for what a plain product
-of an N×N matrix (the line "product") shows to be the machine's: larger ones do not fit its caches. Of images, per
-image: flat.
+each stage that takes a tenth of it at the largest point, least squares of the logarithms, of all points and of the
+upper three, in which the constant parts hide least. The bar: nothing above quadratic in patches, but for what a plain
+product of an N×N matrix (the line "product") shows to be the machine's: larger ones do not fit its caches. Of images,
+per image: flat.
 """
 
 import argparse

@@ -73,6 +73,17 @@ def test_images_without_anything_are_no_trouble(images: int) -> None:
         assert np.isnan(AveragePrecision(matches)(np.ones((images, 3)))).all()
 
 
+def test_resamples_are_the_same_however_many_are_taken_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a large truth go one by one."""
+    objects, detections = random_images(1)
+    weights = next(resamples(len(objects), 9, seed=0))
+    for matches in match(objects, detections, "bbox").values():
+        together = AveragePrecision(matches)(weights)
+        with monkeypatch.context() as patch:
+            patch.setattr("pipeline.evaluation.average_precision._AT_ONCE", 1)
+            np.testing.assert_array_equal(AveragePrecision(matches)(weights), together)
+
+
 def test_recalls_are_reached_where_quotients_say_so() -> None:
     """Rounding and all: 0.07 of 100 objects is a little more than 7 of them."""
     for objects in [*range(1, 400), 1_200_000]:
