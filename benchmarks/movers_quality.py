@@ -4,7 +4,8 @@ Streets (tests/support/stereo_scenes.py) with three bodies that move by 0.1 to 0
 drive. Truth is exact. A mover counts if what is seen of it has 0.65 square metres facing the camera, and is found by a
 mask of IoU 0.5. Maps of flow and disparity are the exact ones, these with noise (normal, half of its variance smooth
 over 16 pixels; deviations of flow and of disparity in pixels), and OpenCV's of the rendered pictures. Variants are the
-default, each switch of the method as released, and noise of 0.3 pixels at least in place of 1; all see the same maps.
+default, each switch of the method as released, depth trusted from 5.5 m on, and the background at the noise of the clip
+in place of its own; all see the same maps.
 
     python benchmarks/movers_quality.py --out benchmarks/results/movers_quality.csv
 
@@ -36,7 +37,8 @@ VARIANTS = {
     "corrected": {},
     **{f"{switch}=released": {switch: "released"} for switch in SWITCHES},
     "all released": dict.fromkeys(SWITCHES, "released"),
-    "noise=0.3": {"noise": 0.3},
+    "near=5.5": {"near": 5.5},
+    "background_noise=10": {"background_noise": 10.0},
 }
 
 

@@ -12,6 +12,8 @@ METRICS = {
     "cuts3d_images_total": "Images of committed shards.",
     "cuts3d_masks_total": "Pseudo-masks of committed shards.",
     "cuts3d_dropped_masks_total": "Proposals that were dropped, by reason.",
+    "cuts3d_instances_total": "Instances in panoptic labels of committed shards.",
+    "cuts3d_empty_images_total": "Images with panoptic labels and no instance, by reason.",
     "cuts3d_quarantined_images_total": "Images that were set aside, by reason.",
     "cuts3d_shards_committed_total": "Shards committed.",
     "cuts3d_shard_failures_total": "Times that a shard was not done, by reason: crashed, hung, error, node_lost.",
@@ -25,6 +27,7 @@ METRICS = {
 TAGS = {
     "cuts3d_quarantined_images_total": ("reason",),
     "cuts3d_dropped_masks_total": ("reason",),
+    "cuts3d_empty_images_total": ("reason",),
     "cuts3d_shard_failures_total": ("reason",),
     "cuts3d_stage_seconds_total": ("stage",),
 }
@@ -56,6 +59,9 @@ class Metrics(Observer):
         self._add("shards_committed", 1)
         self._add("images", counts["images"])
         self._add("masks", counts.get("masks", 0))
+        self._add("instances", counts.get("instances", 0))
+        for reason, count in counts.get("empty", {}).items():
+            self._add("empty_images", count, reason=reason)
         for reason, count in done.reasons.items():
             self._add("quarantined_images", count, reason=reason)
         self._add("gpu_out_of_memory", counts.get("gpu_out_of_memory", 0))

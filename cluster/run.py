@@ -5,21 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.driver import Driver, Observer, Rules
 from cluster.fleet import Done, Joined
 from pipeline.engine.checks import checked_manifest
+from pipeline.engine.run import made_or_mended
 from pipeline.engine.shard_job import ledger_of
 from pipeline.errors import ConfigError, CutsError
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method
 from pipeline.methods.registry import with_absolute_paths
 from pipeline.models.device import check_device
+from pipeline.runs.changed_settings import values_of
 from pipeline.runs.launch import Launch, keep_launch, last_launch
 from pipeline.runs.lease import Lease
 from pipeline.runs.ledger import Ledger
@@ -98,7 +101,7 @@ def run_on_ray(
         most = manifest.n_shards if manifest is not None else RunFolder.open(out).n_shards
         patience = 0.0 if options.address is None else PATIENCE
         with contextlib.closing(RayFleet(_kinds(launch, until, device, batch_size, options), most, patience)) as fleet:
-            folder = _folder(out, launch, manifest, fleet)
+            folder = _folder(out, launch, manifest, until, fleet)
             summary = RunSummary(folder.url, folder.result, until)
             ledger = ledger_of(folder, until)
             with Lease(folder.files) as lease:
@@ -194,14 +197,19 @@ class _Each(Observer):
             observer.state(pending, running, workers)
 
 
-def _folder(out: str | Path, launch: Launch, manifest: Manifest | None, fleet: RayFleet) -> RunFolder:
+def _folder(
+    out: str | Path, launch: Launch, manifest: Manifest | None, until: str | None, fleet: RayFleet
+) -> RunFolder:
     """The run, made when it is new: its configuration holds digests of the models, which only workers load."""
     if manifest is None:
         return RunFolder.open(out)
     made = fleet.first_made()
-    folder = RunFolder.create_or_open(
-        out, made.config, manifest, method=made.method, result=made.result, earlier=made.earlier
-    )
+    own = {"method": made.method, "result": made.result}
+
+    def make(mended: Mapping[str, Any]) -> RunFolder:
+        return RunFolder.create_or_open(out, made.config, manifest, **own, earlier={**made.earlier, **mended})
+
+    folder = made_or_mended(out, make, partial(values_of, names=made.mended), until)
     keep_launch(folder, launch)
     return folder
 

@@ -23,7 +23,7 @@ from pipeline.engine.shard_job import ShardJob
 from pipeline.engine.shard_worker import ShardResult
 from pipeline.errors import CutsError, StoreError, WorkerBrokenError
 from pipeline.images.manifest import Shard
-from pipeline.methods.protocol import earlier_values
+from pipeline.methods.protocol import earlier_values, mended_names
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
 from pipeline.runs.lease import read_lease
@@ -66,12 +66,14 @@ class Made:
     """What run.json says of how a run is made: configuration, and the names of the method and of its kind of result.
 
     earlier: see `pipeline.methods.protocol.earlier_values`.
+    mended: see `pipeline.methods.protocol.mended_names`.
     """
 
     config: dict[str, Any]
     method: str
     result: str
     earlier: Mapping[str, Any] = field(default_factory=dict)
+    mended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class Worker:
         method = load_method(self._spec.launch, self._spec.device, self._spec.until)
         self._worker = local_worker(method, self._spec.batch_size, self._spec.cores)
         facts = {"device": _device_name(method.device), "batch_size": self._worker.batch_size}
-        made = Made(method.config(), method.name, method.kind(None).name, earlier_values(method))
+        names = method.name, method.kind(None).name
+        made = Made(method.config(), *names, earlier_values(method), mended_names(method))
         return {"made": made, "facts": facts}
 
     def open(self, run: OpenRun) -> Answer:

@@ -114,10 +114,12 @@ class ImagePanoptic(LabelledImage):
         return coloured_segments(self.segments, self._known_split.classes)
 
     def draw(self) -> Image.Image:
-        """The photo with its classes in their colours, a line around each instance, and a legend."""
+        """The photo with its classes in their colours, a line around each instance, and a legend, which says what is a
+        thing where that is known.
+        """
         from pipeline.results.panoptic_overlay import draw_overlay
 
-        return draw_overlay(self.photo, self.record)
+        return draw_overlay(self.photo, self.record, None if self.split is None else self.split.things)
 
     @property
     def _known_split(self) -> ThingSplit:

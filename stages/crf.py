@@ -26,9 +26,11 @@ _LEAST_SHARE = 1e-5  # of a label at a pixel: pydensecrf's `unary_from_softmax`
 @dataclass(frozen=True)
 class CrfConfig:
     """iterations: mean-field steps, 1..1000; ten are usual, and nothing moves after some dozens.
-    gaussian_sxy, gaussian_compat: standard deviation in pixels, > 0, and Potts weight, >= 0, of the smoothness kernel.
-    bilateral_sxy, bilateral_srgb, bilateral_compat: standard deviations in pixels and in grey levels of 0..255, > 0,
-        and Potts weight, >= 0, of the appearance kernel.
+    gaussian_sxy: standard deviation of the smoothness kernel in pixels, > 0.
+    gaussian_compat: Potts weight of the smoothness kernel, >= 0.
+    bilateral_sxy: standard deviation of the appearance kernel in pixels, > 0.
+    bilateral_srgb: standard deviation of the appearance kernel in grey levels of 0..255, > 0.
+    bilateral_compat: Potts weight of the appearance kernel, >= 0.
     """
 
     iterations: int = 10

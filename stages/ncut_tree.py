@@ -27,8 +27,9 @@ ROWS = 256  # of the similarities that a CPU takes out together, so that they st
 @dataclass(frozen=True)
 class TreeConfig:
     """depth: cuts above one another, >= 1.
-    min_area, max_area: share of the image's patches that a part must exceed and must not exceed to be a candidate, in
-        0..1; smaller parts are specks and left out. A part of more than twice the least area is cut again.
+    min_area: share of the image's patches that a part must exceed to be a candidate, in 0..1; smaller parts are specks
+        and left out. A part of more than twice this area is cut again.
+    max_area: share of the image's patches that a part must not exceed to be a candidate, in 0..1.
     """
 
     depth: int = 4

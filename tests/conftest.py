@@ -9,6 +9,7 @@ import click
 import pytest
 from hypothesis import HealthCheck, settings
 from support.named_options import COMMANDS, foreign_options
+from support.ray_nodes import Nodes
 
 from pipeline.errors import CutsError
 
@@ -79,3 +80,18 @@ def assets() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return ASSETS
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Nodes]:
+    """One Ray for all tests of this process that can share one."""
+    nodes = Nodes()
+    yield nodes
+    nodes.shutdown()
+
+
+@pytest.fixture
+def nodes(cluster: Nodes) -> Iterator[Nodes]:
+    """Without a node that has a core: `add` some."""
+    yield cluster
+    cluster.clear()

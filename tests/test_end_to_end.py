@@ -49,7 +49,7 @@ def photos_in(folder: Path, source: Path, n: int) -> Path:
 
 def test_200_imagenet_photos_run_without_a_failure(assets: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = cuts3d(command(assets, assets / "imagenet", out, 168, "--set", "refine.size=96"))
+    done = cuts3d(command(assets, assets / "imagenet", out, 112, "--set", "refine.size=96"))
     assert done.returncode == 0, done.stderr
     records = list(RunReader(RunFolder.open(out)))
     assert len(records) == 200

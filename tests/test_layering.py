@@ -1,5 +1,6 @@
 """What the layers are worth beyond the contracts of import-linter in setup.cfg, which `make lint` holds."""
 
+import configparser
 import re
 import subprocess
 import sys
@@ -16,6 +17,13 @@ def test_test_files_have_names_of_their_own() -> None:
     """pytest imports them by their names alone: of two that share one, the second is an error."""
     names = Counter(file.name for file in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_an_editable_install_is_found_before_a_folder_of_its_name() -> None:
+    """From the folder above a checkout called cuts3d: as in setup.cfg, the checkout is a place on the path."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["options"]["package_dir"].strip() == "=."
 
 
 def test_nothing_imports_the_public_module() -> None:

@@ -11,6 +11,7 @@ from detector.prediction import merging
 from pipeline.images import oddities
 from pipeline.methods.coco_import.importing import BAD_PART
 from pipeline.methods.cups.fusing import AT_BORDER, NO_CLASS
+from pipeline.results.empty_reasons import LIKELY
 from stages.filters import DropReason
 from stages.motion.movers import EMPTY_REASONS
 
@@ -41,7 +42,8 @@ def listed(heading: str) -> set[str]:
 
 
 def test_why_images_are_set_aside() -> None:
-    assert listed("set aside as") == {*reasons(SET_ASIDE), *VERDICTS, oddities.REASON}
+    of_maps = {f"{fault}_{kind}" for kind in reasons({"MapFolder": 2}) for fault in ("no", "bad")}
+    assert listed("set aside as") == {*reasons(SET_ASIDE), *of_maps, *VERDICTS, oddities.REASON}
 
 
 def test_why_masks_are_dropped() -> None:
@@ -52,4 +54,4 @@ def test_why_masks_are_dropped() -> None:
 def test_why_a_clip_has_no_instance() -> None:
     text = (ROOT / "docs/panoptic.md").read_text()
     table = text.partition("| reason |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*EMPTY_REASONS, AT_BORDER, NO_CLASS}
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {*EMPTY_REASONS, AT_BORDER, NO_CLASS} == set(LIKELY)

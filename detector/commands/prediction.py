@@ -13,7 +13,7 @@ import click
 
 from detector.commands.options import TrainingOptions, training_options
 from detector.needs import need_mmdet
-from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor
+from pipeline.commands.executing import ExecutingCommand, RunExecutor, executor, works_elsewhere
 from pipeline.commands.options import OUTPUT_FILE, OUTPUT_FOLDER, Number, device_options, exit_with
 from pipeline.errors import ConfigError
 from pipeline.exit_status import INCOMPLETE
@@ -65,7 +65,11 @@ def predict(
     for video in found.videos:
         click.echo(f"video {video}")
     if found.set_aside:
-        click.echo(f"set aside: {counted(found.set_aside, 'image')}, see `cuts3d info {Path(out) / 'run'}`")
+        from pipeline.runs.info import reason_lines
+        from pipeline.runs.run_folder import RunFolder
+
+        for line in reason_lines(RunFolder.open(Path(out) / "run")):
+            click.echo(line)
     exit_with(found.summary.standing)
 
 
@@ -104,8 +108,8 @@ def self_train(
 
     A panoptic detector learns from a momentum teacher, --config cups_self_r50_fpn: labels are made while training.
 
-    The same command resumes wherever it was stopped. With --ray the predictions are shared over the cluster; training
-    is done here, or with --train-workers on Ray.
+    The same command resumes wherever it was stopped. With --ray the predictions are shared over the cluster, which a
+    teacher has none of; training is done here, or with --train-workers on Ray.
     """
     need_mmdet()
     from detector.training.self_training import SelfTraining, kept_by_default, teaches_itself
@@ -113,7 +117,10 @@ def self_train(
     from detector.training.wanted import check_settings
 
     training = how.training(runs=(), work_dir="", device=device)
-    kept = kept_by_default(teaches_itself(how.config))
+    by_teacher = teaches_itself(how.config)
+    if by_teacher:
+        _refuse_of_predictions(how.config, batch_size)
+    kept = kept_by_default(by_teacher)
     given = {"rounds": rounds, "thresholds": _numbers(thresholds), "max_per_image": max_per_image}
     kept |= {name: value for name, value in given.items() if value is not None}
     wanted_rounds = SelfTraining(training=training, **kept, **wanted)
@@ -210,6 +217,19 @@ def _reporting(execute: RunExecutor) -> RunExecutor:
         return execute(*arguments, reporter=ProgressReporter(), **options)
 
     return run
+
+
+def _refuse_of_predictions(config: str, batch_size: int | None) -> None:
+    """UsageError for options of predictions that are made before a round trains."""
+    for option, given, instead in (
+        ("--ray", works_elsewhere(), "--train-workers N trains on Ray, --train-ray ADDRESS says where"),
+        ("--batch-size", batch_size is not None, "--train-batch-size is that of the training"),
+    ):
+        if given:
+            raise click.UsageError(
+                f"{option} is of predictions before a round, and {config} has a teacher that labels while training: "
+                f"leave it out; {instead}"
+            )
 
 
 def _trainer(workers: int | None, address: str | None) -> Any:

@@ -17,6 +17,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -141,8 +142,14 @@ def open_readers(runs: str | Sequence[str], read: Callable[[RunFolder], Reader])
                 f"{reader.run.url} has no committed shard yet: start its `cuts3d run` again, or wait for it"
             )
         if done < planned:
-            log.warning("%s is not complete: %s missing", reader.run.url, part_of(planned - done, planned, "shard"))
+            _warn_of(reader.run.url, planned - done, planned)
     return readers
+
+
+@cache
+def _warn_of(run: str, missing: int, planned: int) -> None:
+    """Once in a process, which opens a run to look at its classes, to tell what is there, and to learn from it."""
+    log.warning("%s is not complete: %s missing", run, part_of(missing, planned, "shard"))
 
 
 def digest_of(layout: str, readers: Sequence[RunReader]) -> str:

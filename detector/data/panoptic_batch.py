@@ -64,7 +64,9 @@ class Photometric:
     def apply(self, rgb_3HW: Tensor, rng: np.random.Generator) -> Tensor:
         """The image, float 0..1, with blur and colours by this generator."""
         sigma = rng.uniform(*self.blur)
-        rgb_3HW = colours.gaussian_blur(rgb_3HW, [self.kernel, self.kernel], [sigma, sigma])
+        # the kernel mirrors what is beside it: on a side of n pixels there are n - 1 of them
+        kernel = [min(self.kernel, 2 * side - 1) for side in (rgb_3HW.shape[2], rgb_3HW.shape[1])]
+        rgb_3HW = colours.gaussian_blur(rgb_3HW, kernel, [sigma, sigma])
         if rng.random() < self.prob:
             for step in rng.permutation(4).tolist():
                 rgb_3HW = self._step(step, rgb_3HW, rng)
@@ -138,8 +140,9 @@ class PanopticPreprocessor(DetDataPreprocessor):
             window = _window(image_3HW.shape[1:], height, rng)
             sides = [part.stop - part.start for part in window]
             size = sides if scale is None else mmcv.rescale_size((sides[1], sides[0]), scale)[::-1]
-            images.append(_image(image_3HW[:, *window], (size[0], size[1])))
-            samples.append(_sample(sample, window, (size[0], size[1]), self.min_pixels))
+            height_width = max(1, size[0]), max(1, size[1])  # of a strip nothing may be left
+            images.append(_image(image_3HW[:, *window], height_width))
+            samples.append(_sample(sample, window, height_width, self.min_pixels))
         return {**data, "inputs": images, "data_samples": samples}
 
     def _recoloured(self, image_3HW: Tensor, rng: np.random.Generator) -> Tensor:

@@ -102,8 +102,7 @@ class PanopticStore(FlatImages):
             if len(store["run"]) == 0:
                 raise StoreError(f"all images of {where} were set aside: `cuts3d info` says why")
             raise ConfigError(
-                f"none of {counted(len(store['run']), 'image')} of {where} has an instance: `cuts3d info` says why; "
-                "only_non_empty=False learns the classes alone"
+                f"none of {counted(len(store['run']), 'image')} of {where} has an instance: `cuts3d info` says why"
             )
         return opened
 
@@ -233,8 +232,8 @@ def _readers(runs: str | Sequence[str], threshold: float | None) -> list[Panopti
     first = readers[0]
     for reader in readers[1:]:
         for what, own, other in (
-            ("classes", first.clusters.names, reader.clusters.names),
-            ("things", first.things, reader.things),
+            ("classes", _names(first), _names(reader)),
+            ("things", _known_things(first), _known_things(reader)),
         ):
             if own != other:
                 raise ConfigError(
@@ -242,6 +241,18 @@ def _readers(runs: str | Sequence[str], threshold: float | None) -> list[Panopti
                     "learns runs of one model"
                 )
     return readers
+
+
+def _names(reader: PanopticReader) -> str:
+    return ", ".join(reader.clusters.names)
+
+
+def _known_things(reader: PanopticReader) -> str:
+    """In words."""
+    if reader.things is None:
+        return "those that its figures make things"
+    names = [name for name, thing in zip(reader.clusters.names, reader.things, strict=True) if thing]
+    return f"{', '.join(names) or 'none'}, as its maker says"
 
 
 def _counts(readers: Sequence[PanopticReader]) -> dict[str, Any]:

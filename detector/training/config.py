@@ -126,7 +126,10 @@ def set_values(config: Any, options: Sequence[str], mapping: type[dict[str, Any]
             place = _inside(place, part, ".".join(parents[: depth + 1]))
         new = isinstance(place, Mapping) and last not in place and "type" in place
         key = last if new else _key(place, last, name)
-        place[key] = _as(mapping, _parsed(text))
+        value = _parsed(text)
+        if not new and isinstance(value, str) and isinstance(place[key], (bool, int, float)):
+            raise ConfigError(f"{printable(name)} is {place[key]!r}: it must be a value of that kind, not {value!r}")
+        place[key] = _as(mapping, value)
 
 
 def check_numbers(config: Any) -> None:

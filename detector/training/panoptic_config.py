@@ -13,6 +13,8 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+    from pipeline.results.panoptic_split import ThingSplit
+
 MODEL, TEACHER, DATASET = "CascadePanoptic", "MomentumTeacher", "PanopticStoreDataset"
 
 
@@ -46,12 +48,6 @@ def set_classes(config: Config, checkpoint: str | None) -> None:
             f"{checkpoint} finds things {_numbers(started.things)} of {len(started.classes)} classes, the runs have "
             f"{_numbers(classes.things)} of {len(classes.classes)}: train without --init-from, or on runs like its own"
         )
-    if not classes.things:
-        raise ConfigError(
-            "no class of the runs is a thing, so there is no instance to learn: `cuts3d things RUN` shows the shares; "
-            "lower the threshold (--set train_dataloader.dataset.threshold=0.02), or learn classes alone with "
-            "`cuts3d train-semantic`"
-        )
     set_heads(config.model, len(classes.things), len(classes.stuffs))
     config.panoptic = classes.to_json()
 
@@ -72,12 +68,29 @@ def set_heads(model: Any, things: int, stuffs: int) -> None:
 
 
 def _of_runs(config: Config) -> PanopticClasses:
-    from detector.data.panoptic_store import split_of
+    from detector.data.panoptic_store import split_of  # mmdet
 
     datasets = list(train_config.components(config.train_dataloader.dataset, DATASET))
     if not datasets:
         raise ConfigError(f"{config.filename} trains a panoptic detector, and has no {DATASET} to learn from")
-    return PanopticClasses.of_split(split_of(datasets[0]["runs"], datasets[0].get("threshold")))
+    split = split_of(datasets[0]["runs"], datasets[0].get("threshold"))
+    if not split.thing_classes:
+        raise ConfigError(_without_things(split))
+    return PanopticClasses.of_split(split)
+
+
+def _without_things(split: ThingSplit) -> str:
+    """What is said where there is no instance to learn."""
+    classes_alone = "`cuts3d train-semantic` learns classes alone"
+    if split.threshold is None:
+        return f"no class of the runs is a thing, so the labels' maker says: no instance to learn; {classes_alone}"
+    if not split.ratios.any():
+        return f"no image of the runs has an instance to learn: `cuts3d info RUN` says why; {classes_alone}"
+    lower = f"--set train_dataloader.dataset.threshold={split.shares.max() / 2:.2g}"
+    return (
+        "no class of the runs is a thing, so there is no instance to learn: `cuts3d things RUN` shows the shares; "
+        f"lower the threshold ({lower}), or {classes_alone}"
+    )
 
 
 def _numbers(things: tuple[int, ...]) -> str:

@@ -107,9 +107,22 @@ class _Runner(Runner):
     def build_logger(self, *arguments: Any, **options: Any) -> MMLogger:
         log = super().build_logger(*arguments, **options)
         for handler in log.handlers:
-            if not isinstance(handler, logging.FileHandler):
+            if isinstance(handler, logging.FileHandler):
+                log_to_raise(handler)
+            else:
                 handler.addFilter(_is_of_use)
         return log
+
+
+def log_to_raise(handler: logging.Handler) -> None:
+    """Let a log file that cannot be written, as on a full disk, end the training with one error, as a checkpoint would;
+    logging itself prints a traceback for each line.
+    """
+
+    def raised(record: logging.LogRecord) -> None:
+        raise  # logging calls it where the error is handled
+
+    handler.handleError = raised  # type: ignore[method-assign]
 
 
 def _is_of_use(record: logging.LogRecord) -> bool:
@@ -171,7 +184,8 @@ def _trained(config: Config, checkpoint: Path | None, lease: Lease | None) -> Ma
         logger.info("resuming from %s", checkpoint)
         config.load_from, config.resume = str(checkpoint), True
         config.model.backbone.init_cfg = None  # all weights come from the checkpoint
-    runner = _built(config)
+    with writing(config.work_dir):  # the log file
+        runner = _built(config)
     if lease is not None:
         runner.register_hook(_Holding(lease))
     begun = runner.iter

@@ -66,7 +66,7 @@ def _try(config: Config, resumes: bool) -> None:
         if hook is not None:  # one of MMEngine's that is switched off
             HOOKS.build(dict(hook))
     for dataset in train_config.run_datasets(config.train_dataloader.dataset):
-        DATASETS.build({**dataset, "lazy_init": True})  # and its pipeline; the runs are opened later
+        DATASETS.build({**dataset, "runs": [], "lazy_init": True})  # and its pipeline; the runs are opened later
     Compose(config.test_pipeline)
     if resumes:
         return

@@ -30,3 +30,8 @@ def executor() -> RunExecutor:
 
     chosen: RunExecutor = click.get_current_context().meta.get(_EXECUTOR, runner.run)
     return chosen
+
+
+def works_elsewhere() -> bool:
+    """Whether an extension has set somebody else, as --ray does."""
+    return _EXECUTOR in click.get_current_context().meta

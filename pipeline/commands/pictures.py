@@ -17,12 +17,8 @@ from pipeline.commands.options import (
     taken_settings,
     with_recipe_file,
 )
-from pipeline.commands.things import threshold_option
+from pipeline.commands.things import assignment_option, threshold_option
 from pipeline.wording import counted
-
-assignment_option = click.option(
-    "--assignment", metavar="FILE", help="Labels: show the classes that this file has for their clusters."
-)
 
 
 @click.command()
@@ -60,14 +56,14 @@ def export(
     if not (coco or masks or semantic or panoptic or instance_ids or overlays):
         folders = "--masks, --semantic, --panoptic, --instance-ids or --overlays FOLDER"
         raise click.UsageError(f"say what to write: --coco FILE, {folders}")
-    if threshold is not None and not (panoptic or instance_ids):
-        raise click.UsageError("--threshold is of --panoptic and --instance-ids: add one, or leave it out")
     if limit and not overlays:
         raise click.UsageError("--limit is of overlays alone: add --overlays FOLDER, or leave it out")
     folder = RunFolder.open(run_folder)
     of_masks = {"--coco": coco, "--masks": masks, "--min-score": min_score}
-    of_panoptic = {"--panoptic": panoptic, "--instance-ids": instance_ids}
+    of_panoptic = {"--panoptic": panoptic, "--instance-ids": instance_ids, "--threshold": threshold is not None}
     refuse_misfits(folder, of_masks, {"--semantic": semantic, "--assignment": assignment}, of_panoptic)
+    if threshold is not None and not (panoptic or instance_ids or overlays):
+        raise click.UsageError("--threshold is of --panoptic, --instance-ids and --overlays: add one, or leave it out")
     classes = _assignment(assignment)
     if coco:
         click.echo(f"{counted(export_coco(folder, coco, min_score), 'annotation')} in {coco}")
@@ -80,7 +76,7 @@ def export(
     if panoptic or instance_ids:
         _export_panoptic(folder, threshold, classes, panoptic, instance_ids)
     if overlays:
-        pictures = export_overlays(folder, overlays, limit, min_score, classes)
+        pictures = export_overlays(folder, overlays, limit, min_score, classes, threshold)
         click.echo(f"{counted(len(pictures), 'picture')} in {overlays}")
     exit_by(folder)
 

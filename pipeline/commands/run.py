@@ -67,6 +67,8 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None, **mo
     from pipeline.commands.progress import ProgressReporter
     from pipeline.engine import run as runner
     from pipeline.models.device import check_device
+    from pipeline.runs.info import reason_lines
+    from pipeline.runs.run_folder import RunFolder
 
     check_device(device)
     moved = {name: value for name, value in models.items() if value is not None}
@@ -75,6 +77,9 @@ def retry_quarantined(run_folder: str, device: str, batch_size: int | None, **mo
         run_folder, launch, device=device, batch_size=batch_size, reporter=ProgressReporter()
     )
     click.echo(f"{counted(summary.images, 'image')} tried again, {summary.images - summary.quarantined} succeeded")
+    if summary.quarantined:
+        for line in reason_lines(RunFolder.open(run_folder)):
+            click.echo(line)
     exit_with(summary.standing)
 
 

@@ -18,6 +18,7 @@ from pipeline.engine.cpu_pool import cpu_pool
 from pipeline.engine.presence import Presence
 from pipeline.engine.shard_job import ShardJob, ledger_of
 from pipeline.engine.shard_worker import ShardWorker
+from pipeline.errors import RunMismatchError
 from pipeline.images.manifest import Manifest, Shard
 from pipeline.methods.protocol import Method, earlier_values, mended_values, works_in_processes
 from pipeline.methods.registry import load_method, manifest_of, with_absolute_paths
@@ -25,9 +26,8 @@ from pipeline.runs.launch import Launch, keep_launch, last_launch, with_own_shar
 from pipeline.runs.lease import Lease
 from pipeline.runs.ledger import is_retry
 from pipeline.runs.reader import RunReader
-from pipeline.runs.run_folder import RUN_FILE, RunFolder
+from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.summary import Reporter, RunSummary, Silent, start_reporting
-from pipeline.storage.files_at import files_at
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def run(
     if is_resumed and not accept_set_aside:
         need_photos(RunFolder.open(out), until)
     method = method or load_method(launch, device, until)
-    folder = folder_of(out, method, manifest, _mended_since(out, method, until))
+    folder = made_or_mended(out, partial(folder_of, out, method, manifest), partial(mended_values, method), until)
     if launch.images is not None:
         keep_launch(folder, launch)
     ledger = ledger_of(folder, until)
@@ -128,18 +128,29 @@ def _images_of(out: str | Path, launch: Launch, until: str | None, method: Metho
     return listed or RunFolder.open(out).manifest
 
 
-def _mended_since(out: str | Path, method: Method, until: str | None) -> Mapping[str, Any]:
-    """As of `mended_values` for a run of which nothing is left to compute, and whose images were tried again: that may
-    have been done with what was mended. {} for others.
+def made_or_mended(
+    out: str | Path,
+    make: Callable[[Mapping[str, Any]], RunFolder],
+    mended: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    until: str | None,
+) -> RunFolder:
+    """A run, made or opened. Where it was started with other settings, and these are what was mended since, it is
+    opened if nothing of it is left to compute and images were tried again: that may have been done with what was
+    mended.
+
+    make: as `folder_of`, from settings that may differ. mended: gives those, see `mended_values`, of a configuration.
     """
-    if not files_at(out).exists(RUN_FILE):
-        return {}
-    folder = RunFolder.open(out)
-    mended = mended_values(method, folder.config)
-    if not mended or not any(map(is_retry, folder.ledger.committed_keys())):
-        return {}
-    done = sum(map(folder.is_planned, ledger_of(folder, until).committed_keys()))  # the records are read later, once
-    return mended if done == folder.n_shards else {}
+    try:
+        return make({})
+    except RunMismatchError:
+        folder = RunFolder.open(out)
+        settings = mended(folder.config)
+        if not settings or not any(map(is_retry, folder.ledger.committed_keys())):
+            raise
+        done = sum(map(folder.is_planned, ledger_of(folder, until).committed_keys()))
+        if done < folder.n_shards:
+            raise
+    return make(settings)
 
 
 def folder_of(

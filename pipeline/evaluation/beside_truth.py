@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Protocol, TypeVar
 
 from pipeline.errors import ImageError, SourceError
+from pipeline.evaluation.same_images import none_scored
 from pipeline.evaluation.semantic_sizes import Size, is_same_shape
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
@@ -161,13 +162,15 @@ class BesideTruth:
 
     def _none_scored(self) -> SourceError:
         images = self.images
-        counts = [len(images.unlabelled), len(images.set_aside), len(images.odd), len(images.other_size)]
-        return SourceError(
-            f"no image of {self._url} can be scored with {self._truth.name}: {counts[0]} are not in it (the run has "
-            f"{next(iter(self._refs))}, the truth {next(iter(self._truth.paths.values()))}), {counts[1]} were set "
-            f"aside by the run, {counts[2]} have a truth that cannot be read, {counts[3]} have another shape there, "
-            f"{len(self._refs) - sum(counts)} are not done yet"
-        )
+        why = {
+            "not in it": len(images.unlabelled),
+            "were set aside by the run": len(images.set_aside),
+            "have a truth that cannot be read": len(images.odd),
+            "have another shape there": len(images.other_size),
+        }
+        names = next(iter(self._refs)), next(iter(self._truth.paths.values()))
+        not_done = {"are not done yet": len(self._refs) - sum(why.values())}
+        return none_scored(self._url, self._truth.name, names, {**why, **not_done})
 
 
 def common_images(found: Sequence[tuple[str, ScoredImages]], truth: str) -> list[int]:

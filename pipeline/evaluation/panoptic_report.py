@@ -24,7 +24,7 @@ def print_panoptic_report(report: PanopticReport) -> None:
     """On stdout: what was scored, values with their intervals, a line per class, and what has been published."""
     console = report_console()
     things = sum(report.things)
-    of_classes = f"{len(report.classes)} classes, {things} of them things"
+    of_classes = f"{counted(len(report.classes), 'class', 'es')}, {things} of them things"
     console.print(f"truth   {report.truth} ({of_classes})", markup=False)
     for title, run in titled(report.runs).items():
         by = run.predictions

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.errors import SourceError
-from pipeline.evaluation.same_images import is_turned, same_images
+from pipeline.evaluation.same_images import is_turned, none_scored, same_images
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.coco_masks import tell_of_swapped
 from pipeline.images.manifest import ImageRef
@@ -73,12 +73,13 @@ def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunD
             ]
     tell_of_swapped(truth.name, len(truth.swapped) - swapped, len(truth.images))
     if not by_image:
-        raise SourceError(
-            f"no image of {run.url} can be scored with {truth.name}: {len(unlabelled)} are not in it (the run has "
-            f"{run.manifest.refs[0].id}, the truth {next(iter(truth.images.values()))['file_name']}), "
-            f"{len(set_aside)} were set aside by the run, {len(other_size)} have another size there, "
-            f"{run.n_images - len(unlabelled) - len(set_aside) - len(other_size)} are not done yet"
-        )
+        why = {
+            "not in it": len(unlabelled),
+            "were set aside by the run": len(set_aside),
+            "have another size there": len(other_size),
+        }
+        names = run.manifest.refs[0].id, str(next(iter(truth.images.values()))["file_name"])
+        raise none_scored(run.url, truth.name, names, {**why, "are not done yet": run.n_images - sum(why.values())})
     return RunDetections(run.url, run.recipe, by_image, tuple(unlabelled), tuple(set_aside), tuple(other_size))
 
 

@@ -5,12 +5,25 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, SourceError
 from pipeline.images.manifest import ImageRef
 from pipeline.images.photos import photo_size
 from pipeline.wording import few_of
 
 log = logging.getLogger(__name__)
+
+
+def none_scored(run: str, truth: str, names: tuple[str, str], why: Mapping[str, int]) -> SourceError:
+    """What is said where no image of a run can be scored.
+
+    run, truth: what they are called. names: of the first image of the run, and of the truth.
+    why: how many images, by the reason; those that are not in the truth are under "not in it".
+    """
+    told = dict(why)
+    lacking = told.pop("not in it")
+    parts = [f"{lacking} are not in it (the run has {names[0]}, the truth {names[1]})"] if lacking else []
+    parts += [f"{count} {reason}" for reason, count in told.items() if count]
+    return SourceError(f"no image of {run} can be scored with {truth}: {', '.join(parts) or 'there is none'}")
 
 
 def same_images(

@@ -3,16 +3,19 @@ others are taken.
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.errors import SourceError
 from pipeline.images.manifest import ImageRef, safe_id
-from pipeline.wording import counted
+from pipeline.wording import FEW, counted
 
 REASON = "odd_entry"
 NOT_UNICODE = "its name is not UTF-8, which names of images must be: rename it, with convmv for instance"
 
+# What sentences of one cause differ in: paths, numbers, what stands between quotes.
+_OWN_WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[\d/\\]\S*")
 _UNSAFE = re.compile(r"[\0\\:%\ud800-\udfff]|^/|(?<=/)/|(?:^|(?<=/))\.\.?(?=/|$)")
 
 
@@ -60,9 +63,25 @@ def without_repeats(refs: Sequence[ImageRef]) -> tuple[list[ImageRef], int]:
 
 
 def refuse_if_all_are_odd(refs: Sequence[ImageRef], location: str) -> None:
-    """SourceError, with the first reason, when not one image can be taken."""
+    """SourceError, with the reasons, when not one image can be taken."""
     if refs and all(ref.trouble is not None for ref in refs):
-        raise SourceError(f"{location}: none of {counted(len(refs), 'image')} can be taken: {refs[0].trouble}")
+        raise SourceError(f"{location}: none of {counted(len(refs), 'image')} can be taken: {causes(refs)}")
+
+
+def causes(refs: Sequence[ImageRef]) -> str:
+    """Why images in trouble are set aside: of each cause how many, and the first of them; most often first."""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for ref in refs:
+        trouble = ref.trouble or ""
+        cause = _OWN_WORDS.sub("", trouble.replace(ref.uri, "").replace(ref.id, ""))
+        counts[cause] += 1
+        first.setdefault(cause, trouble)
+    if len(counts) == 1:
+        return next(iter(first.values()))
+    said = [f"{n} as {first[cause]}" for cause, n in counts.most_common(FEW)]
+    more = counts.total() - sum(n for _, n in counts.most_common(FEW))
+    return "; ".join([*said, *([f"{more} for other reasons"] if more else [])])
 
 
 def as_id(name: str) -> str:

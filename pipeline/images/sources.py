@@ -12,7 +12,15 @@ from typing import Any
 from pipeline.errors import SourceError
 from pipeline.images.image_lists import LIST_READERS, ROOT_REMEDY, common_root
 from pipeline.images.manifest import ImageRef, sort_refs
-from pipeline.images.oddities import NOT_UNICODE, as_id, named_ref, odd_ref, refuse_if_all_are_odd, without_repeats
+from pipeline.images.oddities import (
+    NOT_UNICODE,
+    as_id,
+    causes,
+    named_ref,
+    odd_ref,
+    refuse_if_all_are_odd,
+    without_repeats,
+)
 from pipeline.images.stereo_clips import PREFIX, read_clips
 from pipeline.images.stereo_folders import CITYSCAPES, KITTI, read_stereo_folder
 from pipeline.images.walking import walk
@@ -61,7 +69,7 @@ def listing_of(root: str, refs: Sequence[ImageRef], source: str, skipped: Mappin
     odd = [ref for ref in listing.refs if ref.trouble is not None]
     if odd:
         names = few_of([ref.id for ref in odd])
-        log.warning("%d of them cannot be used and will be set aside, %s: %s", len(odd), names, odd[0].trouble)
+        log.warning("%d of them cannot be used and will be set aside, %s: %s", len(odd), names, causes(odd))
     return listing
 
 

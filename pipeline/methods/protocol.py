@@ -192,6 +192,11 @@ def mended_values(method: Method, config: Mapping[str, Any]) -> Mapping[str, Any
     return mended(config)
 
 
+def mended_names(method: Method) -> tuple[str, ...]:
+    """Names of the settings that `mended_values` has."""
+    return tuple(mended_values(method, method.config()))
+
+
 def works_in_processes(method: Method) -> bool:
     """Whether most of a method's work is done in `Batch.pool`, so that processes pay where there is no GPU, too: that
     of a method whose attribute `in_processes` says so.

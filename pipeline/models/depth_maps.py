@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import ConfigError
-from pipeline.models.map_folder import MapFolder, is_other_aspect, one_map, read_array
+from pipeline.models.map_folder import MapFolder, damage_said, is_other_aspect, one_map, read_array
 from stages.depth import DepthKind, check_kind
 from stages.fingerprint import text_digest
 from stages.stored_depth import relative_stored_depth
@@ -79,7 +79,11 @@ class DepthMaps:
 def _read(path: Path, image: np.ndarray) -> np.ndarray:
     """The map, of the photo's aspect."""
     if path.suffix == ".png":
-        with Image.open(path) as png:
+        with damage_said():
+            png = Image.open(path)
+        with png:
+            with damage_said():
+                png.load()
             raw = _grey(png)
     else:
         raw = one_map(read_array(path, "depth"))

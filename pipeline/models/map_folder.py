@@ -4,8 +4,8 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
@@ -47,8 +47,7 @@ class MapFolder:
         path = self._find(id_)
         try:
             return reader(path)
-        # zlib, zipfile, struct and Pillow each have errors of their own for what is damaged
-        except Exception as error:
+        except Exception as error:  # whatever the reader meets costs no other image
             why = f"{id_}: {self._words} {path} is of no use: {brief(error)}"
             raise ImageError(f"bad_{self._kind}", why) from error
 
@@ -102,18 +101,39 @@ class MapFolder:
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
-    """The array of an NPY file, or of an NPZ file the one of this name, or the only one. Raises ValueError, OSError and
-    zipfile's errors for what is none.
+    """The array of an NPY file, or of an NPZ file the one of this name, or the only one. Raises ValueError, which says
+    the remedy, for what is none, OSError for a file that cannot be opened.
     """
     with path.open("rb") as file:  # numpy leaves open what it opened itself when the file is damaged
-        loaded = _numbers(file)
+        if not file.read(6).startswith((b"\x93NUMPY", b"PK")):
+            raise ValueError("it is no NPY or NPZ file: write it with numpy.save or numpy.savez, or copy it again")
+        file.seek(0)
+        with damage_said():
+            loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         names = loaded.files
         if name not in names and len(names) != 1:
             raise ValueError(f"it holds {', '.join(names) or 'nothing'}: name the one that counts `{name}`")
-        found: np.ndarray = loaded[name if name in names else names[0]]
+        with damage_said():
+            found: np.ndarray = loaded[name if name in names else names[0]]
         return found
+
+
+@contextmanager
+def damage_said() -> Iterator[None]:
+    """A library's error for the content of a file, which speaks to programmers and may advise to load unsafely, becomes
+    a ValueError with a remedy.
+    """
+    try:
+        yield
+    except Exception as error:  # zlib, zipfile, struct, NumPy and Pillow each have errors of their own
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk, or of who may read
+        if "pickle" in str(error):
+            raise ValueError("it holds Python objects, not numbers: write numbers with numpy.save") from error
+        why = f"it is damaged or cut short, copy it again or write it anew ({brief(error, 120)})"
+        raise ValueError(why) from error
 
 
 def one_map(array: np.ndarray) -> np.ndarray:
@@ -127,15 +147,3 @@ def is_other_aspect(map_size: tuple[int, ...], size: tuple[int, ...], tolerance:
     """Whether one height and width have another aspect than the other, by more than this share."""
     (h, w), (H, W) = map_size, size
     return bool(abs(np.log((w / h) / (W / H))) > np.log1p(tolerance))
-
-
-def _numbers(file: IO[bytes]) -> Any:
-    """What NumPy reads; its own messages advise to load unsafely what is no file of its."""
-    start = file.read(6)
-    if not start.startswith((b"\x93NUMPY", b"PK")):
-        raise ValueError("it is no NPY or NPZ file: write it with numpy.save or numpy.savez, or copy it again")
-    file.seek(0)
-    try:
-        return np.load(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError("it holds Python objects, not numbers") if "pickle" in str(error) else error from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.models.map_folder import one_map, read_array
+from pipeline.models.map_folder import damage_said, one_map, read_array
 
 FLOW_SUFFIXES = (".png", ".flo", ".pfm", ".npy", ".npz")
 DISPARITY_SUFFIXES = (".png", ".pfm", ".npy", ".npz")
@@ -26,7 +26,7 @@ def read_flow(path: Path) -> np.ndarray:
 
     PNG: KITTI's, three channels of 16 bit, (value - 2^15) / 64, the third 0 where not known. FLO: Middlebury's. PFM: of
     three channels, the third unused. NPY, NPZ (its only array, or `flow`): (h, w, 2) or (2, h, w).
-    Raises ValueError, OSError or errors of Pillow and zipfile for a file that is none of these.
+    Raises ValueError, which says the remedy, for a file that is none of these, OSError for one that cannot be opened.
     """
     if path.suffix == ".png":
         return _kitti_flow(_png(path))
@@ -81,7 +81,7 @@ def _png(path: Path) -> np.ndarray:
     """uint16 (h, w) or (h, w, 3), blue first; ValueError for pictures of 8 bit."""
     import cv2
 
-    with Image.open(path, formats=("PNG",)) as png:
+    with damage_said(), Image.open(path, formats=("PNG",)) as png:
         png.verify()  # OpenCV says nothing of a file that was cut short
     # Pillow makes 8 bits of channels of 16
     found = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
@@ -94,7 +94,7 @@ def _png(path: Path) -> np.ndarray:
 
 def _flo(content: bytes) -> np.ndarray:
     if content[:4] != _FLO_TAG or len(content) < 12:
-        raise ValueError("it is no FLO file, which begins with PIEH")
+        raise ValueError("it is no FLO file, which begins with PIEH: copy it again")
     width, height = struct.unpack("<ii", content[4:12])
     if min(width, height) < 1 or len(content) != 12 + 8 * width * height:
         raise ValueError(f"it says {width}x{height} pixels, and has {len(content)} bytes: copy it again")
@@ -110,7 +110,7 @@ def _pfm(content: bytes) -> np.ndarray:
         channels = {b"Pf": 1, b"PF": 3}[kind]
     except (IndexError, KeyError, ValueError) as error:
         raise ValueError(
-            "it is no PFM file: three lines with Pf or PF, width and height, and a scale come first"
+            "it is no PFM file, which three lines begin, Pf or PF, width and height, and a scale: copy it again"
         ) from error
     start = sum(len(line) + 1 for line in lines[:3])
     if min(width, height) < 1 or len(content) - start != 4 * channels * width * height:

@@ -38,6 +38,11 @@ def number_lines(counts: Mapping[int, int]) -> list[str]:
     return [f"  {n:>6}  {bar(count, most)} {count}" for n, count in sorted(counts.items())]
 
 
+def titled(title: str, lines: Sequence[str]) -> list[str]:
+    """Lines below their title; nothing where there is none."""
+    return [title, *lines] if lines else []
+
+
 def bar(count: int, most: int) -> str:
     """Of 30 characters for the most; one at least for any that is not 0."""
     return "█" * max(1, round(30 * count / most)) if count else ""

@@ -13,7 +13,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from pipeline.errors import StoreError
-from pipeline.results.histograms import bar, histogram, histogram_lines, number_lines
+from pipeline.results.empty_reasons import likely_cause
+from pipeline.results.histograms import bar, histogram, histogram_lines, number_lines, titled
 from pipeline.results.instance_file import SCHEMA, STATUSES, VERSION, ShardFile, write_shard
 from pipeline.results.instances import LEVELS, ImageRecord, counts_of, mean_confidence
 from pipeline.results.kinds import Counts, Failed
@@ -75,14 +76,18 @@ class InstanceKind:
             yield f"{part_of(len(faults), shard.n_masks, 'mask')} wrong: {few_of(faults)}"
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Masks and drops; images whose depth was filled in places, or is the same everywhere."""
+        """Masks and drops; why there is likely no mask at all; images whose depth was filled in places, or is the same
+        everywhere.
+        """
         masks, images = counts.get("masks", 0), max(counts["images"] - counts.get("quarantined", 0), 1)
+        drops = counts.get("drops", {})
         about_depth = ", ".join(
             f"{counted(count, 'image')} {said}" for name, said in _DEPTH_FAULTS.items() if (count := counts.get(name))
         )
         return [
             ("masks", f"{masks} ({masks / images:.2f} per image)"),
-            ("dropped", by_reason(counts.get("drops", {})) or "none"),
+            ("dropped", by_reason(drops) or "none"),
+            *(likely_cause(drops, images) if not masks else []),
             *([("depth", about_depth)] if about_depth else []),
         ]
 
@@ -127,7 +132,7 @@ class InstanceKind:
 
     def survey_lines(self, survey: Mapping[str, Any]) -> list[str]:
         """Bars of text."""
-        lines = ["masks per image", *number_lines(survey["masks_per_image"])]
+        lines = titled("masks per image", number_lines(survey["masks_per_image"]))
         if "levels" in survey:
             largest = max(survey["levels"].values())
             lines += ["level", *(f"  {word:>7} {bar(n, largest)} {n}" for word, n in survey["levels"].items())]
@@ -136,7 +141,7 @@ class InstanceKind:
             ("mean_confidence", "mean confidence"),
             ("log10_area_share", "area, log10 of its share of the image"),
         ):
-            lines += [title, *histogram_lines(survey[name])]
+            lines += titled(title, histogram_lines(survey[name]))
         return lines
 
     def draw(self, rgb_HW3: np.ndarray, result: ImageRecord) -> Any:

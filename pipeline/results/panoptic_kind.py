@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StoreError
-from pipeline.results.histograms import histogram, histogram_lines, number_lines
+from pipeline.results.empty_reasons import likely_cause
+from pipeline.results.histograms import histogram, histogram_lines, number_lines, titled
 from pipeline.results.kinds import Counts, Failed
 from pipeline.results.panoptic import UNKNOWN_REASON, PanopticRecord, counts_of, measured
 from pipeline.results.panoptic_file import SCHEMA, STATUSES, VERSION, PanopticShard, write_shard
@@ -76,11 +77,12 @@ class PanopticKind:
 
     def summary(self, counts: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Classes that occur, pixels that have none, instances, and why images have no instance."""
-        empty = counts.get("empty", {})
+        empty, done = counts.get("empty", {}), counts["images"] - counts.get("quarantined", 0)
         return [
             *class_summary(counts),
             ("instances", str(counts.get("instances", 0))),
             *([("none in", f"{counted(sum(empty.values()), 'image')}: {by_reason(empty)}")] if empty else []),
+            *likely_cause(empty, done),
         ]
 
     def brief(self, counts: Mapping[str, Any]) -> str:
@@ -125,19 +127,21 @@ class PanopticKind:
 
     def survey_lines(self, survey: Mapping[str, Any]) -> list[str]:
         """Bars of text."""
+        if not survey["classes"]:  # no shard is there
+            return []
         things = ", ".join(map(printable, survey["things"])) or "none"
         lines = [f"things       {part_of(len(survey['things']), len(survey['classes']), 'class', 'es')}: {things}"]
-        lines += [*figure_lines(survey), "instances per image", *number_lines(survey["per_image"])]
-        lines += ["confidence of instances", *histogram_lines(survey["instance_confidence"])]
+        lines += [*figure_lines(survey), *titled("instances per image", number_lines(survey["per_image"]))]
+        lines += titled("confidence of instances", histogram_lines(survey["instance_confidence"]))
         if "reliable" in survey:
-            lines += ["share of pixels whose motion is reliable", *histogram_lines(survey["reliable"])]
+            lines += titled("share of pixels whose motion is reliable", histogram_lines(survey["reliable"]))
         return lines
 
     def draw(self, rgb_HW3: np.ndarray, result: PanopticRecord) -> Any:
         """See `panoptic_overlay.draw_overlay`."""
         from pipeline.results.panoptic_overlay import draw_overlay  # fonts, for drawing alone
 
-        return draw_overlay(rgb_HW3, result)
+        return draw_overlay(rgb_HW3, result, self.things)
 
     def facts(self, result: PanopticRecord) -> dict[str, float | int | str]:
         """Number of instances, and `semantic_figures.label_facts`."""

@@ -4,6 +4,7 @@ H, W pixels of the picture · M instances
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -17,10 +18,14 @@ _INSTANCE, _REST = 0.75, 0.4  # strength of the colours over the photo
 _LINE = np.array((255, 255, 255), np.uint8)  # no class has this colour
 
 
-def draw_overlay(rgb_HW3: np.ndarray, record: PanopticRecord) -> Image.Image:
+def draw_overlay(
+    rgb_HW3: np.ndarray, record: PanopticRecord, things: Sequence[bool] | np.ndarray | None = None
+) -> Image.Image:
     """The photo, (H, W, 3) uint8, in grey, its pixels in the colours of their classes, those of instances stronger. A
     white line around each instance, its confidence on it where that hides little; below, the classes of the image with
     their shares and instances, the largest first.
+
+    things: of each class whether it is one, which the legend says; None where nobody knows.
     """
     size = shown_size(record.size)
     labels_HW, ids_HW = shown_map(record.labels, size), shown_map(record.instance_ids, size)
@@ -36,8 +41,17 @@ def draw_overlay(rgb_HW3: np.ndarray, record: PanopticRecord) -> Image.Image:
             labels.write(deepest(mask_HW), text, record.classes.colours[one.class_])
     if not record.instances:
         labels.write((0, 0), f"no instances: {record.why_empty.replace('_', ' ')}", (255, 255, 255))
+    return with_legend(picture, record.semantic, legend_notes(record, things))
+
+
+def legend_notes(record: PanopticRecord, things: Sequence[bool] | np.ndarray | None = None) -> dict[int, str]:
+    """What the legend says of a class beside its share; things: see `draw_overlay`."""
     found = Counter(one.class_ for one in record.instances)
-    return with_legend(picture, record.semantic, {c: f", {counted(n, 'instance')}" for c, n in found.items()})
+    notes = {}
+    for c in range(len(record.classes)):
+        kind = "" if things is None else ", thing" if things[c] else ", stuff"
+        notes[c] = kind + (f", {counted(found[c], 'instance')}" if found[c] else "")
+    return notes
 
 
 def boundaries(ids_HW: np.ndarray, width: int = 1) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.results.histograms import bar, histogram, histogram_lines
+from pipeline.results.histograms import bar, histogram, histogram_lines, titled
 from pipeline.results.semantic import NONE, Classes, SemanticRecord, by_pixels
 from pipeline.results.semantic_file import LabelShard
 from pipeline.wording import counted, printable
@@ -72,13 +72,15 @@ def figure_lines(figures: Mapping[str, Any]) -> list[str]:
     pixels = figures["pixels"]
     width = max(map(len, pixels), default=0)
     total = max(sum(pixels.values()) + figures["unlabelled"], 1)
-    lines = [f"class{'':<{max(width - 2, 1)}} share of pixels, in how many images"]
+    lines = []
     for name, count in pixels.items():
         in_images = counted(figures["class_images"][name], "image")
         lines.append(
             f"  {printable(name):<{width}}  {bar(count, max(pixels.values()))} {count / total:.1%}, {in_images}"
         )
-    return [*lines, "confidence, in cells of 8 x 8 pixels", *histogram_lines(figures["confidence"])]
+    title = f"class{'':<{max(width - 2, 1)}} share of pixels, in how many images"
+    confidence = titled("confidence, in cells of 8 x 8 pixels", histogram_lines(figures["confidence"]))
+    return [*titled(title, lines), *confidence]
 
 
 def label_facts(record: SemanticRecord) -> dict[str, float | int | str]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeGuard
 
 ABSENT = object()  # in place of the value of a setting that one of the two has not
@@ -23,6 +23,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     ours, theirs = _flat(before, whole=whole), _flat(now, whole=whole)
     pairs = {name: (ours.get(name, ABSENT), theirs.get(name, ABSENT)) for name in sorted(ours | theirs)}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def values_of(settings: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Values of some settings, by dotted name; of those that are there."""
+    flat = _flat(settings)
+    return {name: flat[name] for name in names if name in flat}
 
 
 def in_lines(found: Mapping[str, tuple[Any, Any]], before: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What a run holds: method and settings, counts and figures, and the images that were set aside and why."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -60,3 +61,13 @@ def info_lines(info: Mapping[str, Any], describe: Describe) -> list[str]:
     if len(info["set_aside"]) > SHOWN:
         lines.append(f"             and {len(info['set_aside']) - SHOWN} more, see quarantine/ in the run folder")
     return lines
+
+
+def reason_lines(run: RunFolder) -> list[str]:
+    """Why images are still set aside, most often first: how many for each reason, and the first of them."""
+    found = RunReader(run).quarantined()
+    first = {image.reason: image for image in reversed(found)}
+    return [
+        printable(f"set aside    {count} {reason}, the first is {first[reason].id}: {first[reason].detail}")
+        for reason, count in Counter(image.reason for image in found).most_common()
+    ]

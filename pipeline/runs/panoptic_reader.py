@@ -2,6 +2,9 @@
 
 from functools import cached_property, reduce
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.results.kinds import Counts, added
@@ -28,8 +31,8 @@ class PanopticReader(LabelReader[PanopticRecord]):
     def __init__(self, run: RunFolder, threshold: float | None = None, assignment: Assignment | None = None) -> None:
         super().__init__(run, assignment)
         self.threshold = threshold
-        if threshold is not None and not 0 <= threshold < 1:
-            raise ConfigError(f"the threshold of things is {threshold}: it must be from 0 to below 1")
+        if threshold is not None and not (isinstance(threshold, (int, float)) and 0 <= threshold < 1):
+            raise ConfigError(f"the threshold of things is {threshold!r}: it must be a number from 0 to below 1")
         if threshold is not None and self.things is not None:
             raise ConfigError(f"{run.url} says itself which classes are things: leave the threshold out")
 
@@ -49,14 +52,18 @@ class PanopticReader(LabelReader[PanopticRecord]):
         return reduce(added, (commit.counts for commit in self.commits.values()))
 
     @cached_property
+    def cluster_split(self) -> ThingSplit:
+        """Which clusters are things, see `split`."""
+        return ThingSplit.made(self.clusters, self.things, self.counts, self.threshold)
+
+    @cached_property
     def split(self) -> ThingSplit:
         """Which classes are things, by the counts of all commits: the same however often the run was resumed. With an
         assignment a class is a thing if one of its clusters is. StoreError while no shard of the run is done.
         """
-        of_clusters = ThingSplit.made(self.clusters, self.things, self.counts, self.threshold)
         if self.assignment is None:
-            return of_clusters
-        found = {self.assignment.class_of[cluster] for cluster in of_clusters.thing_classes}
+            return self.cluster_split
+        found = {self.assignment.class_of[cluster] for cluster in self.cluster_split.thing_classes}
         return ThingSplit.given(
             self.classes, [c in found for c in range(len(self.classes))], self.named_counts(self.counts)
         )
@@ -72,6 +79,12 @@ class PanopticReader(LabelReader[PanopticRecord]):
         record = self.shown(self.result_of(self.ids[number]))
         assert isinstance(record, PanopticRecord)
         return record
+
+    def draw(self, rgb_HW3: np.ndarray, result: PanopticRecord) -> Any:
+        """See `RunReader.draw`; the legend says which classes are things."""
+        from pipeline.results.panoptic_overlay import draw_overlay  # fonts, for drawing alone
+
+        return draw_overlay(rgb_HW3, result, self.split.things)
 
     def _relabelled(self, record: PanopticRecord, assignment: Assignment) -> PanopticRecord:
         return relabelled(record, assignment.table, self.classes)

@@ -80,6 +80,10 @@ class RunReader:
         file = self.commits[key].shard
         return self.kind.open(self.run.ledger.contents(file), file.name)
 
+    def draw(self, rgb_HW3: np.ndarray, result: Any) -> Any:
+        """The photo with a result that iterating gave on it; see `ResultKind.draw`."""
+        return self.kind.draw(rgb_HW3, result)
+
     def __iter__(self) -> Iterator[Any]:
         for key in self._keys:
             yield from self.results(key)

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 SCHEMA = "cuts3d-run/1"
 WHOLE = "refine"  # what files say of whole results, of any method: a shard's file has had the word from the beginning
 RUN_FILE, MANIFEST_FILE = "run.json", "manifest.parquet"
+PREDICTED = "run"  # where `cuts3d predict` has its run, below its folder
 OWN = "own"
 
 # Options of earlier versions that had one value only: a run that names it is the same run without.
@@ -354,7 +355,13 @@ def _read_record(files: RunFiles) -> dict[str, Any]:
     try:
         data = files.read_bytes(RUN_FILE)
     except FileNotFoundError as error:
-        raise StoreError(f"{files.url} is not a run: it has no {RUN_FILE}. `cuts3d run` makes one") from error
+        below = f"{files.url.rstrip('/')}/{PREDICTED}"
+        remedy = f"Give {below}" if files.exists(f"{PREDICTED}/{RUN_FILE}") else "`cuts3d run` makes one"
+        raise StoreError(f"{files.url} is not a run: it has no {RUN_FILE}. {remedy}") from error
+    except StoreAccessError as error:
+        if isinstance(error.__cause__, NotADirectoryError):
+            raise StoreError(f"{files.url} is a file, and a run is a folder: give that") from error
+        raise
     try:
         record = json.loads(data)
         schema = record["schema"]

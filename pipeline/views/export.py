@@ -82,16 +82,18 @@ def export_overlays(
     limit: int | None = None,
     min_score: float = 0.0,
     assignment: Assignment | None = None,
+    threshold: float | None = None,
 ) -> list[Path]:
     """Draw each image with its result, one PNG each, see `picture_names`; at most `limit` images. Returns the files.
-    Results of any kind; min_score is for instance masks, assignment for semantic labels.
+    Results of any kind; min_score is for instance masks, assignment for labels, threshold for panoptic ones, see
+    `PanopticReader`.
 
     Raises StoreError when a photo that the run has processed cannot be read any more.
     """
     root, names = Path(folder), picture_names(run)
     refs = {ref.id: ref for ref in run.manifest.refs}
     files: list[Path] = []
-    reader = _drawn(run, min_score, assignment)
+    reader = _drawn(run, min_score, assignment, threshold)
     reader.need_any()
     for record in reader:
         if limit is not None and len(files) >= limit:
@@ -105,13 +107,15 @@ def export_overlays(
                 f"photo {record.id} of the run cannot be read any more: {error.detail}",
                 f"If the photos have moved, `{moved_command(run)}` tells the run where they are now",
             ) from error
-        files.append(save_picture(reader.kind.draw(photo.rgb, record), root, of_image(names, record)))
+        files.append(save_picture(reader.draw(photo.rgb, record), root, of_image(names, record)))
     return files
 
 
-def _drawn(run: RunFolder, min_score: float, assignment: Assignment | None) -> RunReader:
+def _drawn(run: RunFolder, min_score: float, assignment: Assignment | None, threshold: float | None) -> RunReader:
+    if run.result == PANOPTIC or threshold is not None:
+        return PanopticReader(run, threshold, assignment)
     if assignment is not None:
-        return PanopticReader(run, assignment=assignment) if run.result == PANOPTIC else SemanticReader(run, assignment)
+        return SemanticReader(run, assignment)
     return InstanceReader(run, min_score) if min_score else RunReader(run)
 
 

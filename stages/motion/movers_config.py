@@ -11,7 +11,7 @@ Reading = Literal["corrected", "released"]
 """What the method says, or what its released code does."""
 
 SWITCHES = ("seeds", "growth", "small", "labels", "background")
-_POSITIVE = ("near", "far", "grid", "proposals", "extent", "noise", "noise_factor", "runs")
+_POSITIVE = ("near", "far", "grid", "proposals", "extent", "noise", "background_noise", "noise_factor", "runs")
 _COUNTS = ("fewest", "iterations", "proposals", "group", "components", "objects", "smallest", "runs", "area")
 _SHARES = ("sides", "top", "bottom", "grid", "inlier", "gain", "same_motion", "agreement", "nms")
 
@@ -20,12 +20,17 @@ _SHARES = ("sides", "top", "bottom", "grid", "inlier", "gain", "same_motion", "a
 class MoversConfig:
     """Constants of the search for moving objects; the defaults are CUPS' unless a line says otherwise.
 
-    near, far: depth in metres that is trusted.
-    sides, top, bottom: share of the width at each side, and of the height, where nothing is looked for: what one camera
-        alone sees, and the bonnet. CUPS: sides 0.075 for Cityscapes, 0 for KITTI.
+    near: metres, from which depth is trusted. CUPS: 5.5.
+    far: metres, up to which depth is trusted.
+    sides: share of the width at each side where nothing is looked for: what one camera alone sees. CUPS: 0.075 for
+        Cityscapes, 0 for KITTI.
+    top: share of the height at the top where nothing is looked for.
+    bottom: share of the height at the bottom where nothing is looked for: the bonnet.
     edge: gradient of log disparity (Sobel's sums) above which a pixel is at an edge.
-    noise, noise_factor: standard deviation in pixels of flow and disparity: so many times what is measured where maps
-        there and back disagree, `noise` at least, 10 at most. CUPS: 2 and 1.
+    noise: pixels, the least standard deviation of flow and disparity; the largest is 10. CUPS: 2.
+    noise_factor: the standard deviation is so many times what maps there and back are measured to disagree by. CUPS: 1.
+    background_noise: pixels, the least standard deviation at which the background's motion explains points; it is
+        noise_factor times what its own points show, the clip's at most. CUPS: the clip's.
     fewest: reliable pixels without which nothing is looked for.
     grid: rows and columns of the grid on which motions are sought, as a share of those of the pictures.
     iterations: of a run at most; each may add objects of one motion.
@@ -53,19 +58,20 @@ class MoversConfig:
     labels: which pixels an object gets. "corrected": those that its motion explains, by flow alone where the depth is
         not reliable. "released": reliable ones that no other object is more likely at.
     background: what does not move. "corrected": whose points the background's motion explains, its rotation and its
-        translation; and what moves alike is one object. "released": what turns 0.04 radians or more against the
-        background; no translation counts.
+        translation, at its own noise; and what moves alike is one object. "released": what turns 0.04 radians or
+        more against the background; no translation counts.
 
     Raises ValueError, which names the field and its range, for anything else.
     """
 
-    near: float = 5.5
+    near: float = 2.0
     far: float = 70.0
     sides: float = 0.0
     top: float = 0.05
     bottom: float = 0.2
     edge: float = 0.2
     noise: float = 1.0
+    background_noise: float = 0.3
     noise_factor: float = 2.0
     fewest: int = 512
     grid: float = 0.06

@@ -41,7 +41,7 @@ def bodies(objects: Objects, points: Points, config: MoversConfig) -> np.ndarray
         turn_K = [angle(objects.motions.rotation_M33[0], turned_33) for turned_33 in objects.motions.rotation_M33]
         return np.where(np.array(turn_K) >= _TURN, 0, body_K)
     own_KN = objects.own_KN.astype(np.float32)
-    inlier_KN = (points.explained(objects.motions) > config.inlier).astype(np.float32)
+    inlier_KN = (points.explained(objects.motions, objects.noise_K3) > config.inlier).astype(np.float32)
     alike_KK = own_KN @ inlier_KN.T >= _MOST * own_KN.sum(axis=1)[:, None]
     for k in range(1, len(objects)):
         if alike_KK[k, 0]:
@@ -107,8 +107,8 @@ class _Judge:
             depth_Kn = None if depth_Kn is None else depth_Kn[:, maybe_n]
         errors_3Kn = self._errors(np.arange(len(self._body_K)), rows_n, columns_n, depth_Kn)
         log_Kn = self._points.surroundings.log_density(self.assigned_KN, rows_n, columns_n)
-        for error_Kn, deviation in zip(errors_3Kn, self._points.noise, strict=False):
-            log_Kn -= 0.5 * np.square(error_Kn) + np.float32(math.log(deviation * math.sqrt(2 * math.pi)))
+        for error_Kn, noise_K in zip(errors_3Kn, self._objects.noise_K3.T, strict=False):
+            log_Kn -= 0.5 * np.square(error_Kn) + np.log(noise_K * math.sqrt(2 * math.pi))[:, None].astype(np.float32)
         log_Kn[np.isnan(log_Kn)] = -np.inf
         object_n, share_Kn = log_Kn.argmax(axis=0), explained(errors_3Kn)
         if self._config.labels == "corrected":
@@ -150,16 +150,16 @@ class _Judge:
         self, chosen: np.ndarray, rows_n: np.ndarray, columns_n: np.ndarray, depth_Kn: np.ndarray | None
     ) -> np.ndarray:
         """Of the motions of some objects at pixels, (3, chosen, n); (2, chosen, n) where depth_Kn is given."""
-        seen, camera, noise = self._seen, self._points.camera, self._points.noise
+        seen, camera, noise_K3 = self._seen, self._points.camera, self._objects.noise_K3
         landing_n2 = seen.landing_HW2[rows_n, columns_n]
         if depth_Kn is None:
             points_n3 = in_space(columns_n, rows_n, seen.depth_HW[rows_n, columns_n], camera)
             observed = Observed(points_n3, landing_n2, seen.disparity_next_HW[rows_n, columns_n])
-            return errors(self._objects.motions[chosen], observed, camera, noise)
+            return errors(self._objects.motions[chosen], observed, camera, noise_K3[chosen])
         parts = []
         for k in chosen:
             observed = Observed(in_space(columns_n, rows_n, depth_Kn[k], camera), landing_n2, None)
-            parts.append(errors(self._objects.motions[[k]], observed, camera, noise))
+            parts.append(errors(self._objects.motions[[k]], observed, camera, noise_K3[[k]]))
         return np.concatenate(parts, axis=1)
 
 

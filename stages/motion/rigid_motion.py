@@ -116,10 +116,13 @@ def refine(start: Motions, seen: Observed, camera: Camera) -> Motions:
     return Motions(rotation_33[None], shift_3.reshape(1, 3))
 
 
-def errors(motions: Motions, seen: Observed, camera: Camera, noise: Noise) -> np.ndarray:
+def errors(motions: Motions, seen: Observed, camera: Camera, noise_M3: np.ndarray | Noise) -> np.ndarray:
     """How far a motion is from what is seen, in standard deviations: float32 (3, M, N), of u, v and disparity, or
     (2, M, N) without disparity. Infinite or NaN where a point would be behind the camera.
+
+    noise_M3: of each motion, or that of all.
     """
+    precise_3M1 = (1 / np.atleast_2d(noise_M3)).T[..., None].astype(np.float32)
     moved_M3N = motions.apply(seen.points_N3)
     depth_MN = moved_M3N[:, 2]
     inverse_MN = np.divide(1, depth_MN, out=np.full_like(depth_MN, np.inf), where=depth_MN > _NEAREST)
@@ -127,11 +130,13 @@ def errors(motions: Motions, seen: Observed, camera: Camera, noise: Noise) -> np
     with np.errstate(invalid="ignore"):  # 0·∞ behind the camera
         for axis, (focal, centre) in enumerate(((camera.fx, camera.cx), (camera.fy, camera.cy))):
             np.multiply(moved_M3N[:, axis], inverse_MN, out=errors_3MN[axis])
-            errors_3MN[axis] *= np.float32(focal / noise[axis])
-            errors_3MN[axis] -= ((seen.landing_N2[:, axis] - centre) / noise[axis]).astype(np.float32)
+            errors_3MN[axis] *= np.float32(focal)
+            errors_3MN[axis] -= seen.landing_N2[:, axis] - np.float32(centre)
+            errors_3MN[axis] *= precise_3M1[axis]
     if seen.disparity_N is not None:
-        np.multiply(inverse_MN, np.float32(camera.fx * camera.baseline / noise[2]), out=errors_3MN[2])
-        errors_3MN[2] -= seen.disparity_N / np.float32(noise[2])
+        np.multiply(inverse_MN, np.float32(camera.fx * camera.baseline), out=errors_3MN[2])
+        errors_3MN[2] -= seen.disparity_N
+        errors_3MN[2] *= precise_3M1[2]
     return errors_3MN
 
 

@@ -8,7 +8,7 @@ Source: SF2SE3 (arXiv 2209.08532), as CUPS (arXiv 2504.01955) runs it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse
@@ -23,6 +23,7 @@ from stages.motion.rigid_motion import Motions, Observed, errors, explained, far
 
 FEWEST = 4  # points of an object: the pixels of fewer do not determine a motion
 _FRUITLESS = 2  # iterations without a new object, which end a run
+_WITHIN_TWO = 0.9545  # share of normal errors within two deviations
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +56,12 @@ class Points:
     together: Pairs
     links: Links
 
-    def explained(self, motions: Motions) -> np.ndarray:
-        """How well motions explain the points, float32 (M, N), 0..1; 0 for those that are not reliable."""
-        return explained(errors(motions, self.observed, self.camera, self.noise)) * self.reliable_N
+    def explained(self, motions: Motions, noise_M3: np.ndarray | Noise | None = None) -> np.ndarray:
+        """How well motions explain the points, float32 (M, N), 0..1; 0 for those that are not reliable. At the clip's
+        noise where none is given.
+        """
+        noise_M3 = self.noise if noise_M3 is None else noise_M3
+        return explained(errors(motions, self.observed, self.camera, noise_M3)) * self.reliable_N
 
     def spread(self, assigned_KN: np.ndarray) -> np.ndarray:
         """How well the points of objects speak for all points, float32 (K, N), 0..1."""
@@ -75,13 +79,14 @@ class Objects:
     """Rigid objects; those that explain most come first, and the first is the background.
 
     own_KN: bool, points that only this object's motion explained when it was found. assigned_KN: bool, all that it
-    explains. share_KN: how well it explains points, float32, 0..1.
+    explains. share_KN: how well it explains points, float32, 0..1. noise_K3: at which it does, pixels.
     """
 
     motions: Motions
     own_KN: np.ndarray
     assigned_KN: np.ndarray
     share_KN: np.ndarray
+    noise_K3: np.ndarray
 
     @staticmethod
     def of(parts: Sequence[Objects], points: int) -> Objects:
@@ -92,13 +97,15 @@ class Objects:
             np.concatenate([none_KN, *(part.own_KN for part in parts)]),
             np.concatenate([none_KN, *(part.assigned_KN for part in parts)]),
             np.concatenate([none_KN.astype(np.float32), *(part.share_KN for part in parts)]),
+            np.concatenate([np.zeros((0, 3)), *(part.noise_K3 for part in parts)]),
         )
 
     def __len__(self) -> int:
         return len(self.motions)
 
     def __getitem__(self, chosen: Sequence[int] | np.ndarray) -> Objects:
-        return Objects(self.motions[chosen], self.own_KN[chosen], self.assigned_KN[chosen], self.share_KN[chosen])
+        parts = (self.own_KN, self.assigned_KN, self.share_KN, self.noise_K3)
+        return Objects(self.motions[chosen], *(part[chosen] for part in parts))
 
 
 def grid_points(seen: Seen, camera: Camera, config: MoversConfig) -> Points:
@@ -147,25 +154,35 @@ def _links(x_N: np.ndarray, y_N: np.ndarray, config: MoversConfig) -> Links:
 def find_objects(points: Points, config: MoversConfig, rng: np.random.Generator) -> Objects:
     """The objects that one run finds; none where no proposal explains anything."""
     found = Objects.of([], len(points.cell_N))
-    fruitless = 0
+    background, fruitless = found, 0
     for _ in range(config.iterations):
-        new = _iteration(points, found, config, rng)
+        new = _iteration(points, found, background, config, rng)
         fruitless += not len(new)
         if fruitless == _FRUITLESS:
             break
+        if not len(found) and len(new) and config.background == "corrected":
+            new = background = _measured(points, new, config)
         found = Objects.of([found, new], len(points.cell_N))
     return found[select(found.share_KN, found.share_KN[:0], points.reliable_N, config.objects, config)]
 
 
-def _iteration(points: Points, found: Objects, config: MoversConfig, rng: np.random.Generator) -> Objects:
-    """The objects of one more motion."""
+def _iteration(
+    points: Points, found: Objects, background: Objects, config: MoversConfig, rng: np.random.Generator
+) -> Objects:
+    """The objects of one more motion: one that is not the background's at the background's noise, and counts where the
+    background's does not explain the points.
+    """
+    other_N = background.share_KN.max(axis=0, initial=0) <= config.inlier
     free_N = points.reliable_N & ~(found.share_KN > config.inlier).any(axis=0)
     motions = propose(points.observed.points_N3, points.after_N3, points.together, free_N, config, rng)
-    share_PN = points.explained(motions)
+    if len(background) and len(motions):
+        iou_PK = soft_iou(points.explained(motions, background.noise_K3[:1]), background.share_KN)
+        motions = motions[np.flatnonzero(iou_PK.max(axis=1) <= config.same_motion)]
+    share_PN = points.explained(motions) * other_N
     best = select(share_PN, found.share_KN, points.reliable_N, 1, config)
     objects = Objects.of([_split(points, motions[[k]], share_PN[k], free_N, config) for k in best], len(free_N))
     objects = objects[select(objects.share_KN, found.share_KN, points.reliable_N, config.components, config)]
-    return _refined(points, objects)
+    return _refined(points, objects, other_N)
 
 
 def select(
@@ -213,11 +230,33 @@ def _split(points: Points, motion: Motions, share_N: np.ndarray, free_N: np.ndar
     own_KN = np.unique(group_N[explained_N])[:, None] == np.where(explained_N, group_N, -1)
     share_KN = share_N * points.spread(own_KN)
     assigned_KN = share_KN > config.inlier
-    objects = Objects(motion[[0] * len(own_KN)], own_KN, assigned_KN, share_KN)
-    return objects[assigned_KN.sum(axis=1) >= FEWEST] if config.small == "corrected" else objects
+    noise_K3 = np.tile(points.noise, (len(own_KN), 1))
+    return _large(Objects(motion[[0] * len(own_KN)], own_KN, assigned_KN, share_KN, noise_K3), config)
 
 
-def _refined(points: Points, objects: Objects) -> Objects:
+def _large(objects: Objects, config: MoversConfig) -> Objects:
+    """Those whose points determine their motion; as released, all."""
+    return objects[objects.assigned_KN.sum(axis=1) >= FEWEST] if config.small == "corrected" else objects
+
+
+def _measured(points: Points, background: Objects, config: MoversConfig) -> Objects:
+    """The background at the noise that its own points show: the clip's is at least that, and more where maps there and
+    back disagree for another reason, as they do at whatever is hidden.
+
+    Measured where two deviations end, not at one: errors of flow have long tails, and the question is what lies beyond.
+    """
+    assigned_N = background.assigned_KN[0]
+    errors_3n = errors(background.motions[[0]], points.observed[assigned_N], points.camera, (1, 1, 1))[:, 0]
+    deviation_3 = np.quantile(np.abs(errors_3n), _WITHIN_TWO, axis=1) / 2
+    noise_3 = np.minimum(np.maximum(config.noise_factor * deviation_3, config.background_noise), points.noise)
+    noise_K3 = np.tile(noise_3, (len(background), 1))
+    share_KN = points.explained(background.motions, noise_K3) * points.spread(background.assigned_KN)
+    assigned_KN = share_KN > config.inlier
+    measured = replace(background, assigned_KN=assigned_KN, share_KN=share_KN, noise_K3=noise_K3)
+    return _refined(points, _large(measured, config))
+
+
+def _refined(points: Points, objects: Objects, other_N: np.ndarray | bool = True) -> Objects:
     """Each motion brought closest to where the object's points are seen."""
     fitted = []
     for k, assigned_N in enumerate(objects.assigned_KN):
@@ -226,5 +265,5 @@ def _refined(points: Points, objects: Objects) -> Objects:
         else:  # as released; no object is so small otherwise
             fitted.append(Motions.at_rest())
     motions = Motions.of(fitted)
-    share_KN = points.explained(motions) * points.spread(objects.assigned_KN)
-    return Objects(motions, objects.own_KN, objects.assigned_KN, share_KN)
+    share_KN = points.explained(motions, objects.noise_K3) * points.spread(objects.assigned_KN) * other_N
+    return replace(objects, motions=motions, share_KN=share_KN)

@@ -25,16 +25,22 @@ class ObjectiveConfig:
 
     reading: "paper" or "released"; what they change is said in `depth_pull`, `farthest_coordinates`, `mixed_by_depth`,
         and here where steps are counted.
-    own_weight, own_shift: of pairs within a crop; weights are at least 0.
-    neighbour_weight, neighbour_shift: of pairs of a crop and one of its nearest neighbours.
-    random_weight, random_shift: of pairs of a crop and another one of the batch.
+    own_weight: of pairs within a crop, at least 0, as all weights.
+    own_shift: what is taken off the cosine of features of such a pair.
+    neighbour_weight: of pairs of a crop and one of its nearest neighbours.
+    neighbour_shift: of pairs of a crop and a neighbour, as own_shift.
+    random_weight: of pairs of a crop and another one of the batch.
+    random_shift: of pairs of a crop and another one of the batch, as own_shift.
     negatives: other crops per crop, 1..256.
-    depth_weight, depth_shift: of pairs within a crop, by their depth; weight 0 is STEGO.
+    depth_weight: of pairs within a crop, by their depth; 0 is STEGO.
+    depth_shift: what is taken off the likeness of such a pair's depth.
     depth_similarity: of "paper": "centred" or "distance", see `depth_pull`.
-    depth_decay, depth_decay_every: weight and shift of depth are multiplied by this, in (0, 1], every so many steps.
+    depth_decay: weight and shift of depth are multiplied by this, in (0, 1], every depth_decay_every steps.
+    depth_decay_every: steps after which weight and shift of depth become smaller, at least 1.
     sampling: "random" points, or "fps", farthest points of the unprojected depth.
     samples: S, 1..64; S·S points per crop.
-    samples_decay, samples_decay_every: S becomes the whole part of S times this, in (0, 1], every so many steps.
+    samples_decay: S becomes the whole part of S times this, in (0, 1], every samples_decay_every steps.
+    samples_decay_every: steps after which S becomes smaller, at least 1.
     pointwise: features' cosines are centred by point.
     zero_clamp: codes that are unlike already are pushed no further.
     lhp_weight: of the same losses on the codes that local hidden positives mix and a projection turns, at least 0;

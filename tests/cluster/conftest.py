@@ -1,9 +1,6 @@
-"""What the tests of runs on Ray share: a small run, what comes of it undisturbed, a cluster to run it on."""
-
-from collections.abc import Iterator
+"""What the tests of runs on Ray share: a small run, and what comes of it undisturbed."""
 
 import pytest
-from support.ray_nodes import Nodes
 from support.tiny_run import tiny_launch
 
 from pipeline.engine.run import run
@@ -22,17 +19,3 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, launch: Launch) -> Run
     out = tmp_path_factory.mktemp("undisturbed")
     assert run(out, launch).complete
     return RunFolder.open(out)
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Nodes]:
-    nodes = Nodes()
-    yield nodes
-    nodes.shutdown()
-
-
-@pytest.fixture
-def nodes(cluster: Nodes) -> Iterator[Nodes]:
-    """Without a node that has a core: `add` some."""
-    yield cluster
-    cluster.clear()

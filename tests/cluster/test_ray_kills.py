@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from support.ray_nodes import Nodes
-from support.ray_processes import HELD, assert_equal_stores, commits, end, finish, start_driver
+from support.ray_processes import HELD, assert_equal_stores, commits, end, finish, warm_driver
 from support.waiting import wait_for
 
-from pipeline.faults import HOLD_VARIABLE, IMAGE_VARIABLE
+from pipeline.faults import HOLD_VARIABLE, IMAGE_VARIABLE, ONCE_VARIABLE, VARIABLE
 from pipeline.runs.launch import Launch
 from pipeline.runs.run_folder import RunFolder
 
@@ -37,7 +37,7 @@ def test_a_worker_killed_by_a_signal(
     nodes.add()
     nodes.add()
     out = tmp_path / "run"
-    driver = start_driver(out, launch, "--ray", nodes.address)
+    driver = warm_driver(out, launch, "--ray", nodes.address)
     try:
         wait_for(lambda: len(commits(out)) >= 2, "two commits", driver)
         first, *_ = RunFolder.open(out).ledger.committed().values()
@@ -55,7 +55,7 @@ def test_nodes_that_leave_and_come(
 ) -> None:
     leaves = nodes.add()
     out = tmp_path / "run"
-    driver = start_driver(out, launch, "--ray", nodes.address)
+    driver = warm_driver(out, launch, "--ray", nodes.address)
     try:
         wait_for(lambda: len(commits(out)) >= 2, "two commits", driver)
         nodes.kill(leaves)
@@ -76,13 +76,30 @@ def test_a_driver_killed_and_started_again(
 ) -> None:
     nodes.add()
     out = tmp_path / "run"
-    driver = start_driver(out, launch, "--ray", nodes.address)
+    driver = warm_driver(out, launch, "--ray", nodes.address)
     wait_for(lambda: len(commits(out)) >= 2, "two commits", driver)
     driver.kill()
     driver.communicate()
     assert len(commits(out)) < 12
     go.touch()
-    said = finish(start_driver(out, None, "--ray", nodes.address))
+    said = finish(warm_driver(out, None, "--ray", nodes.address))
     assert "12 done, 0 missing" in said
     assert_equal_stores(RunFolder.open(out), undisturbed)
     wait_for(lambda: nodes.workers() == [], "the workers of both drivers to end")
+
+
+def test_every_crash_point_in_one_run(
+    tmp_path: Path, nodes: Nodes, launch: Launch, undisturbed: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = "before_write:00001,mid_write:00003,after_write:00005,after_commit:00007"
+    once, out = tmp_path / "once", tmp_path / "run"
+    once.mkdir()
+    monkeypatch.setenv(VARIABLE, points)
+    monkeypatch.setenv(ONCE_VARIABLE, str(once))
+    nodes.add(cpus=2)
+    said = finish(
+        warm_driver(out, launch, "--ray", nodes.address, "--workers", "2", "--cpus-per-worker", "1"),
+    )
+    assert sorted(file.name for file in once.iterdir()) == sorted(points.split(","))
+    assert said.count("is gone") == 4
+    assert_equal_stores(RunFolder.open(out), undisturbed)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from support.ray_nodes import Nodes
-from support.ray_processes import end, start_driver, words_of
+from support.ray_processes import end, warm_driver, words_of
 from support.tiny_run import tiny_launch
 from support.waiting import wait_for
 
@@ -37,7 +37,7 @@ def test_a_second_driver_is_told_at_once(
     monkeypatch.setenv(HOLD_VARIABLE, str(tmp_path / "never"))
     nodes.add()
     out = tmp_path / "run"
-    first = start_driver(out, launch, "--ray", nodes.address)
+    first = warm_driver(out, launch, "--ray", nodes.address)
     try:
         wait_for((out / "lease.json").exists, "the lease", first)
         status, said = cuts3d_run(out, None, "--ray", nodes.address)
@@ -54,7 +54,7 @@ def test_a_driver_that_is_terminated_says_that_it_resumes(
     monkeypatch.setenv(IMAGE_VARIABLE, "hold:000.png")
     monkeypatch.setenv(HOLD_VARIABLE, str(tmp_path / "never"))
     nodes.add()
-    driver = start_driver(tmp_path / "run", launch, "--ray", nodes.address)
+    driver = warm_driver(tmp_path / "run", launch, "--ray", nodes.address)
     try:
         wait_for((tmp_path / "run/lease.json").exists, "the lease", driver)
         driver.terminate()

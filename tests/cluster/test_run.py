@@ -1,5 +1,6 @@
 """What a run on Ray decides before any worker is there."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,8 +9,14 @@ from support.fake_fleet import some_shards
 
 from cluster import run
 from cluster.run import RayOptions
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunMismatchError
+from pipeline.images.manifest import ImageRef, Manifest
+from pipeline.results.instance_kind import InstanceKind
+from pipeline.results.kinds import Failed, quarantine_of
 from pipeline.runs.launch import Launch
+from pipeline.runs.ledger import Outcome
+from pipeline.runs.provenance import new_attempt
+from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.summary import RunSummary, Silent
 
 
@@ -62,3 +69,27 @@ def test_too_few_shards_for_the_workers_are_said_once(caplog: pytest.LogCaptureF
 def test_workers_look_for_images_from_all_over_the_run() -> None:
     assert run._some_images(some_shards(100)) == tuple(f"/data/{i}/0.jpg" for i in (0, 20, 40, 60, 80))
     assert run._some_images(some_shards(2)) == ("/data/0/0.jpg", "/data/1/0.jpg")
+
+
+def test_maps_that_were_mended_since_are_no_other_run(tmp_path: Path) -> None:
+    """As without Ray: where images were tried again and nothing is left to compute."""
+    config = {"recipe": {"name": "motion"}, "motion": {"name": "maps:x", "fingerprint": "without"}}
+    manifest, kind = Manifest([ImageRef("a.png", "/a.png"), ImageRef("b.png", "/b.png")], 1), InstanceKind((1, 1))
+    folder = RunFolder.create_or_open(tmp_path, config, manifest, method="motion")
+    failed = [Failed("a.png", "no_motion_map", "none exists")]
+    now = {**config, "motion": {"name": "maps:x", "fingerprint": "with"}}
+    made = SimpleNamespace(config=now, method="motion", result="instances", earlier={}, mended=("motion.fingerprint",))
+
+    def resumed() -> RunFolder:
+        fleet = SimpleNamespace(first_made=lambda: made)
+        return run._folder(tmp_path, Launch("/"), manifest, None, fleet)  # type: ignore[arg-type]
+
+    for key in ("00000", "retry-00000", "00001"):
+        with pytest.raises(RunMismatchError, match="motion"):
+            resumed()
+        outcome = Outcome(kind.write(failed, {}), kind.counts(failed), quarantine_of(failed))
+        assert folder.ledger.commit(key, new_attempt(), outcome)
+    assert resumed().config == config
+    made.mended = ()
+    with pytest.raises(RunMismatchError, match=r"motion\.fingerprint"):
+        resumed()

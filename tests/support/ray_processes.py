@@ -12,6 +12,8 @@ from pipeline.runs.launch import Launch
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
+from support import environment
+from support.warm import WarmProcess
 
 CUTS3D = Path(sys.executable).with_name("cuts3d")
 # For CUTS3D_IMAGE_FAULT: of the images of tests/cluster/conftest.py all but four shards.
@@ -29,20 +31,29 @@ def words_of(launch: Launch | None) -> list[str]:
 
 
 def start_driver(
-    out: Path, launch: Launch | None, *options: str, stdout: IO[bytes] | int = subprocess.PIPE, **environment: str
+    out: Path, launch: Launch | None, *options: str, stdout: IO[bytes] | int = subprocess.PIPE, **more: str
 ) -> subprocess.Popen[str]:
     """`cuts3d run` in a process of its own; its output is kept, or goes to a file."""
-    command = [str(CUTS3D), "run", "--out", str(out), *words_of(launch), *options]
     return subprocess.Popen(
-        command,
-        env=os.environ | WITHOUT_TOKEN | environment,
+        [str(CUTS3D), *_run(out, launch, *options)],
+        env=os.environ | WITHOUT_TOKEN | more,
         stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def finish(driver: subprocess.Popen[str], status: int = 0) -> str:
+def warm_driver(out: Path, launch: Launch | None, *options: str) -> WarmProcess:
+    """The same in a process that starts quickly."""
+    env = environment(**WITHOUT_TOKEN)
+    return WarmProcess(["-m", "pipeline.cli", *_run(out, launch, *options)], env, merged=True)
+
+
+def _run(out: Path, launch: Launch | None, *options: str) -> list[str]:
+    return ["run", "--out", str(out), *words_of(launch), *options]
+
+
+def finish(driver: subprocess.Popen[str] | WarmProcess, status: int = 0) -> str:
     """What the driver said, when it has ended with this status: 1 where images are set aside."""
     try:
         said, _ = driver.communicate()
@@ -52,7 +63,7 @@ def finish(driver: subprocess.Popen[str], status: int = 0) -> str:
     return said
 
 
-def end(driver: subprocess.Popen[str]) -> None:
+def end(driver: subprocess.Popen[str] | WarmProcess) -> None:
     """End a driver and all processes below it."""
     try:
         family = [*psutil.Process(driver.pid).children(recursive=True), psutil.Process(driver.pid)]

@@ -53,13 +53,16 @@ class Look:
 
 @dataclass(frozen=True)
 class Rigid:
-    """A rigid object: rotation, translation, points it came from, points it explains, how well it explains each."""
+    """A rigid object: rotation, translation, points it came from, points it explains, how well it explains each, and at
+    what noise of u, v and disparity.
+    """
 
     r: np.ndarray
     t: np.ndarray
     own: np.ndarray
     assigned: np.ndarray
     p: np.ndarray
+    sigma: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,7 @@ def one_run(seen: Look, config: MoversConfig, rng: np.random.Generator) -> list[
     """The objects of a run, the first the background; none is no motion."""
     reliable = seen.on_grid(seen.reliable)
     objects: list[Rigid] = []
+    background: list[Rigid] = []
     fruitless = 0
     for _ in range(config.iterations):
         explained = np.zeros(len(reliable), bool)
@@ -231,7 +235,19 @@ def one_run(seen: Look, config: MoversConfig, rng: np.random.Generator) -> list[
             explained |= known.p > config.inlier
         free = reliable & ~explained
         proposals = propose(seen, free, config, rng)
-        shares = [soft_inliers(r, t, seen) * reliable for r, t in proposals]
+        other = np.ones(len(reliable), bool)
+        for known in background:
+            other &= known.p <= config.inlier
+        alike = [
+            [soft_iou(soft_inliers(r, t, seen, known.sigma) * reliable, known.p) for known in background]
+            for r, t in proposals
+        ]
+        proposals = [
+            proposal
+            for proposal, ious in zip(proposals, alike, strict=True)
+            if max(ious, default=0) <= config.same_motion
+        ]
+        shares = [soft_inliers(r, t, seen, seen.sigma) * reliable * other for r, t in proposals]
         picked = select(shares, [known.p for known in objects], reliable, 1, config)
         new = []
         for index in picked:
@@ -239,11 +255,13 @@ def one_run(seen: Look, config: MoversConfig, rng: np.random.Generator) -> list[
             chosen = select(
                 [part.p for part in parts], [known.p for known in objects], reliable, config.components, config
             )
-            new = [refined(parts[number], seen, config) for number in chosen]
+            new = [refined(parts[number], other, seen, config) for number in chosen]
         if not new:
             fruitless += 1
             if fruitless == 2:
                 break
+        elif not objects and config.background == "corrected":
+            new = background = at_own_noise(new, seen, config)
         objects += new
     return [objects[index] for index in select([one.p for one in objects], [], reliable, config.objects, config)]
 
@@ -292,7 +310,13 @@ def kabsch(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def residuals(
-    r: np.ndarray, t: np.ndarray, points: np.ndarray, landing: np.ndarray, disparity: np.ndarray, seen: Look
+    r: np.ndarray,
+    t: np.ndarray,
+    points: np.ndarray,
+    landing: np.ndarray,
+    disparity: np.ndarray,
+    seen: Look,
+    sigma: tuple[float, ...],
 ) -> np.ndarray:
     """Errors of u, v and disparity in deviations, (…, 3); infinite behind the camera."""
     camera, q = seen.camera, points @ r.T + t
@@ -305,7 +329,7 @@ def residuals(
         ],
         axis=-1,
     )
-    return np.nan_to_num(e / seen.sigma, nan=np.inf)
+    return np.nan_to_num(e / np.array(sigma), nan=np.inf)
 
 
 def two_sided(e: np.ndarray) -> np.ndarray:
@@ -313,10 +337,10 @@ def two_sided(e: np.ndarray) -> np.ndarray:
     return 2 * scipy.special.ndtr(-np.abs(e))
 
 
-def soft_inliers(r: np.ndarray, t: np.ndarray, seen: Look) -> np.ndarray:
+def soft_inliers(r: np.ndarray, t: np.ndarray, seen: Look, sigma: tuple[float, ...]) -> np.ndarray:
     """Step 5, at the points of the grid."""
     landing, disparity = seen.on_grid(seen.landing), seen.on_grid(seen.disparity_next)
-    return two_sided(residuals(r, t, seen.before, landing, disparity, seen)).prod(-1)
+    return two_sided(residuals(r, t, seen.before, landing, disparity, seen, sigma)).prod(-1)
 
 
 def select(
@@ -361,7 +385,7 @@ def split(
         product = p * spatial(own, seen, config, seen.rows, seen.columns)[1].ravel()
         assigned = product > config.inlier
         if assigned.sum() >= 4 or config.small == "released":
-            found.append(Rigid(r, t, own, assigned, product))
+            found.append(Rigid(r, t, own, assigned, product, seen.sigma))
     # in the order of their first points
     return sorted(found, key=lambda one: int(np.flatnonzero(one.own)[0]))
 
@@ -385,8 +409,29 @@ def spatial(
     return log, p
 
 
-def refined(one: Rigid, seen: Look, config: MoversConfig) -> Rigid:
-    """Step 7's iterative PnP, and what the object explains after it; at rest with fewer than 4 points."""
+def at_own_noise(background: list[Rigid], seen: Look, config: MoversConfig) -> list[Rigid]:
+    """Ours: what the background's motion explains, at the noise of the points of its largest part."""
+    one = background[0]
+    landing, disparity = seen.on_grid(seen.landing), seen.on_grid(seen.disparity_next)
+    e = abs(residuals(one.r, one.t, seen.before, landing, disparity, seen, (1, 1, 1))[one.assigned])
+    sigma = tuple(
+        min(max(config.noise_factor * np.quantile(e[:, axis], 0.9545) / 2, config.background_noise), seen.sigma[axis])
+        for axis in range(3)
+    )
+    found = []
+    for part in background:
+        near = spatial(part.assigned, seen, config, seen.rows, seen.columns)[1].ravel()
+        p = soft_inliers(part.r, part.t, seen, sigma) * seen.on_grid(seen.reliable) * near
+        if (p > config.inlier).sum() >= 4 or config.small == "released":
+            known = replace(part, assigned=p > config.inlier, p=p, sigma=sigma)
+            found.append(refined(known, np.ones(len(p), bool), seen, config))
+    return found
+
+
+def refined(one: Rigid, other: np.ndarray, seen: Look, config: MoversConfig) -> Rigid:
+    """Step 7's iterative PnP, and what the object explains after it, of points that are not the background's; at rest
+    with fewer than 4 points.
+    """
     points, landing, camera = seen.before[one.assigned], seen.on_grid(seen.landing)[one.assigned], seen.camera
 
     def motion(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -401,7 +446,7 @@ def refined(one: Rigid, seen: Look, config: MoversConfig) -> Rigid:
     if len(points) >= 4:
         start = np.concatenate([np.zeros(3), one.t])
         r, t = motion(scipy.optimize.least_squares(misses, start, method="lm", xtol=1e-12, ftol=1e-12).x)
-    p = soft_inliers(r, t, seen) * seen.on_grid(seen.reliable)
+    p = soft_inliers(r, t, seen, one.sigma) * seen.on_grid(seen.reliable) * other
     return replace(one, r=r, t=t, p=p * spatial(one.assigned, seen, config, seen.rows, seen.columns)[1].ravel())
 
 
@@ -419,8 +464,10 @@ def bodies(objects: list[Rigid], seen: Look, config: MoversConfig) -> list[int]:
                 body[k] = 0
             continue
         for j in range(k):
-            forth = (soft_inliers(objects[j].r, objects[j].t, seen) * reliable > config.inlier)[one.own].mean() >= 0.5
-            back = (soft_inliers(one.r, one.t, seen) * reliable > config.inlier)[objects[j].own].mean() >= 0.5
+            before = objects[j]
+            by_before = soft_inliers(before.r, before.t, seen, before.sigma) * reliable > config.inlier
+            by_this = soft_inliers(one.r, one.t, seen, one.sigma) * reliable > config.inlier
+            forth, back = by_before[one.own].mean() >= 0.5, by_this[before.own].mean() >= 0.5
             if forth if j == 0 else body[j] > 0 and (forth or back):
                 body[k] = body[j]
                 break
@@ -434,8 +481,8 @@ def label_map(objects: list[Rigid], seen: Look, config: MoversConfig) -> tuple[n
     body = bodies(objects, seen, config)
     near = [spatial(one.assigned, seen, config, np.arange(height), np.arange(width)) for one in objects]
     points = cloud(x, y, seen.depth, seen.camera)
-    e = [residuals(one.r, one.t, points, seen.landing, seen.disparity_next, seen) for one in objects]
-    label, certainty = most_likely(e, near, seen, config)
+    e = [residuals(one.r, one.t, points, seen.landing, seen.disparity_next, seen, one.sigma) for one in objects]
+    label, certainty = most_likely(e, near, objects, config)
     label[~seen.reliable] = -1
     if config.labels == "released":
         return label, certainty
@@ -448,20 +495,20 @@ def label_map(objects: list[Rigid], seen: Look, config: MoversConfig) -> tuple[n
             continue
         nearest = scipy.ndimage.distance_transform_edt(~own, return_distances=False, return_indices=True)
         points = cloud(x, y, seen.depth[tuple(nearest)], seen.camera)
-        e_flow.append(residuals(one.r, one.t, points, seen.landing, seen.disparity_next, seen)[..., :2])
-    label_flow, certainty_flow = most_likely(e_flow, near, seen, config)
+        e_flow.append(residuals(one.r, one.t, points, seen.landing, seen.disparity_next, seen, one.sigma)[..., :2])
+    label_flow, certainty_flow = most_likely(e_flow, near, objects, config)
     gap = seen.flow_ok & ~seen.reliable
     label[gap], certainty[:, gap] = label_flow[gap], certainty_flow[:, gap]
     return label, certainty
 
 
 def most_likely(
-    e: list[np.ndarray], near: list[tuple[np.ndarray, np.ndarray]], seen: Look, config: MoversConfig
+    e: list[np.ndarray], near: list[tuple[np.ndarray, np.ndarray]], objects: list[Rigid], config: MoversConfig
 ) -> tuple[np.ndarray, np.ndarray]:
     """The object with the largest log-likelihood, -1 if none, and softmax."""
     log, p = [], []
-    for errors, (log_near, p_near) in zip(e, near, strict=True):
-        sigma = np.array(seen.sigma[: errors.shape[-1]])
+    for errors, (log_near, p_near), one in zip(e, near, objects, strict=True):
+        sigma = np.array(one.sigma[: errors.shape[-1]])
         log.append(log_near + (-0.5 * errors**2 - np.log(sigma * math.sqrt(2 * math.pi))).sum(-1))
         p.append(two_sided(errors).prod(-1) if config.labels == "corrected" else two_sided(errors).prod(-1) * p_near)
     logs, shares = np.nan_to_num(np.array(log), nan=-np.inf), np.array(p)

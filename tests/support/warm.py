@@ -27,20 +27,23 @@ class WarmProcess:
 
     words: -m MODULE, -c CODE or a FILE, and its arguments.
     env: its whole environment; None: that of this process, with the project in its path.
+    merged: what goes to standard error is in the output, too.
     """
 
-    def __init__(self, words: Sequence[object], env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> None:
+    def __init__(
+        self, words: Sequence[object], env: Mapping[str, str] | None = None, cwd: Path = ROOT, *, merged: bool = False
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([SLOW_TO_IMPORT])
         self.args = [str(word) for word in words]
         stdout, its_stdout = context.Pipe(duplex=False)
         stderr, its_stderr = context.Pipe(duplex=False)
         env = dict(environment() if env is None else env)
-        work = (self.args, env, str(cwd), its_stdout, its_stderr)
+        work = (self.args, env, str(cwd), its_stdout, its_stdout if merged else its_stderr)
         self._process = context.Process(target=_work, args=work, daemon=True)
         with mock.patch.dict(os.environ, environment()):  # for the server, which is started with the first of them
             self._process.start()
-        self.pid = self._process.pid
+        self.pid, self.sentinel = self._process.pid, self._process.sentinel
         self.stdout, self.stderr = (_text_of(pipe, own) for pipe, own in ((stdout, its_stdout), (stderr, its_stderr)))
 
     @property

@@ -221,7 +221,10 @@ LOOKS = (
     Wrong("verify {nowhere}", "nowhere is not a run"),
     Wrong("export {nowhere} --coco {new}", "nowhere is not a run"),
     Wrong("export {run} --panoptic {new}", "--panoptic is for panoptic labels; for instance masks there are"),
-    Wrong("export {run} --overlays {new} --threshold 0.1", "--threshold is of --panoptic and --instance-ids"),
+    Wrong(
+        "export {run} --overlays {new} --threshold 0.1",
+        "--threshold is for panoptic labels; for instance masks there are",
+    ),
     Wrong("gallery {nowhere}", "nowhere is not a run"),
     Wrong("gallery {run} --threshold 0.1 --out {new}.html", "holds instance masks: panoptic labels are needed here"),
     Wrong("things {nowhere}", "nowhere is not a run"),

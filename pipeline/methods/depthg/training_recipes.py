@@ -32,7 +32,8 @@ class TrainingConfig:
     neighbours: of how many nearest crops one is drawn as the neighbour, 1..29.
     learning_rate: of the head, Adam, in (0, 1].
     cluster_learning_rate: of the centroids, Adam, in (0, 1].
-    log_every, checkpoint_every: iterations, at least 1. They decide no result.
+    log_every: iterations between two lines of the log, at least 1. It decides no result.
+    checkpoint_every: iterations between two checkpoints, at least 1. It decides no result.
     """
 
     codes: int = 70

@@ -31,7 +31,7 @@ from pipeline.methods.cuts.stage_files import CutImage
 from pipeline.results.instance_overlay import decode
 from pipeline.results.instances import ImageRecord, mean_confidence
 from pipeline.results.kinds import Failed
-from pipeline.views.gallery.pages import base64_text
+from pipeline.views.gallery.pages import WEBP_METHOD, base64_text
 from stages.filters import DropReason
 
 LEVELS = 127  # depth and eigenvectors are shown in this many steps above 0: more than an eye tells apart
@@ -157,7 +157,7 @@ def _levels(map_0_to_1: np.ndarray) -> bytes:
 def _webp(rgb_HW3: np.ndarray, small: tuple[int, int]) -> str:
     image = Image.fromarray(rgb_HW3).resize((small[1], small[0]), Image.Resampling.LANCZOS, reducing_gap=3.0)
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=WEBP_QUALITY, method=6)
+    image.save(file, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
     return base64_text(file.getvalue())
 
 

@@ -17,7 +17,7 @@ from pipeline.results.kinds import Failed
 from pipeline.runs.reader import RunReader
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.status import status_of
-from pipeline.views.gallery.pages import Gallery, Page, base64_text, begun_page, shown_images
+from pipeline.views.gallery.pages import WEBP_METHOD, Gallery, Page, base64_text, begun_page, shown_images
 
 PAGE = Page("plain.html", ("gallery.css",), ("plain.js",))
 WEBP_QUALITY = 70
@@ -48,7 +48,7 @@ def _facts(run: RunFolder, reader: RunReader) -> dict[str, str]:
 def _block(reader: RunReader, result: Any, photo: Photo | ImageError, thumbnail: int) -> dict[str, str]:
     if isinstance(photo, ImageError):
         return {"picture": "", "problem": photo.detail}
-    picture = Image.fromarray(photo.rgb) if isinstance(result, Failed) else reader.kind.draw(photo.rgb, result)
+    picture = Image.fromarray(photo.rgb) if isinstance(result, Failed) else reader.draw(photo.rgb, result)
     return {"picture": _webp(picture, thumbnail), "problem": ""}
 
 
@@ -63,5 +63,6 @@ def _webp(picture: Image.Image, longest: int) -> str:
     scale = min(1.0, longest / max(picture.size))
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     file = io.BytesIO()
-    picture.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(file, "WEBP", quality=WEBP_QUALITY, method=6)
+    small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small.save(file, "WEBP", quality=WEBP_QUALITY, method=WEBP_METHOD)
     return base64_text(file.getvalue())

@@ -175,6 +175,20 @@ def test_blur_by_scipy() -> None:
     np.testing.assert_allclose(done.numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(1, 90), (3, 90), (90, 2)])
+def test_strips_are_blurred_too(size: tuple[int, int]) -> None:
+    """The kernel mirrors what is beside it, and here there is less than that."""
+    strip = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    done = Photometric(**QUIET | {"blur": (1.5, 1.5)}).apply(strip, np.random.default_rng(0))
+    assert done.shape == strip.shape
+    assert 0 < float(done.std()) < float(strip.std())
+
+
+def test_a_strip_keeps_a_pixel_at_any_resolution() -> None:
+    done = augmented(batch_of((16, 3000)), scales=[(64, 64)], photometric={})
+    assert done["data_samples"][0].img_shape == (1, 64)
+
+
 def test_the_four_changes_by_hand() -> None:
     """On one colour: brightness is a factor, contrast and saturation leave a grey picture, hue turns the circle."""
     flat = torch.tensor([0.2, 0.4, 0.6])[:, None, None].expand(3, 9, 9)
@@ -240,6 +254,8 @@ def test_colours_know_red_from_blue(channels: str) -> None:
         ({"photometric": {"kernel": 4}}, "kernel must be an odd number"),
         ({"photometric": {"hue": 0.6}}, "hue must be"),
         ({"photometric": {"blur": (0, 1)}}, "blur must be"),
+        ({"photometric": {"prob": 0.5, "hue": "red"}}, "photometric: hue cannot be 'red', its default is 0.1"),
+        ({"photometric": {"blur": 3}}, "photometric: blur cannot be 3, its default is"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], message: str) -> None:

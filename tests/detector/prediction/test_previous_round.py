@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.images.manifest import Manifest
 from pipeline.runs.run_folder import RunFolder
 
-IMAGES, THREADS = 60, 8
+IMAGES, THREADS = 60, 4
 
 
 def made(folder: Path, shard_size: int, *, but: int = 0) -> Manifest:

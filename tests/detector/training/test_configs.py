@@ -198,6 +198,8 @@ def test_settings_find_their_place() -> None:
         ("randomness.seed.x=1", r"randomness.seed is 0 and has nothing in it"),
         ("model.backbone.depth", r"write NAME.NAME=VALUE"),
         ("=3", r"is no setting"),
+        ("optim_wrapper.optimizer.lr=fast", r"lr is 0\.\d+: it must be a value of that kind, not 'fast'"),
+        ("default_hooks.checkpoint.by_epoch=maybe", r"by_epoch is False: it must be a value of that kind"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(option: str, message: str) -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
@@ -15,10 +16,10 @@ import ray
 import torch
 from support import environment
 from support.painted_run import painted_run
+from support.ray_nodes import Nodes
 from support.small_training import small_training
 from support.waiting import wait_for
 
-from cluster.connection import started
 from detector.model.checkpoints import read_tensors
 from detector.training.config import read_config
 from detector.training.on_ray import RayTraining, train_on_ray
@@ -29,17 +30,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow(160)]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def ray_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for all tests here: two cores, whatever the machine has."""
-    before = dict(os.environ)
-    os.environ |= {"RAY_AUTH_MODE": "disabled", "CUTS3D_CACHE": str(tmp_path_factory.mktemp("cache"))}
-    os.environ |= environment()
-    options = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 80 << 20, "log_to_driver": False}
-    started(lambda: ray.init(address="local", include_dashboard=False, **options))
-    yield
-    ray.shutdown()
-    os.environ.clear()
-    os.environ |= before
+def ray_here(cluster: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A node for all tests here: two cores, whatever the machine has."""
+    with mock.patch.dict(os.environ, environment(CUTS3D_CACHE=str(tmp_path_factory.mktemp("cache")))):
+        cluster.add(cpus=2)
+        ray.init(address=cluster.address, log_to_driver=False)
+        yield
+        ray.shutdown()
+        cluster.clear()
 
 
 @pytest.fixture(scope="module")

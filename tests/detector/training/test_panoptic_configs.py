@@ -114,7 +114,18 @@ def test_starts_and_runs_that_do_not_fit(run: RunFolder, tmp_path: Path) -> None
         set_classes(config, str(write_tiny(tmp_path / "instances.safetensors").path))
     nothing = write_run(tmp_path / "nothing", [void(f"{n}.png", (20, 30)) for n in range(2)])
     set_runs(config, [nothing.url])
-    with pytest.raises(ConfigError, match="no class of the runs is a thing"):
+    with pytest.raises(ConfigError, match=r"no image of the runs has an instance to learn: `cuts3d info RUN` says why"):
+        set_classes(config, None)
+    config.train_dataloader.dataset.threshold = 0.9
+    set_runs(config, [run.url])
+    with pytest.raises(
+        ConfigError, match=r"no class of the runs is a thing, .* lower the threshold \(--set .*=0\.\d+\)"
+    ):
+        set_classes(config, None)
+    known = write_run(tmp_path / "known", [void("0.png", (20, 30))], things=(False,) * len(CLASSES))
+    config.train_dataloader.dataset.threshold = None
+    set_runs(config, [known.url])
+    with pytest.raises(ConfigError, match=r"no class of the runs is a thing, so the labels' maker says"):
         set_classes(config, None)
 
 

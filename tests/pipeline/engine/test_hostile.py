@@ -399,7 +399,7 @@ def test_urls_with_secrets_are_refused_wherever_they_are_given(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     in_place_of_models(monkeypatch, lambda launch: tiny_method())
-    draw_photos(tmp_path / "photos", 8)
+    draw_photos(tmp_path / "photos", 2)
     names = [str(path) for path in sorted((tmp_path / "photos").iterdir())]
     (tmp_path / "list.txt").write_text("\n".join([*names, url]))
     photos, out = str(tmp_path / "photos"), str(tmp_path / "run")

@@ -202,7 +202,7 @@ def test_nothing_in_common_is_refused(tmp_path: Path) -> None:
     truth = Truth(make_truth({"0.png": [0], "1.png": [0]}), "truth.json")
     elsewhere = make_run(tmp_path / "elsewhere", [record("x.png", [0])])
     first, second = (make_run(tmp_path / f"run{i}", [record(f"{i}.png", [0])]) for i in (0, 1))
-    with pytest.raises(SourceError, match=r"can be scored with truth\.json: 1 are not in it .*x\.png.*0\.png"):
+    with pytest.raises(SourceError, match=r"can be scored with truth\.json: 1 are not in it \(.*x\.png.*0\.png\)$"):
         evaluate_runs(truth, elsewhere)
     with pytest.raises(SourceError, match=r"run0 and .*run1 have no image of truth\.json in common"):
         evaluate_runs(truth, first, second)

@@ -46,6 +46,16 @@ def test_odd_rows_cost_no_other(tmp_path: Path) -> None:
         assert trouble.startswith(expected)
 
 
+def test_the_warning_counts_each_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = draw_clips(tmp_path / "clips", 5)
+    good = [line.split(",") for line in file.read_text().splitlines()]
+    without_right = {row: ",".join([good[row][0], "", *good[row][2:]]) for row in (1, 3, 4)}
+    list_images(rewritten(file, {**without_right, 5: ",".join([*good[5][:8], "-1"])}))
+    assert "4 of them cannot be used" in caplog.text
+    assert f"3 as {file}: line 2: it has no right, and" in caplog.text
+    assert f"1 as {file}: line 6: camera: baseline" in caplog.text
+
+
 def test_rows_that_cannot_be_read_cost_no_other(tmp_path: Path) -> None:
     file = draw_clips(tmp_path / "clips", 6)
     lines = file.read_bytes().splitlines()

@@ -23,6 +23,7 @@ from pipeline.images.photos import load_photo
 from pipeline.methods import registry as methods
 from pipeline.results.kinds import Failed
 from pipeline.results.panoptic import PanopticRecord
+from pipeline.results.semantic_assignment import Assignment
 from pipeline.runs.panoptic_reader import PanopticReader, open_panoptic
 from pipeline.runs.run_folder import RunFolder
 from pipeline.runs.verify import verify_run
@@ -104,15 +105,29 @@ def test_a_run_and_everything_that_looks_at_it(photos: Path, tmp_path: Path) -> 
     assert things.exit_code == 0
     lines = things.output.splitlines()
     assert lines[0].split() == ["class", "of", "all", "pixels", "in", "instances", "share", "of", "ratios"]
-    ratio, total = inside[3] / pixels[3], pixels[:4].sum()
+    ratio, total = inside[3] / pixels[3], pixels.sum()
     assert lines[1].split() == ["cluster", "3", f"{pixels[3] / total:.2%}", f"{ratio:.2%}", "1.000", "thing"]
     assert [line.split()[-1] for line in lines[1:5]] == ["thing", "stuff", "stuff", "stuff"]
-    assert lines[5] == "1 of 4 classes is things: a share of ratios above 0.08"
-    assert lines[6] == f"{instances} instances; 2 images without any: 1 {NOT_BRIGHT}, 1 {TOO_SMALL}"
+    assert lines[5].split() == ["no", "class", f"{pixels[255] / total:.2%}"]
+    assert lines[6] == "1 of 4 classes is things: a share of ratios above 0.08"
+    assert lines[7] == f"{instances} instances; 2 images without any: 1 {NOT_BRIGHT}, 1 {TOO_SMALL}"
     found = json.loads(cuts3d("things", out, "--json", "--threshold", "0.5").output)
     assert (found["threshold"], found["classes"][0]["ratio"]) == (0.5, pytest.approx(ratio))
     first = {"number": 3, "name": "cluster 3", "pixels": pixels[3], "inside": inside[3], "share": 1.0, "thing": True}
     assert found["classes"][0].items() >= first.items()
+
+    file = tmp_path / "assignment.json"
+    file.write_text(Assignment(CLASSES.names, ("road", "car"), (0, 0, None, 1), "maps:truth").to_json())
+    lines = cuts3d("things", out, "--assignment", file).output.splitlines()
+    assert lines[1].split() == ["car", f"{pixels[3] / total:.2%}", f"{ratio:.2%}", "1.000", "thing"]
+    assert lines[2].split() == ["road", f"{pixels[:2].sum() / total:.2%}", "0.00%", "0.000", "stuff"]
+    assert lines[3].split() == ["no", "class", f"{(pixels[2] + pixels[255]) / total:.2%}"]
+    assert lines[4:] == ["1 of 2 classes is things: a cluster of each is one, by a share of ratios above 0.08"]
+    named = json.loads(cuts3d("things", out, "--assignment", file, "--json").output)
+    assert (named["assignment"], named["instances"], named["empty"]) == ("maps:truth", None, None)
+    file.write_text(Assignment(CLASSES.names[:3], ("road",), (0, 0, 0)).to_json())
+    refused = cuts3d("things", out, "--assignment", file)
+    assert (refused.exit_code, "the assignment is of 3 clusters" in refused.output) == (2, True)
 
 
 def test_the_split_is_the_same_after_any_resume(photos: Path, tmp_path: Path) -> None:
@@ -177,7 +192,7 @@ def test_a_maker_that_knows_needs_no_threshold(photos: Path, tmp_path: Path) -> 
     reader = PanopticReader(run)
     assert (reader.split.thing_classes, reader.split.threshold) == ((0, 3), None)
     told = cuts3d("things", run.url)
-    assert (told.exit_code, told.output.splitlines()[5]) == (0, "2 of 4 classes are things: so the labels' maker says")
+    assert (told.exit_code, told.output.splitlines()[-2]) == (0, "2 of 4 classes are things: so the labels' maker says")
     refused = cuts3d("things", run.url, "--threshold", "0.2")
     assert (refused.exit_code, "says itself which classes are things" in refused.output) == (2, True)
 

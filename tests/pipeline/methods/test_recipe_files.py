@@ -1,6 +1,8 @@
 """A recipe of one's own from a file, and the words for the options of all recipes."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from pipeline.errors import ConfigError
 from pipeline.methods import registry
 from pipeline.methods.cuts.options import read_recipe, recipe_lines
 from pipeline.methods.cuts.recipes import RECIPES, get_recipe
-from pipeline.methods.option_words import field_words
+from pipeline.methods.depthg.training_recipes import recipe_options
+from pipeline.methods.option_words import OptionLine, field_words
 from pipeline.methods.recipe_file import read_recipe_file
 from pipeline.runs.launch import Launch
-from stages.crf import CrfConfig
+from stages.motion.camera import Camera
 
 OWN = """
 base = "cuts3d"
@@ -87,11 +90,23 @@ def test_what_is_wrong_in_a_file_is_said(text: str | bytes, says: str, tmp_path:
         read_recipe_file(file)
 
 
+def said_twice(lines: Iterable[OptionLine]) -> list[str]:
+    """Words of several options, of which nobody can tell which is meant."""
+    return [words for words, count in Counter(line.words for line in lines).items() if count > 1]
+
+
+def test_every_option_of_a_training_has_words_of_its_own() -> None:
+    lines = recipe_options("depthg")
+    assert [line.path for line in lines if not line.words] == []
+    assert said_twice(lines) == []
+
+
 @pytest.mark.parametrize("recipe", [name for name in registry.recipes() if name != "import"])
 def test_every_option_has_words(recipe: str) -> None:
     lines = registry.entry_of(recipe).options(Launch(recipe=recipe))
     assert lines
     assert [line.path for line in lines if not line.words] == []
+    assert said_twice(lines) == []
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -125,6 +140,6 @@ def test_a_file_s_options_are_those_that_its_search_and_stages_read(tmp_path: Pa
 
 
 def test_names_that_share_words_all_have_them() -> None:
-    words = field_words(CrfConfig)
-    assert words["bilateral_srgb"] == words["bilateral_sxy"]
-    assert words["iterations"].startswith("mean-field steps, 1..1000")
+    words = field_words(Camera)
+    assert words["fx"] == words["fy"] == "focal lengths in pixels, > 0."
+    assert words["baseline"].startswith("distance of the two lenses")

@@ -112,7 +112,7 @@ def test_what_was_set_aside_is_tried_again(clips: Path, tmp_path: Path) -> None:
     assert failed == {"002_left.png": "missing", "004_left.png": "other_size"}
     hidden.rename(right)
     again = cuts3d("retry-quarantined", out)
-    assert "2 images tried again, 1 succeeded" in again.output
+    assert "2 images tried again, 1 succeeded\nset aside    1 other_size, the first is 004_left.png: " in again.output
     assert [q.id for q in RunReader(RunFolder.open(out)).quarantined()] == ["004_left.png"]
     assert verify_run(RunFolder.open(out)) == []
     assert "set aside    1 image: `cuts3d info` says why," in cuts3d("status", out).output

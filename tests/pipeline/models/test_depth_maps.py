@@ -82,10 +82,11 @@ def test_missing_map_lists_where_it_was_looked_for(tmp_path: Path) -> None:
         ("a.png", np.zeros((30, 40, 3), np.uint8), r"its shape is \(30, 40, 3\)"),
         ("a.npy", np.where(RAMP > 0.5, np.nan, RAMP), "600 of 1200 depth values are NaN"),
         ("a.npy", np.array([[{}]]), "it holds Python objects, not numbers"),
-        ("a.png", b"no picture", "cannot identify"),
+        ("a.png", b"no picture", "it is damaged or cut short, copy it again"),
         ("a.npy", b"", "it is no NPY or NPZ file"),
         ("a.npy", b"<html>", "it is no NPY or NPZ file: write it with numpy.save"),
-        ("a.npz", b"PK\x03\x04 torn", "zip"),
+        ("a.npz", b"PK\x03\x04 torn", "it is damaged or cut short, copy it again"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x76\x00{'descr'", "it is damaged or cut short, copy it again"),
     ],
 )
 def test_useless_maps_are_refused_by_image(tmp_path: Path, name: str, content: Any, message: str) -> None:

@@ -15,6 +15,7 @@ from support.panoptic_runs import empty, random_panoptic, record_of, void
 from support.semantic_runs import CLASSES
 
 from pipeline.errors import RunMismatchError, StoreError
+from pipeline.results.instance_kind import InstanceKind
 from pipeline.results.kinds import Failed
 from pipeline.results.panoptic import PanopticRecord, counts_of
 from pipeline.results.panoptic_file import PanopticShard, write_shard
@@ -199,6 +200,14 @@ def test_figures_of_a_run() -> None:
     assert KIND.survey([])["things"] == []
 
 
+def test_what_was_all_set_aside_has_no_empty_headings() -> None:
+    failed = [Failed("a", "missing", "is not there")]
+    shard = KIND.open(KIND.write(failed, {}))
+    survey = KIND.survey([(shard, np.ones(1, bool))])
+    assert KIND.survey_lines(survey) == ["things       0 of 4 classes are: none"]
+    assert KIND.survey_lines(KIND.survey([])) == []
+
+
 def test_things_that_the_maker_knows_are_in_the_figures() -> None:
     kind = PanopticKind(CLASSES, (True, False, False, False))
     shard = kind.open(kind.write(RESULTS, {}))
@@ -217,6 +226,24 @@ def test_words_for_counts() -> None:
     assert KIND.brief(counts) == f"{counts['instances'] / 6:.1f} instances/image, 2 few_reliable, 1 none_found"
     assert KIND.summary({"images": 1}) == [("classes", "none"), ("instances", "0")], "a run of which nothing is done"
     assert KIND.brief({"images": 1}) == ""
+
+
+@pytest.mark.parametrize(
+    ("reasons", "cause"),
+    [
+        (["few_reliable"] * 2, "left and right are swapped"),
+        (["few_reliable", "too_small"], ""),
+        (["none_found"], ""),  # of which nothing is known
+    ],
+)
+def test_one_reason_for_all_has_a_likely_cause(reasons: list[str], cause: str) -> None:
+    results = [empty(str(number), (3, 3), reason) for number, reason in enumerate(reasons)]
+    counts = counts_of([*results, Failed("f", "missing", "is not there")])
+    assert dict(KIND.summary(counts)).get("likely", "").startswith(cause)
+    assert ("likely" in dict(KIND.summary(counts))) == bool(cause)
+    masks = {"images": len(reasons) + 1, "quarantined": 1, "masks": 0, "drops": counts["empty"]}
+    assert ("likely" in dict(InstanceKind().summary(masks))) == bool(cause)
+    assert "likely" not in dict(InstanceKind().summary({**masks, "masks": 1}))
 
 
 def test_facts_and_log_of_an_image() -> None:

@@ -164,6 +164,13 @@ def test_settings_that_json_cannot_hold(tmp_path: Path) -> None:
 def test_no_run_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"is not a run: it has no run.json. `cuts3d run` makes one"):
         RunFolder.open(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file is a file, and a run is a folder: give that"):
+        RunFolder.open(tmp_path / "file")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("")
+    with pytest.raises(StoreError, match=rf"is not a run: it has no run.json. Give {tmp_path}/run"):
+        RunFolder.open(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from pipeline.cli import main
 from pipeline.errors import ConfigError, StoreError
 from pipeline.evaluation.semantic_truth.class_maps import cityscapes_ids
 from pipeline.evaluation.semantic_truth.formats import read_semantic_truth
+from pipeline.results import panoptic_overlay
 from pipeline.results.kinds import Failed
 from pipeline.results.panoptic import PanopticRecord, relabelled
 from pipeline.results.panoptic_coco import coloured_segments
@@ -108,6 +109,32 @@ def test_another_threshold_gives_another_export_of_the_same_run(run: RunFolder, 
     split = PanopticReader(run, 0.99).split
     assert split.thing_classes == ()
     check_coco(tmp_path, RECORDS, split)
+    useless = cuts3d("export", run.url, "--semantic", tmp_path / "new", "--threshold", "0.1")
+    assert (useless.exit_code, "--threshold is of --panoptic, --instance-ids and --overlays" in useless.output) == (
+        2,
+        True,
+    )
+
+
+def test_the_legend_of_a_picture_says_what_is_a_thing(run: RunFolder, tmp_path: Path) -> None:
+    """By the run's split at this threshold, with an assignment by that of its classes."""
+    seen: list[tuple[bool, ...]] = []
+
+    def drawn(rgb: np.ndarray, record: PanopticRecord, things: np.ndarray) -> Image.Image:
+        seen.append(tuple(things.tolist()))
+        return Image.new("RGB", (1, 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panoptic_overlay, "draw_overlay", drawn)
+        for threshold, assignment in ((None, None), (0.99, None), (None, ASSIGNED)):
+            export_overlays(run, tmp_path, 1, assignment=assignment, threshold=threshold)
+    assert seen == [(False, False, True, True), (False,) * 4, (True, False, True)]
+    record = RECORDS[0]
+    notes = panoptic_overlay.legend_notes(record, seen[0])
+    assert (notes[0], notes[1]) == (", stuff", ", stuff")
+    count = sum(one.class_ == 2 for one in record.instances)
+    assert notes[2] == f", thing, {count} instance{'s' * (count != 1)}"
+    assert panoptic_overlay.legend_notes(record)[1] == "", "nobody knows"
 
 
 def test_our_own_truth_reads_it(run: RunFolder, tmp_path: Path) -> None:
@@ -274,7 +301,7 @@ def test_which_model_numbered_the_clusters(run: RunFolder, config: dict[str, Any
     [
         (("--panoptic", "{new}"), "--panoptic is for panoptic labels; for {words} there are"),
         (("--instance-ids", "{new}"), "--instance-ids is for panoptic labels"),
-        (("--overlays", "{new}", "--threshold", "0.1"), "--threshold is of --panoptic and --instance-ids"),
+        (("--overlays", "{new}", "--threshold", "0"), "--threshold is for panoptic labels; for {words} there are"),
         (("--panoptic", "{new}", "--threshold", "1"), "--threshold"),
     ],
 )

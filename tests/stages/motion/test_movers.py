@@ -129,13 +129,15 @@ def test_wrong_constants_are_named(options: dict[str, Any], message: str) -> Non
 
 @pytest.mark.slow
 def test_nearly_all_that_moves_is_found_in_exact_maps() -> None:
-    """The bar: recall and precision of 0.95 for what moves by 0.1 m or more. benchmarks/movers_quality.py has more."""
+    """The bar: recall and precision of 0.95 for what moves by 0.1 m or more, across the street and along it.
+    benchmarks/movers_quality.py has more.
+    """
     judged = []
-    for seed in range(200, 207):
-        scene = render(*street(seed))
+    for seed in range(200, 211):
+        scene = render(*street(seed, along=seed >= 207))
         judged.append(judge(find_movers(scene.motion, scene.camera, MoversConfig(), 0).masks_MHW, scene))
     movers, found, false = (sum(n) for n in zip(*((len(j.ious), j.found(), j.false) for j in judged), strict=True))
-    assert movers >= 20
+    assert movers >= 30
     assert found >= 0.95 * movers
     assert found >= 0.95 * (found + false)
 

@@ -3,6 +3,8 @@
 movers_10.png is no exact truth: it says which three cars move at time 10, and about where they are.
 """
 
+from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from stages.motion.opencv_motion import OpencvMotion
 CAMERA = Camera(721.5, 721.5, 609.6, 172.9, 0.54)
 TIMES = range(6, 15)
 ESTATE, SMALL_CAR, VAN = 1, 2, 3
+Video = Callable[[int], ClipMotion]  # by time
 
 pytestmark = pytest.mark.slow(40)
 
@@ -31,15 +34,17 @@ def motion_of(pictures: list[Path]) -> ClipMotion:
 
 
 @pytest.fixture(scope="module")
-def video(assets: Path) -> dict[int, ClipMotion]:
-    """Ten pictures, nine pairs in time."""
+def video(assets: Path) -> Video:
+    """Ten pictures, nine pairs in time; each pair is looked at when a test asks for it."""
     folder = assets / "street" / "kitti_mv_testing_000043"
-    return {
-        time: motion_of(
+
+    @cache
+    def at_time(time: int) -> ClipMotion:
+        return motion_of(
             [folder / f"image_{side}" / f"000043_{at:02}.png" for at in (time, time + 1) for side in (2, 3)]
         )
-        for time in TIMES
-    }
+
+    return at_time
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +54,8 @@ def cars(assets: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def found(video: dict[int, ClipMotion]) -> dict[int, Movers]:
-    return {time: find_movers(motion, CAMERA, MoversConfig(), seed=0) for time, motion in video.items()}
+def found(video: Video) -> dict[int, Movers]:
+    return {time: find_movers(video(time), CAMERA, MoversConfig(), seed=0) for time in TIMES}
 
 
 def best(mask_HW: np.ndarray, masks_MHW: np.ndarray) -> tuple[int, float]:
@@ -70,34 +75,32 @@ def carried(mask_HW: np.ndarray, flow_HW2: np.ndarray) -> np.ndarray:
     return there_HW
 
 
-def followed(video: dict[int, ClipMotion], found: dict[int, Movers], car_HW: np.ndarray) -> dict[int, int]:
+def followed(video: Video, found: dict[int, Movers], car_HW: np.ndarray) -> dict[int, int]:
     """The place of a car among the masks of each time, from time 10 on both ways, while masks overlap by 0.4."""
     place, iou = best(car_HW, found[10].masks_MHW)
     places = {10: place} if iou >= 0.4 else {}
     for first, second in pairwise(range(10, 15)):
         if first in places:
-            there_HW = carried(found[first].masks_MHW[places[first]], video[first].flow_HW2)
+            there_HW = carried(found[first].masks_MHW[places[first]], video(first).flow_HW2)
             place, iou = best(there_HW, found[second].masks_MHW)
             places |= {second: place} if iou >= 0.4 else {}
     for second, first in pairwise(range(10, 5, -1)):
         if second in places:
-            there = [carried(mask_HW, video[first].flow_HW2) for mask_HW in found[first].masks_MHW]
+            there = [carried(mask_HW, video(first).flow_HW2) for mask_HW in found[first].masks_MHW]
             place, iou = best(found[second].masks_MHW[places[second]], np.array(there))
             places |= {first: place} if iou >= 0.4 else {}
     return places
 
 
-def test_three_cars_at_time_10(video: dict[int, ClipMotion], cars: np.ndarray) -> None:
+def test_three_cars_at_time_10(video: Video, cars: np.ndarray) -> None:
     all_three = 0
     for seed in range(5):
-        masks_MHW = find_movers(video[10], CAMERA, MoversConfig(), seed).masks_MHW
+        masks_MHW = find_movers(video(10), CAMERA, MoversConfig(), seed).masks_MHW
         all_three += all(best(cars == car, masks_MHW)[1] >= 0.4 for car in (ESTATE, SMALL_CAR, VAN))
     assert all_three >= 4
 
 
-def test_cars_are_followed_while_they_are_in_view(
-    video: dict[int, ClipMotion], found: dict[int, Movers], cars: np.ndarray
-) -> None:
+def test_cars_are_followed_while_they_are_in_view(video: Video, found: dict[int, Movers], cars: np.ndarray) -> None:
     places = {car: followed(video, found, cars == car) for car in (ESTATE, SMALL_CAR, VAN)}
     assert set(places[ESTATE]) == set(places[VAN]) == set(TIMES)
     # from time 11 on the small car drives behind the estate

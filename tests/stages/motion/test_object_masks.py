@@ -73,7 +73,8 @@ def objects_of(points: Points, parts: list[tuple[Motions, np.ndarray]]) -> Objec
     """Objects with known motions and points, bool maps (H, W)."""
     motions = Motions.of([motion for motion, _ in parts])
     on_KN = np.stack([points.surroundings.grid.sampled(map_)[points.cell_N] for _, map_ in parts])
-    return Objects(motions, on_KN, on_KN, points.explained(motions) * points.spread(on_KN))
+    noise_K3 = np.tile(points.noise, (len(parts), 1))
+    return Objects(motions, on_KN, on_KN, points.explained(motions) * points.spread(on_KN), noise_K3)
 
 
 def moved(shift: tuple[float, float, float] = (0, 0, 0), turn: float = 0.0, about: float = 10.0) -> Motions:

@@ -8,6 +8,7 @@ from support import reference_movers as reference
 from support.stereo_scenes import SMALL, StereoScene, noisy, small_street
 
 from stages.motion.movers_config import SWITCHES, MoversConfig
+from stages.motion.object_masks import bodies
 from stages.motion.reliable import Seen, look
 from stages.motion.rigid_motion import Motions
 from stages.motion.rigid_objects import _refined, _split, find_objects, grid_points, select, soft_iou
@@ -83,6 +84,35 @@ def test_the_background_has_the_motion_of_the_world(scene: StereoScene) -> None:
     turn, place = scene.ego.pose(later=True)
     np.testing.assert_allclose(objects.motions.rotation_M33[0], turn.T, atol=1e-3)
     np.testing.assert_allclose(objects.motions.shift_M3[0], -turn.T @ place, atol=0.02)
+
+
+@pytest.mark.parametrize("noise", [(0.0, 0.0), NOISE])
+def test_the_background_has_the_noise_of_its_points(scene: StereoScene, noise: tuple[float, float]) -> None:
+    """Twice the deviation of what its motion leaves, 0.3 pixels at least; what moves has the noise of the clip."""
+    motion = noisy(scene.motion, *noise, seed=0)
+    points = grid_points(look(motion, SMALL, CONFIG), SMALL, CONFIG)
+    objects = find_objects(points, CONFIG, np.random.default_rng(0))
+    wrong_HW2 = motion.flow_HW2 - scene.motion.flow_HW2
+    wrong_n2 = points.surroundings.grid.sampled(wrong_HW2)[points.cell_N][objects.assigned_KN[0]]
+    for found, wrong_n in zip(objects.noise_K3[0], wrong_n2.T, strict=False):
+        assert found == pytest.approx(max(0.3, np.quantile(np.abs(wrong_n), 0.9545)), rel=0.2)
+    assert min(points.noise) >= 1
+    body_K = bodies(objects, points, CONFIG)
+    assert (objects.noise_K3[body_K > 0] == points.noise).all()
+    released = replace(CONFIG, background="released")
+    assert (find_objects(points, released, np.random.default_rng(0)).noise_K3 == points.noise).all()
+
+
+def test_what_moves_by_less_than_the_noise_of_the_clip() -> None:
+    """A car comes nearer by 0.2 m, a pixel: at the noise of the clip the background's motion explains that."""
+    scene = small_street((0.0, 0.0, -0.2))
+    points = grid_points(look(scene.motion, SMALL, CONFIG), SMALL, CONFIG)
+    car_N = points.surroundings.grid.sampled(scene.instances_HW)[points.cell_N] == 1
+    objects = find_objects(points, CONFIG, np.random.default_rng(0))
+    assert (points.explained(objects.motions[[0]])[0, car_N] > CONFIG.inlier).mean() > 0.9
+    assert objects.assigned_KN[0, car_N].mean() < 0.3
+    own = objects.own_KN[bodies(objects, points, CONFIG) > 0]
+    assert (own[:, car_N].mean(axis=1) > 0.7).sum() == 1
 
 
 def test_one_motion_of_two_places_is_two_objects() -> None:

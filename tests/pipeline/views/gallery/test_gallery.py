@@ -505,18 +505,16 @@ def many_images(root: Path, run: RunFolder, n: int) -> RunFolder:
         noise = rng.normal(0, 0.02, grid) if map_GhGw.dtype.kind == "f" else np.zeros(grid)
         return (np.kron(map_GhGw, np.ones((8, 8)))[:60, :60] + noise).astype(map_GhGw.dtype)
 
-    refs, records = [], []
-    for i in range(n):
-        record = originals[i % len(originals)]
-        id_ = f"{i:05d}.jpg"
-        file = root / f"{i % len(originals)}.jpg"
-        if not file.exists():
-            cells = rng.integers(0, 255, (24, 32, 3)).astype(np.uint8)
-            Image.fromarray(cells).resize((record.size[1], record.size[0]), Image.Resampling.BICUBIC).save(file)
-        instances = tuple(replace(k, confidence=enlarged(k.confidence)) for k in masks_of(record))
+    for k, record in enumerate(originals):
+        cells = rng.integers(0, 255, (24, 32, 3)).astype(np.uint8)
+        photo = Image.fromarray(cells).resize((record.size[1], record.size[0]), Image.Resampling.BICUBIC)
+        photo.save(root / f"{k}.jpg")
+        instances = tuple(replace(one, confidence=enlarged(one.confidence)) for one in masks_of(record))
         depth = None if record.depth is None else enlarged(record.depth).clip(0, 1)
-        refs.append(ImageRef(id_, str(file)))
-        records.append(replace(record, id=id_, instances=instances, depth=depth))
+        originals[k] = replace(record, instances=instances, depth=depth)
+    ids = [f"{i:05d}.jpg" for i in range(n)]
+    refs = [ImageRef(id_, str(root / f"{i % len(originals)}.jpg")) for i, id_ in enumerate(ids)]
+    records = [replace(originals[i % len(originals)], id=id_) for i, id_ in enumerate(ids)]
     copy = make_run(root, refs, records, grid)
     ledger = run.stage_ledger("confidence")
     first = KeptOutputs.open("confidence", ledger.contents(ledger.read("00000").shard))
