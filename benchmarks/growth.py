@@ -10,15 +10,17 @@ run to encoded masks, on one thread:
     masks        cuts3d, 48 objects, select.masks 2 to 32; the value is how many masks came out
     thresholds   cuts3d, spatial_confidence.thresholds 2 to 32
     batch        cuts3d, 1 to 8 images at a time
-    images       a run of shards of 256: five are really written and read, the others' commits are made up
+    images       a run of shards of 256: five are really written and read, the others' commits are made up; seconds an
+                 image: of writing and reading these five, and of what looks at the whole run: its launch, the opening
+                 to read
 
 Each point is a process of its own, forked from one that has loaded everything; a smaller point goes first, so that
 nothing is loaded or compiled in what counts. A line a point and stage: seconds of processor, of patches the less of two
 tries, and what the process's memory grew by at most. Fits, `growth_fits.csv`: the exponent of value in the total and in
 each stage that takes a tenth of it at the largest point, least squares of the logarithms, of all points and of the
-upper three, in which the constant parts hide least. The bar: nothing above quadratic in patches, but for what a plain
-product of an N×N matrix (the line "product") shows to be the machine's: larger ones do not fit its caches. Of images,
-per image: flat.
+upper three, in which the constant parts hide least. The bar: nothing above quadratic in patches, but for what the two
+plain products that are measured beside it show to be the machine's: larger matrices do not fit its caches, and their
+pages have to be found. Of images, per image: flat.
 """
 
 import argparse
@@ -71,7 +73,7 @@ POINTS: dict[str, tuple[int, ...]] = {
 RECIPES = {"patches": ("maskcut", "cuts3d"), "images": ("store",)}
 TRIES = {"patches": 2}
 SQUARE, SLACK = 2.0, 0.1  # the bar: exponent of patches
-CONTROL = "product"
+CONTROLS = ("plain similarities", "plain products")
 SHARE = 0.1  # stages of less than this of the largest point's total are not fitted
 COLUMNS = ("what", "recipe", "value", "stage", "cpu_s", "grown_mb", "masks", "machine", "commit")
 FITS = ("what", "recipe", "stage", "exponent", "upper_three", "bar")
@@ -129,17 +131,22 @@ def cut(recipe: str, side: int, batch: int = 1, objects: tuple[int, int] = (3, 2
     return {"stages": dict(seconds), "masks": len(records[0].instances)}
 
 
-def product(side: int) -> float:
-    """Seconds of processor of ten products of an N×N matrix and N×4: what eigenvectors cost at the least."""
-    matrix_NN, columns_N4 = torch.ones(side * side, side * side), torch.ones(side * side, 4)
-    start = time.process_time()
+def plain(side: int) -> dict[str, float]:
+    """Seconds of processor of what similarities and eigenvectors cost at the least: N×64 times its transpose, and ten
+    products of that N×N matrix and N×4.
+    """
+    features_ND, columns_N4 = torch.randn(side * side, WIDTH), torch.ones(side * side, 4)
+    times = [time.process_time()]
+    matrix_NN = features_ND @ features_ND.T
+    times.append(time.process_time())
     for _ in range(10):
         matrix_NN @ columns_N4
-    return time.process_time() - start
+    times.append(time.process_time())
+    return dict(zip(CONTROLS, np.diff(times).tolist(), strict=True))
 
 
 def store(images: int) -> Point:
-    """A run whose last shards are written, its launch, and these shards' reading; seconds of each."""
+    """A run whose last shards are written and read, its launch and its opening: seconds an image."""
     with tempfile.TemporaryDirectory() as folder:
         return stored(images, f"{folder}/run")
 
@@ -167,14 +174,16 @@ def stored(images: int, url: str) -> Point:
         raise AssertionError("all shards are committed")
     times.append(time.process_time())
     reader = InstanceReader(opened)
-    read = [len(result.instances) for shard in real for result in reader.results(shard.key)]
+    first = [len(result.instances) for result in reader.results(real[0].key)]
     times.append(time.process_time())
-    written = sum(len(shard.refs) for shard in real)
-    if read != [3] * written:
+    read = [len(result.instances) for shard in real[1:] for result in reader.results(shard.key)]
+    times.append(time.process_time())
+    if set(first + read) != {3}:
         raise AssertionError("what was read is not what was written")
-    _, write_s, launch_s, read_s = np.diff(times)
-    per_image = {"write": write_s / written, "read": read_s / written, "launch": launch_s / images}
-    return {"stages": per_image, "masks": 3}
+    _, write_s, launch_s, open_s, read_s = np.diff(times)
+    per_image = {"write": write_s / sum(len(shard.refs) for shard in real), "read": read_s / len(read)}
+    # These two look at all commits.
+    return {"stages": per_image | {"launch": launch_s / images, "open": open_s / images}, "masks": 3}
 
 
 def point(what: str, recipe: str, value: int) -> Point:
@@ -199,7 +208,7 @@ def measured(what: str, recipe: str, value: int) -> Point:
     tries = [point(what, recipe, value) for _ in range(TRIES.get(what, 1))]
     grown = _status("VmHWM") - before
     stages = {stage: min(one["stages"][stage] for one in tries) for stage in tries[0]["stages"]}
-    control = {CONTROL: product(value)} if what == "patches" else {}
+    control = plain(value) if what == "patches" else {}
     return {"stages": stages, "masks": tries[0]["masks"], "grown": grown, "control": control}
 
 
@@ -245,7 +254,7 @@ def fits_of(what: str, recipe: str, values: Sequence[int], found: Sequence[Point
     series["memory"] = [one["grown"] for one in found]
     series |= {name: [one["control"][name] for one in found] for name in found[-1]["control"]}
     slopes = {stage: exponents(values, amounts) for stage, amounts in series.items()}
-    bar = max(SQUARE, *slopes.get(CONTROL, (0.0,))) + SLACK
+    bar = max([SQUARE, *(slope for name in CONTROLS for slope in slopes.get(name, ()))]) + SLACK
     return [
         {
             "what": what,
@@ -253,7 +262,7 @@ def fits_of(what: str, recipe: str, values: Sequence[int], found: Sequence[Point
             "stage": stage,
             "exponent": round(fitted, 2),
             "upper_three": round(upper, 2),
-            "bar": "" if what != "patches" or stage == CONTROL else "met" if max(fitted, upper) <= bar else "missed",
+            "bar": "" if what != "patches" or stage in CONTROLS else "met" if max(fitted, upper) <= bar else "missed",
         }
         for stage, (fitted, upper) in slopes.items()
     ]

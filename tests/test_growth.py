@@ -22,7 +22,7 @@ def points(power: float, machine: float) -> list[dict[str, Any]]:
             "stages": {"ncut": side ** (2 * power), "encode": 1e-6},
             "masks": 3,
             "grown": 5 * side**2,
-            "control": {"product": side ** (2 * machine)},
+            "control": dict.fromkeys(growth.CONTROLS, side ** (2 * machine)),
         }
         for side in (30, 60, 120)
     ]
@@ -40,7 +40,7 @@ def test_what_grows_faster_than_the_square_of_patches_is_told(power: float, mach
         ("total", power, bar),
         ("ncut", power, bar),
         ("memory", 1, "met"),
-        ("product", machine, ""),
+        *((name, machine, "") for name in growth.CONTROLS),
     ]
 
 
@@ -62,7 +62,7 @@ def test_objects_lie_in_a_grid() -> None:
 def test_what_is_stored_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(growth, "SHARD", 3)
     found = growth.stored(30, str(tmp_path / "run"))
-    assert found["stages"].keys() == {"write", "read", "launch"}
+    assert found["stages"].keys() == {"write", "read", "launch", "open"}
     assert min(found["stages"].values()) > 0
 
 
