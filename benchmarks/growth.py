@@ -271,6 +271,7 @@ def fits_of(what: str, recipe: str, values: Sequence[int], found: Sequence[Point
 def plot(rows: Sequence[dict[str, Any]], fits: Sequence[dict[str, Any]], file: Path) -> None:
     """A panel for each of what is grown with: stages and total against value, both axes logarithmic."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     panels = list(dict.fromkeys((row["what"], row["recipe"]) for row in rows))
     figure = Figure(figsize=(11, 3.4 * -(-len(panels) // 3)), layout="constrained")
@@ -291,7 +292,10 @@ def plot(rows: Sequence[dict[str, Any]], fits: Sequence[dict[str, Any]], file: P
                 )
         axis.set_title(f"{recipe}, {what}", fontsize="medium")
         axis.set_ylabel("processor seconds an image" if what == "images" else "processor seconds", fontsize="small")
-        axis.tick_params(labelsize="small")
+        values = sorted({row["value"] for row in own})
+        axis.set_xticks(values, labels=[f"{value:,}" for value in values])
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.tick_params(which="both", labelsize="x-small")
         axis.legend(fontsize="x-small", frameon=False)
         axis.grid(which="major", alpha=0.3)
     figure.savefig(file, dpi=80)
@@ -321,7 +325,7 @@ def main() -> None:
                 stages = one["stages"] | total | one["control"]
                 common = {"what": what, "recipe": recipe, "value": value, "masks": one["masks"]}
                 common |= {"grown_mb": round(one["grown"] / 1e6, 1)} | circumstances
-                rows += [common | {"stage": stage, "cpu_s": round(cpu, 6)} for stage, cpu in stages.items()]
+                rows += [common | {"stage": stage, "cpu_s": float(f"{cpu:.4g}")} for stage, cpu in stages.items()]
             fits += fits_of(what, recipe, values, found)
     for file, fields, lines in (
         (arguments.out, COLUMNS, rows),
