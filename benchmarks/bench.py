@@ -9,8 +9,9 @@ busy neighbour on two cores makes the transcription several times slower, us not
 
     python benchmarks/bench.py --images PHOTOS --threads 2 --device cpu
 
-Printed: seconds by stage, the ratio to the transcription, how far its masks and ours agree (and where they do not, at
-which step they parted), peak memory. Written: a CSV line a photo and method, and all of the summary as JSON beside it.
+Printed: seconds by stage, how many times its floor each takes (on a CPU, see roofline.py), the ratio to the
+transcription, how far its masks and ours agree (and where they do not, at which step they parted), peak memory.
+Written: a CSV line a photo and method, and all of the summary as JSON beside it.
 Rows mean the same in all columns: "affinity" and "ncut" are those of the first round, "localcut" is all other rounds
 and every cut. The transcription does not encode its masks.
 """
@@ -37,6 +38,7 @@ import torch
 from pycocotools import mask as coco_mask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import roofline
 from bench_report import (
     NETWORKS,
     QUIET,
@@ -59,7 +61,7 @@ from pipeline.images.photos import Photo, load_photo
 from pipeline.images.samples import copy_samples
 from pipeline.images.sources import list_images
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.recipes import MODELS, RECIPES, Recipe, get_recipe
+from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES, MODELS, RECIPES, Recipe, get_recipe
 from pipeline.methods.cuts.settings import with_thresholds
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
@@ -72,6 +74,8 @@ TIMED = tuple(name for name in RECIPES if name not in MODELS)  # the others are 
 RESULTS = Path(__file__).parent / "results" / "bench.csv"
 # A photo during which other processes took more than QUIET of the cores is measured again, up to so often in all.
 ATTEMPTS = 2
+# How far the stages of these are from their floors is printed; of photos so many, since they differ little.
+FLOORS, FLOOR_PHOTOS = ("maskcut", "cuts3d"), 2
 # Peak memory does not grow with the number of photos, and the transcription takes seconds for each.
 MEMORY_PHOTOS = 3
 
@@ -355,6 +359,16 @@ def prepare_here(launch: Launch, device: str, refs: Sequence[ImageRef], folder: 
     return prepared, _memory(before, prepared.device)
 
 
+def floors_here(prepared: Prepared, launch: Launch) -> dict[str, Any]:
+    """Ceilings of this process, and of FLOORS the seconds that each stage takes at least, see `roofline`."""
+    method = load_method(launch, "cpu")
+    limits = roofline.ceilings()
+    photos = [load_photo(ref) for ref in prepared.refs[:FLOOR_PHOTOS]]
+    methods = {name: replace(method, recipe=prepared.recipes[name]) for name in FLOORS}
+    seconds = {name: roofline.mean_floors(own, photos, limits) for name, own in methods.items()}
+    return {"operations_s": limits.operations, "bytes_s": limits.bytes, "seconds": seconds}
+
+
 def peak_memory(prepared: Prepared, name: str) -> Memory:
     """What this process, which should be a fresh one, needs to take a few photos through a method."""
     before = _resident("VmRSS")
@@ -402,12 +416,14 @@ def bench(refs: Sequence[ImageRef], launch: Launch, device: str, transcription: 
     with tempfile.TemporaryDirectory() as folder:
         prepared, of_networks = in_child(prepare_here, launch, device, refs, Path(folder))
         rows, pairs = in_child(time_methods, prepared, methods)
+        floors = in_child(floors_here, prepared, launch) if prepared.device.type == "cpu" else None
         memory = {"networks": of_networks} | {name: in_child(peak_memory, prepared, name) for name in methods}
     about = circumstances(threads) | {
         "device": prepared.device.type,
         "grid": list(prepared.grid),
         "models": prepared.models,
         "skipped": list(prepared.skipped),
+        "floors": floors,
     }
     summary = summarise(rows, pairs, memory, about)
     write(out, csv_lines(rows, pairs, prepared.recipes["maskcut"].search.n), summary)
@@ -425,8 +441,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", help="folder, list, tar or COCO JSON; default: the photos of `cuts3d demo`")
     parser.add_argument("--count", type=int, default=50, help="photos at most [50]")
-    parser.add_argument("--features", default=Launch.features, help=f"preset, NAME=FILE or file [{Launch.features}]")
-    parser.add_argument("--depth", default=Launch.depth, help=f"depth model, as for `cuts3d run` [{Launch.depth}]")
+    parser.add_argument("--features", default=DEFAULT_FEATURES, help=f"preset, NAME=FILE or file [{DEFAULT_FEATURES}]")
+    parser.add_argument("--depth", default=DEFAULT_DEPTH, help=f"depth model, as for `cuts3d run` [{DEFAULT_DEPTH}]")
     parser.add_argument(
         "--device", default="auto", help="of the networks and recipes: auto, cpu, cuda or cuda:N [auto]"
     )

@@ -151,7 +151,13 @@ def bars(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def table(summary: Mapping[str, Any]) -> list[str]:
     """The summary as lines for the terminal."""
-    parts = [_time_lines(summary), _memory_lines(summary["memory"]), _agreement_lines(summary), _bar_lines(summary)]
+    parts = [
+        _time_lines(summary),
+        _floor_lines(summary),
+        _memory_lines(summary["memory"]),
+        _agreement_lines(summary),
+        _bar_lines(summary),
+    ]
     skipped = [f"not read: {photo}" for photo in summary["skipped"]]
     return [line for part in (*parts, skipped) if part for line in (*part, "")][:-1]
 
@@ -167,6 +173,21 @@ def _time_lines(summary: Mapping[str, Any]) -> list[str]:
         found = [ratio.get(method) for method in seconds]
         cells = [f"{of['value']:.1f} [{of['low']:.1f}, {of['high']:.1f}]" if of else "-" for of in found]
         lines.append(_line("times faster", cells))
+    return lines
+
+
+def _floor_lines(summary: Mapping[str, Any]) -> list[str]:
+    floors = summary["floors"]
+    if floors is None:
+        return []
+    ceilings = f"{floors['operations_s'] / 1e9:.0f} Gop/s, {floors['bytes_s'] / 1e9:.1f} GB/s"
+    lines = [f"times its floor, mean seconds by what the cores can do: {ceilings}", _line("", floors["seconds"])]
+    for stage in (*NETWORKS, *STAGES):
+        cells = []
+        for name, of_stage in floors["seconds"].items():
+            took, floor = summary["seconds"][name].get(stage), of_stage.get(stage, 0.0)
+            cells.append(f"{took['mean'] / floor:.1f}" if took and floor else "-")
+        lines.append(_line(stage, cells))
     return lines
 
 

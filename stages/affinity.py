@@ -133,7 +133,8 @@ def joined(similarity: torch.Tensor, tau: float, weights: str) -> torch.Tensor:
     similarity: float32 of any shape.
     weights: see `AffinityConfig`.
     """
-    above = similarity > tau
+    # numpy compares several times faster than torch
+    above = similarity > tau if similarity.is_cuda else torch.from_numpy(similarity.numpy() > np.float32(tau))
     return above if weights == "binary" else similarity.clamp(0.0, 1.0).mul_(above)
 
 

@@ -11,6 +11,7 @@ source, and no max-flow is run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -133,24 +134,29 @@ def knn_graph(points_N3: np.ndarray, k: int) -> KnnGraph:
 
 
 def image_graph(depth_GhGw: np.ndarray, config: LocalCutConfig) -> KnnGraph:
-    """k-NN graph of the whole point cloud. depth_GhGw: (Gh, Gw) float, relative depth 0..1."""
-    return knn_graph(orthographic_points(depth_GhGw) * [1.0, 1.0, config.depth_scale], config.k)
+    """k-NN graph of the whole point cloud, remembered for a while. depth_GhGw: (Gh, Gw) float, relative depth 0..1."""
+    return _image_graph(depth_GhGw.tobytes(), depth_GhGw.dtype, depth_GhGw.shape, config.depth_scale, config.k)
 
 
-def group_graph(
-    depth_GhGw: np.ndarray, group_GhGw: np.ndarray, config: LocalCutConfig, whole: KnnGraph | None = None
+@lru_cache(maxsize=32)  # the cuts of an image and their confidences are of one graph
+def _image_graph(
+    depth: bytes, dtype: np.dtype[np.floating], grid: tuple[int, int], depth_scale: float, k: int
 ) -> KnnGraph:
+    depth_GhGw = np.frombuffer(depth, dtype).reshape(grid)
+    return knn_graph(orthographic_points(depth_GhGw) * [1.0, 1.0, depth_scale], k)
+
+
+def group_graph(depth_GhGw: np.ndarray, group_GhGw: np.ndarray, config: LocalCutConfig) -> KnnGraph:
     """k-NN graph of the point cloud with the points outside the semantic group treated as `config.outside` says.
 
     depth_GhGw: float, relative depth 0..1.
     group_GhGw: bool.
-    whole: what `image_graph` gives, if it is there already.
 
     Node i is the patch of flat index i in every case; removed points have no edges.
     """
     group_N = group_GhGw.ravel()
     if config.outside == "sever":
-        return (image_graph(depth_GhGw, config) if whole is None else whole).within(group_N)
+        return image_graph(depth_GhGw, config).within(group_N)
     points_N3 = orthographic_points(depth_GhGw) * [1.0, 1.0, config.depth_scale]
     if config.outside == "remove":
         inside = np.flatnonzero(group_N)

@@ -14,17 +14,17 @@ no patches at all: they pad graphs of different sizes to one batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy
 
 from stages.cpu_products import bool_product, bytes_are_fast
+from stages.lanczos_cpu import CHECK_EVERY, EXHAUSTED, top_eigenpair
 from stages.late import torch
 
-CHECK_EVERY = 4  # Lanczos steps between looks at the Ritz values; a look costs about as much as a product
-EXHAUSTED = 1e-6  # ‖w‖ of a new direction below this is fp32 rounding: the Krylov space is complete
-CACHED = 1500  # patches up to which the caches of a CPU hold a graph as floats
+CACHED = 600  # patches up to which the inner caches of a CPU hold a graph as floats
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,30 @@ class NormalisedAffinity:
         if vectors_BN.is_cuda:
             return torch.bmm(self.edges_BNN, vectors_BN[:, :, None])[:, :, 0]
         # on CPU one gemv per image is several times faster than bmm with a single column
-        product = bool_product if self.edges_BNN.dtype == torch.bool else torch.mv
-        return torch.stack([product(edges_NN, v_N) for edges_NN, v_N in zip(self.edges_BNN, vectors_BN, strict=True)])
+        return torch.stack([self._product_of(image, vector_N) for image, vector_N in enumerate(vectors_BN)])
+
+    def _product_of(self, image: int, vector_N: torch.Tensor) -> torch.Tensor:
+        """Of the edges of one image, on the CPU."""
+        edges_NN = self.edges_BNN[image]
+        return (bool_product if edges_NN.dtype == torch.bool else torch.mv)(edges_NN, vector_N)
 
     def __call__(self, vectors_BN: torch.Tensor) -> torch.Tensor:
         scaled_BN = self.scale_BN * vectors_BN
         ones_part_B1 = self.epsilon * scaled_BN.sum(dim=1, keepdim=True)
         edges_part_BN = (1.0 - self.epsilon) * self.alive_BN * self._product(self.alive_BN * scaled_BN)
         return self.scale_BN * (ones_part_B1 + edges_part_BN)
+
+    def product_of(self, image: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The product of M of one image with an (N,) float32 vector, on the CPU, in numpy."""
+        scale_N = self.scale_BN[image].numpy()
+        inside_N = scale_N * self.alive_BN[image].numpy()
+        present, absent = np.float32(1.0 - self.epsilon), np.float32(self.epsilon)
+
+        def product(vector_N: np.ndarray) -> np.ndarray:
+            edges_part_N = self._product_of(image, torch.from_numpy(inside_N * vector_N)).numpy()
+            return (absent * (scale_N @ vector_N)) * scale_N + present * (inside_N * edges_part_N)
+
+        return product
 
     def dense(self, image: int) -> torch.Tensor:
         """M of one image as a float64 matrix of its present patches, for the dense solver."""
@@ -176,7 +192,8 @@ def _next_eigenvector(
     operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """`_lanczos`, and the dense solver for the images where it does not converge."""
-    y_BN, gap_B, steps_B, converged_B = _lanczos(operator, config, largest, known_BkN)
+    lanczos = _lanczos if known_BkN.is_cuda else _lanczos_one_by_one
+    y_BN, gap_B, steps_B, converged_B = lanczos(operator, config, largest, known_BkN)
     for image in torch.nonzero(~converged_B).flatten().tolist():
         present_N = operator.present_BN[image]
         y_n, gap = _dense_second(_without(operator.dense(image), known_BkN[image, 1:, present_N]))
@@ -194,6 +211,34 @@ def _without(m_NN: torch.Tensor, known_kN: torch.Tensor) -> torch.Tensor:
     return m_NN - known_kN.T @ ((mu_k + 2.0)[:, None] * known_kN)
 
 
+def _lanczos_one_by_one(
+    operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`_lanczos` on the CPU, which gains nothing by a batch."""
+    _, k, n = known_BkN.shape
+    start_BN = _start(n, k) * operator.present_BN
+    found = [
+        top_eigenpair(
+            operator.product_of(image),
+            known_kN,
+            start_N,
+            min(config.max_steps, largest - k),
+            config.tolerance,
+        )
+        for image, (known_kN, start_N) in enumerate(zip(known_BkN.numpy(), start_BN.numpy(), strict=True))
+    ]
+    y_B, gap_B, steps_B, converged_B = zip(*found, strict=True)
+    gap = torch.tensor(gap_B, dtype=torch.float32)
+    return torch.from_numpy(np.stack(y_B)), gap, torch.tensor(steps_B), torch.tensor(converged_B)
+
+
+def _start(n: int, k: int) -> torch.Tensor:
+    """Where to look for the eigenvector after k others, (N,): of equal eigenvalues the first eigenvector has all that
+    its start had of them, so that the next needs a start of its own.
+    """
+    return torch.randn(n, generator=torch.Generator().manual_seed(k - 1))
+
+
 def _lanczos(
     operator: NormalisedAffinity, config: NCutConfig, largest: int, known_BkN: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -207,11 +252,9 @@ def _lanczos(
     # the basis begins with the known vectors: orthogonalising against the whole basis deflates them on the way
     basis_BmN = torch.empty(b, max_steps + k, n, device=device)
     basis_BmN[:, :k] = known_BkN
-    # Of equal eigenvalues the first eigenvector has all that its start had of them: the next needs a start of its own.
-    start_N = torch.randn(n, generator=torch.Generator().manual_seed(k - 1)).to(device)
-    w_BN, _ = _orthogonalise(start_N * operator.present_BN, basis_BmN[:, :k])
+    w_BN, _ = _orthogonalise(_start(n, k).to(device) * operator.present_BN, basis_BmN[:, :k])
     basis_BmN[:, k] = w_BN / w_BN.norm(dim=1, keepdim=True)
-    tridiagonal_Bmm = torch.zeros(b, max_steps, max_steps, dtype=torch.float64)
+    alpha_beta_2Bm = torch.zeros(2, b, max_steps, device=device)  # diagonal and what is beside it, of the tridiagonal
 
     ritz_Bm = torch.zeros(b, max_steps, dtype=torch.float64)
     gap_B = torch.zeros(b, dtype=torch.float64)
@@ -220,32 +263,44 @@ def _lanczos(
     for step in range(max_steps):
         q_BN = basis_BmN[:, step + k]
         w_BN = operator(q_BN)
-        alpha_B = (w_BN * q_BN).sum(dim=1)
+        alpha_beta_2Bm[0, :, step] = (w_BN * q_BN).sum(dim=1)
         w_BN, beta_B = _orthogonalise(w_BN, basis_BmN[:, : step + k + 1])
-        tridiagonal_Bmm[:, step, step] = alpha_B.double().cpu()
-        beta_cpu_B = beta_B.double().cpu()
-        beta_cpu_B[beta_cpu_B < EXHAUSTED] = 0.0
+        beta_B = torch.where(beta_B < EXHAUSTED, 0.0, beta_B.double())
+        alpha_beta_2Bm[1, :, step] = beta_B
         last = step + 1 == max_steps
-        if (step + 1) % CHECK_EVERY == 0 or last or bool((beta_cpu_B == 0).any()):
-            theta_Bm, s_Bmm = torch.linalg.eigh(tridiagonal_Bmm[:, : step + 1, : step + 1])
-            theta_gap_B = theta_Bm[:, -1] - theta_Bm[:, -2] if step > 0 else torch.zeros(b, dtype=torch.float64)
-            ritz_residual_B = beta_cpu_B * s_Bmm[:, -1, -1].abs()
-            # a complete Krylov space holds one vector of each eigenspace: exact, whatever the gap within it
-            done_B = (step >= 2) & (ritz_residual_B <= config.tolerance * theta_gap_B) | (beta_cpu_B == 0)
-            fresh_B = ~converged_B & (done_B | last)
-            ritz_Bm[fresh_B, : step + 1] = s_Bmm[fresh_B, :, -1]
-            gap_B[fresh_B] = theta_gap_B[fresh_B]
-            steps_B[fresh_B] = step + 1
-            converged_B |= done_B
+        if (step + 1) % CHECK_EVERY == 0 or last:
+            # The only copy to the host: a GPU, which has long taken in the next steps, waits for it.
+            for image, (alpha_m, beta_m) in enumerate(alpha_beta_2Bm[:, :, : step + 1].cpu().double().transpose(0, 1)):
+                if converged_B[image]:
+                    continue
+                vector_m, gap, residual = _top_ritz(alpha_m, beta_m)
+                # a complete Krylov space holds one vector of each eigenspace: exact, whatever the gap within it
+                done = residual == 0 or (step >= 2 and residual <= config.tolerance * gap)
+                if done or last:
+                    steps_B[image] = len(vector_m)
+                    ritz_Bm[image, : len(vector_m)], gap_B[image], converged_B[image] = vector_m, gap, done
             if bool(converged_B.all()) or last:
                 break
-        tridiagonal_Bmm[:, step, step + 1] = tridiagonal_Bmm[:, step + 1, step] = beta_cpu_B
-        inverse_B = torch.where(beta_cpu_B > 0, 1.0 / beta_cpu_B, 0.0).to(device, torch.float32)
+        inverse_B = torch.where(beta_B > 0, 1.0 / beta_B, 0.0).float()
         basis_BmN[:, step + k + 1] = w_BN * inverse_B[:, None]
     ritz_Bm, basis_BmN = ritz_Bm[:, : step + 1], basis_BmN[:, k : step + k + 1]
     y_BN = torch.bmm(ritz_Bm.to(device, torch.float32)[:, None, :], basis_BmN)[:, 0]
     y_BN = y_BN / y_BN.norm(dim=1, keepdim=True)
     return y_BN, gap_B.to(device, torch.float32), steps_B.to(device), converged_B.to(device)
+
+
+def _top_ritz(alpha_m: torch.Tensor, beta_m: torch.Tensor) -> tuple[torch.Tensor, float, float]:
+    """Of a tridiagonal matrix: its top eigenvector, the gap below it, and the norm of what the vector that it stands
+    for leaves, 0 where the Krylov space is complete.
+
+    alpha_m, beta_m: float64, the diagonal, and what is beside it and would come next; all after a beta of 0 is ignored.
+    """
+    (complete,) = torch.nonzero(beta_m == 0, as_tuple=True)
+    m = int(complete[0]) + 1 if len(complete) else len(beta_m)
+    beside = torch.diag(beta_m[: m - 1], 1)
+    theta_m, vectors_mm = torch.linalg.eigh(torch.diag(alpha_m[:m]) + beside + beside.T)
+    gap = float(theta_m[-1] - theta_m[-2]) if m > 1 else 0.0
+    return vectors_mm[:, -1], gap, float(beta_m[m - 1] * vectors_mm[-1, -1].abs())
 
 
 def _orthogonalise(w_BN: torch.Tensor, basis_BmN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,7 +21,6 @@ from stages.late import torch
 from stages.ncut import NCutConfig, NCutResult, ncut
 
 PADDED_NUMBERS = 1 << 28  # of the similarities solved together on a GPU: 1 GB
-ROWS = 256  # of the similarities that a CPU takes out together, so that they stay in its caches
 
 
 @dataclass(frozen=True)
@@ -66,18 +65,43 @@ class Part:
 
 @dataclass
 class _Open:
-    """A part that is to be cut: which patches of which image, ascending, and the similarities of these patches."""
+    """A part that is to be cut: which patches of which image, ascending, and the similarities of the image."""
 
     image: int
     patches_n: np.ndarray
-    similarity_nn: torch.Tensor
+    similarity_NN: torch.Tensor
 
 
-def part_edges(similarity_nn: torch.Tensor, affinity: AffinityConfig) -> torch.Tensor:
+def part_edges(
+    similarity_NN: torch.Tensor, affinity: AffinityConfig, patches_n: np.ndarray | None = None
+) -> torch.Tensor:
     """Edges between the patches of a part, (n, n) bool or float32 in [0, 1]: of those more alike than the part's mean,
     and than τ. ValueError when τ is not settled.
+
+    similarity_NN: float32, of the image.
+    patches_n: those of the part, ascending; None is the whole image.
     """
-    return joined(similarity_nn, max(affinity.settled_tau, float(similarity_nn.mean())), affinity.weights)
+    tau = affinity.settled_tau
+    if patches_n is None or len(patches_n) == len(similarity_NN):
+        return joined(similarity_NN, max(tau, float(similarity_NN.mean())), affinity.weights)
+    if similarity_NN.is_cuda:
+        places_n = torch.from_numpy(patches_n).to(similarity_NN.device)
+        return part_edges(similarity_NN.index_select(0, places_n).index_select(1, places_n), affinity)
+    # A CPU picks columns best last and from bytes, and rows by runs of neighbours, which it need not copy.
+    runs = np.split(patches_n, np.flatnonzero(np.diff(patches_n) > 1) + 1)
+    first, columns_n = patches_n[0], patches_n - patches_n[0]
+    blocks = [similarity_NN.numpy()[run[0] : run[-1] + 1, first : patches_n[-1] + 1] for run in runs]
+    inside = np.zeros(columns_n[-1] + 1, np.float32)
+    inside[columns_n] = 1.0
+    mean = np.concatenate([block @ inside for block in blocks]).sum(dtype=np.float64) / len(patches_n) ** 2
+    above, binary = np.float32(max(tau, mean)), affinity.weights == "binary"
+    edges_nn, done = np.empty((len(patches_n),) * 2, bool if binary else np.float32), 0
+    for block in blocks:
+        edges = block > above if binary else joined(torch.from_numpy(block), float(above), affinity.weights).numpy()
+        rows = edges_nn[done : done + len(block)]
+        np.take(edges, columns_n, axis=1, out=rows, mode="clip")  # "raise" would take them by way of a copy
+        done += len(block)
+    return torch.from_numpy(edges_nn)
 
 
 Solution = tuple[np.ndarray, float, float]  # eigenvector, (n,) float32 of either sign, λ₂ and λ₃ - λ₂ of a part
@@ -120,7 +144,7 @@ def ncut_tree(
                     found[part.image].append(Part(mask, whole, solution[1], solution[2], depth))
                 patches_n = np.flatnonzero(mask)
                 if depth < config.depth and len(patches_n) > max(2 * least, 2):
-                    halves.append(_Open(part.image, patches_n, _restricted(part, patches_n)))
+                    halves.append(_Open(part.image, patches_n, part.similarity_NN))
         todo = halves
     return found
 
@@ -140,17 +164,6 @@ def _sides(part: _Open, x_n: np.ndarray, grid: tuple[int, int], least: int) -> l
     return pieces
 
 
-def _restricted(part: _Open, patches_n: np.ndarray) -> torch.Tensor:
-    """Similarities of these patches, taken from those of the part that holds them: ever smaller matrices."""
-    whole_nn = part.similarity_nn
-    places_n = torch.from_numpy(np.searchsorted(part.patches_n, patches_n)).to(whole_nn.device)
-    rows = len(places_n) if whole_nn.is_cuda else ROWS
-    similarity_nn = whole_nn.new_empty(len(places_n), len(places_n))
-    for block_nn, block_n in zip(similarity_nn.split(rows), places_n.split(rows), strict=True):
-        torch.index_select(whole_nn.index_select(0, block_n), 1, places_n, out=block_nn)
-    return similarity_nn
-
-
 def _solve(todo: Sequence[_Open], affinity: AffinityConfig, solver: NCutConfig) -> list[Solution]:
     """NCut of each part.
 
@@ -161,28 +174,27 @@ def _solve(todo: Sequence[_Open], affinity: AffinityConfig, solver: NCutConfig) 
     while order:
         largest = len(todo[order[0]].patches_n)
         together = 1
-        if todo[order[0]].similarity_nn.is_cuda:
+        if todo[order[0]].similarity_NN.is_cuda:
             alike = sum(2 * len(todo[k].patches_n) > largest for k in order)
             together = max(1, min(alike, PADDED_NUMBERS // largest**2))
         batch, order = order[:together], order[together:]
-        result, sizes = _ncut_padded([todo[k].similarity_nn for k in batch], affinity, solver)
+        result = _ncut_padded([todo[k] for k in batch], affinity, solver)
         x_BN, eigenvalue_B, gap_B = result.eigenvector_BN.cpu().numpy(), result.eigenvalue_B, result.gap_B
-        for place, (k, n) in enumerate(zip(batch, sizes, strict=True)):
-            solutions[k] = x_BN[place, :n], float(eigenvalue_B[place]), float(gap_B[place])
+        for place, k in enumerate(batch):
+            x_n = x_BN[place, : len(todo[k].patches_n)]
+            solutions[k] = x_n, float(eigenvalue_B[place]), float(gap_B[place])
     return solutions
 
 
-def _ncut_padded(
-    similarities: Sequence[torch.Tensor], affinity: AffinityConfig, solver: NCutConfig
-) -> tuple[NCutResult, list[int]]:
-    """NCut of graphs of different sizes as one batch, and the sizes."""
-    sizes = [len(similarity_nn) for similarity_nn in similarities]
-    device = similarities[0].device
+def _ncut_padded(parts: Sequence[_Open], affinity: AffinityConfig, solver: NCutConfig) -> NCutResult:
+    """NCut of parts of different sizes as one batch."""
+    sizes, device = [len(part.patches_n) for part in parts], parts[0].similarity_NN.device
+    edges = (part_edges(part.similarity_NN, affinity, part.patches_n) for part in parts)
     if len(sizes) == 1:
-        edges_BNN = part_edges(similarities[0], affinity)[None]
+        edges_BNN = next(edges)[None]
     else:
         edges_BNN = torch.zeros(len(sizes), max(sizes), max(sizes), device=device)
-        for edges_NN, similarity_nn, n in zip(edges_BNN, similarities, sizes, strict=True):
-            edges_NN[:n, :n] = part_edges(similarity_nn, affinity)
+        for padded_NN, edges_nn, n in zip(edges_BNN, edges, sizes, strict=True):
+            padded_NN[:n, :n] = edges_nn
     present_BN = torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
-    return ncut(edges_BNN, present_BN, affinity.epsilon, solver, present_BN), sizes
+    return ncut(edges_BNN, present_BN, affinity.epsilon, solver, present_BN)

@@ -23,13 +23,15 @@ from stages.late import torch
 # Up to there float32 places a point within 1/32 of a lattice step.
 _MAX_FEATURE = 1 << 16
 _LARGEST_KEY = 1 << 62
+_PAGE_BITS, _MOST_PAGES = 6, 1 << 23
+_ON_PAGE = (1 << _PAGE_BITS) - 1
 
 
 @dataclass(frozen=True)
 class _SparseRows:
     """A sparse matrix by rows: row i holds the entries offsets[i] .. offsets[i + 1]. All index tensors are int32.
 
-    `embedding_bag` is the product with a dense matrix: on CPU as fast as MKL's CSR product or faster for 1-8 channels
+    `embedding_bag` is the product with a dense matrix: on CPU as fast as MKL's CSR product or faster for 2-8 channels
     (and free of its beta warning), deterministic on CPU and CUDA, unlike `index_add`.
     """
 
@@ -84,9 +86,12 @@ class PermutohedralLattice:
                 f"features_BPd must be finite and within ±{_MAX_FEATURE} kernel standard deviations; look for NaN, "
                 "or divide them by a larger standard deviation"
             )
-        corners_DP, ranks_DP, weights_DP = _enclosing_simplices(features_BPd.reshape(-1, d))
-        keys_P, strides_D = _pack_keys(corners_DP, n_images)
-        return cls(*_connect(keys_P, strides_D, ranks_DP, weights_DP), shape=(n_images, n_points))
+        blocks = features_BPd.reshape(-1, d).split(_points_at_once(features_BPd))
+        corners_DP, ranks_DP, weights_DP = (
+            torch.cat(parts, dim=1) for parts in zip(*map(_enclosing_simplices, blocks), strict=True)
+        )
+        keys_P, strides_D, n_keys = _pack_keys(corners_DP, n_images)
+        return cls(*_connect(keys_P, strides_D, n_keys, ranks_DP, weights_DP), shape=(n_images, n_points))
 
     @property
     def n_vertices(self) -> int:
@@ -120,10 +125,15 @@ class PermutohedralLattice:
         )
 
 
+def _points_at_once(tensor: torch.Tensor) -> int:
+    """How many points a device steps through together: a CPU so many as its caches hold."""
+    return _LARGEST_KEY if tensor.is_cuda else 1 << 14
+
+
 def _enclosing_simplices(features_Pd: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The simplex around each point; D = d + 1.
 
-    Returns the coordinates of its remainder-0 vertex (D, P) divided by D, float32; the rank (D, P) int64 of each
+    Returns the coordinates of its remainder-0 vertex (D, P) divided by D, float32; the rank (D, P) int8 of each
     coordinate of the point's offset from it, 0 = largest; the barycentric weight (D, P) of each vertex, by remainder.
     Kept as D long rows, not P short ones: every step is then one vectorised pass.
     """
@@ -139,33 +149,33 @@ def _enclosing_simplices(features_Pd: torch.Tensor) -> tuple[torch.Tensor, torch
         total_P = total_P + scaled_P
     elevated_DP[0] = total_P
 
-    # The nearest point whose coordinates are all multiples of D; it may lie off the plane of sum 0 by `excess`.
+    # The nearest point whose coordinates are all multiples of D; it may lie off the plane of sum 0 by some steps.
     corners_DP = (elevated_DP * (1 / n_vertices)).round_()
-    excess_P = corners_DP.sum(0)
     offsets_DP = torch.sub(elevated_DP, corners_DP, alpha=n_vertices)
-    ranks_DP = excess_P.repeat(n_vertices, 1)
-    for i in range(n_vertices):
-        for j in range(i + 1, n_vertices):
-            less_P = offsets_DP[i] < offsets_DP[j]
-            ranks_DP[i] += less_P
-            ranks_DP[j] += ~less_P
-    wrap_DP = (ranks_DP < 0).float() - (ranks_DP >= n_vertices).float()
-    corners_DP += wrap_DP
-    ranks_DP += wrap_DP * n_vertices
-    ranks_DP = ranks_DP.long()
+    # How many coordinates are larger, those before it included that are as large.
+    ranks_DP = corners_DP.sum(0) + torch.arange(n_vertices, device=features_Pd.device)[:, None]
+    for i in range(d):
+        # a CPU subtracts several times faster than it compares
+        less_XP = (offsets_DP[i + 1 :] - offsets_DP[i]).sign_().clamp_(min=0.0)
+        ranks_DP[i] += less_XP.sum(0)
+        ranks_DP[i + 1 :] -= less_XP
+    wrap_DP = ((ranks_DP + 0.5) * (1 / n_vertices)).floor_()
+    corners_DP -= wrap_DP
+    ranks_DP.sub_(wrap_DP, alpha=n_vertices)
 
-    offsets_DP = torch.sub(elevated_DP, corners_DP, alpha=n_vertices) * (1 / n_vertices)
-    descending_DP = torch.empty_like(offsets_DP).scatter_(0, ranks_DP, offsets_DP)
+    torch.sub(elevated_DP, corners_DP, alpha=n_vertices, out=offsets_DP).mul_(1 / n_vertices)
+    descending_DP = torch.empty_like(offsets_DP).scatter_(0, ranks_DP.long(), offsets_DP)
     weights_DP = descending_DP.flip(0)
     weights_DP[1:] -= descending_DP.flip(0)[:-1]
     weights_DP[0] += 1 - descending_DP[0]
-    return corners_DP, ranks_DP, weights_DP
+    return corners_DP, ranks_DP.to(torch.int8), weights_DP
 
 
-def _pack_keys(corners_DP: torch.Tensor, n_images: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _pack_keys(corners_DP: torch.Tensor, n_images: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     """One int64 for each remainder-0 vertex and image, linear in the vertex's coordinates.
 
-    Returns keys (P,) and the stride of each coordinate (D,); the last one is implied by the others and has stride 0.
+    Returns keys (P,); the stride of each coordinate (D,), of which the last one is implied by the others and has stride
+    0; and a bound that the keys of all vertices and of their blur neighbours are below.
     """
     d = len(corners_DP) - 1
     n_points = corners_DP.shape[1]
@@ -184,11 +194,11 @@ def _pack_keys(corners_DP: torch.Tensor, n_images: int) -> tuple[torch.Tensor, t
     keys_P = torch.arange(n_images, device=device).repeat_interleave(n_points // n_images) * strides[d]
     for i in range(d):
         keys_P += (corners_DP[i].long() - low[i]) * strides[d - 1 - i]
-    return keys_P, torch.tensor([*reversed(strides[:d]), 0], device=device)
+    return keys_P, torch.tensor([*reversed(strides[:d]), 0], device=device), n_images * strides[d]
 
 
 def _connect(
-    keys_P: torch.Tensor, strides_D: torch.Tensor, ranks_DP: torch.Tensor, weights_DP: torch.Tensor
+    keys_P: torch.Tensor, strides_D: torch.Tensor, n_keys: int, ranks_DP: torch.Tensor, weights_DP: torch.Tensor
 ) -> tuple[_SparseRows, tuple[_SparseRows, ...], _SparseRows]:
     """Number the distinct vertices and write splat, blurs and slice as sparse matrices.
 
@@ -197,53 +207,81 @@ def _connect(
     """
     n_corners, n_points = ranks_DP.shape
     device = keys_P.device
-    by_rank_DP = torch.empty_like(ranks_DP).scatter_(0, ranks_DP, strides_D[:, None].expand_as(ranks_DP))
+    keys_DP = _vertex_keys(keys_P, strides_D, ranks_DP)
     vertices_DP = torch.empty(n_corners, n_points, dtype=torch.int32, device=device)
-    distinct, splat_columns, splat_weights, splat_offsets = [], [], [], []
-    first = [0]
-    for remainder in range(n_corners):
-        if remainder:
-            keys_P = keys_P - by_rank_DP[n_corners - remainder]
-        # Stable, so that the result cannot depend on how a sort orders equal keys.
-        sorted_P, order_P = keys_P.sort(stable=True)
+    splat_columns, splat_weights = torch.empty_like(vertices_DP), torch.empty_like(weights_DP)
+    distinct, splat_offsets, first = [], [], [0]
+    for remainder, keys_P in enumerate(keys_DP):
+        sorted_P, order_P = _stable_sort(keys_P, n_keys)
         is_new_P = torch.ones(n_points, dtype=torch.bool, device=device)
         is_new_P[1:] = sorted_P[1:] != sorted_P[:-1]
         starts = is_new_P.nonzero().squeeze(1)
         vertices_DP[remainder].scatter_(0, order_P, is_new_P.cumsum(0, dtype=torch.int32) + (first[-1] - 1))
         distinct.append(sorted_P[starts])
-        splat_columns.append(order_P.int())
-        splat_weights.append(weights_DP[remainder].index_select(0, order_P))
+        splat_columns[remainder] = order_P
+        torch.index_select(weights_DP[remainder], 0, order_P, out=splat_weights[remainder])
         splat_offsets.append(starts.int() + remainder * n_points)
         first.append(first[-1] + len(starts))
 
     n_entries = n_corners * n_points
     end = torch.full((2,), n_entries, dtype=torch.int32, device=device)
-    splat = _SparseRows(torch.cat(splat_columns), torch.cat(splat_weights), torch.cat([*splat_offsets, end]))
+    splat = _SparseRows(splat_columns.view(-1), splat_weights.view(-1), torch.cat([*splat_offsets, end]))
     # Makes up for most of what the blurs, whose weights sum to 2, amplify.
     gain = 1 / (1 + 2.0 ** (1 - n_corners))
     slice_offsets = torch.arange(0, n_entries + 1, n_corners, dtype=torch.int32, device=device)
-    slice_ = _SparseRows(vertices_DP.T.reshape(-1), weights_DP.T.reshape(-1) * gain, slice_offsets)
-    return splat, _blurs(distinct, first, strides_D), slice_
+    slice_ = _SparseRows(vertices_DP.T.reshape(-1), weights_DP.T.reshape(-1).mul_(gain), slice_offsets)
+    return splat, _blurs(distinct, first, strides_D, n_keys), slice_
 
 
-def _blurs(distinct: list[torch.Tensor], first: list[int], strides_D: torch.Tensor) -> tuple[_SparseRows, ...]:
+def _vertex_keys(keys_P: torch.Tensor, strides_D: torch.Tensor, ranks_DP: torch.Tensor) -> torch.Tensor:
+    """(D, P) int64: keys of all vertices around each point, by remainder. Each has one quotient less by one than the
+    vertex before it: that of the coordinate next in rank, the smallest offset first.
+    """
+    keys_DP = torch.empty_like(ranks_DP, dtype=torch.int64)
+    step = _points_at_once(keys_P)
+    for keys_Dp, own_p, ranks_Dp in zip(
+        keys_DP.split(step, dim=1), keys_P.split(step), ranks_DP.split(step, dim=1), strict=True
+    ):
+        by_rank_Dp = torch.empty_like(keys_Dp, memory_format=torch.contiguous_format)
+        by_rank_Dp.scatter_(0, ranks_Dp.long(), strides_D[:, None].expand_as(ranks_Dp))
+        keys_Dp[0] = own_p
+        for remainder in range(1, len(keys_Dp)):
+            torch.sub(keys_Dp[remainder - 1], by_rank_Dp[-remainder], out=keys_Dp[remainder])
+    return keys_DP
+
+
+def _stable_sort(keys_P: torch.Tensor, n_keys: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The keys, all below `n_keys`, in ascending order, and their places; stable, so that the result cannot depend on
+    how a sort orders equal keys. numpy sorts numbers far faster than it, or torch, sorts places: two become one.
+    """
+    bits = (len(keys_P) - 1).bit_length()
+    if keys_P.is_cuda or n_keys > _LARGEST_KEY >> bits:
+        return keys_P.sort(stable=True)
+    both_P = keys_P.numpy() << bits
+    both_P |= np.arange(len(keys_P))
+    both_P.sort()
+    return torch.from_numpy(both_P >> bits), torch.from_numpy(both_P & ((1 << bits) - 1))
+
+
+def _blurs(
+    distinct: list[torch.Tensor], first: list[int], strides_D: torch.Tensor, n_keys: int
+) -> tuple[_SparseRows, ...]:
     """The d + 1 blurs [½ 1 ½]: one each along (1, …, 1, -d, 1, …, 1) and its permutations.
 
     distinct: sorted keys by remainder.
     first: where the vertices of each remainder begin, and L.
     """
     n_axes, n_vertices, device = len(distinct), first[-1], strides_D.device
+    index = _Index(n_keys, device)
     # Against axis j all coordinates fall by one but j, which rises by d: one remainder less, and the quotients stay
     # but for j. From remainder 0 the remainder wraps to d, and all quotients but j fall by one.
     before_DL = torch.full((n_axes, n_vertices + 1), n_vertices, dtype=torch.int32, device=device)
     for remainder, keys in enumerate(distinct):
-        shift_D = strides_D if remainder else strides_D - strides_D.sum()
-        candidates = distinct[remainder - 1]
-        wanted = keys + shift_D[:, None]
-        found = _search(candidates, wanted).clamp_(max=len(candidates) - 1)
-        hit = candidates.index_select(0, found.flatten()).view_as(wanted) == wanted
-        found += first[(remainder - 1) % n_axes]
-        before_DL[:, first[remainder] : first[remainder + 1]] = found.where(hit, n_vertices)
+        wanted = keys + (strides_D if remainder else strides_D - strides_D.sum())[:, None]
+        found = index.places(distinct[remainder - 1], wanted)
+        before_DL[:, first[remainder] : first[remainder + 1]] = torch.where(
+            found < 0, n_vertices, found + first[(remainder - 1) % n_axes]
+        )
 
     own = torch.arange(n_vertices + 1, dtype=torch.int32, device=device)
     weights = torch.tensor([1.0, 0.5, 0.5], device=device).repeat(n_vertices + 1)
@@ -257,8 +295,28 @@ def _blurs(distinct: list[torch.Tensor], first: list[int], strides_D: torch.Tens
     return tuple(blurs)
 
 
-def _search(sorted_keys: torch.Tensor, wanted_DL: torch.Tensor) -> torch.Tensor:
-    """Where to insert the wanted keys, int32. Their rows are sorted, too, which numpy makes use of and torch not."""
-    if sorted_keys.is_cuda:
-        return torch.searchsorted(sorted_keys, wanted_DL, out_int32=True)
-    return torch.from_numpy(np.searchsorted(sorted_keys.numpy(), wanted_DL.numpy()).astype(np.int32))
+class _Index:
+    """Looks keys up. All are below `n_keys`, whose size decides how."""
+
+    def __init__(self, n_keys: int, device: torch.device) -> None:
+        n_pages = (n_keys >> _PAGE_BITS) + 1
+        # Of a book with a line for every key the pages that hold one: two looks where a search takes fifteen.
+        paged = device.type == "cpu" and n_pages <= _MOST_PAGES
+        self._page_of = np.zeros(n_pages, np.int32) if paged else None
+
+    def places(self, keys: torch.Tensor, wanted_DL: torch.Tensor) -> torch.Tensor:
+        """Places of the wanted keys among sorted ones, int32, and -1 for those that are not there."""
+        if self._page_of is None:
+            found = torch.searchsorted(keys, wanted_DL, out_int32=True).clamp_(max=len(keys) - 1)
+            return found.where(keys.index_select(0, found.flatten()).view_as(wanted_DL) == wanted_DL, -1)
+        sorted_keys, wanted = keys.numpy(), wanted_DL.numpy()
+        pages = sorted_keys >> _PAGE_BITS
+        numbers = np.concatenate([[1], 1 + np.cumsum(pages[1:] != pages[:-1])])
+        lines = np.full((numbers[-1] + 1) << _PAGE_BITS, -1, np.int32)
+        lines[(numbers << _PAGE_BITS) | (sorted_keys & _ON_PAGE)] = np.arange(len(sorted_keys), dtype=np.int32)
+        self._page_of[pages] = numbers
+        places = self._page_of.take(wanted >> _PAGE_BITS).astype(np.int64)
+        self._page_of[pages] = 0
+        places <<= _PAGE_BITS
+        places |= wanted & _ON_PAGE
+        return torch.from_numpy(lines.take(places))

@@ -45,11 +45,13 @@ def pairwise_iou(masks_MN: np.ndarray) -> np.ndarray:
 def distinct(masks_MN: np.ndarray, same_iou: float) -> np.ndarray:
     """Indices of masks no two of which have an IoU above `same_iou`, largest masks first, (at most M,) int64."""
     order = np.argsort(-masks_MN.sum(axis=1), kind="stable")
-    iou_MM = pairwise_iou(masks_MN)
+    same_MM = pairwise_iou(masks_MN) > same_iou
+    is_repeated_M = np.zeros(len(masks_MN), bool)
     chosen: list[int] = []
     for index in order:
-        if not chosen or iou_MM[index, chosen].max() <= same_iou:
+        if not is_repeated_M[index]:
             chosen.append(int(index))
+            is_repeated_M |= same_MM[index]
     return np.array(chosen, np.int64)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stages.local_cut import KnnGraph, LocalCutConfig, cut_at, group_graph
+from stages.local_cut import LocalCutConfig, cut_at, group_graph
 from stages.threshold_pieces import threshold_labels
 
 
@@ -47,16 +47,14 @@ def spatial_confidence(
     sink: int,
     cut: LocalCutConfig,
     config: SpatialConfidenceConfig,
-    whole: KnnGraph | None = None,
 ) -> np.ndarray:
     """Spatial Confidence of each patch of an instance, before its floor: (Gh, Gw) float32, 0 outside of the mask.
 
     depth_GhGw, group_GhGw: as given to `local_cut`.
     mask_GhGw: bool, its result or what later steps left of it.
     source, sink: flat patch indices it returned.
-    whole: see `group_graph`.
     """
-    graph = group_graph(depth_GhGw, group_GhGw, cut, whole)
+    graph = group_graph(depth_GhGw, group_GhGw, cut)
     taus_T = threshold_ladder(cut.tau_on(mask_GhGw.shape), config)
     votes_N = np.zeros(graph.n, dtype=np.float32)
     for labels_N, tau in zip(threshold_labels(graph, taus_T), taus_T, strict=True):

@@ -47,7 +47,7 @@ def square(start: int, stop: int) -> np.ndarray:
 
 def summary_of(rows: list[report.Row], pairs: list[report.Pair], **about: Any) -> dict[str, Any]:
     memory = {"networks": report.Memory(10**9, 2 * 10**9, None)}
-    known = {"device": "cpu", "grid": [60, 60], "skipped": [], "machine": {"threads": 2}}
+    known = {"device": "cpu", "grid": [60, 60], "skipped": [], "machine": {"threads": 2}, "floors": None}
     return report.summarise(rows, pairs, memory, known | about)
 
 

@@ -61,15 +61,18 @@ def train_semantic(
     Features and depth of every crop are computed once, by a run in OUT/inputs that resumes as any other, and that --ray
     spreads over a cluster. The training itself is small: one process, here.
     """
-    from pipeline.methods.depthg.training_folder import refuse_model, training_at
+    from pipeline.methods.depthg.training_folder import INPUTS, refuse_model, training_at
     from pipeline.methods.depthg.training_recipes import apart, get_recipe
     from pipeline.models.device import check_device
+    from pipeline.runs.run_folder import RUN_FILE
 
     own, of_inputs = apart(overrides)
     how = get_recipe(recipe, own, clusters=clusters, iterations=iterations, trials=search)
     check_device(device)
     training = training_at(out)
-    training.check_resume(resume)
+    # Killed before all inputs were there, it had no training yet; the same words are to do at any time.
+    goes_on = None if resume and (Path(out) / INPUTS / RUN_FILE).exists() else resume
+    training.check_resume(goes_on)
     if not resume:
         refuse_model(out)
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -82,7 +85,7 @@ def train_semantic(
         training_device(device, amp)  # the inputs may take hours before it is used
     try:
         place = inputs or _made(launch, Path(out), device)
-        path = _trained(how, place, Path(out), seed=seed, resume=resume, amp=amp, device=device)
+        path = _trained(how, place, Path(out), seed=seed, resume=goes_on, amp=amp, device=device)
     except KeyboardInterrupt:
         again = "with --resume resumes from the last checkpoint" if training.has_checkpoints() else "resumes from here"
         click.echo(f"cuts3d: interrupted; the same command {again}", err=True)

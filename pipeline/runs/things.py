@@ -52,12 +52,13 @@ def thing_lines(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"{printable(one['name']):<{width}}  {figures}  {'thing' if one['thing'] else 'stuff'}")
     if found["unlabelled"]:
         lines.append(f"{'no class':<{width}}  {found['unlabelled'] / total:>13.2%}")
-    number = part_of(sum(one["thing"] for one in classes), len(classes), "class", "es")
+    things = sum(one["thing"] for one in classes)
+    number = f"{part_of(things, len(classes), 'class', 'es')} {'a thing' if things == 1 else 'things'}"
     threshold = found["threshold"]
     by = "so the labels' maker says" if threshold is None else f"a share of ratios above {threshold:g}"
     if found["assignment"] is not None:
         by = f"a cluster of each is one, {by if threshold is None else f'by {by}'}"
-    lines.append(f"{number} things: {by}")
+    lines.append(f"{number}: {by}")
     empty = found["empty"]
     if empty is None:
         return lines

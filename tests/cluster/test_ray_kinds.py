@@ -1,5 +1,5 @@
-"""On a real Ray: a method of another package with results of its own kind, one of labels, and an import, as of a local
-run.
+"""On a real Ray: a method of another package with results of its own kind, one of labels, an import, and what moves in
+clips and their panoptic labels, as of a local run.
 """
 
 import os
@@ -8,7 +8,8 @@ from unittest import mock
 
 import pytest
 from support import ROOT, environment, label_method, warm
-from support.method_samples import draw
+from support.method_samples import MOVERS, draw
+from support.method_samples import draw_clips as draw_streets
 from support.ray_nodes import Nodes
 from support.ray_processes import WITHOUT_TOKEN
 from support.tiny_labels import write_random
@@ -87,3 +88,19 @@ def test_labels_of_a_model_that_is_named_by_a_relative_path(assets: Path, tmp_pa
     assert shards_of(tmp_path / "there") == shards_of(tmp_path / "here")
     assert verify_run(RunFolder.open(tmp_path / "there")) == []
     assert str(tmp_path) not in (tmp_path / "there" / "run.json").read_text()
+
+
+def test_what_moves_in_clips_and_their_panoptic_labels(assets: Path, tmp_path: Path, nodes: Nodes) -> None:
+    draw_streets(tmp_path / "stereo")
+    write_random(tmp_path / "model", f"dinov2_vits14={assets / 'weights' / 'dinov2_vits14_fp16.safetensors'}", 56)
+    labels = (f"cups.checkpoint={os.path.relpath(tmp_path / 'model', ROOT)}", "cups.refine.side=32")
+    ray = on_ray(nodes, environment())
+    for recipe, overrides, result in (("motion", (), "instances"), ("cups", labels, "panoptic")):
+        words = ["run", "--images", f"clips:{tmp_path}/stereo/clips.csv", "--recipe", recipe, "--shard-size", "4"]
+        words += [word for override in (*MOVERS, *overrides) for word in ("--set", override)]
+        here, there = tmp_path / "here" / recipe, tmp_path / "there" / recipe
+        cuts3d(environment(), *words, "--out", here)
+        cuts3d(environment(), *words, "--out", there, *ray)
+        assert shards_of(there) == shards_of(here)
+        assert RunFolder.open(there).result == result
+        assert verify_run(RunFolder.open(there)) == []

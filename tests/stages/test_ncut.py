@@ -7,7 +7,8 @@ import pytest
 import scipy.linalg
 import torch
 
-from stages.ncut import CACHED, NCutConfig, NormalisedAffinity, ncut, symmetric_eigenvectors
+from stages import ncut as module
+from stages.ncut import CACHED, CHECK_EVERY, NCutConfig, NormalisedAffinity, ncut, symmetric_eigenvectors
 
 EPSILON = 1e-5
 
@@ -110,6 +111,38 @@ def test_a_batch_equals_its_images_alone() -> None:
         alone = ncut(edges_BNN[image : image + 1], alive_BN[image : image + 1], EPSILON, NCutConfig())
         assert together.steps_B[image] == alone.steps_B[0]
         assert sine(together.eigenvector_BN[image], alone.eigenvector_BN[0].double().numpy()) < 1e-5
+
+
+def test_the_host_looks_every_few_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU waits whenever a number is copied to the host."""
+    monkeypatch.setattr(module, "_lanczos_one_by_one", module._lanczos)
+    copies = []
+    copied = torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: copies.append(tensor.shape) or copied(tensor))
+    edges_BNN = torch.cat([planted_edges(seed, (50, 30, 20), outside=0.05 * seed) for seed in (1, 2, 3)])
+    result = ncut(edges_BNN, torch.ones(3, 100, dtype=torch.bool), EPSILON, NCutConfig())
+    steps = int(result.steps_B.max())
+    assert steps > CHECK_EVERY
+    assert copies == [(2, 3, looked) for looked in range(CHECK_EVERY, steps + 1, CHECK_EVERY)]
+
+
+def test_batches_as_on_a_gpu_find_what_images_one_by_one_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of planted graphs of many sizes, and of graphs whose Krylov spaces are complete within a step or two."""
+    graphs = [planted_edges(seed, (40, 30, 20), outside=0.04 * seed)[0] for seed in range(1, 5)]
+    graphs += [graphs[0][:12, :12], torch.ones(30, 30), torch.eye(25), torch.block_diag(torch.ones(9, 9), torch.eye(9))]
+    edges_BNN, present_BN = padded(graphs, 95)
+    results = []
+    for lanczos in (module._lanczos_one_by_one, module._lanczos):
+        monkeypatch.setattr(module, "_lanczos_one_by_one", lanczos)
+        results.append(ncut(edges_BNN, present_BN, EPSILON, NCutConfig(), present_BN))
+    singly, together = results
+    planted = slice(0, 4)  # the others have many eigenvectors of one eigenvalue: which is found hangs on the rounding
+    for x_N, other_N in zip(singly.eigenvector_BN[planted], together.eigenvector_BN[planted], strict=True):
+        assert sine(x_N, other_N.double().numpy()) < 1e-4
+    torch.testing.assert_close(singly.eigenvalue_B, together.eigenvalue_B, atol=1e-5, rtol=0)
+    torch.testing.assert_close(singly.gap_B, together.gap_B, atol=1e-4, rtol=1e-3)
+    assert not singly.dense_B.any()
+    assert not together.dense_B.any()
 
 
 def test_a_small_gap_falls_back_to_the_dense_solver() -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -196,11 +197,11 @@ def test_images_of_a_batch_do_not_influence_each_other() -> None:
 def test_graphs_of_many_sizes_solved_together_as_on_a_gpu() -> None:
     """Padded to one batch they have the eigenvectors that they have alone."""
     whole_NN = nested(0)[0]
-    graphs = [whole_NN, whole_NN[:80, :80], whole_NN[40:60, 40:60], whole_NN[:3, :3]]
-    result, sizes = module._ncut_padded(graphs, AFFINITY, EXACT)
-    assert sizes == [N, 80, 20, 3]
-    for k, (graph_nn, n) in enumerate(zip(graphs, sizes, strict=True)):
-        ((x_n, eigenvalue, gap),) = first_cuts(graph_nn[None], AFFINITY, EXACT)
+    parts = [module._Open(0, patches_n, whole_NN) for patches_n in (np.r_[:N], np.r_[:80], np.r_[40:60], np.r_[:3])]
+    result = module._ncut_padded(parts, AFFINITY, EXACT)
+    for k, part in enumerate(parts):
+        n = len(part.patches_n)
+        ((x_n, eigenvalue, gap),) = first_cuts(whole_NN[part.patches_n][None, :, part.patches_n], AFFINITY, EXACT)
         padded_N = result.eigenvector_BN[k].numpy()
         assert (padded_N[n:] == 0).all()
         assert abs(padded_N[:n] @ x_n) == pytest.approx(1.0, abs=1e-6)
@@ -240,6 +241,15 @@ def test_edges_of_a_part_are_those_above_its_mean_and_above_tau(weights: str) ->
                 joined = w > max(mean, tau)
                 assert float(edges_nn[i, j]) == pytest.approx((min(max(w, 0), 1) if weights == "soft" else 1) * joined)
         assert edges_nn.dtype == (torch.float32 if weights == "soft" else torch.bool)
+
+
+@pytest.mark.parametrize("weights", ["binary", "soft"])
+@pytest.mark.parametrize("patches", [[0, 1, 2, 40, 41, 100], [*range(3, 40), *range(50, 90)], [7], [*range(N)]])
+def test_edges_of_a_part_are_picked_from_those_of_the_image(weights: Literal["binary", "soft"], patches: list) -> None:
+    similarity_NN, affinity = nested(2)[0], AffinityConfig(tau=TAU, weights=weights)
+    expected_nn = part_edges(similarity_NN[patches][:, patches].contiguous(), affinity)
+    edges_nn = part_edges(similarity_NN, affinity, np.array(patches))
+    torch.testing.assert_close(edges_nn, expected_nn, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("alike", [0.0, 1.0])

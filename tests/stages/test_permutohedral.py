@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from stages import permutohedral as module
 from stages.permutohedral import PermutohedralLattice
 
 
@@ -123,6 +124,25 @@ def test_normalised_filter_keeps_constants_and_bounds() -> None:
     smooth = lattice.filter(values) / ones
     assert smooth.min() >= values.min()
     assert smooth.max() <= values.max()
+
+
+@pytest.mark.parametrize("n_keys", [1000, 1 << 61])
+def test_keys_are_sorted_and_found_whatever_they_may_grow_to(n_keys: int) -> None:
+    """Up to some size by packing and by pages, beyond it by torch's sort and search."""
+    keys_P = torch.from_numpy(np.random.default_rng(0).integers(0, 1000, 700))
+    sorted_P, order_P = module._stable_sort(keys_P, n_keys)
+    np.testing.assert_array_equal(order_P.numpy(), np.argsort(keys_P.numpy(), kind="stable"))
+    np.testing.assert_array_equal(sorted_P.numpy(), keys_P.numpy()[order_P.numpy()])
+    distinct = np.unique(keys_P.numpy())
+    wanted = np.arange(1000).reshape(2, 500)
+    index = module._Index(n_keys, torch.device("cpu"))
+    found = index.places(torch.from_numpy(distinct), torch.from_numpy(wanted)).numpy()
+    assert torch.equal(index.places(torch.tensor([7]), torch.from_numpy(wanted)) >= 0, torch.from_numpy(wanted) == 7)
+    assert found.dtype == np.int32
+    there = np.isin(wanted, distinct)
+    assert 0.2 < there.mean() < 0.8
+    assert (found[~there] == -1).all()
+    np.testing.assert_array_equal(distinct[found[there]], wanted[there])
 
 
 def test_batch_equals_single_bit_for_bit() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.images.photos import Photo
 from pipeline.methods.cuts.hierarchy_search import partitions, search_hierarchy, with_levels
 from pipeline.methods.cuts.merge_search import search_merge
-from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, confidence_of, shared_graph
+from pipeline.methods.cuts.proposals import Eigenvectors, ImageProposals, Proposal, confidence_of
 from pipeline.methods.cuts.recipes import Recipe
 from pipeline.methods.cuts.search import first_ncut, propose, semantic_graph
 from pipeline.methods.cuts.stage_files import CutImage, KeptOutputs, Output, StageFile
@@ -331,9 +331,8 @@ class BatchWork(BatchInputs):
 
 def _with_confidences(image: CutImage, depth_GhGw: np.ndarray | None, recipe: Recipe) -> CutImage:
     """With Spatial Confidence of the proposals kept, before its floor, (Gh, Gw) uint8, 255 = 1."""
-    whole = shared_graph(depth_GhGw, recipe)
     confidences = tuple(
-        None if proposal.dropped else np.rint(255 * confidence_of(proposal, depth_GhGw, recipe, whole)).astype(np.uint8)
+        None if proposal.dropped else np.rint(255 * confidence_of(proposal, depth_GhGw, recipe)).astype(np.uint8)
         for proposal in image.found.proposals
     )
     return CutImage(image.found, confidences)

@@ -10,7 +10,6 @@ import numpy as np
 
 from pipeline.methods.cuts.recipes import Recipe
 from stages.filters import DropReason
-from stages.local_cut import KnnGraph, image_graph
 from stages.score import ScoreParts
 from stages.spatial_confidence import spatial_confidence, threshold_ladder
 
@@ -103,18 +102,9 @@ def cut_thresholds(recipe: Recipe, grid: tuple[int, int]) -> np.ndarray:
     return np.array([tau]) if recipe.spatial_confidence is None else threshold_ladder(tau, recipe.spatial_confidence)
 
 
-def shared_graph(depth_GhGw: np.ndarray | None, recipe: Recipe) -> KnnGraph | None:
-    """The k-NN graph of an image where all its groups are cut out of the same one, `outside=sever`; None elsewhere."""
-    if depth_GhGw is None or recipe.local_cut is None or recipe.local_cut.outside != "sever":
-        return None
-    return image_graph(depth_GhGw, recipe.local_cut)
-
-
-def confidence_of(
-    proposal: Proposal, depth_GhGw: np.ndarray | None, recipe: Recipe, whole: KnnGraph | None = None
-) -> np.ndarray:
+def confidence_of(proposal: Proposal, depth_GhGw: np.ndarray | None, recipe: Recipe) -> np.ndarray:
     """Spatial Confidence of a proposal before its floor, (Gh, Gw) float32 in 0..1, 0 outside its mask; 1 inside for
-    recipes without it. whole: what `shared_graph` gives, if it is there already.
+    recipes without it.
     """
     if recipe.spatial_confidence is None or recipe.local_cut is None or depth_GhGw is None:
         return proposal.mask.astype(np.float32)
@@ -126,5 +116,4 @@ def confidence_of(
         proposal.sink,
         recipe.local_cut,
         recipe.spatial_confidence,
-        whole,
     )

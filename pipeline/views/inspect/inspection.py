@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.images.photos import Photo
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.proposals import Proposal, StopReason, shared_graph
+from pipeline.methods.cuts.proposals import Proposal, StopReason
 from pipeline.methods.cuts.recipes import Recipe, RoundsConfig, unmeasured_parts
 from pipeline.results.instance_overlay import instance_colours
 from pipeline.results.instances import ImageRecord, Instance
@@ -224,14 +224,13 @@ def _inspected(
     place = {k: m for m, k in enumerate(kept)}
     instances = dict(zip([k for k in kept if refined.keep[place[k]]], record.instances, strict=True))
     sizes = Counter(proposal.round for proposal in proposals)
-    whole = shared_graph(depth_GhGw, recipe)
     inspected = []
     for k, proposal in enumerate(proposals):
         outside = _outside(proposal, proposals, recipe)
         confidence = cut.confidences[k]
         graph = None
         if recipe.local_cut is not None and depth_GhGw is not None:
-            graph = group_graph(depth_GhGw, proposal.group, recipe.local_cut, whole)
+            graph = group_graph(depth_GhGw, proposal.group, recipe.local_cut)
         inspected.append(
             InspectedProposal(
                 proposal=proposal,
@@ -283,10 +282,10 @@ def _alike(work: BatchWork, patch: int) -> np.ndarray:
 def _edges_of(patch: int, graph_NN: torch.Tensor, outside: np.ndarray, recipe: Recipe) -> np.ndarray:
     """(Gh, Gw) float32, weights of a patch's edges in the graph that was cut. graph_NN: see `search.semantic_graph`."""
     edges = np.zeros(outside.shape, np.float32)
-    inside_n = torch.from_numpy(np.flatnonzero(~outside)).to(graph_NN.device)
-    row_n = graph_NN[patch, inside_n]
+    inside_n = np.flatnonzero(~outside)
     if isinstance(recipe.search, TreeConfig):
-        place = int(torch.searchsorted(inside_n, patch))
-        row_n = part_edges(graph_NN[inside_n][:, inside_n], recipe.affinity)[place]
+        row_n = part_edges(graph_NN, recipe.affinity, inside_n)[int(np.searchsorted(inside_n, patch))]
+    else:
+        row_n = graph_NN[patch, torch.from_numpy(inside_n).to(graph_NN.device)]
     edges[~outside] = row_n.cpu().numpy()
     return edges

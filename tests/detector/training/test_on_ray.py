@@ -15,6 +15,7 @@ import pytest
 import ray
 import torch
 from support import environment
+from support.drawn_streets import street_training, write_start, write_streets
 from support.painted_run import painted_run
 from support.ray_nodes import Nodes
 from support.small_training import small_training
@@ -47,6 +48,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return read_tensors(folder / "detector.safetensors")
+
+
+def assert_trained_here(wanted: Training, folder: Path) -> None:
+    """The training, in this process and another folder, leaves the same weights."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as the worker has; sums come out otherwise with more
+    try:
+        train(dataclasses.replace(wanted, work_dir=str(folder)))
+    finally:
+        torch.set_num_threads(threads)
+    ours, theirs = weights(Path(wanted.work_dir)), weights(folder)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
 def workers() -> list[psutil.Process]:
@@ -88,19 +102,21 @@ def by_one_worker(run: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[T
 
 
 def test_one_worker_trains_what_this_process_trains(
-    run: str, by_one_worker: tuple[Training, Path, list[str]], tmp_path: Path
+    by_one_worker: tuple[Training, Path, list[str]], tmp_path: Path
 ) -> None:
     wanted, path, messages = by_one_worker
     assert path == Path(wanted.work_dir) / "detector.safetensors"
     assert [m.split(":")[0] for m in messages if m.startswith("iteration")] == [f"iteration {i}" for i in range(1, 7)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as the worker has; sums come out otherwise with more
-    try:
-        train(small_training(run, tmp_path / "here"))
-    finally:
-        torch.set_num_threads(threads)
-    ours, theirs = weights(path.parent), weights(tmp_path / "here")
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+    assert_trained_here(wanted, tmp_path / "here")
+
+
+def test_a_panoptic_detector_teaches_itself_on_ray_as_here(tmp_path: Path) -> None:
+    streets = write_streets(tmp_path / "streets", range(4))
+    start = write_start(tmp_path / "start.safetensors", streets)
+    options = {"config": "cups_self_tiny", "init_from": str(start), "teacher": {"min_score": 0.1}, "iterations": 2}
+    wanted = street_training(streets.url, tmp_path / "ray", "custom_hooks.3.scales=(0.5,1.0)", **options)
+    train_on_ray(wanted, RayTraining())
+    assert_trained_here(wanted, tmp_path / "here")
 
 
 def test_two_workers_and_a_killed_one(run: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from detector.data.confidence_masks import ConfidenceMasks
 from detector.data.paste import boxes
 from detector.training import self_enhanced
 from detector.training.self_enhanced import SelfEnhancedCopyPaste, missed_by, predictions, share_statistics
-from detector.training.train import Training
+from detector.training.train import Training, train
 from pipeline.errors import ConfigError
 
 SIZE = (64, 96)
@@ -265,7 +266,9 @@ def in_two_processes(wanted: Training, *words: str) -> None:
 
 @pytest.mark.slow(20)
 def test_two_processes_resume_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has batch norms of its own, and a checkpoint has those of the first."""
+    """Each has batch norms of its own, and a checkpoint has those of the first. One process has nearly
+    the same losses.
+    """
     monkeypatch.setenv("CUTS3D_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     streets = write_streets(tmp_path, range(6))
@@ -276,6 +279,9 @@ def test_two_processes_resume_to_the_bit(tmp_path: Path, monkeypatch: pytest.Mon
     whole = path.read_bytes()
     lines = [json.loads(line) for line in next(path.parent.glob("*/vis_data/scalars.json")).read_text().splitlines()]
     assert all(line["pasted"] > 0 for line in lines)
+    train(replace(wanted, work_dir=str(tmp_path / "one"), batch_size=4, iterations=1))
+    (alone,) = (tmp_path / "one").glob("*/vis_data/scalars.json")
+    assert lines[0]["loss"] == pytest.approx(json.loads(alone.read_text().splitlines()[0])["loss"], rel=0.1)
     path.unlink()
     (tmp_path / "work" / "iter_4.pth").unlink()
     in_two_processes(wanted, "--resume")

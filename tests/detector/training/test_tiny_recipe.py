@@ -19,7 +19,7 @@ from pipeline.runs.run_folder import RunFolder
 pytestmark = [pytest.mark.slow(300), pytest.mark.usefixtures("module_cache")]
 
 # Photos to learn from and photos to be tested on; the latter are none of those that the recipe was chosen by.
-LEARNT, TESTED = 48, 48
+LEARNT, TESTED = 24, 48
 # The metric, chosen beforehand: at this size precision is next to nothing, and whether the boxes and masks of a hundred
 # detections are where objects are is what can be learnt in minutes.
 METRIC = "mask_AR100"
@@ -61,7 +61,8 @@ def test_the_tiny_recipe_learns_to_find_objects_in_photos_it_has_not_seen(
     pseudo_masks: RunFolder, truth: TruthSet, tmp_path: Path
 ) -> None:
     cores = len(os.sched_getaffinity(0))
-    wanted = Training((pseudo_masks.url,), "tiny", str(tmp_path / "trained"))
+    # The recipe's 200 find more; these take half as long, and the interval was as clear with two other seeds.
+    wanted = Training((pseudo_masks.url,), "tiny", str(tmp_path / "trained"), iterations=80)
     trained = read_detector(train(wanted))
     course = losses(tmp_path / "trained")
     assert fmean(course[-3:]) < 0.95 * fmean(course[:3]), course

@@ -16,6 +16,7 @@ from pipeline.engine.run import run
 from pipeline.methods.depthg import training_log
 from pipeline.methods.depthg.checkpoint import read_model
 from pipeline.methods.depthg.inputs import TrainingInputs
+from pipeline.methods.depthg.inputs_method import InputsMethod
 from pipeline.methods.depthg.inputs_settings import inputs_settings
 from pipeline.methods.depthg.learner import HeadLearner
 from pipeline.runs.launch import Launch, last_launch
@@ -158,6 +159,28 @@ def test_sigterm_says_how_to_go_on(photos: Path, tmp_path: Path, monkeypatch: py
     assert "cuts3d: interrupted; the same command with --resume resumes from the last checkpoint" in ended.output
     assert not (tmp_path / "model" / "lease.json").exists()
     monkeypatch.undo()
+
+
+def test_what_was_killed_while_its_inputs_were_made_resumes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs, done = InputsMethod.outputs, []
+
+    def killed(self: InputsMethod, batch: Any) -> Any:
+        if done:
+            raise KeyboardInterrupt
+        done.append(batch)
+        return outputs(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InputsMethod, "outputs", killed)
+        ended = trained("--images", photos, "--out", tmp_path / "model", "--shard-size", "2")
+    assert ended.exit_code == 130
+    assert "the same command resumes from here" in ended.output
+    resumed = trained("--images", photos, "--out", tmp_path / "model", "--shard-size", "2", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "this time  2 images" in resumed.output
+    assert read_model(tmp_path / "model").info.iterations == 4
 
 
 def test_with_ray_the_inputs_are_made_there_and_the_training_here(

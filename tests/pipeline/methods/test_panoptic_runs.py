@@ -109,7 +109,7 @@ def test_a_run_and_everything_that_looks_at_it(photos: Path, tmp_path: Path) -> 
     assert lines[1].split() == ["cluster", "3", f"{pixels[3] / total:.2%}", f"{ratio:.2%}", "1.000", "thing"]
     assert [line.split()[-1] for line in lines[1:5]] == ["thing", "stuff", "stuff", "stuff"]
     assert lines[5].split() == ["no", "class", f"{pixels[255] / total:.2%}"]
-    assert lines[6] == "1 of 4 classes is things: a share of ratios above 0.08"
+    assert lines[6] == "1 of 4 classes is a thing: a share of ratios above 0.08"
     assert lines[7] == f"{instances} instances; 2 images without any: 1 {NOT_BRIGHT}, 1 {TOO_SMALL}"
     found = json.loads(cuts3d("things", out, "--json", "--threshold", "0.5").output)
     assert (found["threshold"], found["classes"][0]["ratio"]) == (0.5, pytest.approx(ratio))
@@ -122,7 +122,7 @@ def test_a_run_and_everything_that_looks_at_it(photos: Path, tmp_path: Path) -> 
     assert lines[1].split() == ["car", f"{pixels[3] / total:.2%}", f"{ratio:.2%}", "1.000", "thing"]
     assert lines[2].split() == ["road", f"{pixels[:2].sum() / total:.2%}", "0.00%", "0.000", "stuff"]
     assert lines[3].split() == ["no", "class", f"{(pixels[2] + pixels[255]) / total:.2%}"]
-    assert lines[4:] == ["1 of 2 classes is things: a cluster of each is one, by a share of ratios above 0.08"]
+    assert lines[4:] == ["1 of 2 classes is a thing: a cluster of each is one, by a share of ratios above 0.08"]
     named = json.loads(cuts3d("things", out, "--assignment", file, "--json").output)
     assert (named["assignment"], named["instances"], named["empty"]) == ("maps:truth", None, None)
     file.write_text(Assignment(CLASSES.names[:3], ("road",), (0, 0, 0)).to_json())

@@ -98,7 +98,7 @@ def test_each_map_is_checked(name: str, value: float) -> None:
 def test_depth_and_place_decide_where_objects_are_looked_for() -> None:
     scale = SMALL.fx * SMALL.baseline
     for depth, fine in ((5.4, False), (5.6, True), (69, True), (71, False)):
-        seen = look(flat(scale / depth), SMALL, replace(OPEN, far=70))
+        seen = look(flat(scale / depth), SMALL, replace(OPEN, near=5.5, far=70))
         assert seen.reliable_HW[:, 30:].any() == fine
         assert seen.flow_HW.all()
     seen = look(flat(), SMALL, MoversConfig(sides=0.25, top=0.1, bottom=0.2))
