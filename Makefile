@@ -18,6 +18,7 @@
 # Of evaluate-semantic: TRUTH=format:path   CLASSES=n   COMPARE=run   ASSIGNMENT=file   OUT=scores.json
 # Of evaluate-panoptic: the same, RUN or a folder of predictions, and VOID=panopticapi|forgiven
 # Of bench, besides IMAGES, FEATURES, DEPTH and DEVICE: COUNT=photos   THREADS=cores   OUT=file.csv
+# Of bench-compare: BASE=commit   RECIPE=name,name,…   TURNS=n, SET, and those of bench
 # Of gpu-bundle: ASSETS=folder with weights/ and coco/images/
 
 PYTHON ?= python3.11
@@ -36,7 +37,7 @@ RUN_OPTIONS = --out $(RUN) $(if $(RECIPE),--recipe $(RECIPE)) \
 ON_RAY = $(if $(ADDRESS),--ray $(ADDRESS),$(if $(RAY),--ray))
 
 .PHONY: help install install-test install-detector install-mmcv demo pseudo-masks depth features ncut localcut confidence refine export gallery compare evaluate evaluate-semantic evaluate-panoptic status verify \
-	submit train train-semantic semantic-demo cups-demo self-train eval-detector predict test test-fast soak lint types bench gpu-bundle clean
+	submit train train-semantic semantic-demo cups-demo self-train eval-detector predict test test-fast soak lint types bench bench-compare gpu-bundle clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z][a-z -]*:.*## /{printf "%-17s %s\n", $$1, $$2}' Makefile
@@ -196,6 +197,12 @@ bench: install-test  ## seconds a stage, masks and memory beside a transcription
 	$(BIN)/python benchmarks/bench.py $(if $(IMAGES),--images $(IMAGES)) $(if $(COUNT),--count $(COUNT)) \
 		$(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) $(if $(DEVICE),--device $(DEVICE)) \
 		$(if $(THREADS),--threads $(THREADS)) $(if $(OUT),--out $(OUT))
+
+bench-compare: install-test  ## images per second of RECIPE (cuts3d) beside commit BASE, on sample photos or IMAGES, and whether the masks are the same
+	$(BIN)/python benchmarks/bench_compare.py --base $(BASE) $(if $(RECIPE),--recipe $(RECIPE)) $(if $(IMAGES),--images $(IMAGES)) \
+		$(if $(COUNT),--count $(COUNT)) $(if $(TURNS),--turns $(TURNS)) $(if $(THREADS),--threads $(THREADS)) \
+		$(if $(FEATURES),--features $(FEATURES)) $(if $(DEPTH),--depth $(DEPTH)) $(if $(DEVICE),--device $(DEVICE)) \
+		$(foreach option,$(SET),--set $(option)) $(if $(OUT),--out $(OUT))
 
 gpu-bundle: install  ## what a machine with a GPU needs for benchmarks/gpu.py, in .gpu: packages, weights and photos, below 64 MiB
 	$(BIN)/python benchmarks/gpu_bundle.py $(if $(ASSETS),--assets $(ASSETS))

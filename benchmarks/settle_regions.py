@@ -17,7 +17,6 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +24,9 @@ from photo_halves import HALVES, half_of
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from pipeline.evaluation.average_precision import IOU_THRESHOLDS, MAX_DETECTIONS, AveragePrecision, recall
+from pipeline.evaluation.average_precision import MAX_DETECTIONS, AveragePrecision, recall
 from pipeline.evaluation.bootstrap import interval, resamples
+from pipeline.evaluation.matching import Found, Matches, Objects, match_overlaps
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.methods.cuts.hierarchy_search import candidates, choose
 from pipeline.methods.cuts.recipes import Recipe, get_recipe
@@ -79,43 +79,39 @@ def photos_of(arguments: argparse.Namespace, taus: list[float], tau: float) -> I
         )
 
 
-def matched(photo: Photo, recipe: Recipe, rules: HierarchyConfig, constant: bool) -> dict[str, Any]:
-    """As pycocotools' `evaluateImg` gives it: the masks of a photo, each with the best object that is still free."""
+def chosen(photo: Photo, recipe: Recipe, rules: HierarchyConfig, constant: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of the masks of a photo that are kept, best first, and their IoUs with its objects."""
     areas_M = photo.masks_MN.mean(axis=1)
     own_M = np.flatnonzero(np.isin(photo.tau_M, rules.taus) & (areas_M > rules.min_area))
     parts, dropped = choose([photo.parts[k] for k in own_M], photo.masks_MN[own_M], recipe)
     kept = [i for i, k in enumerate(own_M) if dropped[i] is None and photo.corners_M[k] <= rules.max_corners]
     scores = np.array([1.0 if constant else score_of(parts[i], recipe.score) for i in kept])
     order = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
-    iou_DG = photo.iou_MG[own_M[kept]][order]
-    matches_TD = np.zeros((len(IOU_THRESHOLDS), len(order)), int)
-    for t, least in enumerate(IOU_THRESHOLDS):
-        free_G = np.ones(iou_DG.shape[1], bool)
-        for d, iou_G in enumerate(iou_DG):
-            if (iou_G[free_G] >= least).any():
-                best = int(np.where(free_G, iou_G, -1.0).argmax())
-                free_G[best], matches_TD[t, d] = False, best + 1
-    return {
-        "dtScores": scores[order],
-        "dtMatches": matches_TD,
-        "dtIgnore": np.zeros(matches_TD.shape, bool),
-        "gtIgnore": np.zeros(iou_DG.shape[1], int),
-    }
+    return scores[order], photo.iou_MG[own_M[kept]][order]
+
+
+def matched(photos: list[Photo], recipe: Recipe, rules: HierarchyConfig, constant: bool) -> Matches:
+    """Of objects of all sizes, so that areas do not matter."""
+    scores, ious = zip(*(chosen(photo, recipe, rules, constant) for photo in photos), strict=True)
+    masks, objects = (np.array([iou.shape[axis] for iou in ious]) for axis in (0, 1))
+    no_G = np.zeros(objects.sum(), bool)
+    found = Found(masks, np.concatenate(scores), np.zeros(masks.sum()))
+    return match_overlaps(found, Objects(objects, np.zeros(len(no_G)), no_G, no_G), ious)["all"]
 
 
 def sampled(photos: list[Photo], recipe: Recipe) -> tuple[dict[str, np.ndarray], float]:
     """Each metric, first of the photos and then of their resamples; and masks per image."""
     rules = recipe.search
     assert isinstance(rules, HierarchyConfig)
-    own, constant = ([matched(photo, recipe, rules, flat) for photo in photos] for flat in (False, True))
-    by_own, by_constant = AveragePrecision([*own]), AveragePrecision([*constant])
+    own, constant = (matched(photos, recipe, rules, flat) for flat in (False, True))
+    by_own, by_constant = AveragePrecision(own), AveragePrecision(constant)
     measures = {
         "own_AP": lambda weights: by_own(weights).mean(axis=0),
-        "own_AR100": recall([*own], MAX_DETECTIONS),
+        "own_AR100": recall(own, MAX_DETECTIONS),
         "constant_AP": lambda weights: by_constant(weights).mean(axis=0),
     }
     weights = [np.ones((len(photos), 1)), *resamples(len(photos), 1000, seed=0)]
-    masks = np.mean([len(one["dtScores"]) for one in own])
+    masks = len(own.score_D) / len(photos)
     return {name: np.concatenate([measure(part) for part in weights]) for name, measure in measures.items()}, masks
 
 

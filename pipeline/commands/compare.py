@@ -18,7 +18,6 @@ from pipeline.commands.options import (
     exit_with,
     given_truth,
     model_options,
-    motion_option,
     taken_settings,
     truth_options,
     with_recipe_file,
@@ -49,7 +48,6 @@ PAGE, TABLE = "compare.html", "comparison"  # and .txt, .csv, .json
 )
 @partial(truth_options, required=False)
 @model_options
-@motion_option
 @click.option("--set", "overrides", multiple=True, metavar="RECIPE.STAGE.OPTION=VALUE", help="Override an option.")
 @device_options
 @click.option("--shard-size", type=click.IntRange(min=1), help="Images per shard. [a 32nd of them, 2..256]")
@@ -162,7 +160,7 @@ def launches_of(recipes: str, out: Path, given: Mapping[str, Any]) -> dict[str, 
         launch = Launch(**given, **own, settings=of_file)
         entry = entry_of(launch.recipe)
         if entry.manifest is not listed_manifest:
-            raise ConfigError(f"recipe {launch.recipe} has its images from elsewhere: it cannot be run on --images")
+            raise ConfigError(f"recipe {launch.recipe} takes no photos from --images, as those that are compared do")
         with _said_of(name):
             reads = entry.reads(launch)
         read.update(reads)

@@ -1,53 +1,46 @@
 """Average precision and recall by pycocotools' rules, for any number of resamples of the images at once.
 
-Which detection matches which object is pycocotools' own decision (`COCOeval.evaluateImg`), made once for each image.
-What follows, ranking and averaging, is done here for all resamples together.
+Which detection finds which object is decided once for each image (`matching`). What follows, ranking and averaging, is
+done here for all resamples together.
 
-I images · B resamples · T IoU thresholds · D detections · P true positives
+I images · B resamples · A ranges of areas · T IoU thresholds · D detections · C those that count · P true positives ·
+X changes · R recalls asked for
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
-import scipy
-from pycocotools.cocoeval import COCOeval, Params
+from pycocotools.cocoeval import Params
 
 from pipeline.evaluation.bootstrap import Ratio
+from pipeline.evaluation.matching import AREAS, IGNORED, IOU_THRESHOLDS, RIGHT, Matches
 
 MAX_DETECTIONS = 100  # an image
 LVIS_DETECTIONS = 300  # as the papers score LVIS
 MOST_DETECTIONS = 1000  # as the papers score proposals, in AR1000 alone
-IOU_THRESHOLDS = Params("segm").iouThrs
-RECALLS = Params("segm").recThrs
-AREAS: dict[str, Sequence[float]] = dict(zip(Params("segm").areaRngLbl, Params("segm").areaRng, strict=True))
+RECALLS: np.ndarray = Params("segm").recThrs  # from 0
 
-_CATEGORY = 1  # pycocotools wants one
-
-Objects = list[dict[str, Any]]
-Matches = list[dict[str, Any] | None]
+# Numbers in memory at a time: few enough for a cache, enough for a small set's resamples to be taken together.
+_AT_ONCE = 2**18
 
 
-def match(
-    objects: Sequence[Objects], detections: Sequence[Objects], iou_type: str, max_detections: int = MAX_DETECTIONS
-) -> dict[str, Matches]:
-    """For each range of areas, pycocotools' matches of each image; None for an image with neither.
+class _Ranking(NamedTuple):
+    """True positives at a threshold by falling score, and what it changes in the list of detections that count.
 
-    objects, detections: of each image, with the fields that pycocotools gives them (`Truth.objects`).
-    iou_type: "segm" or "bbox".
-    max_detections: the best of an image that count.
+    image_P: of each true positive.
+    counted_P: detections up to and with it that count at the highest threshold.
+    image_X, change_X: detections that count here alone, 1, or there alone, -1, by falling score.
+    changed_P: how many of these come up to it.
     """
-    coco = COCOeval(iouType=iou_type)
-    coco.params.maxDets = [max_detections]
-    for i, (true, found) in enumerate(zip(objects, detections, strict=True)):
-        coco._gts[i, _CATEGORY], coco._dts[i, _CATEGORY] = true, found
-        coco.ious[i, _CATEGORY] = coco.computeIoU(i, _CATEGORY)
-    return {
-        area: [coco.evaluateImg(i, _CATEGORY, limits, max_detections) for i in range(len(objects))]
-        for area, limits in AREAS.items()
-    }
+
+    image_P: np.ndarray
+    counted_P: np.ndarray
+    image_X: np.ndarray
+    change_X: np.ndarray
+    changed_P: np.ndarray
 
 
 class AveragePrecision:
@@ -58,77 +51,96 @@ class AveragePrecision:
     """
 
     def __init__(self, matches: Matches) -> None:
-        found = [entry for entry in matches if entry is not None]
-        self._n_images = len(matches)
-        self._objects_I = _objects(matches)
-        scores = np.concatenate([entry["dtScores"] for entry in found] or [np.empty(0)])
-        order = np.argsort(-scores, kind="stable")
-        per_image = [len(entry["dtScores"]) if entry is not None else 0 for entry in matches]
-        image_D = np.repeat(np.arange(self._n_images), per_image)[order]
-        self._by_threshold = []
-        for t in range(len(IOU_THRESHOLDS)):
-            counts_D = np.concatenate([~entry["dtIgnore"][t] for entry in found] or [np.empty(0, bool)])[order]
-            matched_D = np.concatenate([entry["dtMatches"][t] > 0 for entry in found] or [np.empty(0, bool)])[order]
-            self._by_threshold.append(self._ranking(image_D, counts_D, matched_D & counts_D))
-
-    def _ranking(
-        self, image_D: np.ndarray, counts_D: np.ndarray, true_D: np.ndarray
-    ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
-        """The image of each true positive, and, sparse (P, I), how many detections that count each image has from after
-        the true positive before up to this one. Precision falls between true positives, so it is wanted at them alone.
-        """
-        places_P = np.flatnonzero(true_D)
-        stretch_D = np.searchsorted(places_P, np.arange(len(true_D)))
-        wanted = counts_D & (stretch_D < len(places_P))
-        detections_PI = scipy.sparse.csr_array(
-            (np.ones(wanted.sum()), (stretch_D[wanted], image_D[wanted])), shape=(len(places_P), self._n_images)
-        )
-        return image_D[places_P], detections_PI
+        self._objects_I = matches.objects_I
+        order = np.argsort(-matches.score_D, kind="stable")
+        image_D = matches.image_D[order].astype(np.intp)
+        # Which detections count differs little between thresholds: those of one are summed up for all of them.
+        counts_D = matches.verdict_TD[-1, order] != IGNORED
+        self._image_C = image_D[counts_D]
+        self._rankings = [_ranking(image_D, verdict_D[order], counts_D) for verdict_D in matches.verdict_TD]
 
     def __call__(self, weights_IB: np.ndarray) -> np.ndarray:
-        """Float (T, B) in 0..1; nan where a resample has no object."""
+        """Float (T, B) in 0..1; nan where a resample has no object. weights_IB: whole numbers."""
         objects_B = self._objects_I @ weights_IB
-        precision_TB = np.stack([self._at(weights_IB, objects_B, *ranking) for ranking in self._by_threshold])
+        longest = max(len(self._image_C), *(len(ranking.image_P) for ranking in self._rankings), 1)
+        weights_BI, step = np.ascontiguousarray(weights_IB.T, np.int32), max(1, _AT_ONCE // longest)
+        parts = [
+            self._at(weights_BI[start : start + step], objects_B[start : start + step])
+            for start in range(0, len(weights_BI), step)
+        ]
+        return np.concatenate([np.empty((len(IOU_THRESHOLDS), 0)), *parts], axis=1)
+
+    def _at(self, weights_BI: np.ndarray, objects_B: np.ndarray) -> np.ndarray:
+        counted_BC = _sums(_taken(weights_BI, self._image_C))
+        wanted_BR = _reaching(objects_B)
+        precision_TB = [_averaged(weights_BI, wanted_BR, counted_BC, ranking) for ranking in self._rankings]
         return np.where(objects_B > 0, precision_TB, np.nan)
 
-    @staticmethod
-    def _at(
-        weights_IB: np.ndarray, objects_B: np.ndarray, image_P: np.ndarray, detections_PI: scipy.sparse.csr_array
-    ) -> np.ndarray:
-        true_PB = np.cumsum(weights_IB[image_P], axis=0)
-        precision_PB = true_PB / (np.cumsum(detections_PI @ weights_IB, axis=0) + np.spacing(1))
-        best_PB = np.maximum.accumulate(precision_PB[::-1], axis=0)[::-1]
-        with np.errstate(invalid="ignore"):
-            recall_PB = true_PB / objects_B
-        # Each of the recalls asked for takes the precision of the first true positive that reaches it.
-        reached_PB = np.searchsorted(RECALLS, recall_PB, side="right")
-        return (best_PB * np.diff(reached_PB, axis=0, prepend=0)).sum(axis=0) / len(RECALLS)
+
+def _ranking(image_D: np.ndarray, verdict_D: np.ndarray, base_D: np.ndarray) -> _Ranking:
+    """All by falling score. base_D: bool, detections that count at the highest threshold."""
+    place_P = np.flatnonzero(verdict_D == RIGHT)
+    counts_D = verdict_D != IGNORED
+    place_X = np.flatnonzero(counts_D != base_D)
+    return _Ranking(
+        image_D[place_P],
+        np.cumsum(base_D)[place_P],
+        image_D[place_X],
+        np.where(counts_D[place_X], 1, -1).astype(np.int32),
+        np.searchsorted(place_X, place_P, side="right"),
+    )
 
 
-def limited(matches: Matches, limit: int) -> Matches:
-    """The same of the best `limit` detections of each image: a better one never loses its object to a worse one."""
-    return [
-        None
-        if entry is None
-        else {
-            **entry,
-            "dtScores": entry["dtScores"][:limit],
-            "dtMatches": entry["dtMatches"][:, :limit],
-            "dtIgnore": entry["dtIgnore"][:, :limit],
-        }
-        for entry in matches
-    ]
+def _reaching(objects_B: np.ndarray) -> np.ndarray:
+    """How many true positives of so many objects reach each recall, (B, R): as pycocotools' quotients compare."""
+    objects_B1 = np.maximum(objects_B, 1)[:, None]
+    least_BR = np.ceil(RECALLS * objects_B1)
+    least_BR -= (least_BR - 1) / objects_B1 >= RECALLS
+    return (least_BR + (least_BR / objects_B1 < RECALLS)).astype(np.int32)
+
+
+def _averaged(weights_BI: np.ndarray, wanted_BR: np.ndarray, counted_BC: np.ndarray, ranking: _Ranking) -> np.ndarray:
+    """Float (B,). counted_BC: sums of the weights of the detections that count at the highest threshold."""
+    n = len(ranking.image_P)
+    if not n:
+        return np.zeros(len(weights_BI))
+    true_BP = np.cumsum(_taken(weights_BI, ranking.image_P), axis=1, dtype=np.int32)
+    counted_BP = _taken(counted_BC, ranking.counted_P)
+    if len(ranking.image_X):
+        changes_BX = _sums(_taken(weights_BI, ranking.image_X) * ranking.change_X)
+        counted_BP += _taken(changes_BX, ranking.changed_P)
+    precision_BP = true_BP / (counted_BP + np.spacing(1))
+    # Each recall takes the best precision from the first true positive on that reaches it.
+    first_BR = np.stack(
+        [np.searchsorted(true_P, wanted_R) for true_P, wanted_R in zip(true_BP, wanted_BR, strict=True)]
+    )
+    # The first recall, 0, is reached at once, so that no stretch of a resample runs into the next one's.
+    starts_BR = np.minimum(first_BR, n - 1) + n * np.arange(len(first_BR))[:, None]
+    best_BR = np.maximum.reduceat(precision_BP.ravel(), starts_BR.ravel()).reshape(starts_BR.shape)
+    best_BR = np.maximum.accumulate(best_BR[:, ::-1], axis=1)[:, ::-1]
+    averaged_B: np.ndarray = np.where(first_BR < n, best_BR, 0).sum(axis=1) / len(RECALLS)
+    return averaged_B
+
+
+def _taken(values_BN: np.ndarray, places_M: np.ndarray) -> np.ndarray:
+    """(B, M). "clip" spares numpy a buffer: all places are there."""
+    return np.take(values_BN, places_M, axis=1, mode="clip")
+
+
+def _sums(values_BN: np.ndarray) -> np.ndarray:
+    """int32 (B, N + 1), of the first none, one, two, and so on."""
+    sums_BN = np.zeros((len(values_BN), values_BN.shape[1] + 1), np.int32)
+    np.cumsum(values_BN, axis=1, out=sums_BN[:, 1:])
+    return sums_BN
 
 
 def recall(matches: Matches, limit: int, thresholds: slice = slice(None)) -> Ratio:
-    """Share of objects matched by the best `limit` detections of each image, averaged over IoU thresholds, all or
+    """Share of objects found by the best `limit` detections of each image, averaged over IoU thresholds, all or
     these.
     """
-    true_I = [
-        0 if entry is None else np.count_nonzero(((entry["dtMatches"] > 0) & ~entry["dtIgnore"])[thresholds, :limit])
-        for entry in matches
-    ]
-    return Ratio(np.array(true_I, float), len(IOU_THRESHOLDS[thresholds]) * _objects(matches))
+    right_D = (matches.verdict_TD[thresholds] == RIGHT).sum(axis=0) * (matches.rank_D < limit)
+    true_I = np.bincount(matches.image_D, weights=right_D, minlength=len(matches.objects_I))
+    return Ratio(true_I, len(IOU_THRESHOLDS[thresholds]) * matches.objects_I)
 
 
 def coco_values(
@@ -140,9 +152,9 @@ def coco_values(
     AR100, AR300 where so many count, AR_small, AR_medium, AR_large; AR1000, of all that were matched; recall50,
     recall50_small, recall50_medium, recall50_large, which pycocotools accumulates and does not print.
 
-    max_detections: the best of an image that count, but for AR1000; `match` was told as many or more.
+    max_detections: the best of an image that count, but for AR1000; `match` was given as many or more.
     """
-    counting = {area: limited(matches, max_detections) for area, matches in by_area.items()}
+    counting = {area: matches.limited(max_detections) for area, matches in by_area.items()}
     precisions = {area: AveragePrecision(matches) for area, matches in counting.items()}
     recalls = {f"AR{limit}": recall(by_area["all"], limit) for limit in recall_limits(max_detections)}
     sizes = [area for area in AREAS if area != "all"]
@@ -168,8 +180,3 @@ def coco_values(
 def recall_limits(max_detections: int) -> list[int]:
     """How many detections of an image average recall is measured with, when so many count."""
     return sorted({1, 10, MAX_DETECTIONS, max_detections, MOST_DETECTIONS})
-
-
-def _objects(matches: Matches) -> np.ndarray:
-    """Objects of each image that are not ignored, float (I,)."""
-    return np.array([0.0 if entry is None else np.count_nonzero(entry["gtIgnore"] == 0) for entry in matches])

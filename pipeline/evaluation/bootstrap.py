@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-# Resamples in memory at a time; what a measure needs for them grows with the number of masks.
-_CHUNK = 200
+# Resamples taken at a time, and how many weights these have at most.
+_CHUNK, _WEIGHTS = 200, 2**22
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ def resamples(n_images: int, n: int, seed: int) -> Iterator[np.ndarray]:
     """Weights of `n` resamples of the images with replacement, float (I, some of the B) at a time."""
     rng = np.random.default_rng(seed)
     share = np.full(n_images, 1 / n_images)
-    for start in range(0, n, _CHUNK):
-        yield rng.multinomial(n_images, share, size=min(_CHUNK, n - start)).T.astype(float)
+    chunk = min(_CHUNK, max(1, _WEIGHTS // n_images))
+    for start in range(0, n, chunk):
+        yield rng.multinomial(n_images, share, size=min(chunk, n - start)).T.astype(float)
 
 
 def interval(samples_B: np.ndarray) -> tuple[float, float]:

@@ -10,6 +10,7 @@ from pipeline.evaluation.same_images import is_turned, none_scored, same_images
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.coco_masks import tell_of_swapped
 from pipeline.images.manifest import ImageRef
+from pipeline.images.many_objects import without_gc
 from pipeline.results.kinds import Failed
 from pipeline.runs.instance_reader import InstanceReader
 from pipeline.runs.run_folder import RunFolder
@@ -35,6 +36,7 @@ class RunDetections:
     other_size: tuple[str, ...]
 
 
+@without_gc()
 def run_detections(run: RunFolder, truth: Truth, min_score: float = 0.0) -> RunDetections:
     """Read a run's pseudo-masks of at least `min_score` as detections in the images of the truth.
 

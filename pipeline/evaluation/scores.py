@@ -17,13 +17,14 @@ from pipeline.evaluation.average_precision import (
     MAX_DETECTIONS,
     MOST_DETECTIONS,
     coco_values,
-    match,
     recall_limits,
 )
 from pipeline.evaluation.bootstrap import interval, resamples
+from pipeline.evaluation.matching import match
 from pipeline.evaluation.measures import mask_measures
 from pipeline.evaluation.truth.coco import Truth
 from pipeline.images.coco_masks import UnusableMaskError, checked_rle
+from pipeline.images.many_objects import without_gc
 
 SCORES = ("own", "constant")
 IOU_TYPES = ("segm", "bbox")
@@ -165,7 +166,7 @@ def evaluate(
     Raises:
         ConfigError: a setting is out of range.
         SourceError: image_ids is empty or names images that the truth has not, or a mask is none, or not of its image's
-            size.
+            size, or a box or score is not finite.
     """
     measures = _measures(truth, detections, image_ids, scores, iou_types, max_detections)
     values, samples = _resampled([measures], len(set(image_ids)), bootstrap, seed)
@@ -223,6 +224,7 @@ def evaluate_paired(
     return paired
 
 
+@without_gc()
 def _measures(
     truth: Truth,
     detections: Iterable[Mapping[str, Any]],
@@ -254,13 +256,13 @@ def _measures(
     parts: dict[str, Values] = {}
     if "segm" in iou_types:
         found = [_masks(truth, image_id, image, scores) for image_id, image in zip(ids, ranked, strict=True)]
-        parts["mask_"] = coco_values(match(objects, found, "segm", MOST_DETECTIONS), max_detections)
+        parts["mask_"] = coco_values(match(objects, found, "segm"), max_detections)
         counting = [[d["segmentation"] for d in image[:max_detections]] for image in found]
         of_masks = mask_measures(truth, ids, counting)
         parts[""] = lambda weights_IB: {name: ratio(weights_IB) for name, ratio in of_masks.items()}
     if "bbox" in iou_types:
         boxes = [_boxes(truth, image_id, image, scores) for image_id, image in zip(ids, ranked, strict=True)]
-        parts["box_"] = coco_values(match(objects, boxes, "bbox", MOST_DETECTIONS), max_detections)
+        parts["box_"] = coco_values(match(objects, boxes, "bbox"), max_detections)
 
     def values(weights_IB: np.ndarray) -> dict[str, np.ndarray]:
         by_name = {prefix + name: value for prefix, part in parts.items() for name, value in part(weights_IB).items()}
@@ -288,6 +290,8 @@ def _masks(truth: Truth, image_id: int, ranked: list[Mapping[str, Any]], scores:
 def _boxes(truth: Truth, image_id: int, ranked: list[Mapping[str, Any]], scores: str) -> list[dict[str, Any]]:
     """The same of boxes: those given, else those of the masks."""
     boxes = [list(d.get("bbox") or coco_mask.toBbox(_rle(d, truth, image_id)).tolist()) for d in ranked]
+    if odd := [box for box in boxes if len(box) != 4 or not all(map(math.isfinite, box))]:
+        raise SourceError(f"a box of image {image_id} cannot be scored: {odd[0]} must be x, y, width, height")
     return [
         {"id": number, "score": _score(detection, scores), "bbox": box, "area": box[2] * box[3]}
         for number, (detection, box) in enumerate(zip(ranked, boxes, strict=True), start=1)
@@ -312,7 +316,10 @@ def _rle(detection: Mapping[str, Any], truth: Truth, image_id: int) -> dict[str,
 
 
 def _score(detection: Mapping[str, Any], scores: str) -> float:
-    return 1.0 if scores == "constant" else float(detection["score"])
+    score = 1.0 if scores == "constant" else float(detection["score"])
+    if not math.isfinite(score):
+        raise SourceError(f"a detection of image {detection['image_id']} has the score {score}: it must be a number")
+    return score
 
 
 def _resampled(

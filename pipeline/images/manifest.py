@@ -4,14 +4,12 @@ Identity is the sorted list of ids with what is known of each image, never where
 same data set on another machine, or listed in another order, has the same digest.
 """
 
-import gc
 import hashlib
 import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -24,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, SourceError, StoreError
 from pipeline.images.clip_files import NUMBERS, PICTURES, ClipFiles
+from pipeline.images.many_objects import without_gc
 from pipeline.wording import counted, few_of
 from stages.motion.camera import Camera
 
@@ -129,7 +128,7 @@ class Manifest:
 
     def shards(self) -> list[Shard]:
         """Shards in order. Keys are zero-padded to one width, five digits or more, so that they sort as text."""
-        with _without_gc():
+        with without_gc():
             return [
                 Shard(key, self.refs[i * self.shard_size : (i + 1) * self.shard_size])
                 for i, key in enumerate(self._shard_keys())
@@ -189,7 +188,7 @@ class Manifest:
             meta = json.loads((table.schema.metadata or {})[b"cuts3d"])
             if meta["schema"] not in (SCHEMA, CLIP_SCHEMA, TROUBLE_SCHEMA):
                 raise ValueError(f"its schema is {meta['schema']}, this version reads {SCHEMA} to {TROUBLE_SCHEMA}")
-            with _without_gc():
+            with without_gc():
                 columns = [table[name].to_pylist() for name in ("id", "uri", *_INTEGER_FIELDS)]
                 if meta["schema"] != SCHEMA:
                     columns += _clips(table), _troubles(table)
@@ -246,18 +245,6 @@ def _is_plain_and_sorted(ids: pa.ChunkedArray) -> bool:
         return False
     # Arrow compares bytes of UTF-8, which is the order of code points, and Python's.
     return bool(pc.all(pc.less(ids[:-1], ids[1:])).as_py()) if len(ids) > 1 else True
-
-
-@contextmanager
-def _without_gc() -> Iterator[None]:
-    """A million objects that all stay: looking for rubbish among them again and again doubles the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def default_shard_size(n_images: int) -> int:

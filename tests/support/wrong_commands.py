@@ -202,7 +202,7 @@ COMPARISONS = (
     Wrong(f"{COMPARE} maskcut", "--recipes maskcut is one recipe: name two or more"),
     Wrong(f"{COMPARE} maskcut,maskcut", "names one twice"),
     Wrong(f"{COMPARE} maskcut,cuts3dd", "unknown recipe 'cuts3dd'"),
-    Wrong(f"{COMPARE} maskcut,import", "recipe import has its images from elsewhere"),
+    Wrong(f"{COMPARE} maskcut,import", "recipe import takes no photos from --images"),
     Wrong(f"{COMPARE} maskcut,{{nowhere}}.toml", "nowhere.toml cannot be read"),
     Wrong(f"{COMPARE} maskcut,maskcut_published --depth fastdepth", "reads --depth: leave it out"),
     Wrong(f"{COMPARE} maskcut,cuts3d --set rounds.n=1", "begin with the recipe that it is for, maskcut.rounds.n=1"),

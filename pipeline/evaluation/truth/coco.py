@@ -27,6 +27,7 @@ from pipeline.images.coco import (
 )
 from pipeline.images.coco_masks import CheckedMask, UnusableMaskError, checked_mask, is_crowd, rle_size, tell_of_swapped
 from pipeline.images.left_out import LeftOut
+from pipeline.images.many_objects import without_gc
 from pipeline.storage.locations import read_json
 
 # Two objects touch when their masks, each grown by this many pixels, overlap: hand-drawn outlines of neighbours leave
@@ -69,6 +70,7 @@ class Truth:
         SourceError: a list is missing, or not one image or annotation can be used.
     """
 
+    @without_gc()
     def __init__(
         self, dataset: Mapping[str, Any], name: str = "the truth", masks: bool = True, own_ids: bool = True
     ) -> None:
@@ -105,6 +107,7 @@ class Truth:
             log.warning("%s: %s: there is none to find", name, what)
 
     @classmethod
+    @without_gc()
     def read(cls, location: str) -> Self:
         """Read a COCO JSON file, local or an fsspec URL; SourceError when it cannot be read or is not one."""
         return cls(read_json(location), location)
@@ -187,7 +190,8 @@ class Truth:
         except UnusableMaskError as error:
             left_out.add(error.reason, f"{_place(annotation)}: {error}")
             return None
-        if self.has_masks or not _is_box(box):
+        has_box = _is_box(box)
+        if self.has_masks or not has_box:
             try:
                 mask = checked_mask(segmentation, self.size(image_id))
             except UnusableMaskError as error:
@@ -199,12 +203,12 @@ class Truth:
         for fault in mask.bad_parts if mask else ():
             parts.add("bad_part", f"one of {_place(annotation)}: {fault}")
         if mask is not None and not self.has_masks:
-            box, mask = coco_mask.toBbox(mask.rle()).tolist(), None
+            box, has_box, mask = coco_mask.toBbox(mask.rle()).tolist(), True, None
         return _Object(
             annotation.get("category_id"),
             crowd,
             area if area is not None and _is_number(area) and area >= 0 else None,
-            list(box) if box is not None and _is_box(box) else None,
+            list(box) if box is not None and has_box else None,
             mask,
         )
 
@@ -312,11 +316,12 @@ def _is_box(box: Any) -> bool:
 
 
 def _numbers(values: Any) -> bool:
-    return isinstance(values, list | tuple) and all(_is_number(v) for v in values)
+    return isinstance(values, list | tuple) and all(map(_is_number, values))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    kind = type(value)
+    return (kind is float or (kind is not bool and isinstance(value, int | float))) and math.isfinite(value)
 
 
 def _touch(first: dict[str, Any], second: dict[str, Any]) -> bool:

@@ -33,6 +33,7 @@ from pipeline.images.coco import CocoImage, checked_image, whole_number
 from pipeline.images.image_lists import coco_refs
 from pipeline.images.left_out import LeftOut
 from pipeline.images.manifest import ImageRef
+from pipeline.images.many_objects import without_gc
 from pipeline.images.photos import PhotoSize, photo_sizes
 from pipeline.storage.locations import absolute, is_unicode, parent_of, read_json, resolve
 
@@ -76,6 +77,7 @@ class TruthSet:
         return coco_refs(self.truth.name, listed, self.images_root, remedy)
 
 
+@without_gc()
 def read_truth(spec: str, images: str | None = None) -> TruthSet:
     """Read FORMAT:PATH, see the top of this module; path or fsspec URL.
 

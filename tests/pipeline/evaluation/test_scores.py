@@ -16,8 +16,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pipeline.errors import ConfigError, SourceError
-from pipeline.evaluation.average_precision import coco_values, match
+from pipeline.evaluation.average_precision import coco_values
 from pipeline.evaluation.bootstrap import Ratio, interval, resamples
+from pipeline.evaluation.matching import match
 from pipeline.evaluation.scores import METRICS, compare, evaluate, score_detections
 from pipeline.evaluation.truth.coco import TOUCH_REACH, Truth
 
@@ -355,6 +356,22 @@ def test_a_mask_in_a_crowd_is_neither_right_nor_wrong() -> None:
 def test_an_object_with_the_id_0_counts() -> None:
     """pycocotools takes a match with annotation 0 for no match."""
     assert scored(scene([(A, 1)], first_id=0), [A])["mask_AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("box", [[0, 10, np.nan, 20], [0, 10, 20], [0, 10, np.inf, 20]])
+def test_a_box_of_no_numbers_is_refused(box: list[float]) -> None:
+    """pycocotools gives it the last object."""
+    with pytest.raises(
+        SourceError, match=r"a box of image 1 cannot be scored: \[0, 10, .*\] must be x, y, width, height"
+    ):
+        score_detections(Truth(scene([(A, 1)])), [{**detection(1, A), "bbox": box}], [1], iou_types=["bbox"])
+
+
+def test_a_score_that_is_no_number_is_refused() -> None:
+    found = [detection(1, A, float("nan"))]
+    with pytest.raises(SourceError, match="a detection of image 1 has the score nan: it must be a number"):
+        score_detections(Truth(scene([(A, 1)])), found, [1])
+    assert score_detections(Truth(scene([(A, 1)])), found, [1], scores="constant")["mask_AP"] == pytest.approx(1)
 
 
 def test_what_nothing_defines_is_nan() -> None:
