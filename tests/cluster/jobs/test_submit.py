@@ -97,6 +97,7 @@ def asks_for_a_token(address: str) -> bool:
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "cluster").mkdir()
+    (folder / "cluster" / "__init__.py").touch()  # without it, the project of this environment comes first
     (folder / "cluster" / "__main__.py").write_text(PROGRAM)
     (folder / "runs").mkdir()
     (folder / "runs" / "large.bin").write_text("not for the cluster")
