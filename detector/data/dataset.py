@@ -14,7 +14,6 @@ from detector.data.flat_images import FlatImages
 from detector.data.flat_store import FlatStore
 from detector.data.sampling import Draw, begin
 from pipeline.errors import ImageError, StoreError
-from pipeline.wording import part_of
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +116,8 @@ class RunDataset(BaseDetDataset, ABC):
         self._gone.add(error.detail)
         if len(self._gone) > max(_MAY_BE_GONE, _SHARE_GONE * self._read) or len(self._gone) == len(self):
             raise StoreError(
-                f"{part_of(len(self._gone), self._read, 'photo')} gone or broken since the run, e.g. {error.detail}: "
-                "mount the photos where the run found them, or run again on those that are there"
+                f"{len(self._gone)} of the {self._read} photos read are gone or broken since the run, e.g. "
+                f"{error.detail}: mount the photos where the run found them, or run again on those that are there"
             ) from error
 
 
