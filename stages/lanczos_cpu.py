@@ -42,16 +42,28 @@ def top_eigenpair(
         beside_m[step] = beta if beta >= EXHAUSTED else 0.0
         last = step + 1 == max_steps
         if (step + 1) % CHECK_EVERY == 0 or last or beside_m[step] == 0:
-            beside = np.diag(beside_m[:step], 1)
-            theta_m, vectors_mm = np.linalg.eigh(np.diag(diagonal_m[: step + 1]) + beside + beside.T)
-            gap = float(theta_m[-1] - theta_m[-2]) if step else 0.0
-            residual = beside_m[step] * abs(vectors_mm[-1, -1])
-            # a complete Krylov space holds one vector of each eigenspace: exact, whatever the gap within it
-            converged = bool(beside_m[step] == 0 or (step >= 2 and residual <= tolerance * gap))
+            ritz_m, gap, converged = top_ritz(diagonal_m[: step + 1], beside_m[: step + 1], tolerance)
             if converged or last:
                 break
-    y_N = vectors_mm[:, -1].astype(np.float32) @ basis_mN[k : step + k + 1]
+    y_N = ritz_m.astype(np.float32) @ basis_mN[k : step + k + 1]
     return y_N / np.linalg.norm(y_N), gap, step + 1, converged
+
+
+def top_ritz(diagonal_m: np.ndarray, beside_m: np.ndarray, tolerance: float) -> tuple[np.ndarray, float, bool]:
+    """Of the tridiagonal matrix of m steps: its top eigenvector, the gap below it, and whether the vector that the
+    eigenvector stands for has converged. All float64.
+
+    beside_m: beside the diagonal; the last would come next. All after a 0 is ignored: the Krylov space is complete.
+    tolerance: bound on residual / gap.
+    """
+    complete = np.flatnonzero(beside_m == 0)
+    m = int(complete[0]) + 1 if len(complete) else len(beside_m)
+    beside = np.diag(beside_m[: m - 1], 1)
+    theta_m, vectors_mm = np.linalg.eigh(np.diag(diagonal_m[:m]) + beside + beside.T)
+    gap = float(theta_m[-1] - theta_m[-2]) if m > 1 else 0.0
+    residual = beside_m[m - 1] * abs(vectors_mm[-1, -1])
+    # a complete Krylov space holds one vector of each eigenspace: exact, whatever the gap within it
+    return vectors_mm[:, -1], gap, bool(len(complete) or (m > 2 and residual <= tolerance * gap))
 
 
 def _orthogonalise(w_N: np.ndarray, basis_mN: np.ndarray) -> tuple[np.ndarray, np.float32]:

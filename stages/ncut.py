@@ -21,7 +21,7 @@ import numpy as np
 import scipy
 
 from stages.cpu_products import bool_product, bytes_are_fast
-from stages.lanczos_cpu import CHECK_EVERY, EXHAUSTED, top_eigenpair
+from stages.lanczos_cpu import CHECK_EVERY, EXHAUSTED, top_eigenpair, top_ritz
 from stages.late import torch
 
 CACHED = 600  # patches up to which the inner caches of a CPU hold a graph as floats
@@ -270,15 +270,12 @@ def _lanczos(
         last = step + 1 == max_steps
         if (step + 1) % CHECK_EVERY == 0 or last:
             # The only copy to the host: a GPU, which has long taken in the next steps, waits for it.
-            for image, (alpha_m, beta_m) in enumerate(alpha_beta_2Bm[:, :, : step + 1].cpu().double().transpose(0, 1)):
-                if converged_B[image]:
-                    continue
-                vector_m, gap, residual = _top_ritz(alpha_m, beta_m)
-                # a complete Krylov space holds one vector of each eigenspace: exact, whatever the gap within it
-                done = residual == 0 or (step >= 2 and residual <= config.tolerance * gap)
+            looked_2Bm = alpha_beta_2Bm[:, :, : step + 1].cpu().double().numpy()
+            for image in torch.nonzero(~converged_B).flatten().tolist():
+                vector_m, gap, done = top_ritz(*looked_2Bm[:, image], config.tolerance)
                 if done or last:
-                    steps_B[image] = len(vector_m)
-                    ritz_Bm[image, : len(vector_m)], gap_B[image], converged_B[image] = vector_m, gap, done
+                    steps_B[image], gap_B[image], converged_B[image] = len(vector_m), gap, done
+                    ritz_Bm[image, : len(vector_m)] = torch.from_numpy(vector_m)
             if bool(converged_B.all()) or last:
                 break
         inverse_B = torch.where(beta_B > 0, 1.0 / beta_B, 0.0).float()
@@ -287,20 +284,6 @@ def _lanczos(
     y_BN = torch.bmm(ritz_Bm.to(device, torch.float32)[:, None, :], basis_BmN)[:, 0]
     y_BN = y_BN / y_BN.norm(dim=1, keepdim=True)
     return y_BN, gap_B.to(device, torch.float32), steps_B.to(device), converged_B.to(device)
-
-
-def _top_ritz(alpha_m: torch.Tensor, beta_m: torch.Tensor) -> tuple[torch.Tensor, float, float]:
-    """Of a tridiagonal matrix: its top eigenvector, the gap below it, and the norm of what the vector that it stands
-    for leaves, 0 where the Krylov space is complete.
-
-    alpha_m, beta_m: float64, the diagonal, and what is beside it and would come next; all after a beta of 0 is ignored.
-    """
-    (complete,) = torch.nonzero(beta_m == 0, as_tuple=True)
-    m = int(complete[0]) + 1 if len(complete) else len(beta_m)
-    beside = torch.diag(beta_m[: m - 1], 1)
-    theta_m, vectors_mm = torch.linalg.eigh(torch.diag(alpha_m[:m]) + beside + beside.T)
-    gap = float(theta_m[-1] - theta_m[-2]) if m > 1 else 0.0
-    return vectors_mm[:, -1], gap, float(beta_m[m - 1] * vectors_mm[-1, -1].abs())
 
 
 def _orthogonalise(w_BN: torch.Tensor, basis_BmN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
