@@ -437,16 +437,21 @@ def photos_of(images: str | None, count: int, folder: Path) -> tuple[ImageRef, .
     return list_images(images or str(folder)).refs[:count]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def input_arguments(parser: argparse.ArgumentParser, count: int) -> None:
+    """Photos, networks and cores, as options of a benchmark. count: of photos, by default."""
     parser.add_argument("--images", help="folder, list, tar or COCO JSON; default: the photos of `cuts3d demo`")
-    parser.add_argument("--count", type=int, default=50, help="photos at most [50]")
+    parser.add_argument("--count", type=int, default=count, help=f"photos at most [{count}]")
     parser.add_argument("--features", default=DEFAULT_FEATURES, help=f"preset, NAME=FILE or file [{DEFAULT_FEATURES}]")
     parser.add_argument("--depth", default=DEFAULT_DEPTH, help=f"depth model, as for `cuts3d run` [{DEFAULT_DEPTH}]")
+    parser.add_argument("--threads", type=int, help="CPU cores to keep to [all]")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    input_arguments(parser, count=50)
     parser.add_argument(
         "--device", default="auto", help="of the networks and recipes: auto, cpu, cuda or cuda:N [auto]"
     )
-    parser.add_argument("--threads", type=int, help="CPU cores to keep to [all]")
     parser.add_argument("--no-transcription", action="store_true", help="recipes only")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV; JSON beside it")
     arguments = parser.parse_args()

@@ -26,7 +26,6 @@ from pycocotools import mask as coco_mask
 from pipeline.errors import CutsError
 from pipeline.images.photos import Photo, load_photo
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES
 from pipeline.methods.registry import load_method
 from pipeline.runs.launch import Launch
 from pipeline.storage.atomic import written_whole
@@ -93,12 +92,8 @@ def row_of(precision: str, seen: Sequence[Seen], exact: Sequence[Seen]) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", help="as of bench.py; default: the photos of `cuts3d demo`")
-    parser.add_argument("--count", type=int, default=6, help="photos at most [6]")
-    parser.add_argument("--features", default=DEFAULT_FEATURES, help=f"[{DEFAULT_FEATURES}]")
-    parser.add_argument("--depth", default=DEFAULT_DEPTH, help=f"[{DEFAULT_DEPTH}]")
+    bench.input_arguments(parser, count=6)
     parser.add_argument("--device", default="cpu", help="[cpu]")
-    parser.add_argument("--threads", type=int, help="CPU cores to keep to [all]")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV")
     arguments = parser.parse_args()
     settings = {"features": arguments.features, "depth": arguments.depth}

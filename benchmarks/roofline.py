@@ -40,7 +40,6 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from pipeline.errors import CutsError
 from pipeline.images.photos import Photo, load_photo
 from pipeline.methods.cuts.method import BatchWork, CutsMethod
-from pipeline.methods.cuts.recipes import DEFAULT_DEPTH, DEFAULT_FEATURES
 from pipeline.methods.registry import load_method
 from pipeline.methods.shared.batch_inputs import BatchInputs
 from pipeline.runs.launch import Launch
@@ -234,16 +233,12 @@ def _stages(method: CutsMethod, photo: Photo) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", help="as of bench.py; default: the photos of `cuts3d demo`")
-    parser.add_argument("--count", type=int, default=4, help="photos at most [4]")
-    parser.add_argument("--recipe", default="cuts3d", help="[cuts3d]")
-    parser.add_argument("--features", default=DEFAULT_FEATURES, help=f"[{DEFAULT_FEATURES}]")
-    parser.add_argument("--depth", default=DEFAULT_DEPTH, help=f"[{DEFAULT_DEPTH}]")
-    parser.add_argument("--threads", type=int, help="CPU cores to keep to [all]")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="CSV")
     import bench  # which imports this module for its own table
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    bench.input_arguments(parser, count=4)
+    parser.add_argument("--recipe", default="cuts3d", help="[cuts3d]")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="CSV")
     arguments = parser.parse_args()
     try:
         threads = bench.keep_to(arguments.threads)
@@ -258,8 +253,9 @@ def main() -> None:
     rows = report(method, photos, threads)
     rows = [row | {"others": f"{cores.taken_by_others():.2f}"} for row in rows]
     with written_whole(arguments.out) as file:
-        csv.DictWriter(file, rows[0], lineterminator="\n").writeheader()
-        csv.DictWriter(file, rows[0], lineterminator="\n").writerows(rows)
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def report(method: CutsMethod, photos: Sequence[Photo], threads: int) -> list[dict[str, Any]]:
