@@ -272,7 +272,7 @@ def _lanczos(
             # The only copy to the host: a GPU, which has long taken in the next steps, waits for it.
             looked_2Bm = alpha_beta_2Bm[:, :, : step + 1].cpu().double().numpy()
             for image in torch.nonzero(~converged_B).flatten().tolist():
-                vector_m, gap, done = top_ritz(*looked_2Bm[:, image], config.tolerance)
+                vector_m, gap, done = top_ritz(looked_2Bm[0, image], looked_2Bm[1, image], config.tolerance)
                 if done or last:
                     steps_B[image], gap_B[image], converged_B[image] = len(vector_m), gap, done
                     ritz_Bm[image, : len(vector_m)] = torch.from_numpy(vector_m)
