@@ -35,6 +35,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from gpu_usage import own_memory
 from pycocotools import mask as coco_mask
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -354,7 +355,7 @@ def _why(cut_iou: float, gap: float) -> str:
 
 def prepare_here(launch: Launch, device: str, refs: Sequence[ImageRef], folder: Path) -> tuple[Prepared, Memory]:
     """`prepare` with the networks of a launch, and what this process, which should be a fresh one, needs for it."""
-    before = _resident("VmRSS")
+    before = own_memory("VmRSS")
     prepared = prepare(load_method(launch, device), refs, folder)
     return prepared, _memory(before, prepared.device)
 
@@ -371,7 +372,7 @@ def floors_here(prepared: Prepared, launch: Launch) -> dict[str, Any]:
 
 def peak_memory(prepared: Prepared, name: str) -> Memory:
     """What this process, which should be a fresh one, needs to take a few photos through a method."""
-    before = _resident("VmRSS")
+    before = own_memory("VmRSS")
     for index in range(min(MEMORY_PHOTOS, len(prepared.refs))):
         run(name, prepared, prepared.inputs(index))
     return _memory(before, prepared.device)
@@ -379,13 +380,7 @@ def peak_memory(prepared: Prepared, name: str) -> Memory:
 
 def _memory(before: int, device: torch.device) -> Memory:
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return Memory(before, _resident("VmHWM"), gpu)
-
-
-def _resident(what: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at most. `ru_maxrss` would begin with the peak of the parent process."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{what}:"))
+    return Memory(before, own_memory("VmHWM"), gpu)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_record import commit
 from PIL import Image
 
 ROUNDS = 2
@@ -413,12 +414,9 @@ def main() -> None:
 
 
 def facts(options: argparse.Namespace) -> dict[str, object]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
     how = f"--iterations {options.iterations} --self-iterations {options.self_iterations}"
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
-    return {"seed": options.seed, "how": how, "machine": machine, "commit": commit.stdout.strip()}
+    return {"seed": options.seed, "how": how, "machine": machine, "commit": commit()}
 
 
 def write(out: Path, lines: Iterator[dict[str, object]], about: dict[str, object]) -> None:

@@ -111,7 +111,14 @@ def resident(pid: int) -> int:
     return total
 
 
+def own_memory(what: str) -> int:
+    """Bytes that this process holds ("VmRSS") or has held at most ("VmHWM"). The kernel's ru_maxrss would be that of
+    its parent, if that was more.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
+
+
 def peak_memory() -> int:
-    """Most bytes that this process has held. The kernel's ru_maxrss would be that of its parent, if that was more."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return 1024 * int(line.split()[1])
+    """Most bytes that this process has held."""
+    return own_memory("VmHWM")

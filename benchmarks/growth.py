@@ -46,6 +46,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from gpu_record import commit, cpu_name  # noqa: E402
+from gpu_usage import own_memory  # noqa: E402
 from restart import make_manifest, records_of, write_records  # noqa: E402
 from support.stored_run import random_instance  # noqa: E402
 
@@ -203,18 +204,13 @@ def measured(what: str, recipe: str, value: int) -> Point:
     """The same in a process that has been warmed up: and `grown`, bytes that it held more at its peak."""
     if what != "images":
         cut(recipe, 20)
-    before = _status("VmRSS")
+    before = own_memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     tries = [point(what, recipe, value) for _ in range(TRIES.get(what, 1))]
-    grown = _status("VmHWM") - before
+    grown = own_memory("VmHWM") - before
     stages = {stage: min(one["stages"][stage] for one in tries) for stage in tries[0]["stages"]}
     control = plain(value) if what == "patches" else {}
     return {"stages": stages, "masks": tries[0]["masks"], "grown": grown, "control": control}
-
-
-def _status(what: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
 
 def in_fork(function: Callable[..., Point], *arguments: Any) -> Point:

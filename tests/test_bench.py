@@ -158,7 +158,7 @@ def test_memory_is_that_of_a_process_of_its_own(prepared: bench.Prepared) -> Non
     ballast = np.ones(5 * 10**7)  # 400 MB here are not the child's
     memory = bench.in_child(bench.peak_memory, prepared, "cuts3d")
     assert 0 < memory.before <= memory.peak
-    assert memory.peak < bench._resident("VmHWM")
+    assert memory.peak < bench.own_memory("VmHWM")
     assert memory.gpu is None
     del ballast
 
